@@ -1,0 +1,1 @@
+"""The release board: the service that Slipway ships in its example."""

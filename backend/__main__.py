@@ -1,0 +1,45 @@
+"""`python -m backend`: serve."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+
+from backend.settings import SettingsError, load_settings
+
+__all__ = ["main"]
+
+BAD_SETTINGS = 2
+CANNOT_LISTEN = 1
+
+
+def main() -> int:
+    """Serve with the settings of the environment. The exit code: 0 left in order, 1 cannot listen, 2 bad settings."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_SETTINGS
+    if settings.backend_workers > 1:
+        # prometheus_client looks for this when it is imported; the supervisor of the workers removes it.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
+    gc.disable()  # importing makes garbage for nobody: 11-15 % of the start
+    from backend.server import CannotListen, listen, run
+    from backend.workers import supervise
+
+    gc.enable()
+    try:
+        listeners = listen(settings)
+    except CannotListen as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_LISTEN
+    if settings.backend_workers > 1:
+        return supervise(settings, listeners)
+    run(settings, listeners)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The one place that wires the service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from backend import openapi, problems
+from backend.cache import Cache
+from backend.database import Database
+from backend.drain import Drain
+from backend.environments import endpoints as environments
+from backend.environments.service import EnvironmentService
+from backend.health import endpoints as health
+from backend.health.service import HealthService
+from backend.metrics import Metrics
+from backend.middleware import LastResort, Observation
+from backend.releases import endpoints as releases
+from backend.releases.service import ReleaseService
+from backend.settings import Settings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None) -> FastAPI:
+    """The service of SETTINGS. The runner passes DRAIN, which it begins, and METRICS, which it exports."""
+    drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
+    app = FastAPI(
+        title=f"{settings.project_name}: the release board",
+        description="Services' releases, and what runs where. Errors are RFC 9457 problem details.",
+        version=settings.release,
+        lifespan=_lifespan(settings, metrics, drain),
+        redoc_url=None,
+        # FastAPI's own instruments cost 5 µs a request even with no exporter.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.settings = settings
+    # The last one added is the outermost.
+    app.add_middleware(LastResort, debug=settings.debug)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            expose_headers=["X-Release", "X-Request-ID", "Retry-After", "Idempotency-Replayed"],
+        )
+    app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
+    problems.install(app)
+    openapi.install(app)
+    # The hot ones first, as routes are tried in order. Flat: an included router costs 25 µs a request.
+    routers = (health.hot, releases.hot, environments.hot, health.router, releases.router)
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
+    return app
+
+
+def _lifespan(
+    settings: Settings, metrics: Metrics, drain: Drain
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database, cache = Database(settings, metrics), Cache(settings, metrics)
+        await database.open()
+        app.state.releases = ReleaseService(database, cache)
+        app.state.environments = EnvironmentService(database, cache)
+        app.state.health = HealthService(database, cache, drain)
+        limit = settings.backend_workers * (settings.database_pool_size + settings.database_max_overflow)
+        structlog.get_logger("app").info("started", environment=settings.environment, database_connections_max=limit)
+        try:
+            yield
+        finally:
+            await cache.close()
+            await database.close()
+
+    return lifespan

@@ -1,0 +1,58 @@
+"""Who may write: the bearer of SERVICE_TOKEN. And whether what it does is synthetic traffic of the proof."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from backend.problems import Problem
+
+__all__ = ["SERVICE_ONLY", "Caller", "ServiceCaller", "TokenUnset", "Unauthorized"]
+
+BEARER = HTTPBearer(auto_error=False, description="SERVICE_TOKEN of the service", scheme_name="SERVICE_TOKEN")
+
+
+class Unauthorized(Problem):
+    """The bearer token is missing or wrong."""
+
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Writing needs `Authorization: Bearer SERVICE_TOKEN`.", headers={"WWW-Authenticate": "Bearer"})
+
+
+class TokenUnset(Problem):
+    """The service has no SERVICE_TOKEN, so nobody can write."""
+
+    status = 503
+    kind = "urn:problem-type:service-token-unset"
+
+    def __init__(self) -> None:
+        super().__init__("This service was started without SERVICE_TOKEN, so nobody can write; set it and restart.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller with a valid SERVICE_TOKEN."""
+
+    synthetic: bool
+
+
+async def _service_caller(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
+) -> Caller:
+    token = request.app.state.settings.service_token
+    if token is None:
+        raise TokenUnset
+    given = credentials.credentials.encode() if credentials else b""
+    if not hmac.compare_digest(given, token.get_secret_value().encode()):
+        raise Unauthorized
+    return Caller(synthetic=request.headers.get("slipway-synthetic", "").lower() == "true")
+
+
+SERVICE_ONLY = Depends(_service_caller)
+ServiceCaller = Annotated[Caller, SERVICE_ONLY]

@@ -1,0 +1,133 @@
+"""Redis as a cache: short waits, no retries, and a breaker. Without Redis everything still answers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from backend.metrics import Metrics
+from backend.settings import Settings
+
+__all__ = ["Cache", "Found"]
+
+# redis-py's defaults are 5 s and 10 retries: a hung Redis then stalls each request for 40 s.
+SOCKET_SECONDS = 0.2
+POOL_SECONDS = 0.1
+BREAK_SECONDS = 1.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a read found. `generation` is None when the cache cannot take an answer now."""
+
+    generation: bytes | None
+    value: bytes | None
+
+
+class Cache:
+    """Cached answers by name, each valid for one generation of what it was made from.
+
+    A writer ends the generation *after* its commit. An answer that was computed from older rows carries the older
+    generation and is never served, however late it is stored.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._redis = Redis.from_pool(_pool(settings))
+        self._expire = settings.redis_expire_seconds
+        self._prefix, self._release = settings.project_name, settings.release
+        self._metrics = metrics
+        self._log = structlog.get_logger("cache")
+        self._open_until = 0.0  # 0 while Redis is well
+        self._unforgotten: set[str] = set()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    async def get(self, name: str) -> Found:
+        """The answer NAME if it is of the current generation, and that generation. One round trip."""
+        if name in self._unforgotten:
+            await self.forget(name)
+        nothing: list[bytes | None] = [None, None]
+        generation, stored = await self._ask(lambda: self._redis.mget(self._keys(name)), nothing)
+        if generation is None and not self._open_until:
+            await self.forget(name)  # the first read ever, or after Redis lost its memory
+        elif generation is not None and stored is not None and stored.startswith(generation):
+            self._metrics.cache.labels("hit").inc()
+            return Found(generation, stored[len(generation) :])
+        self._metrics.cache.labels("miss").inc()
+        return Found(generation, None)
+
+    async def put(self, name: str, found: Found, value: bytes) -> None:
+        """Keep VALUE as the answer NAME of the generation that was FOUND before VALUE was computed."""
+        if found.generation is not None:
+            entry = found.generation + value
+            await self._ask(lambda: self._redis.set(self._keys(name)[1], entry, ex=self._expire), None)
+
+    async def forget(self, name: str) -> None:
+        """End the generation of NAME. When Redis does not answer, the next read of this process tries again;
+        other processes may serve the old answer until it expires (REDIS_EXPIRE_SECONDS).
+        """
+        fresh = secrets.token_bytes(8)
+        done = await self._ask(lambda: self._redis.set(self._keys(name)[0], fresh), otherwise=False)
+        (self._unforgotten.discard if done else self._unforgotten.add)(name)
+
+    async def ping(self) -> None:
+        """Raise RedisError, OSError or TimeoutError when Redis does not answer; the breaker is not asked."""
+        async with asyncio.timeout(SOCKET_SECONDS):
+            await self._redis.ping()
+
+    def _keys(self, name: str) -> tuple[str, str]:
+        # One hash tag: both keys on one node of a cluster, so that MGET may ask for both.
+        # The answer is its release's own: an older one's would hide that a new one cannot make it any more.
+        return f"{self._prefix}:{{{name}}}:generation", f"{self._prefix}:{{{name}}}:{self._release}"
+
+    async def _ask(self, command: Callable[[], Awaitable[Any]], otherwise: Answer) -> Answer:
+        now = monotonic()
+        if now < self._open_until:
+            self._metrics.redis_bypassed.inc()
+            return otherwise
+        if self._open_until:
+            self._open_until = now + BREAK_SECONDS  # this request tries alone, the others go on without
+        try:
+            async with asyncio.timeout(SOCKET_SECONDS):
+                answer: Answer = await command()
+        except (RedisError, OSError) as error:
+            self._metrics.redis_errors.inc()
+            if not self._open_until:
+                self._log.warning("redis unavailable", reason=str(error) or type(error).__name__)
+            self._open_until = monotonic() + BREAK_SECONDS
+            return otherwise
+        if self._open_until:
+            self._open_until = 0.0
+            self._log.info("redis available again")
+        return answer
+
+
+def _pool(settings: Settings) -> BlockingConnectionPool:
+    limits: dict[str, Any] = {
+        "max_connections": settings.redis_max_connections,
+        "timeout": POOL_SECONDS,
+        "socket_timeout": SOCKET_SECONDS,
+        "socket_connect_timeout": SOCKET_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "driver_info": None,  # saves a round trip (CLIENT SETINFO) per connection
+    }
+    if settings.redis_url is not None:
+        return BlockingConnectionPool.from_url(settings.redis_url.get_secret_value(), **limits)
+    limits["password"] = settings.redis_password.get_secret_value() if settings.redis_password else None
+    if settings.redis_host.startswith("/"):
+        return BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=settings.redis_host, **limits)
+    return BlockingConnectionPool(host=settings.redis_host, port=settings.redis_port, **limits)

@@ -1,0 +1,196 @@
+"""PostgreSQL: a pool with every wait bounded, and a clear 503 when there is no connection to be had."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from backend.metrics import Metrics
+from backend.problems import Problem
+from backend.settings import Settings
+
+__all__ = ["COMMAND_SECONDS", "Connection", "Database", "DatabaseUnavailable", "connect_arguments"]
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+CONNECT_SECONDS = 2.0
+COMMAND_SECONDS = 5.0
+RELEASE_SECONDS = 1.0
+LOST = (
+    OSError,  # refused, reset, no such socket; TimeoutError is one too
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,  # starting up, in recovery, shutting down
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,  # statement_timeout
+    asyncpg.LockNotAvailableError,  # lock_timeout
+    asyncpg.InvalidPasswordError,  # being rotated
+    asyncpg.InvalidCatalogNameError,  # being restored
+    asyncpg.UndefinedTableError,  # not migrated yet
+)
+
+
+class DatabaseUnavailable(Problem):
+    """The database cannot answer now; try again after `Retry-After` seconds."""
+
+    status = 503
+    kind = "urn:problem-type:database-unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot answer now.", headers={"Retry-After": "1"})
+
+
+def connect_arguments(settings: Settings) -> dict[str, Any]:
+    """How asyncpg reaches the database of SETTINGS."""
+    if settings.database_url is not None:
+        return {"dsn": settings.database_url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)}
+    password = settings.postgres_password
+    return {
+        "host": settings.postgres_host,
+        "port": settings.postgres_port,
+        "user": settings.postgres_user,
+        "database": settings.postgres_db,
+        "password": password.get_secret_value() if password else None,
+    }
+
+
+async def _keep_session(_: Any) -> None:
+    """No reset round trip on release; asyncpg still rolls back. So no SET, LISTEN or session lock on a lease."""
+
+
+class Database:
+    """The pool of one process. `lease()` is one connection for one request."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._limit = settings.database_pool_size + settings.database_max_overflow
+        self._wait = settings.database_pool_timeout
+        # The pool alone is unfair without its reset round trip: p99 164 ms against 12 ms with a queue in front.
+        self._turns = asyncio.Semaphore(self._limit)
+        self._metrics = metrics
+        self._log = structlog.get_logger("database")
+        self._down = False
+        self._releasing: set[asyncio.Task[None]] = set()
+        metrics.connections_limit.set(self._limit)
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            **connect_arguments(settings),
+            init_size=0,  # a database that is down must not stop the start
+            min_size=0,
+            max_size=self._limit,
+            init=self._count,
+            reset=_keep_session,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            server_settings={
+                "application_name": f"{settings.project_name}-backend",
+                "statement_timeout": f"{COMMAND_SECONDS:.0f}s",
+                "lock_timeout": "2s",
+                "idle_in_transaction_session_timeout": "10s",
+            },
+        )
+
+    async def open(self) -> None:
+        """Open the pool, and the first connection if the database is there."""
+        await self._pool
+        try:
+            async with self.lease() as connection:
+                await connection.fetchval("SELECT 1", timeout=CONNECT_SECONDS)
+        except DatabaseUnavailable:
+            self._log.warning("started without the database; requests answer 503 until it is there")
+
+    async def close(self) -> None:
+        """Close every connection, for at most RELEASE_SECONDS with good manners."""
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    def lease(self) -> Lease:
+        """`async with database.lease() as connection`: waits its turn, at most DATABASE_POOL_TIMEOUT seconds.
+
+        Raises DatabaseUnavailable when there is no connection, and when one breaks or times out meanwhile.
+        """
+        return Lease(self)
+
+    async def take(self) -> Connection:
+        """A connection, in turn. For `Lease`, which gives it back. Raises one of LOST."""
+        if self._turns.locked():
+            try:
+                async with asyncio.timeout(self._wait):
+                    await self._turns.acquire()
+            except TimeoutError:
+                self._metrics.pool_timeouts.inc()
+                raise
+        else:
+            await self._turns.acquire()
+        try:
+            connection = await self._pool.acquire()
+        except BaseException:
+            self._turns.release()
+            raise
+        self._metrics.connections_used.inc()
+        if self._down:
+            self._down = False
+            self._log.info("database available again")
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Begin to return it. The answer does not wait for that, nor for a hung PostgreSQL."""
+        task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_SECONDS))
+        self._releasing.add(task)
+        task.add_done_callback(self._given_back)
+
+    def _given_back(self, task: asyncio.Task[None]) -> None:
+        self._releasing.discard(task)
+        self._metrics.connections_used.dec()
+        self._turns.release()
+        if not task.cancelled() and (error := task.exception()):
+            self._log.warning("connection dropped on release", reason=type(error).__name__)
+
+    def lost(self, error: BaseException) -> DatabaseUnavailable:
+        """What to raise for ERROR, one of LOST."""
+        if not self._down:  # once, not per request and poll
+            self._down = True
+            self._log.warning("database unavailable", reason=str(error) or type(error).__name__)
+        return DatabaseUnavailable()
+
+    async def _count(self, connection: Any) -> None:
+        self._metrics.connections.inc()
+        connection.add_termination_listener(lambda _: self._metrics.connections.dec())
+
+
+class Lease:
+    """One connection for the length of a block. A class: a generator-based context manager costs 2 µs more."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        try:
+            self._connection = await self._database.take()
+        except (*LOST, asyncpg.InterfaceError) as error:  # the latter: the pool closes
+            raise self._database.lost(error) from error
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        assert self._connection is not None
+        lost = isinstance(error, LOST) or (isinstance(error, asyncpg.InterfaceError) and self._connection.is_closed())
+        if isinstance(error, asyncpg.InternalClientError):
+            # PostgreSQL has ended the idle connection, and asyncpg has read that but not yet seen it close ("cannot
+            # switch to state 12"). Nothing was sent; nothing can be sent on it any more.
+            self._connection.terminate()
+            lost = True
+        self._database.give_back(self._connection)
+        if error is not None and lost:
+            raise self._database.lost(error) from error

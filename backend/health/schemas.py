@@ -1,0 +1,39 @@
+"""What comes out of `/health` and `/ready`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+__all__ = ["Check", "CheckName", "Health", "Readiness"]
+
+
+class CheckName(StrEnum):
+    """What readiness looks at."""
+
+    DATABASE = "database"
+    SCHEMA = "schema"
+    REDIS = "redis"
+    DRAINING = "draining"
+
+
+class Health(BaseModel):
+    """The process lives."""
+
+    status: str = "ok"
+
+
+class Check(BaseModel):
+    """One check: `ok`, `degraded` (does not count), `failed`, `timeout` or `excluded`, and how long it took."""
+
+    state: str = Field(examples=["ok"])
+    ms: float = Field(examples=[0.42], description="milliseconds")
+    detail: str | None = Field(default=None, examples=["the database is at revision 0001, this release needs 0002"])
+
+
+class Readiness(BaseModel):
+    """Whether to send traffic here, and why."""
+
+    ready: bool
+    checks: dict[CheckName, Check]

@@ -1,0 +1,102 @@
+"""The checks of readiness. Each is bounded, whatever hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from backend.cache import Cache
+from backend.database import Database, DatabaseUnavailable
+from backend.drain import Drain
+from backend.health.schemas import Check, CheckName, Readiness
+
+__all__ = ["HealthService", "needed_revision"]
+
+CHECK_SECONDS = 0.5
+VERSIONS = Path(__file__).parent.parent / "migrations/versions"
+
+
+def needed_revision() -> str:
+    """The newest migration that this release carries. File names: the service does without Alembic."""
+    return max((path.name[:4] for path in VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py")), default="0000")
+
+
+@dataclass(frozen=True)
+class HealthService:
+    """Runs the checks at once. A check that hangs is joined, not repeated: polling piles nothing up."""
+
+    database: Database
+    cache: Cache
+    drain: Drain
+    needed: str = field(default_factory=needed_revision)
+    _running: dict[str, asyncio.Task[dict[CheckName, Check]]] = field(default_factory=dict)
+
+    async def readiness(self, excluded: Collection[CheckName] = ()) -> Readiness:
+        """The state of each check; those EXCLUDED are not run and do not count."""
+        checks = dict.fromkeys(CheckName, Check(state="excluded", ms=0))
+        sql = {CheckName.DATABASE, CheckName.SCHEMA} - set(excluded)
+        jobs = []
+        if sql:
+            jobs.append(self._bounded("sql", self._check_sql, sql))
+        if CheckName.REDIS not in excluded:
+            jobs.append(self._bounded("redis", self._check_redis, {CheckName.REDIS}))
+        for found in await asyncio.gather(*jobs):
+            checks |= found
+        if CheckName.DRAINING not in excluded:
+            checks[CheckName.DRAINING] = Check(state="failed" if self.drain.active else "ok", ms=0)
+        ready = not any(check.state in ("failed", "timeout") for check in checks.values())
+        return Readiness(ready=ready, checks=checks)
+
+    async def _bounded(
+        self, name: str, check: Callable[[], Coroutine[Any, Any, dict[CheckName, Check]]], names: set[CheckName]
+    ) -> dict[CheckName, Check]:
+        """What CHECK says of NAMES within CHECK_SECONDS. It goes on if it is late: cancelling a query of a hung
+        PostgreSQL waits for that PostgreSQL.
+        """
+        task = self._running.get(name)
+        if task is None or task.done():
+            task = self._running[name] = asyncio.create_task(check())
+        done, _ = await asyncio.wait({task}, timeout=CHECK_SECONDS)
+        if done:
+            return {name: check for name, check in task.result().items() if name in names}
+        late = Check(state="timeout", ms=CHECK_SECONDS * 1000, detail="no answer in time")
+        return dict.fromkeys(names, late)
+
+    async def _check_sql(self) -> dict[CheckName, Check]:
+        started = perf_counter()
+        try:
+            async with self.database.lease() as connection:
+                try:
+                    revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+                except asyncpg.UndefinedTableError:
+                    revision = None
+        except DatabaseUnavailable as error:
+            failed = Check(state="failed", ms=_since(started), detail=error.detail)
+            return {CheckName.DATABASE: failed, CheckName.SCHEMA: failed}
+        ms = _since(started)
+        schema = Check(state="ok", ms=ms)
+        if revision is None or revision < self.needed:  # newer is fine: migrations only expand
+            detail = f"the database is at revision {revision or 'none'}, this release needs {self.needed}"
+            schema = Check(state="failed", ms=ms, detail=detail)
+        return {CheckName.DATABASE: Check(state="ok", ms=ms), CheckName.SCHEMA: schema}
+
+    async def _check_redis(self) -> dict[CheckName, Check]:
+        started = perf_counter()
+        try:
+            await self.cache.ping()
+        except (RedisError, OSError):
+            check = Check(state="degraded", ms=_since(started), detail="Redis does not answer; nothing is cached")
+        else:
+            check = Check(state="ok", ms=_since(started))
+        return {CheckName.REDIS: check}
+
+
+def _since(started: float) -> float:
+    return round((perf_counter() - started) * 1000, 2)

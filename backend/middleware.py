@@ -1,0 +1,178 @@
+"""What surrounds every request: its id, the access event, metrics, headers, the body cap; and the last resort.
+
+Pure ASGI: a layer costs 2 µs, Starlette's BaseHTTPMiddleware 77-139 µs, and it breaks context variables (#1678).
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+from collections.abc import Iterable
+from time import perf_counter
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.drain import Drain
+from backend.logs import request_id
+from backend.metrics import Metrics
+from backend.problems import BodyTooLarge, InternalError, problem_response
+from backend.settings import Settings
+
+__all__ = ["LastResort", "Observation"]
+
+BEGAN = "backend.answer_began"  # set in the scope once an answer has started
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+OK = 200
+CLOSED_BY_CLIENT = 499  # nginx's number for a client that left before the answer
+PROBES = frozenset({"/health", "/ready"})
+# Swagger's page runs scripts and styles of its own from these two hosts.
+DOCS_POLICY = (
+    b"default-src 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com;"
+    b" script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net;"
+    b" frame-ancestors 'none'"
+)
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+CLOSE = (b"connection", b"close")
+TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
+
+
+class Observation:
+    """Gives each request an id, answers with it, and records it: one access event, the metrics."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, drain: Drain) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._drain = drain
+        self._log = structlog.get_logger("access")
+        self._max_body = settings.max_body_bytes
+        self._headers = [*SECURITY_HEADERS, (b"x-release", settings.release.encode())]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; other scopes (the lifespan) pass through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        given, length, streamed = _read_headers(scope["headers"])
+        known = given if REQUEST_ID.fullmatch(given) else binascii.hexlify(os.urandom(8))
+        request_id.set(identity := known.decode())
+        status, size = CLOSED_BY_CLIENT, 0
+
+        async def respond(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status, scope[BEGAN] = message["status"], True
+                message["headers"] = self._with_headers(message.get("headers", ()), known, scope)
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        app = self.app
+        if length > self._max_body:
+            app = self._refuse
+        elif streamed:
+            receive = self._capped(receive)
+        in_flight = self._metrics.in_flight
+        in_flight.inc()
+        try:
+            await app(scope, receive, respond)
+        finally:
+            in_flight.dec()
+            self._record(scope, identity, status, size, perf_counter() - started)
+
+    def _with_headers(
+        self, given: Iterable[tuple[bytes, bytes]], identity: bytes, scope: Scope
+    ) -> list[tuple[bytes, bytes]]:
+        headers = [*given, *self._headers, (b"x-request-id", identity)]
+        headers.append((b"content-security-policy", DOCS_POLICY) if scope["path"].startswith("/docs") else API_POLICY)
+        if scope["scheme"] == "https":
+            headers.append(TRANSPORT_SECURITY)
+        if self._drain.active:
+            headers.append(CLOSE)
+        return headers
+
+    def _record(self, scope: Scope, identity: str, status: int, size: int, seconds: float) -> None:
+        # The template, not the path: a path has ids, and each new label value is a time series.
+        route = getattr(scope.get("route"), "path", "__unmatched__")
+        self._metrics.observe(scope["method"], route, status, seconds)
+        quiet = status == OK and scope["path"] in PROBES
+        client = scope.get("client")
+        (self._log.debug if quiet else self._log.info)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            route=route,
+            status=status,
+            bytes=size,
+            ms=round(seconds * 1000, 3),
+            request_id=identity,
+            client=client[0] if client else None,
+        )
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body may have {self._max_body} bytes at most.")
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await problem_response(self._too_large())(scope, receive, send)
+
+    def _capped(self, receive: Receive) -> Receive:
+        """RECEIVE for a body whose length the client did not say (chunked)."""
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body:
+                raise self._too_large()
+            return message
+
+        return limited
+
+
+class LastResort:
+    """Answers what no handler caught with a 500 problem, inside CORS, so that a browser may read it."""
+
+    def __init__(self, app: ASGIApp, *, debug: bool) -> None:
+        self.app = app
+        self._debug = debug
+        self._log = structlog.get_logger("error")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await self.app(scope, receive, send)
+        except HTTPException as error:
+            if BEGAN in scope:
+                raise
+            await problem_response(error)(scope, receive, send)
+        except Exception as error:
+            if (
+                scope["type"] != "http" or BEGAN in scope
+            ):  # half an answer cannot be mended: uvicorn cuts the connection
+                raise
+            self._log.exception("unhandled error", path=scope["path"])
+            detail = repr(error) if self._debug else "The service failed; its logs know this request id."
+            await problem_response(InternalError(detail))(scope, receive, send)
+
+
+def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int, bool]:
+    """The request id that came, the body's length (0 when unsaid), and whether the body is chunked."""
+    identity, length, streamed = b"", 0, False
+    for name, value in headers:
+        if name == b"x-request-id":
+            identity = value
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
+            streamed = True
+    return identity, length, streamed

@@ -1,0 +1,172 @@
+"""Runs migrations on a database: alone (a lock), briefly (timeouts), whole or not at all (a transaction each)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from alembic import command, op
+from alembic.script import Script
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from backend.database import connect_arguments
+from backend.migrations.plan import Planned, alembic_config, plan, render
+from backend.settings import Settings
+
+__all__ = ["MigrationFailed", "current_revision", "stand_alone", "upgrade"]
+
+CONNECT_SECONDS = 5.0
+LOCK_SECONDS = 60.0
+LOCK_POLL_SECONDS = 0.2
+LOCK_KEY = 0x736C_6970_7761_79  # "slipway"
+# A statement that waits for a table's lock makes every later query of that table wait behind it.
+LOCK_TIMEOUT = "4s"
+STATEMENT_TIMEOUT = "60s"
+CONCURRENTLY_TIMEOUT = "30min"  # blocks nobody, and reads the whole table
+BUILT_INDEX = re.compile(
+    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([a-z_][a-z0-9_$]*)", re.IGNORECASE
+)
+
+
+class MigrationFailed(Exception):
+    """A migration that could not be done. The message is one line: which, why, and what state the database is in."""
+
+
+async def current_revision(settings: Settings) -> str | None:
+    """The revision of the database, None when it has none. Raises MigrationFailed when it cannot be reached."""
+    async with _connected(settings) as connection:
+        return await _revision(connection)
+
+
+async def upgrade(settings: Settings, to: str | None, report: Callable[[str], None]) -> None:
+    """Bring the database to TO (None: the newest), one REPORT line for each step. Raises MigrationFailed."""
+    wanted = plan(None, to)
+    async with _connected(settings) as connection:
+        await _lock(connection)
+        revision = await _revision(connection)
+        pending = [step for step in wanted if revision is None or step.revision > revision]
+        if not pending:
+            target = wanted[-1].revision if wanted else "none"
+            newer = f", newer than {target}, which is fine" if revision and revision > target else ""
+            report(f"nothing to do: the database is at revision {revision or 'none'}{newer}")
+            return
+        await _apply(connection, pending, report)
+
+
+def stand_alone(script: Script) -> None:
+    """Let SCRIPT, when its module says `transactional = False`, run outside a transaction, and anew after a failure.
+
+    Raises MigrationFailed when it is more than one `CONCURRENTLY` statement: the first would stay if the second failed.
+    """
+    if getattr(script.module, "transactional", True):
+        return
+    statements = render(script)
+    if len(statements) != 1 or "CONCURRENTLY" not in statements[0].upper():
+        raise MigrationFailed(
+            f"{script.revision}: with `transactional = False` it must be one CONCURRENTLY statement; split it"
+        )
+    index, inner = BUILT_INDEX.search(statements[0]), script.module.upgrade
+
+    def alone() -> None:
+        migration = op.get_context()
+        with migration.autocommit_block():
+            connection = migration.connection
+            assert connection is not None
+            connection.execute(text(f"SET statement_timeout = '{CONCURRENTLY_TIMEOUT}'"))
+            if index and _is_invalid(connection, index[1]):
+                connection.execute(text(f"DROP INDEX CONCURRENTLY {index[1]}"))
+            inner()
+            connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
+
+    vars(script.module)["upgrade"] = alone
+
+
+def _is_invalid(connection: Connection, index: str) -> bool:
+    """Whether an index of that name is left over from a build that failed: it costs writes and serves no read."""
+    query = text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    return bool(connection.execute(query, {"name": index}).scalar())
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
+    async def connect() -> asyncpg.Connection[Any]:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            **connect_arguments(settings),
+            timeout=CONNECT_SECONDS,
+            server_settings={
+                "application_name": f"{settings.project_name}-migrations",
+                "lock_timeout": LOCK_TIMEOUT,
+                "statement_timeout": STATEMENT_TIMEOUT,
+            },
+        )
+        return connection
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        connection = await engine.connect()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+        raise MigrationFailed(
+            f"cannot reach the database: {_reason(error)}; check POSTGRES_* or DATABASE_URL"
+        ) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        await engine.dispose()
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Take the lock of migrations for this session. By asking again: a session that *waits* for it holds a snapshot,
+    for which CREATE INDEX CONCURRENTLY of the holder waits in turn.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})"))).scalar():
+        await connection.commit()
+        if time.monotonic() > deadline:
+            raise MigrationFailed(f"another migration held the lock for {LOCK_SECONDS:.0f} s; nothing was changed")
+        await asyncio.sleep(LOCK_POLL_SECONDS)
+    await connection.commit()
+
+
+async def _revision(connection: AsyncConnection) -> str | None:
+    exists = (await connection.execute(text("SELECT to_regclass('alembic_version')"))).scalar()
+    found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar() if exists else None
+    await connection.commit()
+    return found
+
+
+async def _apply(connection: AsyncConnection, pending: list[Planned], report: Callable[[str], None]) -> None:
+    done: list[str] = []
+
+    def applied(**_: object) -> None:
+        done.append(pending[len(done)].revision)
+        report(f"applied {done[-1]} {pending[len(done) - 1].message}")
+
+    def run(synchronous: Connection) -> None:
+        config = alembic_config()
+        config.attributes.update(connection=synchronous, on_version_apply=applied)
+        command.upgrade(config, pending[-1].revision)
+
+    try:
+        await connection.run_sync(run)
+    except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        failed = pending[len(done)].revision
+        state = f"the database is at revision {done[-1]}" if done else "the database is as it was"
+        raise MigrationFailed(
+            f"migration {failed} failed: {_reason(error)}; nothing of it is half applied, {state}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What PostgreSQL said, on one line, without SQLAlchemy's and the adapter's wrapping."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,123 @@
+"""Errors as the caller sees them: RFC 9457 problem details, everywhere, and documented in OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from backend.logs import request_id
+
+__all__ = ["MEDIA_TYPE", "FieldError", "Problem", "ProblemDetails", "install", "problem_response", "responses"]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(BaseModel):
+    """One field that is wrong: where it stands in the request, and why."""
+
+    location: str = Field(examples=["body.version"])
+    message: str = Field(examples=["String should have at least 1 character"])
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details. `type` is stable and for programs, `detail` is for people."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no release with this id."])
+    request_id: str = Field(examples=["5f0c2a7be1d94c38"])
+    errors: list[FieldError] | None = None
+
+
+class Problem(HTTPException):
+    """A typed error. A subclass sets `status`, `kind` and its sentence for OpenAPI, the docstring.
+
+    It is Starlette's HTTPException because FastAPI turns any other error while it reads a body into a 400.
+    """
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "about:blank"
+
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[FieldError] = ()
+    ) -> None:
+        super().__init__(self.status, detail, dict(headers or {}))
+        self.errors = errors
+
+
+class InvalidRequest(Problem):
+    """A field, a parameter or a header is wrong; `errors` says which and why."""
+
+    status = 422
+
+
+class BodyTooLarge(Problem):
+    """The body is larger than MAX_BODY_BYTES."""
+
+    status = 413
+
+
+class InternalError(Problem):
+    """A bug of the service; the request id leads to it in the logs."""
+
+    status = 500
+
+
+def problem_response(error: HTTPException) -> Response:
+    """ERROR as `application/problem+json`, with the id of the request in whose context it is called."""
+    details: dict[str, Any] = {
+        "type": getattr(error, "kind", "about:blank"),
+        "title": HTTPStatus(error.status_code).phrase,
+        "status": error.status_code,
+        "detail": error.detail,
+        "request_id": request_id.get(),
+    }
+    errors: Sequence[FieldError] = getattr(error, "errors", ())
+    if errors:
+        details["errors"] = [entry.model_dump() for entry in errors]
+    return Response(orjson.dumps(details), error.status_code, headers=error.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of APP with problem details."""
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+
+
+def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with PROBLEMS, for OpenAPI."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    everywhere: tuple[type[Problem], ...] = (InvalidRequest, InternalError)
+    for problem in everywhere + problems:
+        sentence = (problem.__doc__ or "").partition("\n")[0]
+        earlier = documented.get(problem.status)
+        documented[problem.status] = {
+            "model": ProblemDetails,
+            "description": f"{earlier['description']} Or: {sentence}" if earlier else sentence,
+        }
+    return documented
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem_response(error)
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    """Without the input: pydantic's errors quote it, and it may hold a secret."""
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        FieldError(location=".".join(str(part) for part in entry["loc"]), message=str(entry["msg"]))
+        for entry in error.errors()
+    ]
+    return problem_response(InvalidRequest("The request is not valid; see errors.", errors=errors))

@@ -1,0 +1,1 @@
+"""Releases: which version of which service was meant to run where, and what became of it."""

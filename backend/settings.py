@@ -1,0 +1,320 @@
+"""Every setting of the service, checked before anything starts.
+
+`load_settings` is the only door. It takes each variable from the environment and, for a secret, also from the file that
+`NAME_FILE` names or from `/run/secrets/NAME`. What is wrong comes back as one line per variable, never with its value:
+pydantic's own message prints the whole input, secrets included (pydantic-settings issues 530 and 937).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+__all__ = ["SECTIONS", "Settings", "SettingsError", "load_settings"]
+
+SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "network", "limits", "operation")
+SECRETS_DIR = Path("/run/secrets")
+PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
+ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+JWT_SECRET_BYTES = 32  # RFC 7518 §3.2: an HMAC key is at least as long as its hash
+SECRET_CHARACTERS = 16
+SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long and still no secret
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. `problems` holds one line per variable: its name, what is wrong, how to mend it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _exact_origins(value: object) -> object:
+    origins = _comma_list(value)
+    if isinstance(origins, tuple) and not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be exact origins such as https://board.example.org, and no * (credentials are used)")
+    return origins
+
+
+def _proxies(value: object) -> object:
+    hosts = _comma_list(value)
+    for host in hosts if isinstance(hosts, tuple) else ():
+        if host != "*":
+            try:
+                ipaddress.ip_network(host, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
+    return hosts
+
+
+def _web_address(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://\S+", value):
+        raise ValueError("must start with http:// or https://")
+    return value
+
+
+def _url_of(*schemes: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        expected = f"must look like {schemes[0]}://user:password@host:port/name, special characters percent-encoded"
+        try:
+            parts = urlsplit(str(value))
+            _ = parts.port
+        except ValueError:  # its message quotes the address, password included
+            raise ValueError(expected) from None
+        if parts.scheme not in schemes:
+            raise ValueError(expected)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
+    """A field. SECTION groups it in `.env.example`; `generate=True` lets `nox -s init` make a fresh value."""
+    extra: dict[str, Any] = {"section": section}
+    if limits.pop("generate", False):
+        extra["generate"] = True
+    return Field(default, description=description, json_schema_extra=extra, validate_default=False, **limits)
+
+
+Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
+Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
+WebAddress = Annotated[str, BeforeValidator(_web_address)]
+PostgresUrl = Annotated[SecretStr, _url_of("postgresql", "postgres", "postgresql+asyncpg")]
+RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix")]
+Level = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. A field's environment variable is its name in upper case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    environment: Literal["development", "staging", "production"] = _setting(
+        "service", "Where it runs; outside development weak secrets and DEBUG are refused.", "development"
+    )
+    debug: bool = _setting("service", "Put the error itself into 500 answers; development only.", default=False)
+    project_name: str = _setting(
+        "service", "Name of the project: titles, and prefix of containers.", "slipway", min_length=1, max_length=63
+    )
+    release: str = _setting(
+        "service",
+        "What this build is called; each answer carries it as X-Release.",
+        "dev",
+        pattern=r"^[A-Za-z0-9._:@/+-]{1,128}$",
+    )
+
+    build_target: str = _setting("image", "Stage of docker/Dockerfile.backend that compose builds.", "production")
+    python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$")
+
+    postgres_db: str = _setting("database", "Name of the database.", "slipway", min_length=1)
+    postgres_user: str = _setting("database", "User of the database.", "slipway", min_length=1)
+    postgres_password: SecretStr | None = _setting("database", "Password of that user.", None, generate=True)
+    postgres_host: str = _setting(
+        "database", "Host, or the folder of a Unix socket when it starts with /.", "localhost", min_length=1
+    )
+    postgres_port: int = _setting("database", "Port of PostgreSQL.", 5432, ge=1, le=65535)
+    database_url: PostgresUrl | None = _setting(
+        "database", "postgresql://user:password@host:port/name; wins over POSTGRES_*.", None
+    )
+    database_pool_size: int = _setting("database", "Connections that one process keeps.", 5, ge=1, le=100)
+    database_max_overflow: int = _setting("database", "Connections it may open beyond those.", 5, ge=0, le=100)
+    database_pool_timeout: float = _setting(
+        "database", "Seconds a request waits for a connection, then 503.", 1.0, gt=0, le=30
+    )
+
+    redis_host: str = _setting("redis", "Host, or the path of a Unix socket when it starts with /.", "localhost")
+    redis_port: int = _setting("redis", "Port of Redis.", 6379, ge=1, le=65535)
+    redis_password: SecretStr | None = _setting("redis", "Password of Redis.", None, generate=True)
+    redis_url: RedisUrl | None = _setting(
+        "redis", "redis://:password@host:port/0 (or rediss:, unix:); wins over REDIS_*.", None
+    )
+    redis_expire_seconds: int = _setting("redis", "Seconds a cached answer lives.", 60, ge=1, le=86400)
+    redis_max_connections: int = _setting("redis", "Connections to Redis of one process.", 20, ge=1, le=1000)
+
+    jwt_secret_key: SecretStr | None = _setting(
+        "secrets", "Signs access tokens; 32 bytes or more.", None, generate=True
+    )
+    jwt_secret_key_previous: SecretStr | None = _setting(
+        "secrets", "The key before, still accepted while rotating.", None
+    )
+    jwt_algorithm: Literal["HS256", "HS384", "HS512"] = _setting("secrets", "How tokens are signed.", "HS256")
+    jwt_expire_minutes: int = _setting("secrets", "Minutes an access token lives.", 15, ge=1, le=1440)
+    jwt_refresh_days: int = _setting("secrets", "Days a refresh token lives.", 14, ge=1, le=365)
+    service_token: SecretStr | None = _setting(
+        "secrets", "Bearer of pipelines: lets them write releases.", None, generate=True
+    )
+
+    cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, comma list.", ())
+    frontend_url: WebAddress = _setting("browser", "Where people see the page.", "http://localhost:8080")
+
+    backend_host: str = _setting(
+        "network",
+        "Address to listen on, or the path of a Unix socket when it starts with /.",
+        "127.0.0.1",
+        min_length=1,
+    )
+    backend_port: int = _setting("network", "Port of the service.", 8000, ge=1, le=65535)
+    metrics_port: int = _setting("network", "Port of /metrics, which is nowhere else.", 9090, ge=1, le=65535)
+    frontend_port: int = _setting("network", "Port of the page in compose.", 3000, ge=1, le=65535)
+    edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535)
+    trusted_proxies: Proxies = _setting(
+        "network", "Proxies whose X-Forwarded-* count, addresses or networks, comma list.", ("127.0.0.1",)
+    )
+
+    api_rate_limit: int = _setting("limits", "Requests a minute and client.", 600, ge=1)
+    websocket_max_connections: int = _setting("limits", "Sockets of one process.", 1000, ge=1)
+    max_body_bytes: int = _setting("limits", "Bytes a request's body may have, then 413.", 1_048_576, ge=1024)
+    backend_workers: int = _setting("limits", "Processes; replicas scale better.", 1, ge=1, le=64)
+
+    log_level: Level = _setting("operation", "Least level that is logged.", "INFO")
+    log_format: Literal["json", "console"] = _setting("operation", "json for machines, console for people.", "json")
+    drain_seconds: float = _setting(
+        "operation",
+        "Seconds after SIGTERM that it still accepts, not ready, so that the edge can leave; 0 is none.",
+        2.0,
+        ge=0,
+        le=300,
+    )
+    otel_exporter_otlp_endpoint: WebAddress | None = _setting(
+        "operation", "Where traces go (OTLP over HTTP); unset is off.", None
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings passes all
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` collected: any mapping can be checked, not just this process's environment."""
+        return (init_settings,)
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, sections: Collection[str] = SECTIONS, secrets_dir: Path = SECRETS_DIR
+) -> Settings:
+    """The settings that ENVIRON (by default the process's) holds; an empty value counts as unset.
+
+    Only the variables of SECTIONS are read and checked, so that a migration needs no unrelated secret.
+    Raises SettingsError with every problem at once.
+    """
+    sections = {"service", *sections}  # ENVIRONMENT decides how strict the others are
+    raw, problems = _collect(os.environ if environ is None else environ, sections, secrets_dir)
+    try:
+        settings = Settings(**raw)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=False, include_input=False):
+            problems.setdefault(str(detail["loc"][0]), _sentence(detail["msg"]))
+        settings = Settings(**{name: value for name, value in raw.items() if name not in problems})
+    for name, problem in _cross_field_problems(settings):
+        if _section(name) in sections:
+            problems.setdefault(name, problem)
+    if problems:
+        raise SettingsError([f"{name.upper()}: {problem}" for name, problem in problems.items()])
+    return settings
+
+
+def _section(name: str) -> str:
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return str(extra["section"])
+
+
+def _collect(
+    environ: Mapping[str, str], sections: Collection[str], secrets_dir: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The raw values by field name, and what was wrong with the files that should hold secrets."""
+    raw: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        if _section(name) not in sections:
+            continue
+        value, variable = environ.get(name.upper(), "").strip(), name.upper()
+        if "SecretStr" in str(field.annotation):
+            named = environ.get(f"{variable}_FILE", "").strip()
+            if value and named:
+                problems[name] = f"is set twice; keep one of {variable} and {variable}_FILE"
+            path = Path(named) if named else secrets_dir / variable
+            if not value and (named or path.is_file()):
+                try:
+                    value = path.read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+                    problems[name] = f"its file cannot be read ({reason}); mend {variable}_FILE or the file's mode"
+        if value:
+            raw[name] = value
+    return raw, problems
+
+
+def _sentence(message: str) -> str:
+    """Pydantic's words, as the second half of `NAME: …`."""
+    text = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"{text[0].lower()}{text[1:]}; see .env.example for its meaning and default"
+
+
+def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    if not settings.backend_host.startswith("/") and settings.metrics_port == settings.backend_port:
+        yield "metrics_port", "is the same as BACKEND_PORT; give metrics a port of their own"
+    if settings.environment == "development":
+        return
+    if settings.debug:
+        yield "debug", "is true outside development; set DEBUG=false, or ENVIRONMENT=development"
+    yield from _missing_secrets(settings)
+    yield from _weak_secrets(settings)
+
+
+def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """A Unix socket is guarded by the file system, and a URL may rest on certificates: neither needs a password."""
+    needed = {"jwt_secret_key": True, "service_token": True}
+    needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
+    needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
+    for name, necessary in needed.items():
+        if necessary and getattr(settings, name) is None:
+            yield name, f"is missing; `nox -s init` makes one, or give it in the file that {name.upper()}_FILE names"
+
+
+def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    for name, secret in _secrets(settings):
+        where = "its password " if name.endswith("_url") else ""
+        fix = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        if PLACEHOLDER.match(secret):
+            yield name, f"{where}is still the placeholder; {fix}"
+        elif name.startswith("jwt_") and len(secret.encode()) < JWT_SECRET_BYTES:
+            yield name, f"is shorter than {JWT_SECRET_BYTES} bytes; {fix}"
+        elif len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_DISTINCT:
+            yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {fix}"
+        elif secret in seen:
+            yield name, f"{where}is the same as {seen[secret].upper()}; each secret needs a value of its own, {fix}"
+        seen.setdefault(secret, name)
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Each secret in use, by the field that holds it. What a URL overrides is not in use."""
+    overridden = {"postgres_password": settings.database_url, "redis_password": settings.redis_url}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if not isinstance(value, SecretStr) or overridden.get(name) is not None:
+            continue
+        secret = value.get_secret_value()
+        if name.endswith("_url"):
+            secret = unquote(urlsplit(secret).password or "")
+        if secret:
+            yield name, secret

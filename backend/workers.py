@@ -1,0 +1,108 @@
+"""BACKEND_WORKERS > 1: the same listeners in several processes, watched by this one.
+
+Forked, so that what was imported is shared; and from a process without threads or a loop, where forking is safe.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+
+from prometheus_client import multiprocess
+
+from backend.server import LEAVE_NOW, Listeners, run
+from backend.settings import Settings
+
+__all__ = ["supervise"]
+
+STOP = frozenset({signal.SIGTERM, signal.SIGINT})
+WATCHED = STOP | {signal.SIGCHLD}
+YOUNG_SECONDS = 1.0
+
+
+def supervise(settings: Settings, listeners: Listeners) -> int:
+    """Keep BACKEND_WORKERS processes serving LISTENERS until SIGTERM or SIGINT; then they drain. The exit code.
+
+    A worker that a signal killed (out of memory, a crash) is replaced; one that fails by itself would fail again.
+    A second signal ends all at once.
+    """
+    # Taken one at a time by sigwait: no handler can interrupt what is under way.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    flock = _Flock(settings, listeners)
+    try:
+        for _ in range(settings.backend_workers):
+            flock.start()
+        while flock.born:
+            number = signal.sigwait(WATCHED)
+            if number == signal.SIGCHLD:
+                flock.reap()
+            elif flock.leaving:
+                flock.send(signal.SIGKILL)
+                return 128 + number
+            else:
+                hurried = number == signal.SIGINT and settings.environment == "development"
+                flock.leave(LEAVE_NOW if hurried else signal.SIGTERM)
+        return flock.exit_code
+    finally:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+@dataclass
+class _Flock:
+    settings: Settings
+    listeners: Listeners
+    born: dict[int, float] = field(default_factory=dict)  # process id → monotonic seconds
+    # Its writing end is open in the supervisor alone: when that is killed, the workers read an end of file and leave.
+    lifeline: tuple[int, int] = field(default_factory=os.pipe)
+    leaving: bool = False
+    exit_code: int = 0
+
+    def start(self) -> None:
+        process = os.fork()
+        if process:
+            self.born[process] = time.monotonic()
+            return
+        code = 1
+        try:
+            # Ctrl-C reaches the whole group; the supervisor alone answers it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+            os.close(self.lifeline[1])
+            run(self.settings, self.listeners, lifeline=self.lifeline[0])
+            code = 0
+        except Exception:  # noqa: BLE001 - whatever it was, it is printed and ends this worker alone
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def reap(self) -> None:
+        """Take note of every worker that ended, and replace those that a signal killed."""
+        for process in list(self.born):
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if not ended:
+                continue
+            age = time.monotonic() - self.born.pop(process)
+            multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+            if self.leaving:
+                continue
+            if os.WIFSIGNALED(status) and age > YOUNG_SECONDS:
+                self.start()
+            else:
+                sys.stderr.write(f"worker {process} failed after {age:.0f} s; leaving\n")
+                self.exit_code = 1
+                self.leave(signal.SIGTERM)
+
+    def leave(self, number: signal.Signals) -> None:
+        self.leaving = True
+        self.listeners.close()  # the workers' copies stay open while they drain; ours would queue clients for nobody
+        self.send(number)
+
+    def send(self, number: signal.Signals) -> None:
+        for process in self.born:
+            os.kill(process, number)

@@ -1,0 +1,191 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The menu of Slipway: `nox -l` lists it, `nox -s NAME -- ARGUMENTS` runs one. The work is in pipeline/ and tests/."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "test"]
+nox.options.stop_on_first_error = True
+# Sessions share one environment for each dependency group (see `environment`): nox has one for each session.
+nox.options.default_venv_backend = "none"
+
+GROUPS = ("backend", "dev", "engines", "lint", "migrate", "pipeline", "test", "uv")
+
+
+def environment(session: nox.Session, group: str) -> Path:
+    """The Python of .nox/GROUP, which holds exactly what the group's lock says."""
+    folder = Path(session.cache_dir).parent / group
+    python, uv = folder / "bin/python", folder / "bin/uv"
+    if not python.exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), silent=True)
+    if not uv.exists():
+        # The locked uv, whatever uv the machine has or has not.
+        session.run(
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            "requirements/uv.txt",
+            silent=True,
+        )
+    session.run(
+        uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, f"requirements/{group}.txt", silent=True
+    )
+    return python
+
+
+def slipway(session: nox.Session, *arguments: str) -> None:
+    """Run a verb of the pipeline."""
+    run(environment(session, "pipeline"), "-m", "pipeline", *arguments)
+
+
+def run(python: Path, *arguments: str) -> None:
+    """Run PYTHON with its own exit code, its streams apart, and Ctrl-C left to it; a code that is not 0 ends nox.
+
+    `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
+    """
+    variables = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen([python, *arguments], env=variables) as child:
+        signal.signal(signal.SIGINT, _ignore)  # it reaches the child by itself: one process group
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches us alone
+            signal.signal(number, lambda number, _: child.send_signal(number))
+        code = child.wait()
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _ignore(*_: object) -> None:
+    """The child decides what Ctrl-C means. Not SIG_IGN: a child would inherit that."""
+
+
+@nox.session
+def deploy(session: nox.Session) -> None:
+    """Ship it: plan, build, check, migrate, roll out, prove, record. [-- ENV] [--dry-run] [--release REF] [--json]"""
+    slipway(session, "deploy", *session.posargs)
+
+
+@nox.session
+def rollback(session: nox.Session) -> None:
+    """Back to the release before, with the same proof. [-- ENV] [--release N] [--json]"""
+    slipway(session, "rollback", *session.posargs)
+
+
+@nox.session
+def status(session: nox.Session) -> None:
+    """What runs: release, replicas, readiness, metrics addresses, lock. [-- ENV] [--json]"""
+    slipway(session, "status", *session.posargs)
+
+
+@nox.session
+def releases(session: nox.Session) -> None:
+    """The recorded releases with their verdicts, newest first. [-- ENV] [--json]"""
+    slipway(session, "releases", *session.posargs)
+
+
+@nox.session
+def down(session: nox.Session) -> None:
+    """Stop everything; data stays unless --volumes. [-- ENV] [--volumes]"""
+    slipway(session, "down", *session.posargs)
+
+
+@nox.session
+def init(session: nox.Session) -> None:
+    """Write .env with fresh secrets; existing values are never touched."""
+    slipway(session, "init", *session.posargs)
+
+
+@nox.session
+def settings(session: nox.Session) -> None:
+    """Check that all that is made from backend/settings.py agrees with it. [-- --write]"""
+    slipway(session, "settings", *session.posargs)
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """The service with reload, on a database and a cache of its own."""
+    run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)
+
+
+@nox.session
+def migration(session: nox.Session) -> None:
+    """Write the next numbered migration, to be filled with SQL. -- MESSAGE"""
+    run(environment(session, "test"), "-m", "backend.migrations", "new", *session.posargs)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2"]))
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """The deploy story end to end, broken releases and kill -9 included; takes minutes. [-- PYTEST ARGUMENTS]"""
+    run(
+        environment(session, "test"),
+        "-m",
+        "pytest",
+        "-m",
+        "e2e",
+        *(session.posargs or ["-n", "2", "--dist", "loadfile", "tests/deploy"]),
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting, lint, types, the settings schema, the locks."""
+    python = environment(session, "lint")
+    run(python, "-m", "ruff", "check", ".")
+    run(python, "-m", "ruff", "format", "--check", ".")
+    run(python, "-m", "mypy")
+    run(python, "-m", "pipeline", "settings")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The service's hot endpoints against a bare ASGI app, in the same run. [-- --json FILE]"""
+    run(environment(session, "test"), "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin every dependency group with hashes, in requirements/. [-- --upgrade]"""
+    uv = environment(session, "uv").parent / "uv"
+    for group in GROUPS:
+        # Versions and hashes, and no word of where packages come from: the client chooses the place.
+        session.run(
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-index-url",
+            "--group",
+            group,
+            "--output-file",
+            f"requirements/{group}.txt",
+            *session.posargs,
+            silent=True,
+        )
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -1,0 +1,1 @@
+"""The deploy pipeline: what the nox sessions run."""

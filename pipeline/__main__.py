@@ -1,0 +1,103 @@
+"""`python -m pipeline VERB`: what the nox sessions run. Exit codes: see docs/1-deploying.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from pipeline.errors import Interrupted, SlipwayError, UsageError
+from pipeline.progress import Progress
+from pipeline.project import load_project
+
+__all__ = ["main"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for bad usage instead of argparse's block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; usage: {' '.join(self.format_usage().split()[1:])}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; the exit code of the contract."""
+    os.umask(0o077)  # what a deploy writes may hold secrets or quote answers
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    progress = Progress()
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        if rest:
+            raise UsageError(f"unknown argument `{rest[0]}`: `nox -l` shows what each session takes, after `--`")
+        code = _verb(options, progress)
+    except (SlipwayError, Interrupted) as error:
+        for problem in error.problems:
+            progress.problem(problem)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        progress.problem(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return 1
+    return code
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """The first signal undoes what was begun; from then on that is not to be interrupted."""
+    for other in SIGNALS:
+        signal.signal(other, _already)
+    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+
+def _already(*_: object) -> None:
+    sys.stderr.write("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)\n")
+
+
+def _verb(options: argparse.Namespace, progress: Progress) -> int:
+    from pipeline import verbs
+
+    project = load_project(Path.cwd())
+    result: tuple[int, Any] = getattr(verbs, options.verb)(project, options, progress)
+    code, document = result
+    if document is not None:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    return code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="python -m pipeline", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, text: str, *, env: bool = True) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, prog=f"nox -s {name} --", help=text, description=text, allow_abbrev=False)
+        if env:
+            one.add_argument("env", nargs="?", default="local", metavar="ENV", help="an environment of pyproject.toml")
+        return one
+
+    deploy = verb("deploy", "ship the working tree, or a recorded release")
+    deploy.add_argument("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
+    deploy.add_argument("--release", metavar="REF", help="a recorded release (number or name) instead of building")
+    rollback = verb("rollback", "go back to a recorded release")
+    rollback.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
+    down = verb("down", "stop everything")
+    down.add_argument("--volumes", action="store_true", help="remove the data, too")
+    for one in (deploy, rollback, verb("status", "what runs"), verb("releases", "the recorded releases")):
+        one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    verb("init", "write .env with fresh secrets", env=False)
+    settings = verb("settings", "check what is made from the settings schema", env=False)
+    settings.add_argument("--write", action="store_true", help="write it")
+    verb("dev", "the service with reload", env=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""`nox -s dev`: the service with reload, on a PostgreSQL and a Valkey that live as long as it does."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import watchfiles
+
+from pipeline.engines import throwaway_postgres, throwaway_valkey
+from pipeline.errors import Interrupted
+from pipeline.progress import Progress
+from pipeline.project import Project
+from pipeline.run import run
+from pipeline.settings import fill_env, read_values
+
+__all__ = ["serve"]
+
+
+def serve(project: Project, progress: Progress) -> None:
+    """Serve the working tree until Ctrl-C, starting it again whenever a file of a release changes."""
+    if not (project.root / ".env").exists():
+        fill_env(project.root)
+    values = read_values(project.root)
+    with throwaway_postgres() as postgres, throwaway_valkey() as valkey:
+        environment = {
+            **os.environ,
+            **{
+                name: value
+                for name, value in values.items()
+                if name not in ("DATABASE_URL", "REDIS_URL", "REDIS_PASSWORD")
+            },
+            "POSTGRES_HOST": postgres.host,
+            "POSTGRES_PORT": str(postgres.port),
+            "POSTGRES_USER": postgres.user,
+            "POSTGRES_PASSWORD": postgres.password,
+            "POSTGRES_DB": "postgres",
+            "REDIS_HOST": valkey.socket,
+            "ENVIRONMENT": "development",
+            "LOG_FORMAT": "console",
+            "DRAIN_SECONDS": "0",
+            "RELEASE": "dev",
+        }
+        os.environ.clear()
+        os.environ.update(environment)  # watchfiles starts the service with our own environment
+        run(
+            [sys.executable, "-m", "backend.migrations", "upgrade"], say=progress.say, env=environment, cwd=project.root
+        )
+        progress.say(
+            f"http://localhost:{values.get('BACKEND_PORT', '8000')} restarts when a file changes; Ctrl-C ends it;"
+            " its data is gone then"
+        )
+        try:
+            watchfiles.run_process(
+                *(project.root / folder for folder in project.source),
+                target=f"{sys.executable} -m backend",
+                target_type="command",
+                callback=lambda changes: progress.say(f"{len(changes)} file(s) changed"),
+            )
+        except Interrupted:
+            progress.say("ended")

@@ -1,0 +1,103 @@
+"""What a deploy says while it runs: a live line on a terminal, plain lines in CI; always on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from pipeline.errors import Interrupted
+
+__all__ = ["Progress", "StageRecord"]
+
+PLAIN_LIVE_SECONDS = 5  # how often a long stage says where it stands where no line can be redrawn
+GOOD, BAD = "✓", "✗"
+
+
+@dataclass
+class StageRecord:
+    """One stage as the report tells it; `at` is seconds since the Unix epoch."""
+
+    name: str
+    at: float
+    seconds: float = 0.0
+    outcome: str = "running"  # ok, failed, interrupted, skipped
+    note: str = ""
+
+
+@dataclass
+class Progress:
+    """Where a deploy stands, for people. `stages` collects what the report needs."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    stages: list[StageRecord] = field(default_factory=list)
+    _status: Status | None = None
+    _last_live: float = 0.0
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[StageRecord]:
+        """Time a stage and say how it ended. Whatever the body raises passes through."""
+        record = StageRecord(name=name, at=time.time())
+        started = time.monotonic()
+        self.stages.append(record)
+        try:
+            self._begin(name)
+            yield record
+            record.outcome = "ok" if record.outcome == "running" else record.outcome
+        except Interrupted:
+            record.outcome = "interrupted"
+            raise
+        except BaseException:
+            record.outcome = "failed"
+            raise
+        finally:
+            record.seconds = round(time.monotonic() - started, 3)
+            if self._status:
+                self._status.stop()
+                self._status = None
+            self._ended(record)
+
+    def say(self, line: str) -> None:
+        """One line that stays: dimmed on a terminal when it is a command or its output."""
+        quiet = line.startswith(("$ ", "  "))
+        text = Text(f"    {line}", "dim" if quiet else "")
+        one_line = quiet and self.console.is_terminal
+        self.console.print(text, soft_wrap=not one_line, overflow="ellipsis" if one_line else None, no_wrap=one_line)
+
+    def warn(self, line: str) -> None:
+        """One line that the reader should not miss."""
+        self.console.print(Text.assemble(("    ! ", "bold yellow"), line), soft_wrap=True)
+
+    def problem(self, line: str) -> None:
+        """One line of what is wrong and how to mend it."""
+        self.console.print(Text.assemble((f"{BAD} ", "bold red"), line), soft_wrap=True)
+
+    def live(self, name: str, line: str) -> None:
+        """Where the stage NAME stands now: redrawn on a terminal, every few seconds elsewhere."""
+        if self._status:
+            self._status.update(Text.assemble((name, "bold"), f"  {line}"))
+        elif time.monotonic() - self._last_live > PLAIN_LIVE_SECONDS:
+            self._last_live = time.monotonic()
+            self.console.print(f"    {line}", markup=False, soft_wrap=True)
+
+    def _begin(self, name: str) -> None:
+        if self.console.is_terminal:
+            self._status = self.console.status(Text(name, "bold"))
+            self._status.start()
+        else:
+            self.console.print(f"{name} …", markup=False)
+
+    def _ended(self, record: StageRecord) -> None:
+        sign, colour = (GOOD, "green") if record.outcome in ("ok", "skipped") else (BAD, "red")
+        note = f"  {record.note}" if record.note else ""
+        self.console.print(
+            Text.assemble(
+                (f"{sign} ", f"bold {colour}"), (f"{record.name:<9}", "bold"), f" {record.seconds:6.1f} s", note
+            ),
+            soft_wrap=True,
+        )

@@ -1,0 +1,190 @@
+"""What `pyproject.toml` says of the deploys: `[tool.slipway]`, checked key by key."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.proof.requests import RequestSpec, parse_requests
+
+__all__ = ["TARGETS", "Environment", "Project", "load_project"]
+
+FEWEST_RETAINED = 2
+LARGEST = 10_000  # of any number here; also refuses inf and nan
+TARGETS = ("local", "compose", "kubernetes")
+KUBERNETES_KEYS = ("overlay", "context", "namespace", "promote_from")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One `[tool.slipway.environments.NAME]`. Times are seconds, `rate` is requests a second, latency is ms."""
+
+    name: str
+    target: str
+    url: str
+    replicas: int = 2
+    rate: float = 50
+    bake_seconds: float = 5
+    max_failures: int = 0
+    max_latency_ms: float = 500
+    timeout: float = 120
+    overlay: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+    promote_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """The repository at `root`: its environments, the requests of the proof, and what a release consists of."""
+
+    root: Path
+    environments: dict[str, Environment]
+    requests: tuple[RequestSpec, ...]
+    source: tuple[str, ...] = ("backend",)
+    retain: int = 5
+
+    def environment(self, name: str) -> Environment:
+        """The environment NAME; a usage error names the ones there are."""
+        if name not in self.environments:
+            raise UsageError(f"unknown environment `{name}`: {_there_is(name, self.environments)}")
+        return self.environments[name]
+
+    def state(self, environment: str) -> Path:
+        """Where the pipeline keeps what it knows of ENVIRONMENT: `.slipway/ENVIRONMENT`."""
+        return self.root / ".slipway" / environment
+
+
+def load_project(root: Path) -> Project:
+    """Read and check ROOT/pyproject.toml; one problem line for each wrong key, with its fix."""
+    path = root / "pyproject.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("slipway", {})
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not there; run this in the folder of the project") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    problems: list[str] = []
+    known = {"environments", "requests", "source", "retain"}
+    problems += [
+        f"pyproject.toml [tool.slipway]: unknown key `{key}`: {_there_is(key, known)}" for key in table.keys() - known
+    ]
+    environments = {}
+    for name, entries in _tables(table.get("environments", {}), problems):
+        found = _environment_problems(name, entries, table["environments"])
+        problems += found
+        if not found:
+            environments[name] = Environment(name=name, **entries)
+    source, retain = table.get("source", ["backend"]), table.get("retain", 5)
+    problems += _release_problems(root, source, retain)
+    try:
+        requests = parse_requests(table.get("requests", []), "pyproject.toml")
+    except UsageError as error:
+        problems += error.problems
+    if problems:
+        raise UsageError(*problems)
+    return Project(root=root, environments=environments, requests=requests, source=tuple(source), retain=retain)
+
+
+def _tables(value: object, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, dict) or not value:
+        problems.append("pyproject.toml: no [tool.slipway.environments.NAME] table; add one, `local` for a start")
+        return []
+    good = [(name, entries) for name, entries in value.items() if isinstance(entries, dict)]
+    problems += [
+        f"pyproject.toml [tool.slipway.environments] {name}: must be a table"
+        for name, entries in value.items()
+        if not isinstance(entries, dict)
+    ]
+    return good
+
+
+def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    where = f"pyproject.toml [tool.slipway.environments.{name}]"
+    keys = {field.name: field for field in fields(Environment) if field.name != "name"}
+    problems = [f"{where}: unknown key `{key}`: {_there_is(key, keys)}" for key in entries if key not in keys]
+    problems += [
+        f"{where}: missing key `{key}`: {_example(key)}"
+        for key, field in keys.items()
+        if field.default is MISSING and key not in entries
+    ]
+    for key in entries.keys() & keys.keys():
+        problem = _value_problem(key, entries[key], str(keys[key].type))
+        if problem:
+            problems.append(f"{where}: {key}: {problem}")
+    target = entries.get("target")
+    if isinstance(target, str) and target not in TARGETS:
+        problems.append(f"{where}: target: `{target}` is none of {', '.join(TARGETS)}")
+    if target == "kubernetes":
+        problems += [
+            f"{where}: missing key `{key}`: {_example(key)}"
+            for key in ("overlay", "context", "namespace")
+            if key not in entries
+        ]
+        if "replicas" in entries:
+            problems.append(f"{where}: `replicas` belongs to the overlay on kubernetes: take it out here")
+    elif target in TARGETS:
+        problems += [f"{where}: `{key}` is for kubernetes: take it out" for key in KUBERNETES_KEYS if key in entries]
+    source = entries.get("promote_from")
+    if source is not None and (source == name or source not in others):
+        problems.append(f"{where}: promote_from: `{source}` is no other environment: {_there_is(str(source), others)}")
+    return problems
+
+
+def _value_problem(key: str, value: object, wanted: str) -> str | None:
+    kind = wanted.split(" ", maxsplit=1)[0]
+    if kind == "str":
+        return None if isinstance(value, str) and value else f"must be text; {_example(key)}"
+    numbers: tuple[type, ...] = (int,) if kind == "int" else (int, float)
+    if not isinstance(value, numbers) or isinstance(value, bool):
+        return f"must be a {'whole number' if kind == 'int' else 'number'}; {_example(key)}"
+    lowest = {"max_failures": 0, "bake_seconds": 1, "replicas": 1, "rate": 1}.get(key, 1)
+    assert isinstance(value, (int, float))
+    if value < lowest:
+        return f"must be {lowest} or more"
+    return None if value <= LARGEST else f"must be {LARGEST} or less"
+
+
+def _release_problems(root: Path, source: object, retain: object) -> list[str]:
+    problems = []
+    if not isinstance(source, list) or not source or not all(isinstance(name, str) for name in source):
+        problems.append('pyproject.toml [tool.slipway]: source: must be a list of folders, `source = ["backend"]`')
+    else:
+        problems += [
+            f"pyproject.toml [tool.slipway]: source: there is no folder `{name}` in the project"
+            for name in source
+            if not name or not (root / name).is_dir() or Path(name).is_absolute() or ".." in Path(name).parts
+        ]
+    if not isinstance(retain, int) or isinstance(retain, bool) or retain < FEWEST_RETAINED:
+        problems.append(
+            "pyproject.toml [tool.slipway]: retain: must be a whole number of 2 or more"
+            " (the running release and one to go back to)"
+        )
+    return problems
+
+
+def _example(key: str) -> str:
+    examples = {
+        "target": '`target = "local"`',
+        "url": '`url = "http://localhost:{EDGE_PORT}"`',
+        "replicas": "`replicas = 2`",
+        "rate": "`rate = 50` (requests a second)",
+        "bake_seconds": "`bake_seconds = 5`",
+        "max_failures": "`max_failures = 0`",
+        "timeout": "`timeout = 120` (seconds)",
+        "max_latency_ms": "`max_latency_ms = 500`",
+        "overlay": '`overlay = "k8s/overlays/staging"`',
+        "context": '`context = "kind-slipway"`',
+        "namespace": '`namespace = "slipway"`',
+        "promote_from": '`promote_from = "staging"`',
+    }
+    return f"for example {examples[key]}"
+
+
+def _there_is(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{one}`' for one in sorted(known))}"

@@ -1,0 +1,96 @@
+"""`python -m pipeline.proof`: the generator's process, so that the work of a deploy cannot disturb its clock.
+
+One JSON object a line. In: the job, then `{"phase": NAME, "full": BOOL}`, then `{"stop": true, "at_once": BOOL}`.
+Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`. End of input before the result means
+that the deploy died: nothing more is sent, what was written is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.proof.client import Call, Client, NoAnswer
+from pipeline.proof.generator import Generator
+from pipeline.proof.job import Job
+
+PROGRESS_SECONDS = 0.25
+LINE_LIMIT = 2**24  # a job holds two tables of requests
+UNREAD_LIMIT = 2**20  # bytes that a parent may leave unread before it misses snapshots
+
+
+async def _main() -> int:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=LINE_LIMIT)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    # Through the event loop: a parent that is slow to read must not stop the clock.
+    out, flushed = await loop.connect_write_pipe(_Output, sys.stdout)
+    job = Job.load(json.loads(await reader.readline()))
+    with contextlib.suppress(NoAnswer):
+        # A first request imports half of anyio (40 ms); let that be this one, which finds nobody.
+        await Client("unix:/dev/null").send(Call("GET", "/"))
+
+    def say(**line: Any) -> None:
+        if "snapshot" not in line or out.get_write_buffer_size() < UNREAD_LIMIT:
+            out.write(json.dumps(line).encode() + b"\n")
+
+    generator = Generator(job)
+    commands = loop.create_task(_obey(reader, generator))
+    loop.add_signal_handler(signal.SIGTERM, commands.cancel)
+    work = loop.create_task(_work(generator, say))
+    await asyncio.wait({commands, work}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work})
+        await generator.abandon()
+        if not commands.cancelled():
+            commands.result()  # a command that is none is an error of the parent's
+        return 1
+    commands.cancel()
+    work.result()
+    out.close()
+    await flushed.closed.wait()
+    return 0
+
+
+class _Output(asyncio.BaseProtocol):
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self.closed.set()
+
+
+async def _obey(reader: asyncio.StreamReader, generator: Generator) -> None:
+    """Do what the lines say until there are no more."""
+    while line := await reader.readline():
+        command = json.loads(line)
+        if "phase" in command:
+            generator.phase(command["phase"], full=command.get("full", False))
+        elif command["stop"]:
+            generator.stop(at_once=command.get("at_once", False))
+
+
+async def _work(generator: Generator, say: Callable[..., None]) -> None:
+    say(ready=True)
+    run = asyncio.get_running_loop().create_task(generator.run())
+    try:
+        while not run.done():
+            say(snapshot=generator.snapshot().dump())
+            await asyncio.wait({run}, timeout=PROGRESS_SECONDS)
+    finally:
+        run.cancel()
+        await asyncio.wait({run})
+    say(result=run.result().dump())
+
+
+if __name__ == "__main__":
+    # Ctrl-C and a closed terminal reach the whole group; the deploy decides what becomes of its proof.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(asyncio.run(_main()))

@@ -1,0 +1,225 @@
+"""The open model: a request is due every 1/rate seconds, whatever became of the ones before it.
+
+Whose lateness is it? Nothing that the service does can delay the sending of a request: each one has a task and, if no
+idle one is left, a connection of its own. So a request that leaves late left late because this process did not get
+to run, and that time is not the service's; neither is the time that the event loop stood still while an answer was
+waiting to be read. Latencies count from when a request was due to its whole answer, without the stalls in between
+(`StallClock`); how long those were is in the result. A stalled generator makes fewer claims, never better ones: the
+requests that fell due in a stall are sent after it, unless they are older than a second, and then counted as skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.job import ABANDON_SECONDS, SETTLE_SECONDS, Job
+from pipeline.proof.requests import RequestSpec
+from pipeline.proof.results import Phase, Snapshot, TrafficResult
+from pipeline.proof.tally import Outcome, Tally
+from pipeline.proof.writes import Ledger
+
+__all__ = ["Generator", "StallClock"]
+
+T = TypeVar("T")
+
+SKIP_AFTER_SECONDS = 1.0
+
+
+class StallClock:
+    """Knows how long the event loop could not run: a tick every 10 ms says so by coming late."""
+
+    TICK, TOLERANCE = 0.010, 0.005  # seconds; what is below the tolerance is the timer's, and is counted as latency
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._total = loop, 0.0
+        self._due = loop.time()
+        self._tick()
+
+    def stalled(self, now: float) -> float:
+        """Seconds stalled from the start to NOW, a stall that has not ended yet included."""
+        return self._total + max(0.0, now - self._due - self.TOLERANCE)
+
+    async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for WORK for SECONDS in which this process could run; then cancel it and raise TimeoutError.
+
+        asyncio.timeout would cancel, after a stall, what has been answered during the stall.
+        """
+        started = self._loop.time()
+        before = self.stalled(started)
+        task = self._loop.create_task(work)
+        try:
+            while not task.done():
+                now = self._loop.time()
+                left = seconds - (now - started) + (self.stalled(now) - before)
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait({task}, timeout=left)
+            return task.result()
+        finally:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Stop ticking."""
+        self._handle.cancel()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._total = self.stalled(now)
+        self._due = now + self.TICK
+        self._handle = self._loop.call_at(self._due, self._tick)
+
+
+class _Mix:
+    """Takes requests in turn by weight, evenly spread (the smooth weighted round robin of nginx).
+
+    Each request alternates between fresh and kept-alive connections by itself, so that a table of two does not send
+    one over fresh connections only.
+    """
+
+    def __init__(self, specs: Sequence[RequestSpec]) -> None:
+        self._specs = list(specs)
+        self._credit = [0] * len(specs)
+        self._fresh = [index % 2 == 1 for index in range(len(specs))]
+        self._sum = sum(spec.weight for spec in specs)
+
+    def next(self) -> tuple[RequestSpec, bool] | None:
+        """The request to send now and whether over a fresh connection; None where there is nothing to send."""
+        if not self._specs:
+            return None
+        self._credit = [credit + spec.weight for credit, spec in zip(self._credit, self._specs, strict=True)]
+        chosen = self._credit.index(max(self._credit))
+        self._credit[chosen] -= self._sum
+        self._fresh[chosen] = not self._fresh[chosen]
+        return self._specs[chosen], self._fresh[chosen]
+
+
+class Generator:
+    """Sends a job's requests until it is told to stop. To be made inside a running event loop."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._loop = asyncio.get_running_loop()
+        self._clock = StallClock(self._loop)
+        self._client = Client(job.base, job.token)
+        self._ledger = Ledger(job.journal)
+        self._mix = _Mix(job.requests)
+        self._started, self._epoch = self._loop.time(), time.time()
+        self._tally = Tally(self._epoch, job.slow_ms)
+        self._phases = [Phase(job.phase, self._epoch)]
+        self._stopping, self._at_once, self._ended = False, False, self._started
+        self._outstanding: set[asyncio.Task[None]] = set()
+        self._cut, self._skipped, self._lag = 0, 0, 0.0
+
+    def phase(self, name: str, *, full: bool = False) -> None:
+        """What falls due from now on belongs to the phase NAME; with FULL the whole table is sent."""
+        self._phases.append(Phase(name, self._wall(self._loop.time())))
+        if full:
+            self._mix = _Mix(self._job.full)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let nothing more fall due. AT_ONCE: neither wait for what is outstanding nor read back what was written."""
+        self._stopping, self._at_once = True, at_once
+
+    async def run(self) -> TrafficResult:
+        """Send until `stop`, wait for what is outstanding, read back and remove the writes."""
+        async with asyncio.TaskGroup() as group:
+            await self._arrivals(group)
+            self._ended = self._loop.time()
+            if self._at_once:
+                self._cut = len(self._outstanding)
+                for task in self._outstanding:
+                    task.cancel()
+        seconds = ABANDON_SECONDS if self._at_once else SETTLE_SECONDS
+        await self._ledger.settle(self._client, seconds=seconds, read_back=not self._at_once)
+        self._clock.stop()
+        await self._client.aclose()
+        return self._result()
+
+    async def abandon(self) -> None:
+        """Nobody listens any more: remove what was written as far as a few seconds reach."""
+        await self._ledger.settle(self._client, seconds=ABANDON_SECONDS, read_back=False)
+        self._ledger.close()
+        await self._client.aclose()
+
+    def snapshot(self) -> Snapshot:
+        """Where it stands."""
+        return Snapshot(
+            seconds=round(self._loop.time() - self._started, 3),
+            phase=self._phases[-1].name,
+            outstanding=len(self._outstanding),
+            shares=self._tally.shares(),
+            failures=self._tally.examples(),
+            lag_ms=round(self._lag * 1000, 1),
+        )
+
+    async def _arrivals(self, group: asyncio.TaskGroup) -> None:
+        number = 0
+        while not self._stopping:
+            due = self._started + number / self._job.rate
+            now = self._loop.time()
+            if due > now:
+                # In slices, so that a slow rate does not make `stop` wait.
+                await asyncio.sleep(min(due - now, 0.05))
+                continue
+            number += 1
+            self._lag = max(self._lag, now - due)
+            chosen = self._mix.next()
+            if not chosen:
+                continue
+            if now - due > SKIP_AFTER_SECONDS:
+                self._skipped += 1
+                continue
+            work = self._one(Exchange.new(chosen[0]), due, self._phases[-1].name, fresh=chosen[1])
+            task = group.create_task(work)
+            self._outstanding.add(task)
+            task.add_done_callback(self._outstanding.discard)
+
+    async def _one(self, exchange: Exchange, due: float, phase: str, *, fresh: bool) -> None:
+        write = self._ledger.begin(exchange, phase) if exchange.spec.writes else None
+        sent = self._loop.time()
+        before = self._clock.stalled(sent) - max(0.0, sent - due - StallClock.TOLERANCE)
+        answer: Answer | None = None
+        error: RequestFailed | None = None
+        try:
+            answer = await self._clock.within(self._job.timeout, self._client.send(exchange.call(), fresh=fresh))
+            exchange.check(answer)
+        except TimeoutError:
+            error = NoAnswer("timeout", f"no answer within {self._job.timeout:g} s")
+        except RequestFailed as failure:
+            error = failure
+        now = self._loop.time()
+        if write:
+            self._ledger.answered(write, answer, error)
+        latency = (now - due) - (self._clock.stalled(now) - before)
+        self._tally.add(Outcome(exchange, phase, self._wall(due), latency * 1000, answer, error))
+
+    def _wall(self, at: float) -> float:
+        return self._epoch + (at - self._started)
+
+    def _result(self) -> TrafficResult:
+        known = self.snapshot()
+        return TrafficResult(
+            seconds=round(self._ended - self._started, 3),
+            phase=known.phase,
+            outstanding=self._cut,
+            shares=known.shares,
+            failures=(*known.failures, *self._ledger.lost[:5]),
+            lag_ms=known.lag_ms,
+            started=self._epoch,
+            by_release=self._tally.by_release(),
+            latency=self._tally.latency(),
+            writes_acknowledged=self._ledger.acknowledged,
+            writes_lost=len(self._ledger.lost),
+            writes_unread=self._ledger.acknowledged if self._at_once else 0,
+            writes_left=self._ledger.close(),
+            bins=self._tally.bins(self._wall(self._ended)),
+            phases=tuple(self._phases),
+            stalled_ms=round(self._clock.stalled(self._loop.time()) * 1000, 1),
+            skipped=self._skipped,
+            cpu_seconds=round(time.process_time(), 3),
+        )

@@ -1,0 +1,49 @@
+"""What the generator's process is told to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.proof.requests import RequestSpec, parse_requests
+
+__all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "Job"]
+
+SETTLE_SECONDS = 60.0  # for reading back and removing all writes: 480 took 0.8 s on two shared cores
+ABANDON_SECONDS = 5.0  # for removing what one can when the proof is off
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to send where.
+
+    `rate` requests a second to `base` (`http://host:port` or `unix:/path`), each waiting `timeout` seconds; first
+    `requests` (what the old and the new release both answer), later `full`. `journal` is the absolute path of the file
+    that outlives a killed proof. Right answers after `slow_ms` are counted, and shown, as slow ones too.
+    """
+
+    base: str
+    rate: float
+    requests: tuple[RequestSpec, ...]
+    full: tuple[RequestSpec, ...]
+    journal: Path
+    phase: str = "baseline"
+    timeout: float = 10.0
+    slow_ms: float = 500.0
+    token: str | None = field(default=None, repr=False)
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values, the token among them: for a pipe, never for a file or a command line."""
+        tables = {key: [spec.table() for spec in specs] for key, specs in self._specs().items()}
+        return {**vars(self), **tables, "journal": str(self.journal)}
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Job:
+        """From what `dump` gave."""
+        specs = {key: parse_requests(values[key], key) for key in ("requests", "full")}
+        return cls(**{**values, **specs, "journal": Path(values["journal"])})
+
+    def _specs(self) -> dict[str, tuple[RequestSpec, ...]]:
+        return {"requests": self.requests, "full": self.full}

@@ -1,0 +1,191 @@
+"""What the traffic measured: the values that cross from the generator's process, as JSON, to the deploy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficResult"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds from when a request was due to its whole answer, of answers that were right."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, ordered: Sequence[float]) -> Latency | None:
+        """The nearest-rank percentiles of milliseconds in ascending order; None where there are none."""
+        if not ordered:
+            return None
+        ranks = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95, 0.99, 1))
+        return cls(*(round(value, 2) for value in ranks))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The requests due in one phase that one release answered; `release` None: no answer, or one without its name."""
+
+    phase: str
+    release: str | None
+    ok: int
+    failed: Mapping[str, int]  # by kind
+    slow: int  # right, but later than the job's `slow_ms`
+    latency: Latency | None
+
+    @property
+    def sent(self) -> int:
+        """How many requests it holds."""
+        return self.ok + sum(self.failed.values())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One example. `at` is RFC 3339; `kind` refused, reset, timeout, 5xx, status, body, slow or lost."""
+
+    kind: str
+    at: str
+    phase: str
+    request: str
+    method: str
+    path: str
+    request_id: str
+    release: str | None
+    status: int | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Bin:
+    """What became of the requests due in `seconds` from `at` (seconds since the Unix epoch); latencies in ms."""
+
+    at: float
+    seconds: float
+    answered: Mapping[str, int]  # right answers by release; "" where it gave no name
+    failed: int
+    p50: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """When a phase began, in seconds since the Unix epoch."""
+
+    name: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What is known while the traffic runs. `lag_ms` is the latest that the generator itself ever was."""
+
+    seconds: float
+    phase: str
+    outstanding: int
+    shares: tuple[Share, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    lag_ms: float = 0.0
+
+    @property
+    def sent(self) -> int:
+        """Requests that are over."""
+        return sum(share.sent for share in self.shares)
+
+    @property
+    def ok(self) -> int:
+        """Requests with the right answer."""
+        return sum(share.ok for share in self.shares)
+
+    @property
+    def failed(self) -> int:
+        """Requests without the right answer."""
+        return self.sent - self.ok
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged writes that are gone: known at the end only."""
+        return 0
+
+    @property
+    def left(self) -> int:
+        """Synthetic writes that could not be removed: known at the end only."""
+        return 0
+
+    @property
+    def unsent(self) -> int:
+        """Requests that the generator itself was too late for: known at the end only."""
+        return 0
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Snapshot:
+        """From what `dump` gave."""
+        return cls(**{**values, **_nested(values)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficResult(Snapshot):
+    """What is known at the end.
+
+    `skipped` requests were more than a second late by the generator's own fault and never sent, `stalled_ms` is how
+    long it could not run, `cpu_seconds` what it used.
+    """
+
+    started: float
+    by_release: Mapping[str, Latency | None] = field(default_factory=dict)
+    latency: Latency | None = None
+    writes_acknowledged: int = 0
+    writes_lost: int = 0
+    writes_unread: int = 0  # not read back, because the traffic was stopped at once
+    writes_left: int = 0  # not removed yet; they stay in the journal
+    bins: tuple[Bin, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    stalled_ms: float = 0.0
+    skipped: int = 0
+    cpu_seconds: float = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged writes that are gone."""
+        return self.writes_lost
+
+    @property
+    def left(self) -> int:
+        """Synthetic writes that could not be removed."""
+        return self.writes_left
+
+    @property
+    def unsent(self) -> int:
+        """Requests that the generator itself was too late for."""
+        return self.skipped
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> TrafficResult:
+        """From what `dump` gave."""
+        own = {
+            "by_release": {name: _latency(value) for name, value in values["by_release"].items()},
+            "latency": _latency(values["latency"]),
+            "bins": tuple(Bin(**one) for one in values["bins"]),
+            "phases": tuple(Phase(**one) for one in values["phases"]),
+        }
+        return cls(**{**values, **_nested(values), **own})
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "shares": tuple(Share(**{**one, "latency": _latency(one["latency"])}) for one in values["shares"]),
+        "failures": tuple(Failure(**one) for one in values["failures"]),
+    }
+
+
+def _latency(value: Mapping[str, float] | None) -> Latency | None:
+    return Latency(**value) if value else None

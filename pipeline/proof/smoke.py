@@ -1,0 +1,59 @@
+"""The smoke test: every declared request once, writes read back and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.requests import RequestSpec
+from pipeline.proof.results import Failure
+from pipeline.proof.tally import Outcome
+from pipeline.proof.writes import Ledger
+
+__all__ = ["smoke"]
+
+
+def smoke(
+    specs: Sequence[RequestSpec], base: str, token: str | None, timeout: float = 10.0, journal: Path | None = None
+) -> list[Failure]:
+    """Send each of SPECS once to BASE (`http://host:port` or `unix:/path`), TIMEOUT seconds for each answer.
+
+    Gives what failed, a write that cannot be read back among it; empty when all is well. What cannot be removed stays
+    in JOURNAL, for `clean_up`.
+    """
+    return asyncio.run(_smoke(specs, base, token, timeout, journal))
+
+
+async def _smoke(
+    specs: Sequence[RequestSpec], base: str, token: str | None, seconds: float, journal: Path | None
+) -> list[Failure]:
+    client, ledger = Client(base, token), Ledger(journal)
+    try:
+        failures = [await _once(client, ledger, Exchange.new(spec), seconds) for spec in specs]
+        await ledger.settle(client, seconds=seconds, read_back=True)
+    finally:
+        ledger.close()
+        await client.aclose()
+    return [failure for failure in (*failures, *ledger.lost) if failure]
+
+
+async def _once(client: Client, ledger: Ledger, exchange: Exchange, seconds: float) -> Failure | None:
+    write = ledger.begin(exchange, "smoke") if exchange.spec.writes else None
+    started = time.time()
+    answer: Answer | None = None
+    error: RequestFailed | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await client.send(exchange.call())
+        exchange.check(answer)
+    except TimeoutError:
+        error = NoAnswer("timeout", f"no answer within {seconds:g} s")
+    except RequestFailed as failure:
+        error = failure
+    if write:
+        ledger.answered(write, answer, error)
+    return Outcome(exchange, "smoke", started, 0.0, answer, error).example(error.kind) if error else None

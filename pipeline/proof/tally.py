@@ -1,0 +1,152 @@
+"""The counters of the traffic: by phase and release, over time, and the first examples of what went wrong."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pipeline.proof.client import Answer, RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.results import Bin, Failure, Latency, Share
+
+__all__ = ["Outcome", "Tally"]
+
+EXAMPLES = 5  # for each kind, phase and release
+BIN_SECONDS = 0.5
+MOST_BINS = 240  # as many bars as a picture can show
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one request. `at`: when it was due, seconds since the Unix epoch; `error` None: it was right."""
+
+    exchange: Exchange
+    phase: str
+    at: float
+    latency_ms: float
+    answer: Answer | None
+    error: RequestFailed | None
+
+    @property
+    def release(self) -> str | None:
+        """The release that answered, if one said so."""
+        return self.answer.release if self.answer else None
+
+    def example(self, kind: str) -> Failure:
+        """It as an example of KIND."""
+        spec = self.exchange.spec
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        return Failure(
+            kind=kind,
+            at=at,
+            phase=self.phase,
+            request=spec.name,
+            method=spec.method,
+            path=self.exchange.call().path,
+            request_id=self.exchange.ident,
+            release=self.release,
+            status=self.answer.status if self.answer else None,
+            detail=self.error.detail if self.error else "",
+        )
+
+
+@dataclass
+class _Cell:
+    failed: Counter[str] = field(default_factory=Counter)
+    slow: int = 0
+    latencies: list[float] = field(default_factory=list)  # ascending, of right answers
+
+    def share(self, phase: str, release: str | None) -> Share:
+        ok, latency = len(self.latencies), Latency.of(self.latencies)
+        return Share(phase, release, ok=ok, failed=dict(self.failed), slow=self.slow, latency=latency)
+
+
+@dataclass
+class _Moment:
+    answered: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+
+class Tally:
+    """Counts outcomes since STARTED (seconds since the Unix epoch).
+
+    Right answers later than SLOW_MS are counted, and shown, as slow ones too.
+    """
+
+    def __init__(self, started: float, slow_ms: float) -> None:
+        self._started, self._slow_ms = started, slow_ms
+        self._cells: dict[tuple[str, str | None], _Cell] = {}
+        self._moments: dict[int, _Moment] = {}
+        self._examples: dict[tuple[str, str, str | None], list[Failure]] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Count OUTCOME."""
+        cell = self._cells.setdefault((outcome.phase, outcome.release), _Cell())
+        moment = self._moments.setdefault(int((outcome.at - self._started) / BIN_SECONDS), _Moment())
+        if outcome.error:
+            cell.failed[outcome.error.kind] += 1
+            moment.failed += 1
+            self._exemplify(outcome, outcome.error.kind)
+            return
+        bisect.insort(cell.latencies, outcome.latency_ms)
+        moment.latencies.append(outcome.latency_ms)
+        moment.answered[outcome.release or ""] += 1
+        if outcome.latency_ms > self._slow_ms:
+            cell.slow += 1
+            self._exemplify(outcome, "slow")
+
+    def shares(self) -> tuple[Share, ...]:
+        """The counts by phase and release."""
+        return tuple(cell.share(phase, release) for (phase, release), cell in self._cells.items())
+
+    def examples(self) -> tuple[Failure, ...]:
+        """The first examples of each kind, phase and release, oldest first."""
+        found = (example for examples in self._examples.values() for example in examples)
+        return tuple(sorted(found, key=lambda example: example.at))
+
+    def by_release(self) -> dict[str, Latency | None]:
+        """The latencies of each release over all phases."""
+        releases = dict.fromkeys(release for _, release in self._cells if release)
+        return {
+            name: self._over(cell for (_, release), cell in self._cells.items() if release == name) for name in releases
+        }
+
+    def latency(self) -> Latency | None:
+        """The latencies of all right answers."""
+        return self._over(self._cells.values())
+
+    def bins(self, until: float) -> tuple[Bin, ...]:
+        """The traffic over time, to the last request at UNTIL, in steps that a picture can show all of."""
+        if not self._moments:
+            return ()
+        first, last = min(self._moments), max(self._moments)
+        step = next(n for n in (1, 2, 4, 10, 20, 60, 120, 1200, 12000) if (last - first) / n < MOST_BINS)
+        return tuple(self._bin(start, step, until) for start in range(first, last + 1, step))
+
+    def _bin(self, start: int, step: int, until: float) -> Bin:
+        at = self._started + start * BIN_SECONDS
+        moments = [self._moments[at] for at in range(start, start + step) if at in self._moments]
+        latency = Latency.of(sorted(value for moment in moments for value in moment.latencies))
+        answered: Counter[str] = sum((moment.answered for moment in moments), Counter())
+        return Bin(
+            at=at,
+            seconds=min(step * BIN_SECONDS, max(until - at, 0.05)),
+            answered=dict(answered),
+            failed=sum(moment.failed for moment in moments),
+            p50=latency.p50 if latency else None,
+            p95=latency.p95 if latency else None,
+        )
+
+    @staticmethod
+    def _over(cells: Iterable[_Cell]) -> Latency | None:
+        return Latency.of(list(heapq.merge(*(cell.latencies for cell in cells))))
+
+    def _exemplify(self, outcome: Outcome, kind: str) -> None:
+        examples = self._examples.setdefault((kind, outcome.phase, outcome.release), [])
+        if len(examples) < EXAMPLES:
+            examples.append(outcome.example(kind))

@@ -1,0 +1,80 @@
+"""Placeholders in what the proof sends and expects, and the comparison of two JSON values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["PLACEHOLDER", "MissingValue", "Values", "difference"]
+
+PLACEHOLDER = re.compile(r"\{(unique|response(?:\.[\w-]+)+)\}")
+
+
+class MissingValue(Exception):
+    """A placeholder names a value that the answer does not hold."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What placeholders stand for: `{unique}` differs for each request, `{response.a.b}` is taken from an answer."""
+
+    unique: str
+    response: Any = field(default=None)
+
+    def fill(self, template: Any) -> Any:
+        """TEMPLATE, any JSON value, with its placeholders replaced; one that is the whole text keeps its type."""
+        if isinstance(template, str):
+            whole = PLACEHOLDER.fullmatch(template)
+            return (
+                self._value(whole[1]) if whole else PLACEHOLDER.sub(lambda found: str(self._value(found[1])), template)
+            )
+        if isinstance(template, Mapping):
+            return {key: self.fill(value) for key, value in template.items()}
+        if isinstance(template, list):
+            return [self.fill(value) for value in template]
+        return template
+
+    def fill_path(self, template: str) -> str:
+        """TEMPLATE with its placeholders replaced by values that are quoted for use in a path."""
+        return PLACEHOLDER.sub(lambda found: quote(str(self._value(found[1])), safe=""), template)
+
+    def _value(self, name: str) -> Any:
+        if name == "unique":
+            return self.unique
+        value = self.response
+        for key in name.split(".")[1:]:
+            try:
+                value = value[int(key)] if isinstance(value, list) else value[key]
+            except (LookupError, TypeError, ValueError):
+                raise MissingValue(f"the answer holds no `{name.removeprefix('response.')}`") from None
+        return value
+
+
+def difference(actual: Any, expected: Any, where: str = "") -> str | None:
+    """Where ACTUAL does not hold EXPECTED, in words; None when it does.
+
+    Both may hold more than is expected, as with PostgreSQL's `@>`: EXPECTED `[]` means that a list is there.
+    """
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        for key, value in expected.items():
+            path = f"{where}.{key}" if where else str(key)
+            found = difference(actual[key], value, path) if key in actual else f"`{path}` is missing"
+            if found:
+                return found
+        return None
+    if isinstance(expected, list) and isinstance(actual, list):
+        lacking = (wanted for wanted in expected if all(difference(one, wanted) for one in actual))
+        return next((f"`{where or 'the body'}` lacks {_brief(wanted)}" for wanted in lacking), None)
+    # JSON's true is not 1, though Python's is.
+    if actual == expected and isinstance(actual, bool) == isinstance(expected, bool):
+        return None
+    return f"`{where or 'the body'}` is {_brief(actual)}, not {_brief(expected)}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - what fits a line of a report

@@ -1,0 +1,164 @@
+"""The deploy's side of the proof: starts the generator's process, steers it, reads what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.errors import SlipwayError
+from pipeline.proof.job import ABANDON_SECONDS, SETTLE_SECONDS, Job
+from pipeline.proof.results import Snapshot, TrafficResult
+
+__all__ = ["GeneratorDied", "Job", "Traffic"]
+
+ROOT = Path(__file__).parents[2]  # where the package `pipeline` is found
+START_SECONDS = 20.0
+MARGIN_SECONDS = 10.0
+
+
+class GeneratorDied(SlipwayError):
+    """The generator ended, or hung, before its result: nothing is proved."""
+
+
+class Traffic:
+    """Synthetic traffic for JOB in a process of its own, from `start` to `stop` (or `abort`).
+
+    As a context manager it starts at once, and aborts if it was not stopped. Every method raises `GeneratorDied` with
+    the generator's last words once its process is gone without a result.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_close` closes it
+        self._process: subprocess.Popen[bytes] | None = None
+        self._changed = threading.Condition()
+        self._ready, self._over = False, False
+        self._snapshot = Snapshot(seconds=0.0, phase=job.phase, outstanding=0)
+        self._result: TrafficResult | None = None
+        self._last_words = ""
+
+    def start(self) -> Self:
+        """Start sending; returns when the first request is due."""
+        command = [sys.executable, "-m", "pipeline.proof"]
+        # A session of its own: a Ctrl-C in its first tenth of a second, before it ignores them, would end it.
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        self._tell(self._job.dump())
+        self._await(lambda: self._ready, START_SECONDS)
+        return self
+
+    @property
+    def pid(self) -> int | None:
+        """The generator's process."""
+        return self._process.pid if self._process else None
+
+    def phase(self, name: str, *, full: bool = False) -> None:
+        """What falls due from now on belongs to the phase NAME; with FULL the job's whole table is sent."""
+        self._tell({"phase": name, "full": full})
+
+    def snapshot(self) -> Snapshot:
+        """The newest counts, at most a quarter of a second old."""
+        with self._changed:
+            if self._over and not self._result:
+                raise self._died()
+            return self._snapshot
+
+    def stop(self, *, at_once: bool = False) -> TrafficResult:
+        """Send nothing more, wait for the answers, read back and remove the writes; gives what was measured.
+
+        AT_ONCE is for a rollout that failed already: nothing is waited for or read back, and what cannot be removed in
+        a few seconds stays in the journal for the next `Traffic` or `clean_up`.
+        """
+        self._tell({"stop": True, "at_once": at_once})
+        seconds = ABANDON_SECONDS if at_once else self._job.timeout + SETTLE_SECONDS
+        self._await(lambda: self._result is not None, seconds + MARGIN_SECONDS)
+        self._close()
+        if not self._result:
+            raise self._died()
+        return self._result
+
+    def abort(self) -> None:
+        """End it without a result; a few seconds are given to removing what was written."""
+        self._close(ABANDON_SECONDS + 2)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _tell(self, line: Mapping[str, Any]) -> None:
+        if not self._process or not self._process.stdin:
+            raise GeneratorDied("the traffic was not started")
+        try:
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise self._died() from None
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        with process.stdout as lines:
+            for line in lines:
+                values = json.loads(line)
+                with self._changed:
+                    self._ready = True
+                    if "snapshot" in values:
+                        self._snapshot = Snapshot.load(values["snapshot"])
+                    if "result" in values:
+                        self._result = TrafficResult.load(values["result"])
+                    self._changed.notify_all()
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def _await(self, condition: Callable[[], bool], seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._over, seconds)
+            if condition():
+                return
+            hung = not self._over
+        raise self._died("hung" if hung else "")
+
+    def _died(self, how: str = "") -> GeneratorDied:
+        self._close(0 if how else 1)
+        code = self._process.returncode if self._process else None
+        return GeneratorDied(
+            f"the generator of the proof's traffic {how or f'died ({code})'}: {self._last_words};"
+            " nothing is proved: deploy again"
+        )
+
+    def _close(self, seconds: float = MARGIN_SECONDS) -> None:
+        process = self._process
+        if not process or not process.stdin or self._errors.closed:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._reader.join()
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        self._last_words = said[-1] if said else "it said nothing"
+        self._errors.close()

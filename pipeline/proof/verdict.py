@@ -1,0 +1,189 @@
+"""What the traffic means: did the new release keep every promise? Pure: the deploy asks, and acts on the answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.proof.results import Failure, Latency, Share, Snapshot
+
+__all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "short"]
+
+BASELINE, BAKE, CONFIRM = "baseline", "bake", "confirm"
+NEW_ALONE = (BAKE, CONFIRM)  # the phases in which nothing but the new release runs
+# A noisy machine is no slow release: both limits grow with what the old release showed on the same machine.
+NOISE = 5
+P50_LIMIT_MS = 100
+P99_FACTOR = 4  # of max_latency_ms: one answer in a hundred may take longer than five may, and not for ever
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many requests may fail, and the milliseconds within which 95 of 100 answers must come."""
+
+    max_failures: int = 0
+    max_latency_ms: float = 500
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the release is proved, and why, in one line. `confirm`: it looks slow; a second bake window decides."""
+
+    ok: bool
+    reason: str
+    confirm: bool = False
+    slow: bool = False
+
+
+def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollback: bool = False) -> Judgement:
+    """Judge the TRAFFIC of a rollout from release OLD (None: the first deploy) to NEW.
+
+    Asked at the end of the phase `bake` (with a snapshot) and of the whole (with the result). ROLLBACK: NEW is what a
+    rollback brought back, and what happened before its `bake` is the failed release's, not its own.
+    """
+    if not traffic.sent:
+        return Judgement(ok=False, reason="nothing was sent, so nothing is proved: declare [[tool.slipway.requests]]")
+    against = [*_failures(traffic, limits, new, rollback), *_lost(traffic), *_silence(traffic, new, rollback)]
+    against += [*_strangers(traffic, new), *_left(traffic)]
+    if against:
+        return Judgement(ok=False, reason="; ".join(against))
+    return _judge_latency(traffic, list(_judged(traffic, new, rollback)), limits, new, old)
+
+
+def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool = False) -> Judgement:
+    """Judge the failures alone, while the rollout runs: not `ok` means that it need not go on."""
+    against = _failures(traffic, limits, new, rollback)
+    return Judgement(ok=not against, reason="; ".join(against) or f"{traffic.sent} requests, {traffic.failed} failed")
+
+
+def short(release: str | None) -> str:
+    """The name of RELEASE as people compare it."""
+    name = (release or "").removeprefix("sha256:")
+    return name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
+
+
+def _judged(traffic: Snapshot, new: str, rollback: bool) -> Iterator[Share]:
+    """The shares that judge: all; or, where the old release failed by itself already, those of the new one.
+
+    A failure without an answer names nobody, but while the new release runs alone it is the new release's.
+    """
+    broken_before = any(share.failed for share in traffic.shares if share.phase == BASELINE)
+    for share in traffic.shares:
+        alone = share.phase in NEW_ALONE
+        if rollback:
+            if alone:
+                yield share
+        elif not broken_before or share.release == new or (share.release is None and alone):
+            yield share
+
+
+def _failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
+    judged = list(_judged(traffic, new, rollback))
+    failed = sum((Counter(share.failed) for share in judged), Counter[str]())
+    if failed.total() <= limits.max_failures:
+        return []
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in failed.most_common())
+    allowed = f" ({limits.max_failures} may)" if limits.max_failures else ""
+    first = _first(traffic, judged)
+    sent = sum(share.sent for share in judged)
+    return [f"{failed.total()} of {sent} requests failed{allowed}: {kinds}, {_by_whom(judged)}{first}"]
+
+
+def _by_whom(judged: list[Share]) -> str:
+    counts: Counter[str | None] = Counter()
+    for share in judged:
+        counts[share.release] += sum(share.failed.values())
+    names = [
+        (f"answered by {f'release {short(name)}' if name else 'no release'}", n)
+        for name, n in counts.most_common()
+        if n
+    ]
+    return f"all {names[0][0]}" if len(names) == 1 else ", ".join(f"{n} {name}" for name, n in names)
+
+
+def _first(traffic: Snapshot, judged: list[Share]) -> str:
+    where = {(share.phase, share.release) for share in judged}
+    for failure in traffic.failures:
+        if failure.kind not in ("slow", "lost") and (failure.phase, failure.release) in where:
+            return f" (first: {_line(failure)})"
+    return ""
+
+
+def _line(failure: Failure) -> str:
+    what = str(failure.status) if failure.kind in ("5xx", "status") else failure.detail.split("\n")[0][:120]
+    return f"{failure.method} {failure.path} → {what or failure.kind}"
+
+
+def _lost(traffic: Snapshot) -> list[str]:
+    if not traffic.lost:
+        return []
+    example = next((failure for failure in traffic.failures if failure.kind == "lost"), None)
+    first = f" (first: {_line(example)})" if example else ""
+    return [f"{traffic.lost} acknowledged {'write is' if traffic.lost == 1 else 'writes are'} gone{first}"]
+
+
+def _silence(traffic: Snapshot, new: str, rollback: bool) -> list[str]:
+    if any(share.sent for share in _judged(traffic, new, rollback) if share.release == new):
+        return []
+    nameless = any(share.ok for share in traffic.shares if share.release is None)
+    hint = ": its answers must carry the header X-Release with the value of the variable RELEASE" if nameless else ""
+    return [f"no answer came from release {short(new)}{hint}"]
+
+
+def _strangers(traffic: Snapshot, new: str) -> list[str]:
+    """Right answers while the new release runs alone, under another one's name: who answered them?"""
+    shares = [
+        share for share in traffic.shares if share.phase in NEW_ALONE and share.ok and share.release not in (None, new)
+    ]
+    return [
+        f"release {short(share.release)} answered {share.ok} requests after it should have gone" for share in shares
+    ]
+
+
+def _left(traffic: Snapshot) -> list[str]:
+    return [f"{traffic.left} synthetic writes could not be removed again"] if traffic.left else []
+
+
+def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:
+    before = _latency(traffic, BASELINE, old) if old else None
+    bake, again = _latency(traffic, BAKE, new), _latency(traffic, CONFIRM, new)
+    first, second = _excess(bake, before, limits), _excess(again, before, limits)
+    name = short(new)
+    if first and second:
+        return Judgement(ok=False, reason=f"release {name} is slow: {second}, confirmed twice", slow=True)
+    if first and not again:
+        return Judgement(ok=True, reason=f"release {name} may be slow: {first}, not confirmed", confirm=True)
+    by_new = sum(share.sent for share in traffic.shares if share.release == new)
+    sent = sum(share.sent for share in judged)
+    failures = sum(sum(share.failed.values()) for share in judged)
+    failed = f"{failures} failed" if failures else "none failed"
+    shown = again or bake
+    latency = f", p95 {shown.p95:.0f} ms" if shown else ""
+    note = f"; the first window was slow ({first}), the second was not" if first else ""
+    if traffic.unsent:
+        note += f"; {traffic.unsent} more could not be sent, the machine is too busy for this rate"
+    return Judgement(ok=True, reason=f"{sent} requests, {failed}; release {name} answered {by_new}{latency}{note}")
+
+
+def _latency(traffic: Snapshot, phase: str, release: str | None) -> Latency | None:
+    found: Mapping[tuple[str, str | None], Latency | None] = {
+        (one.phase, one.release): one.latency for one in traffic.shares
+    }
+    return found.get((phase, release))
+
+
+def _excess(now: Latency | None, before: Latency | None, limits: Limits) -> str | None:
+    """What of NOW is beyond its limit, in words."""
+    if not now:
+        return None
+    for name, value, past, floor in (
+        ("p99", now.p99, before and before.p99, P99_FACTOR * limits.max_latency_ms),
+        ("p95", now.p95, before and before.p95, limits.max_latency_ms),
+        ("p50", now.p50, before and before.p50, P50_LIMIT_MS),
+    ):
+        limit = max(floor, NOISE * (past or 0))
+        if value > limit:
+            against = f"against {past:.0f} ms before " if past is not None else ""
+            return f"{name} {value:.0f} ms {against}(limit {limit:.0f} ms)"
+    return None

@@ -1,0 +1,232 @@
+"""What the proof wrote: a journal that survives `kill -9`, the reading back, and the removal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import UsageError
+from pipeline.proof.client import Answer, Call, Client, NoAnswer, RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.requests import RequestSpec, parse_requests
+from pipeline.proof.results import Failure
+from pipeline.proof.template import MissingValue
+
+__all__ = ["Ledger", "Write", "clean_up"]
+
+AT_ONCE = 16
+TRIES, RETRY_SECONDS, ANSWER_SECONDS = 3, 0.3, 5.0
+GONE = (404, 410)
+SUCCESS, REFUSED = range(200, 300), range(400, 500)  # RFC 9110 15.3, 15.5
+BUSY = 409  # the first request with this Idempotency-Key is still at work
+
+
+@dataclass
+class Write:
+    """One write. `at` is seconds since the Unix epoch; `response` and `release` come with its acknowledgement."""
+
+    exchange: Exchange
+    phase: str
+    at: float
+    unread: bool = False  # acknowledged, and not read back yet
+    response: Any = None
+    release: str | None = None
+
+    def lost(self, error: RequestFailed | str, status: int | None = None) -> Failure:
+        """It as an example of a lost one."""
+        spec = self.exchange.spec
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        return Failure(
+            kind="lost",
+            at=at,
+            phase=self.phase,
+            request=spec.name,
+            method=spec.method,
+            path=self.exchange.call().path,
+            request_id=self.exchange.ident,
+            release=self.release,
+            status=status,
+            detail=f"read back: {error}",
+        )
+
+
+class Ledger:
+    """The writes that are not removed yet, in memory and in JOURNAL (no file where it is None).
+
+    A journal that is there already belongs to a proof that was killed; its writes are taken over and removed too.
+    """
+
+    def __init__(self, journal: Path | None) -> None:
+        self._journal = journal
+        self._file: IO[str] | None = None
+        self._noted: set[str] = set()
+        self.writes: dict[str, Write] = {}
+        self.acknowledged = 0
+        self.lost: list[Failure] = []
+        if journal:
+            self.writes = {write.exchange.ident: write for write in _read(journal)}
+            journal.touch(mode=0o600)
+            self._file = journal.open("a", encoding="utf-8")
+
+    def begin(self, exchange: Exchange, phase: str) -> Write:
+        """Note a write before it is sent."""
+        spec = exchange.spec
+        if spec.name not in self._noted:
+            self._noted.add(spec.name)
+            self._note(spec=spec.table())
+        self._note(sent=exchange.ident, spec=spec.name)
+        write = Write(exchange=exchange, phase=phase, at=time.time())
+        self.writes[exchange.ident] = write
+        return write
+
+    def answered(self, write: Write, answer: Answer | None, error: RequestFailed | None) -> None:
+        """Note what is known of WRITE; where nothing is, `settle` asks again with its Idempotency-Key."""
+        if answer and answer.status in SUCCESS:
+            with contextlib.suppress(RequestFailed):  # it does not say where it is: `Exchange.check` said so already
+                write.response = write.exchange.located(answer)
+                write.release, write.unread = answer.release, True
+                self.acknowledged += 1
+        elif (answer and answer.status in REFUSED) or (error and error.kind == "refused"):
+            self._drop(write)
+
+    async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
+        """Read back (if told so) and remove all writes within SECONDS; what is then unread counts as lost."""
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def one(write: Write) -> None:
+            async with turns:
+                if read_back and write.unread:
+                    await self._read_back(client, write)
+                await self._remove(client, write)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                for write in list(self.writes.values()):
+                    group.create_task(one(write))
+        if read_back:
+            self.lost += [
+                write.lost(f"no time left after {seconds:.0f} s") for write in self.writes.values() if write.unread
+            ]
+
+    def close(self) -> int:
+        """Close the journal, and delete it when nothing is left; gives the number of writes that are."""
+        if self._file and self._journal:
+            self._file.close()
+            if not self.writes:
+                self._journal.unlink(missing_ok=True)
+        return len(self.writes)
+
+    def _drop(self, write: Write) -> None:
+        del self.writes[write.exchange.ident]
+        self._note(gone=write.exchange.ident)
+
+    async def _read_back(self, client: Client, write: Write) -> None:
+        exchange = write.exchange
+        step, call = exchange.spec.readback, exchange.readback(write.response)
+        if not step or not call:
+            write.unread = False
+            return
+        answer = None
+        try:
+            answer = await _insist(client, call)
+            exchange.check_readback(step, answer, write.response)
+        except RequestFailed as error:
+            self.lost.append(write.lost(error, answer.status if answer else None))
+        write.unread = False
+
+    async def _remove(self, client: Client, write: Write) -> None:
+        with contextlib.suppress(NoAnswer):  # what cannot be removed now stays in the journal
+            try:
+                call = write.exchange.removal(write.response)
+            except MissingValue:
+                call = await self._located(client, write)
+            if call is None:
+                self._drop(write)
+                return
+            answer = await _insist(client, call)
+            wanted = write.exchange.spec.remove
+            if answer.status in GONE or (wanted and answer.status == wanted.status):
+                self._drop(write)
+
+    async def _located(self, client: Client, write: Write) -> Call | None:
+        # The answer of this write was lost: the same Idempotency-Key gives it again.
+        answer = await _insist(client, write.exchange.call())
+        if answer.status >= 500 or answer.status == BUSY:  # noqa: PLR2004 - RFC 9110 15.6
+            raise NoAnswer("reset", f"no word about the first answer: {answer}")
+        try:
+            return write.exchange.removal(write.exchange.located(answer)) if answer.status in SUCCESS else None
+        except RequestFailed as error:
+            # It may have been the broken release that answered: the write stays in the journal, and the one that is
+            # brought back says where it is.
+            raise NoAnswer("body", f"an answer that does not say where the write is: {error}") from error
+
+    def _note(self, **entry: Any) -> None:
+        if self._file:
+            self._file.write(json.dumps(entry) + "\n")
+            # To the kernel, which outlives `kill -9`; a crash of the machine may leave a synthetic row.
+            self._file.flush()
+
+
+def clean_up(journal: Path, base: str, token: str | None, *, seconds: float = 30.0) -> int:
+    """Remove what a killed proof left in JOURNAL from the service at BASE, within SECONDS.
+
+    Gives how many writes are still there; with none the journal is deleted. Raises nothing for a service that is down.
+    """
+    return asyncio.run(_clean_up(journal, base, token, seconds)) if journal.exists() else 0
+
+
+async def _clean_up(journal: Path, base: str, token: str | None, seconds: float) -> int:
+    ledger, client = Ledger(journal), Client(base, token)
+    try:
+        await ledger.settle(client, seconds=seconds, read_back=False)
+    finally:
+        await client.aclose()
+        left = ledger.close()
+    return left
+
+
+async def _insist(client: Client, call: Call) -> Answer:
+    """Send what may safely be sent again until it is answered, a few times."""
+    for rest in reversed(range(TRIES)):
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await client.send(call)
+            if rest == 0 or (answer.status < 500 and answer.status != BUSY):  # noqa: PLR2004 - RFC 9110 15.6
+                return answer
+        except NoAnswer:
+            if rest == 0:
+                raise
+        except TimeoutError:
+            if rest == 0:
+                raise NoAnswer("timeout", f"no answer within {ANSWER_SECONDS:.0f} s") from None
+        await asyncio.sleep(RETRY_SECONDS)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _read(journal: Path) -> Iterator[Write]:
+    specs: dict[str, RequestSpec] = {}
+    sent: dict[str, Write] = {}
+    try:
+        lines = journal.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if "sent" in entry:
+                sent[entry["sent"]] = Write(Exchange(specs[entry["spec"]], entry["sent"]), phase="", at=0.0)
+            elif "gone" in entry:
+                sent.pop(entry["gone"], None)
+            else:
+                spec = parse_requests([entry["spec"]], str(journal))[0]
+                specs[spec.name] = spec
+        except (ValueError, LookupError, TypeError, UsageError):
+            continue  # a line cut short by `kill -9`: its request was never sent
+    yield from sent.values()

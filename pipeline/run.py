@@ -1,0 +1,52 @@
+"""The one place that runs a command: printed first, its output kept, a failure typed."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import SlipwayError
+
+__all__ = ["CommandFailed", "run"]
+
+
+class CommandFailed(SlipwayError):
+    """A command ended with another code than 0. `output` is what it said on standard error and output."""
+
+    def __init__(self, command: Sequence[str], code: int, output: str) -> None:
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
+        super().__init__(f"{Path(command[0]).name} failed ({code}): {last}")
+        self.code, self.output = code, output
+
+
+def run(
+    command: Sequence[str],
+    *,
+    say: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> str:
+    """Run COMMAND and give its standard output; what it says on standard error goes to SAY when it is done."""
+    say(f"$ {shlex.join(command)}")
+    try:
+        done = subprocess.run(
+            command,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        raise SlipwayError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
+    for line in done.stderr.splitlines():
+        say(f"  {line}")
+    if done.returncode:
+        raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
+    return done.stdout

@@ -1,0 +1,192 @@
+"""The service's settings as the pipeline needs them: from `.env` and the environment, checked, and written down.
+
+`backend.settings` is the one schema; this module is the only one of the pipeline that reads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets as randomness
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from pipeline.errors import UsageError
+from pipeline.files import write_whole
+
+__all__ = [
+    "Variable",
+    "check_values",
+    "env_text",
+    "fill_env",
+    "read_values",
+    "settings_page",
+    "split_secrets",
+    "variables",
+]
+
+PLACEHOLDER = "change_this"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One setting: its environment variable, what it means, and the default as one writes it in `.env`."""
+
+    name: str
+    section: str
+    description: str
+    default: str
+    secret: bool
+    generate: bool
+
+
+def variables() -> list[Variable]:
+    """Every setting of the service, in the order of the class."""
+    found = []
+    for name, field in _schema().Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        secret = "SecretStr" in str(field.annotation)
+        found.append(
+            Variable(
+                name=name.upper(),
+                section=str(extra.get("section", "")),
+                description=field.description or "",
+                default=_written(field.default),
+                secret=secret,
+                generate=bool(extra.get("generate")),
+            )
+        )
+    return found
+
+
+def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What is set: `.env`, and over it the environment. Only names of the schema, and `NAME_FILE` of its secrets."""
+    environ = os.environ if environ is None else environ
+    known = {variable.name for variable in variables()}
+    known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
+    written = {
+        name: value for name, value in dotenv_values(root / ".env", interpolate=False).items() if value is not None
+    }
+    merged = {**written, **{name: environ[name] for name in known if name in environ}}
+    return {name: value for name, value in merged.items() if name in known and value != ""}
+
+
+def check_values(root: Path, values: Mapping[str, str]) -> list[str]:
+    """What is wrong with VALUES, one line each. A deploy wants real secrets, in development too."""
+    known = {variable.name for variable in variables()}
+    known |= {f"{name}_FILE" for name in known}
+    problems = [
+        f".env: unknown variable {name}: `.env.example` lists those there are"
+        for name in dotenv_values(root / ".env", interpolate=False)
+        if name not in known
+    ]
+    schema = _schema()
+    for environment in (dict(values), {**values, "ENVIRONMENT": "production", "DEBUG": "false"}):
+        try:
+            schema.load_settings(environment)
+        except schema.SettingsError as error:
+            problems += [f".env: {problem}" for problem in error.problems]
+    return list(dict.fromkeys(problems))
+
+
+def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """VALUES apart: what may be shown, and the secrets (read from their files where those are given)."""
+    secret_names = {variable.name for variable in variables() if variable.secret}
+    files = {f"{name}_FILE": name for name in secret_names}
+    plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
+    secrets = {
+        files[name]: Path(value).read_text(encoding="utf-8").strip() for name, value in values.items() if name in files
+    }
+    return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def fill_env(root: Path) -> list[str]:
+    """Write what `.env` lacks, secrets freshly made; existing lines stay as they are. Gives the names it added."""
+    path = root / ".env"
+    if not path.exists():
+        text = env_text(fresh_secrets=True)
+        added = [variable.name for variable in variables()]
+    else:
+        present = dotenv_values(path, interpolate=False)
+        missing = [
+            variable
+            for variable in variables()
+            if variable.name not in present and f"{variable.name}_FILE" not in present
+        ]
+        added = [variable.name for variable in missing]
+        before = path.read_text(encoding="utf-8")
+        text = (
+            before
+            + ("" if before.endswith("\n") or not before else "\n")
+            + "".join(_line(one, fresh=True) for one in missing)
+        )
+    if added:
+        write_whole(path, text)
+    path.chmod(0o600)
+    return added
+
+
+def env_text(*, fresh_secrets: bool = False) -> str:
+    """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS."""
+    head = (
+        "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
+        "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
+        "# An empty value is unset.\n"
+        "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
+    )
+    lines, section = [head], None
+    for variable in variables():
+        if variable.section != section:
+            section = variable.section
+            lines.append(f"\n# --- {section} ---\n")
+        lines.append(f"# {variable.description}\n{_line(variable, fresh=fresh_secrets)}")
+    return "".join(lines)
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    rows = [f"| `{one.name}` | {_default(one)} | {one.description} |" for one in variables()]
+    return (
+        "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
+        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
+        "or a file `NAME` in `/run/secrets`."
+        "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _schema() -> Any:
+    """`backend.settings`, imported when it is needed: a tree in which it is broken gets a line and no traceback."""
+    try:
+        return importlib.import_module("backend.settings")
+    except Exception as error:  # whatever somebody's half-saved module raises
+        raise UsageError(
+            f"backend/settings.py cannot be imported: {type(error).__name__}: {error}; mend it first"
+        ) from error
+
+
+def _line(variable: Variable, *, fresh: bool) -> str:
+    if variable.generate:
+        value = randomness.token_urlsafe(36) if fresh else f"{PLACEHOLDER}_{variable.name.lower()}"
+    else:
+        value = variable.default
+    return f"{variable.name}={value}\n"
+
+
+def _default(variable: Variable) -> str:
+    if variable.secret:
+        return "made by `nox -s init`" if variable.generate else "none"
+    return f"`{variable.default}`" if variable.default else "none"
+
+
+def _written(default: object) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default)

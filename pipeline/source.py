@@ -1,0 +1,66 @@
+"""What git says of the working tree, and which of its files make a release."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import SlipwayError
+from pipeline.model import Source
+
+__all__ = ["content_hash", "read_source", "shipped_files"]
+
+
+def read_source(root: Path) -> Source:
+    """The commit of ROOT and whether it is dirty; no commit where there is no git or no repository."""
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return Source(commit=None, dirty=False)
+    return Source(commit=commit.strip(), dirty=bool(_git(root, "status", "--porcelain")))
+
+
+def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> list[str]:
+    """The files of a release, relative to ROOT and sorted: FOLDERS as git tracks them or does not ignore them
+    (without git: all but caches and hidden files), and the SINGLE files that exist.
+    """
+    folders = list(folders)
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders)
+    if listed is not None:
+        names = [name for name in listed.split("\0") if name and (root / name).is_file()]
+    else:
+        names = [
+            str(path.relative_to(root))
+            for folder in folders
+            for path in (root / folder).rglob("*")
+            if path.is_file()
+            and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
+        ]
+    if not names:
+        raise SlipwayError(
+            f"no file to ship in {', '.join(folders)}: all of them are ignored by git, or they are empty"
+        )
+    return sorted({*names, *(name for name in single if (root / name).is_file())})
+
+
+def content_hash(root: Path, names: Iterable[str], *more: str) -> str:
+    """SHA-256 over the NAMES of files below ROOT, their content and whether they can be executed, and over MORE."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = root / name
+        digest.update(f"{name}\0{path.stat().st_mode & 0o100}\0".encode(errors="surrogateescape"))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for text in more:
+        digest.update(f"\0{text}".encode())
+    return digest.hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, errors="surrogateescape"
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,287 @@
+"""A deploy is one story with the same stages on every target:
+
+plan → build → check → migrate → roll out → prove → record, and where one fails: roll back → prove → record.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
+from pipeline.lock import hold_lock
+from pipeline.migrations import RetainedRelease, migration_problems
+from pipeline.model import Artifact, Migration
+from pipeline.progress import Progress, StageRecord
+from pipeline.project import Environment, Project
+from pipeline.proof.writes import clean_up
+from pipeline.proving import Proof
+from pipeline.records import Record, Records
+from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
+from pipeline.source import read_source
+from pipeline.targets import Target, open_target
+
+__all__ = ["Story"]
+
+JOURNAL = "{}-writes.jsonl"
+
+
+@dataclass
+class Chapter:
+    """What became of a deploy so far."""
+
+    record: Record
+    started: str
+    new: Artifact | None = None
+    old: Artifact | None = None
+    pending: list[Migration] = field(default_factory=list)
+    touched: bool = False  # from here on, a failure is undone
+    verdict: str = "failed"
+    reason: str | None = None
+    proof: Proof | None = None
+    rollback: RollbackFacts | None = None
+    code: int = 1
+    stages: list[StageRecord] = field(default_factory=list)
+
+
+class Story:
+    """One deploy or rollback of an environment."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.state = project.state(env.name)
+        self.records = Records(self.state / "releases")
+        self.target: Target = open_target(project, env, progress)
+
+    def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
+        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
+        wanted = self.records.find(reference) if reference else None
+        with ExitStack() as stack:
+            with self.progress.stage("plan"):
+                problems = self.target.problems()
+                if problems:
+                    raise UsageError(*problems)
+                if wanted:
+                    self.target.recorded(wanted.release or "")  # it is kept, and what was built
+                stack.enter_context(hold_lock(self.state / "lock", self.progress.warn))
+                unfinished = bool(self.records.killed()) if dry_run else self._heal()
+            facts = {
+                "started": _now(),
+                "release": wanted.release if wanted else None,
+                "stage": "plan",
+                "dry_run": dry_run,
+                **asdict(read_source(self.project.root)),
+            }
+            chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
+            try:
+                self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
+            except (SlipwayError, Interrupted, OSError) as error:
+                self._undo(chapter, error)
+            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other
+                self.progress.say(traceback.format_exc())
+                self._undo(chapter, DeployFailed(f"a fault of the pipeline itself: {type(error).__name__}: {error}"))
+            return chapter.code, self._record(chapter, dry_run=dry_run)
+
+    # --- the stages ---
+
+    def _heal(self) -> bool:
+        """Mend what a killed deploy or machine left: processes, writes, open records. Whether there was any."""
+        healed = self.target.heal()
+        killed = self.records.killed()
+        for record in killed:
+            self.progress.warn(f"the deploy of release record {record.number} died in stage `{record.stage}`: mending")
+            for journal in record.folder.glob(JOURNAL.format("*")):
+                clean_up(journal, self.target.url, self.target.token())
+            self.records.close(record, "interrupted", f"the deploy died in stage `{record.stage}`, without a report")
+        return healed or bool(killed)
+
+    def _ship(self, chapter: Chapter, wanted: Record | None, *, dry_run: bool, unfinished: bool) -> None:
+        with self._stage(chapter, "build") as stage:
+            chapter.new = self.target.recorded(wanted.release or "") if wanted else self.target.build()
+            stage.note = f"release {chapter.new.name}"
+            self.records.note(chapter.record, release=chapter.new.name)
+        with self._stage(chapter, "check") as stage:
+            nothing_to_do = self._check(chapter, unfinished=unfinished)
+            stage.note = "nothing to do" if nothing_to_do else ""
+        if nothing_to_do or dry_run:
+            chapter.verdict, chapter.code = "unchanged", 0
+            chapter.reason = None if nothing_to_do else f"this was a dry run of release {chapter.new.name}"
+            return
+        proof = chapter.proof = self._proof(chapter, "rollout")
+        with proof:
+            with self._stage(chapter, "migrate"):
+                chapter.touched = True
+                self.target.prepare()
+                proof.begin(chapter.new, chapter.old, serving=bool(self.target.running().releases))
+                if chapter.pending:
+                    self.target.migrate(chapter.new)
+            with self._stage(chapter, "roll out"):
+                proof.phase("rollout")
+                self.target.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
+            with self._stage(chapter, "prove") as stage:
+                stage.note = proof.prove()
+        chapter.verdict, chapter.code = "proved", 0
+
+    def _check(self, chapter: Chapter, *, unfinished: bool) -> bool:
+        """Refuse what must not ship; whether there is nothing to ship at all."""
+        new, serving = chapter.new, self.records.serving()
+        assert new is not None
+        if not new.requests:
+            raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
+        running = self.target.running()
+        chapter.old = self._artifact(serving.release) if serving else None
+        if serving and running.replicas and not chapter.old:
+            raise DeployFailed(
+                f"release {serving.release} serves and could not be brought back if the new one failed (see above):"
+                " `nox -s down`, then deploy; the data stays"
+            )
+        pending = chapter.pending = self.target.pending(new)
+        if chapter.old:
+            for line in self.target.difference(new, chapter.old):
+                self.progress.say(f"changes {line}")
+        for migration in pending:
+            self.progress.say(f"migration {migration.revision}: {migration.message}")
+        problems = migration_problems(pending, self._retained(new))
+        if problems:
+            raise DeployFailed(*problems)
+        if pending:
+            self.target.rehearse(new, chapter.old if running.replicas else None)
+        proved = serving is not None and serving.release == new.name
+        return proved and not unfinished and not pending and running.complete(new.name)
+
+    def _retained(self, new: Artifact) -> list[RetainedRelease]:
+        """The releases that a contracting migration must not break: what runs, and what one can go back to."""
+        names = dict.fromkeys([*self.target.running().releases, *self.records.retained(self.project.retain)])
+        kept = [self._artifact(name) for name in names if name != new.name]
+        return [RetainedRelease(one.name, one.revision) for one in kept if one and one.revision]
+
+    def _artifact(self, name: str | None) -> Artifact | None:
+        try:
+            return self.target.recorded(name or "")
+        except SlipwayError as error:
+            self.progress.warn(error.problems[0])
+            return None
+
+    # --- undoing and recording ---
+
+    def _undo(self, chapter: Chapter, error: SlipwayError | Interrupted | OSError) -> None:
+        """Say why; and once something that runs was touched, bring back what served before, and prove that it does."""
+        problems = (f"{error.strerror}: {error.filename}",) if isinstance(error, OSError) else error.problems
+        interrupted = isinstance(error, Interrupted)
+        chapter.reason = problems[0]
+        chapter.verdict = "interrupted" if interrupted else "failed"
+        chapter.code = Interrupted.exit_code if interrupted else 1
+        for problem in problems:
+            self.progress.problem(problem)
+        if not chapter.touched:
+            chapter.code = 1 if isinstance(error, OSError) else error.exit_code
+            return
+        with _deaf(self.progress):
+            before = len(self.progress.stages)
+            proof = self._proof(chapter, "rollback")
+            verdict, reason = "proved", None
+            try:
+                if chapter.old is None:
+                    self._withdraw(chapter)
+                    verdict, reason = "failed", "there is no earlier release: nothing serves"
+                else:
+                    self._roll_back(chapter, chapter.old, proof)
+                    chapter.verdict = "interrupted" if interrupted else "rolled_back"
+            except (SlipwayError, OSError) as second:
+                verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
+                self.progress.problem(f"the rollback failed, too: {reason}")
+            chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
+            chapter.rollback = RollbackFacts(
+                release=chapter.old.name if chapter.old else None,
+                verdict=verdict,
+                reason=reason,
+                stages=undoing,
+                traffic=proof.result,
+            )
+
+    def _proof(self, chapter: Chapter, of: str) -> Proof:
+        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of))
+
+    def _withdraw(self, chapter: Chapter) -> None:
+        with self._stage(chapter, "roll back") as stage:
+            self.target.withdraw()
+            stage.note = "there is no earlier release: nothing serves"
+
+    def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
+        with proof:
+            with self._stage(chapter, "roll back") as stage:
+                stage.note = f"to release {old.name}"
+                proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+                self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False))
+            with self._stage(chapter, "prove") as stage:
+                stage.note = proof.prove(rollback=True)
+
+    def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
+        """Evidence, whatever happened; it never fails a deploy."""
+        with _deaf(self.progress), self.progress.stage("record") as stage:
+            new, old = chapter.new, chapter.old
+            if chapter.proof:
+                chapter.proof.finish()
+            source = new.source if new else read_source(self.project.root)
+            report = build_report(
+                DeployFacts(
+                    environment=self.env.name,
+                    target=self.env.target,
+                    url=self.target.url,
+                    number=chapter.record.number,
+                    release=new.name if new else None,
+                    previous=old.name if old else None,
+                    commit=source.commit,
+                    dirty=source.dirty,
+                    verdict=chapter.verdict,
+                    reason=chapter.reason,
+                    started=chapter.started,
+                    finished=_now(),
+                    stages=chapter.stages or self.progress.stages[:-1],
+                    traffic=chapter.proof.result if chapter.proof else None,
+                    rollback=chapter.rollback,
+                    slow=chapter.proof.slow if chapter.proof else False,
+                )
+            )
+            try:
+                if dry_run:
+                    shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
+                    return report
+                write_evidence(chapter.record.folder, report)
+                self.target.prune(self.records.retained(self.project.retain))
+                self.records.prune()
+            except (SlipwayError, OSError) as error:
+                self.progress.warn(f"the evidence is not complete: {error}")
+            stage.note = str((chapter.record.folder / "report.md").relative_to(self.project.root))
+        return report
+
+    @contextmanager
+    def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
+        with self.progress.stage(name) as stage:
+            self.records.note(chapter.record, stage=name)
+            yield stage
+
+
+@contextmanager
+def _deaf(progress: Progress) -> Iterator[None]:
+    """Undoing and recording are not interrupted: a second Ctrl-C gets an answer and no effect."""
+
+    def refuse(*_: object) -> None:
+        progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
+
+    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

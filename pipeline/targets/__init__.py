@@ -1,0 +1,83 @@
+"""What a deploy asks of the place it ships to. Only the modules beside this one know their engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.errors import UsageError
+from pipeline.model import Artifact, Migration, Running
+from pipeline.progress import Progress
+from pipeline.project import Environment, Project
+
+__all__ = ["Target", "open_target"]
+
+
+class Target(Protocol):
+    """One environment on one engine. Methods raise `SlipwayError` with the one line that the report will carry."""
+
+    env: Environment
+    url: str
+
+    def problems(self) -> list[str]:
+        """What stands in the way of a deploy: one line each, with its fix. Touches nothing that runs."""
+
+    def heal(self) -> bool:
+        """End what a killed deploy left, and start what should run and does not. Whether anything had to be started.
+
+        Under the lock only.
+        """
+
+    def build(self) -> Artifact:
+        """Make the release of the working tree, or find it made."""
+
+    def recorded(self, name: str) -> Artifact:
+        """A release that was built before."""
+
+    def running(self) -> Running:
+        """What runs now."""
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """What changes between two releases, in words."""
+
+    def pending(self, new: Artifact) -> list[Migration]:
+        """The migrations of NEW that the database lacks."""
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Run NEW's migrations on a throwaway database, and OLD's smoke requests on one replica of OLD there."""
+
+    def prepare(self) -> None:
+        """Everything that the service needs around it is up: data stores, roles, edge."""
+
+    def migrate(self, new: Artifact) -> None:
+        """Bring the real database to NEW's revision."""
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None]) -> None:
+        """Replace each replica by one of NEW. WATCH(line) is called while waiting, and may raise to stop it."""
+
+    def trouble(self) -> str | None:
+        """What the engine says against the release that was rolled out: a replica of it ended, say."""
+
+    def withdraw(self) -> None:
+        """Stop each replica: a first release that failed has nothing to go back to."""
+
+    def token(self) -> str | None:
+        """What the proof authenticates with."""
+
+    def token_changes(self) -> bool:
+        """Whether what runs knows another token yet."""
+
+    def prune(self, retained: list[str]) -> None:
+        """Remove the releases that are neither RETAINED nor running."""
+
+    def down(self, *, volumes: bool) -> None:
+        """Stop everything; remove the data too with VOLUMES."""
+
+
+def open_target(project: Project, env: Environment, progress: Progress) -> Target:
+    """The target of ENV."""
+    if env.target == "local":
+        from pipeline.targets.local import LocalTarget
+
+        return LocalTarget(project, env, progress)
+    raise UsageError(f"environment `{env.name}`: target `{env.target}` is not part of this version yet: use `local`")

@@ -1,0 +1,227 @@
+"""Release folders, named by content, and the virtual environments they share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import uv
+
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.model import Artifact, Source
+from pipeline.project import Project
+from pipeline.proof.requests import parse_requests
+from pipeline.records import read_json, write_json
+from pipeline.run import CommandFailed, run
+from pipeline.source import content_hash, read_source, shipped_files
+from pipeline.targets.local.layout import Layout
+
+__all__ = ["Artifacts", "required_revision"]
+
+NAME_LENGTH = 12  # hexadecimal digits: 48 bits, and the name still fits a header, a label and a line
+LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate.txt"}
+ENGINES_LOCK = "requirements/engines.txt"
+META = "release.json"
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The releases of a layout. `say` gets each command and what it said."""
+
+    project: Project
+    layout: Layout
+    say: Callable[[str], None]
+
+    def build(self, config: dict[str, str]) -> Artifact:
+        """The release of the working tree with the settings CONFIG (no secrets among them)."""
+        root = self.project.root
+        source = read_source(root)
+        part = Path(tempfile.mkdtemp(dir=self.layout.artifacts, prefix=".part-"))
+        try:
+            # Copied first and named from the copy: a file saved meanwhile cannot make the name a lie.
+            names = shipped_files(root, self.project.source, LOCKS.values())
+            for name in names:
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / name, part / name)
+                (part / name).chmod(0o600 | ((root / name).stat().st_mode & 0o100))
+            settings = json.dumps(config, sort_keys=True)
+            digest = content_hash(part, names, settings, _python_tag())[:NAME_LENGTH]
+            self.prepare_venvs([part / lock for lock in LOCKS.values()])
+            folder = self.layout.artifacts / digest
+            if not self._intact(digest):
+                shutil.rmtree(folder, ignore_errors=True)
+                self._compile(part)
+                write_json(part / META, {"config": config, "requests": [], "source": asdict(source), "files": names})
+                part.rename(folder)
+            # Requests judge a release and are no part of it: changing them alone ships nothing.
+            meta = {
+                **read_json(folder / META),
+                "source": asdict(source),
+                "requests": [spec.table() for spec in self.project.requests],
+            }
+            write_json(folder / META, meta)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return self.recorded(digest)
+
+    def recorded(self, name: str) -> Artifact:
+        """The release NAME, checked against its name."""
+        folder = self.layout.artifacts / name
+        meta = read_json(folder / META)
+        if not meta:
+            raise UsageError(
+                f"release {name} is not kept here: only the last {self.project.retain} proved ones are (`*` in"
+                " `nox -s releases`; `retain` in [tool.slipway]); check its commit out and deploy that"
+            )
+        settings = json.dumps(meta["config"], sort_keys=True)
+        missing = [file for file in meta["files"] if not (folder / file).is_file()]
+        if missing or content_hash(folder, meta["files"], settings, _python_tag())[:NAME_LENGTH] != name:
+            raise SlipwayError(
+                f"the files of release {name} are not what was built ({folder}): remove that folder and deploy again"
+            )
+        return Artifact(
+            name=name,
+            source=Source(**meta["source"]),
+            revision=required_revision(folder),
+            requests=parse_requests(meta["requests"], f"release {name}"),
+        )
+
+    def _intact(self, name: str) -> bool:
+        try:
+            self.recorded(name)
+        except SlipwayError:
+            return False
+        return True
+
+    def folder(self, name: str) -> Path:
+        """Where the release NAME is."""
+        return self.layout.artifacts / name
+
+    def config(self, name: str) -> dict[str, str]:
+        """The settings that the release NAME was built with."""
+        config = read_json(self.folder(name) / META).get("config", {})
+        return dict(config)
+
+    def python(self, name: str, kind: str) -> Path:
+        """The interpreter with the locked packages of the release NAME; KIND is `backend` or `migrate`."""
+        return self._venv(self.folder(name) / LOCKS[kind]) / "bin/python"
+
+    def prepare_venvs(self, locks: list[Path]) -> list[Path]:
+        """One virtual environment for each lock, made where it is not there yet, at the same time."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self._prepare_venv, locks))
+
+    def prune(self, kept: set[str], engines: Path) -> None:
+        """Remove the releases not KEPT, and the environments that nothing needs any more (ENGINES is one that does)."""
+        for folder in self.layout.artifacts.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder)
+        needed = {
+            self._venv(self.folder(name) / lock)
+            for name in kept
+            for lock in LOCKS.values()
+            if self.folder(name).exists()
+        }
+        for folder in self.layout.venvs.iterdir():
+            if folder not in needed | {engines}:
+                shutil.rmtree(folder)
+
+    def _venv(self, lock: Path) -> Path:
+        key = hashlib.sha256(lock.read_bytes() + _python_tag().encode()).hexdigest()[:NAME_LENGTH]
+        return self.layout.venvs / key
+
+    def _prepare_venv(self, lock: Path) -> Path:
+        if not lock.exists():
+            raise UsageError(f"{lock.name} is not there: `nox -s lock` makes it")
+        venv = self._venv(lock)
+        if venv.exists():
+            return venv
+        part = Path(tempfile.mkdtemp(dir=self.layout.venvs, prefix=".part-"))
+        environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON")}
+        program = uv.find_uv_bin()
+        try:
+            run(
+                [
+                    program,
+                    "venv",
+                    "--quiet",
+                    "--relocatable",
+                    "--allow-existing",
+                    "--python",
+                    sys.executable,
+                    str(part),
+                ],
+                say=self.say,
+                env=environment,
+            )
+            run(
+                [
+                    program,
+                    "pip",
+                    "sync",
+                    "--quiet",
+                    "--require-hashes",
+                    "--python",
+                    str(part / "bin/python"),
+                    str(lock),
+                ],
+                say=self.say,
+                env=environment,
+            )
+            part.rename(venv)
+        except CommandFailed as error:
+            raise SlipwayError(
+                f"the packages of requirements/{lock.name} could not be installed: {_essence(error.output)}"
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return venv
+
+    def _compile(self, folder: Path) -> None:
+        """Byte-compile: a start without .pyc takes three times as long. A syntax error ends the build here."""
+        try:
+            run(
+                [
+                    sys.executable,
+                    "-m",
+                    "compileall",
+                    "-q",
+                    "-j",
+                    "0",
+                    "--invalidation-mode",
+                    "unchecked-hash",
+                    "-s",
+                    str(folder),
+                    *(str(folder / name) for name in self.project.source),
+                ],
+                say=self.say,
+            )
+        except CommandFailed as error:
+            text = re.sub(r"\s+", " ", error.output.replace(f"{folder}/", "")).strip()
+            raise SlipwayError(f"the source does not compile: {text}") from error
+
+
+def required_revision(folder: Path) -> str | None:
+    """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
+    files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
+    return files[-1].split("_")[0] if files else None
+
+
+def _python_tag() -> str:
+    return f"{sysconfig.get_platform()}-{platform.python_implementation()}-{sysconfig.get_python_version()}"
+
+
+def _essence(output: str) -> str:
+    lines = [line.strip(" ×╰─▶·") for line in output.splitlines() if line.strip()]
+    return "; ".join(lines[:3]) or "uv said nothing"

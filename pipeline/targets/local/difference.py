@@ -1,0 +1,53 @@
+"""What changes between two release folders, in words."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from pathlib import Path
+
+from pipeline.records import read_json
+from pipeline.targets.local.artifacts import LOCKS, META, Artifacts
+
+__all__ = ["describe", "edited_migrations"]
+
+
+def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
+    """One line for each file, lock and setting of release NEW that differs from OLD."""
+    if new == old:
+        return []
+    here, there = artifacts.folder(new), artifacts.folder(old)
+    files, before = read_json(here / META).get("files", []), read_json(there / META).get("files", [])
+    lines = []
+    for name in sorted({*files, *before}):
+        added, removed = _lines(here / name), _lines(there / name)
+        if added == removed:
+            continue
+        count = [line[:1] for line in list(difflib.unified_diff(removed, added, n=0))[2:]]
+        kind = "packages" if name in LOCKS.values() else "file"
+        lines.append(f"{kind} {name}: +{count.count('+')} -{count.count('-')} lines")
+    new_config, old_config = artifacts.config(new), artifacts.config(old)
+    lines += [
+        f"setting {name}: {old_config.get(name, '(unset)')} → {new_config.get(name, '(unset)')}"
+        for name in sorted({*new_config, *old_config})
+        if new_config.get(name) != old_config.get(name)
+    ]
+    return lines
+
+
+def edited_migrations(new: Path, old: Path, applied: str) -> list[str]:
+    """The migrations up to the revision APPLIED that say something else in NEW than in OLD (comments aside)."""
+    edited = []
+    for path in sorted(new.glob("*/migrations/versions/[0-9]*_*.py")):
+        before = old / path.relative_to(new)
+        if path.name.split("_")[0] <= applied and before.exists():
+            here, there = (ast.dump(ast.parse(one.read_bytes())) for one in (path, before))
+            edited += [path.name] if here != there else []
+    return edited
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,207 @@
+"""The replicas of the local target: each in a slot, as a supervised process on a Unix socket of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from pipeline.errors import DeployFailed
+from pipeline.files import write_whole
+from pipeline.model import Replica
+from pipeline.targets.local.edge import Edge
+from pipeline.targets.local.layout import Layout
+from pipeline.targets.local.supervision import Process, Supervisor, free_port, program_config
+
+__all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
+
+PREFIX = "replica-"
+LONGEST_REQUEST_SECONDS = 30  # what a replica may still be answering when its drain is over
+UNSET_DRAIN_SECONDS = 10  # more than a service drains that was not told for how long
+META = "; slipway "
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What runs in a slot: the release, the name of its configuration folder, the port of its metrics."""
+
+    slot: int
+    release: str
+    config: str
+    metrics: int
+
+    @property
+    def program(self) -> str:
+        """The name of its supervised program."""
+        return f"{PREFIX}{self.slot}"
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas of a layout."""
+
+    layout: Layout
+    supervisor: Supervisor
+    edge: Edge
+
+    def slots(self) -> list[Slot]:
+        """Every slot that has a replica, running or not, as its program file says."""
+        found = []
+        for name in self.supervisor.names():
+            config = self.supervisor.config(name) or ""
+            if name.startswith(PREFIX) and config.startswith(META):
+                found.append(Slot(**json.loads(config.splitlines()[0].removeprefix(META))))
+        return sorted(found, key=lambda slot: slot.slot)
+
+    def socket(self, slot: int) -> Path:
+        """The Unix socket of the replica in SLOT."""
+        return self.layout.run / f"{PREFIX}{slot}.sock"
+
+    def start(self, slot: int, release: str, config: Path, python: Path, folder: Path) -> tuple[Slot, int]:
+        """Start a replica. Gives it, and where in its log its own words begin."""
+        new = Slot(slot=slot, release=release, config=config.name, metrics=free_port())
+        log = self.layout.log(new.program)
+        offset = log.stat().st_size if log.exists() else 0
+        drain = float(json.loads((config / "env.json").read_text()).get("DRAIN_SECONDS") or UNSET_DRAIN_SECONDS)
+        command = [
+            str(python),
+            "-I",
+            "-S",
+            str(self.layout.home / "launch.py"),
+            str(config / "env.json"),
+            f"BACKEND_HOST={self.socket(slot)}",
+            f"METRICS_PORT={new.metrics}",
+            "--",
+            str(python),
+            "-m",
+            "backend",
+        ]
+        self.supervisor.add(
+            new.program,
+            f"{META}{json.dumps(asdict(new))}\n"
+            + program_config(
+                new.program, command, directory=folder, stop_seconds=drain + LONGEST_REQUEST_SECONDS, priority=50
+            ),
+        )
+        return new, offset
+
+    def wait_ready(self, slot: Slot, offset: int, watch: Callable[[], None], deadline: float) -> int:
+        """Wait until /ready is 200 (DEADLINE: monotonic seconds) and give the process id; say why when it cannot."""
+        answer = "it did not answer /ready"
+        while True:
+            process = self.supervisor.processes().get(slot.program)
+            if process is not None and process.state in ("BACKOFF", "FATAL", "EXITED"):
+                words = last_words(self.layout.log(slot.program), offset)
+                raise DeployFailed(f"release {slot.release} ended before it was ready: {words}")
+            ready, answer = check_ready(self.socket(slot.slot), answer)
+            if ready and process is not None:
+                return process.pid
+            if time.monotonic() > deadline:
+                raise DeployFailed(f"release {slot.release} did not get ready in time: {answer}")
+            watch()
+            time.sleep(0.03)
+
+    def wait_settled(self, seconds: float) -> None:
+        """Wait until each replica is ready, or SECONDS are over."""
+        deadline = time.monotonic() + seconds
+        waiting = self.slots()
+        while waiting and time.monotonic() < deadline:
+            waiting = [slot for slot in waiting if not check_ready(self.socket(slot.slot), "")[0]]
+            time.sleep(0.05)
+
+    def admit(self, slot: Slot, watch: Callable[[], None]) -> None:
+        """Into the edge, and seen to be answered from there."""
+        self.edge.link(slot.slot, self.socket(slot.slot))
+        self.edge.wait_admitted(slot.slot, watch)
+
+    def stop(self, slot: Slot, watch: Callable[[], None]) -> None:
+        """Drain the replica (its own SIGTERM does that while the edge still reaches it), then forget it."""
+        self.supervisor.stop(slot.program, watch, seconds=LONGEST_REQUEST_SECONDS * 4)
+        self.edge.unlink(slot.slot)
+        self.socket(slot.slot).unlink(missing_ok=True)
+
+    def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:
+        """The replicas as they are now; WANTED(release) is the configuration that a deploy would start it with."""
+        processes = self.supervisor.processes()
+        found = []
+        for slot in self.slots():
+            process = processes.get(slot.program, Process(slot.program, "GONE", 0, 0, ""))
+            ready = process.state in ("STARTING", "RUNNING") and check_ready(self.socket(slot.slot), "")[0]
+            since = (
+                datetime.fromtimestamp(process.started, UTC).isoformat(timespec="seconds") if process.started else None
+            )
+            found.append(
+                Replica(
+                    name=slot.program,
+                    release=slot.release,
+                    ready=ready,
+                    state=process.state,
+                    since=since,
+                    metrics=f"http://127.0.0.1:{slot.metrics}/metrics",
+                    current=wanted(slot.release) == slot.config,
+                )
+            )
+        return tuple(found)
+
+
+def write_config(configs: Path, environment: dict[str, str], secrets: dict[str, str]) -> Path:
+    """The folder with what a replica starts with, named by its content: env.json, and a file for each secret."""
+    text = json.dumps([environment, secrets], sort_keys=True)
+    folder = configs / hashlib.sha256(text.encode()).hexdigest()[:12]
+    if not (folder / "env.json").exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name, value in secrets.items():
+            (folder / name).write_text(value, encoding="utf-8")
+        files = {f"{name}_FILE": str(folder / name) for name in secrets}
+        write_whole(folder / "env.json", json.dumps({**environment, **files}, indent=1))
+    return folder
+
+
+def check_ready(socket: Path, before: str) -> tuple[bool, str]:
+    """Whether the service at SOCKET is ready, and what it said (BEFORE, when it said nothing)."""
+    transport = httpx2.HTTPTransport(uds=str(socket))
+    with (
+        contextlib.suppress(httpx2.TransportError),
+        httpx2.Client(transport=transport, base_url="http://replica", timeout=2) as client,
+    ):
+        answer = client.get("/ready")
+        return answer.status_code == httpx2.codes.OK, f"/ready says {answer.status_code}: {_failing(answer)}"
+    return False, before
+
+
+def _failing(answer: httpx2.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        checks: dict[str, Any] = answer.json()["checks"]
+        bad = [
+            f"{name} {check.get('detail') or check.get('state')}"
+            for name, check in checks.items()
+            if check.get("state") not in ("ok", "degraded")
+        ]
+        return ", ".join(bad) or answer.text[:200]
+    return answer.text[:200]
+
+
+def last_words(log: Path, offset: int) -> str:
+    """The last line that says something in LOG after OFFSET: an exception, or the event of a JSON line."""
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            lines = file.read()[-20_000:].decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "it said nothing"
+    for line in reversed([line for line in lines if line.strip()]):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return line.strip()[:300]
+        if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
+            return " ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key))[:300]
+    return "it said nothing of an error"

@@ -1,0 +1,155 @@
+"""PostgreSQL and Valkey of the local target: made once, kept running by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from pipeline.engines import (
+    ROOT_HOME,
+    Engines,
+    initdb,
+    postgres_command,
+    postgres_user,
+    postgres_version,
+    reachable_binaries,
+    valkey_command,
+    wait_for_postgres,
+    wait_for_socket,
+)
+from pipeline.errors import SlipwayError
+from pipeline.targets.local.layout import Layout
+from pipeline.targets.local.supervision import Supervisor, program_config
+
+__all__ = ["Stores"]
+
+SUPERUSER = "slipway_superuser"
+STOP_SECONDS = 20
+CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The data stores of a layout."""
+
+    layout: Layout
+    supervisor: Supervisor
+    engines: Engines
+
+    @property
+    def valkey_socket(self) -> Path:
+        """Where Valkey listens."""
+        return self.layout.run / "valkey.sock"
+
+    def ensure(self, connections: int) -> None:
+        """Both run, with room for CONNECTIONS of the service; PostgreSQL's cluster is made where there is none."""
+        user = postgres_user()
+        binaries = reachable_binaries(self.engines.postgres, user)
+        self._ensure_cluster(binaries, user)
+        options = {"max_connections": str(max(100, connections + CONNECTION_RESERVE))}
+        commands = {
+            "postgres": (
+                postgres_command(binaries, self.layout.postgres, self.layout.postgres_sockets, options),
+                "INT",
+                user,
+            ),
+            "valkey": (
+                valkey_command(self.engines.valkey, self.valkey_socket, self.layout.valkey, durable=True),
+                "TERM",
+                None,
+            ),
+        }
+        running = self.supervisor.processes()
+        for name, (command, signal, as_user) in commands.items():
+            if name not in running:
+                self.supervisor.add(
+                    name,
+                    program_config(
+                        name,
+                        command,
+                        directory=Path("/"),
+                        stop_seconds=STOP_SECONDS,
+                        priority=10,
+                        stop_signal=signal,
+                        user=as_user,
+                    ),
+                )
+            elif running[name].state in ("FATAL", "EXITED", "STOPPED"):
+                self.supervisor.restart(name)
+        try:
+            wait_for_postgres(self.layout.postgres)
+            wait_for_socket(self.valkey_socket)
+        except SlipwayError as error:
+            raise SlipwayError(f"{error.problems[0]}; see {self.layout.home / 'logs'}") from error
+
+    def ensure_role(self, user: str, password: str | None, database: str) -> None:
+        """The service's role (no superuser) with this password, and its database. A changed password is taken over."""
+        asyncio.run(self._ensure_role(user, password, database))
+
+    def remove(self) -> None:
+        """Remove the data, PostgreSQL's and Valkey's."""
+        shutil.rmtree(self.layout.postgres, ignore_errors=True)
+        shutil.rmtree(self.layout.valkey, ignore_errors=True)
+        if self.layout.postgres.is_relative_to(ROOT_HOME):
+            shutil.rmtree(self.layout.postgres.parent, ignore_errors=True)
+
+    def _ensure_cluster(self, binaries: Path, user: str | None) -> None:
+        data = self.layout.postgres
+        if user:
+            ROOT_HOME.mkdir(parents=True, exist_ok=True)
+            ROOT_HOME.chmod(0o755)  # whatever our umask: another user passes through
+            for folder in (data.parent, self.layout.postgres_sockets):
+                folder.mkdir(exist_ok=True, mode=0o700)
+                shutil.chown(folder, user)
+        if (data / "PG_VERSION").exists():
+            self._check_version(binaries)
+            return
+        part = data.with_name("postgres.part")  # a deploy that dies in here leaves no half a cluster
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700)
+        if user:
+            shutil.chown(part, user)
+        # No password on this socket: its folder is closed to all but who owns the data anyway, and a POSTGRES_PASSWORD
+        # that was changed in .env must lock out neither the replicas that run nor the next ones.
+        initdb(binaries, part, user=user, superuser=SUPERUSER)
+        part.rename(data)
+
+    def _check_version(self, binaries: Path) -> None:
+        data = (self.layout.postgres / "PG_VERSION").read_text().strip()
+        version = postgres_version(binaries).split(".")[0]
+        if version != data:
+            raise SlipwayError(
+                f"the data in {self.layout.postgres} is of PostgreSQL {data}, the lock has {version}: dump and restore"
+                " it, or start empty with `nox -s down -- --volumes`"
+            )
+
+    async def _ensure_role(self, user: str, password: str | None, database: str) -> None:
+        connection = await asyncpg.connect(
+            host=str(self.layout.postgres_sockets),
+            port=5432,
+            user=SUPERUSER,
+            database="postgres",
+            timeout=10,
+            command_timeout=30,
+        )
+        try:
+            verb = (
+                "ALTER" if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", user) else "CREATE"
+            )
+            await connection.execute(
+                await connection.fetchval(
+                    f"SELECT format('{verb} ROLE %I LOGIN NOSUPERUSER PASSWORD %L', $1::text, $2::text)", user, password
+                )
+            )
+            if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
+                await connection.execute(
+                    await connection.fetchval(
+                        "SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text)", database, user
+                    )
+                )
+        finally:
+            await connection.close()

@@ -1,0 +1,291 @@
+"""The programs of the local target, kept running by supervisord; we speak its XML-RPC over a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from pipeline.errors import SlipwayError
+from pipeline.files import write_whole
+from pipeline.targets.local.layout import Layout
+
+__all__ = [
+    "Process",
+    "Supervisor",
+    "clean_environment",
+    "describe",
+    "free_port",
+    "is_marked",
+    "kill_strays",
+    "mark",
+    "port_free",
+    "port_holder",
+    "program_config",
+]
+
+START_SECONDS = 15
+STOPPED = ("STOPPED", "EXITED", "FATAL")
+_DO_NOT_WAIT = False
+MARK = "SLIPWAY_HOME"  # in the environment of all that a local deploy starts, so that strays can be found
+
+
+@dataclass(frozen=True)
+class Process:
+    """One supervised program. `started` is seconds since the Unix epoch."""
+
+    name: str
+    state: str
+    pid: int
+    started: float
+    detail: str
+
+
+def program_config(
+    name: str,
+    command: Sequence[str],
+    *,
+    directory: Path,
+    stop_seconds: float,
+    priority: int,
+    stop_signal: str = "TERM",
+    user: str | None = None,
+) -> str:
+    """The `[program:NAME]` section: restarted whenever it ends, its log kept to 3 × 10 MB."""
+    lines = [
+        f"[program:{name}]",
+        f"command={shlex.join(command).replace('%', '%%')}",
+        f"directory={str(directory).replace('%', '%%')}",
+        f"priority={priority}",
+        "autostart=true",
+        "autorestart=true",
+        "startsecs=1",
+        # supervisor waits one second more before each try: 40 tries are 13 minutes, then it gives up (FATAL).
+        "startretries=40",
+        f"stopsignal={stop_signal}",
+        f"stopwaitsecs={stop_seconds:.0f}",
+        "killasgroup=true",
+        "redirect_stderr=true",
+        f"stdout_logfile=logs/{name}.log",  # relative to supervisord's folder: it expands a % in it twice
+        "stdout_logfile_maxbytes=10MB",
+        "stdout_logfile_backups=2",
+        *([f"user={user}"] if user else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Supervisor:
+    """One supervisord, its programs in the folder `programs` of the layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._socket = layout.run / "supervisor.sock"
+
+    def pid(self) -> int | None:
+        """The process id of the running supervisord, None when there is none."""
+        with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
+            return int(rpc.getPID())
+        return None
+
+    def start(self, supervisord: Path) -> None:
+        """Start supervisord, and with it all programs, unless it runs."""
+        if self.pid() is not None:
+            return
+        config = self.layout.home / "supervisord.conf"
+        config.write_text(self._config(), encoding="utf-8")
+        done = subprocess.run(
+            [supervisord, "-c", config],
+            env=clean_environment(self.layout.home),
+            cwd=self.layout.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode:
+            raise SlipwayError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+        self._wait(
+            lambda: self.pid() is not None, f"supervisord did not answer; see {self.layout.home / 'supervisord.log'}"
+        )
+
+    def processes(self) -> dict[str, Process]:
+        """Every program by name; empty when supervisord is not there."""
+        try:
+            with self._rpc() as rpc:
+                found: Any = rpc.getAllProcessInfo()
+        except (OSError, xmlrpc.client.Error):
+            return {}
+        return {
+            one["name"]: Process(
+                one["name"], one["statename"], one["pid"], one["start"], one["description"] or one["spawnerr"]
+            )
+            for one in found
+        }
+
+    def config(self, name: str) -> str | None:
+        """The section that the program NAME was made from."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.layout.programs / f"{name}.conf").read_text(encoding="utf-8")
+        return None
+
+    def names(self) -> list[str]:
+        """The programs that have a file, in order."""
+        return sorted(path.stem for path in self.layout.programs.glob("*.conf"))
+
+    def add(self, name: str, config: str) -> None:
+        """Start a program from its section, unless it is there already."""
+        write_whole(self.layout.programs / f"{name}.conf", config)
+        with self._rpc() as rpc:
+            rpc.reloadConfig()
+            with contextlib.suppress(xmlrpc.client.Fault):  # ALREADY_ADDED: a deploy died between the file and the call
+                rpc.addProcessGroup(name)
+
+    def restart(self, name: str) -> None:
+        """Start a program again that has given up."""
+        with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # ALREADY_STARTED
+            rpc.startProcess(name, _DO_NOT_WAIT)
+
+    def stop(self, name: str, watch: Callable[[], None], seconds: float) -> None:
+        """Ask the program to end, wait until it has (supervisord kills it when its own time is up), forget it."""
+        with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # NOT_RUNNING, BAD_NAME
+            rpc.stopProcess(name, _DO_NOT_WAIT)
+        deadline = time.monotonic() + seconds
+        while (process := self.processes().get(name)) is not None and process.state not in STOPPED:
+            if time.monotonic() > deadline:
+                raise SlipwayError(f"{name} did not end within {seconds:.0f} s")
+            watch()
+            time.sleep(0.05)
+        (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
+        with self._rpc() as rpc:
+            rpc.reloadConfig()
+            with contextlib.suppress(xmlrpc.client.Fault):  # BAD_NAME: it was gone already
+                rpc.removeProcessGroup(name)
+
+    def shutdown(self, seconds: float) -> None:
+        """Stop all programs, the ones started last first, and supervisord."""
+        pid = self.pid()
+        if pid is None:
+            return
+        with self._rpc() as rpc:
+            rpc.shutdown()
+        self._wait(lambda: not psutil.pid_exists(pid), "supervisord did not end", seconds)
+
+    def _config(self) -> str:
+        # Paths relative to its folder: it splits the include at spaces, and expands a % more than once.
+        # As root, supervisord warns unless it is told that root is meant.
+        user = "user=root\n" if os.geteuid() == 0 else ""
+        return (
+            "[supervisord]\nlogfile=supervisord.log\nlogfile_maxbytes=5MB\nlogfile_backups=1\n"
+            f"pidfile=supervisord.pid\nchildlogdir=logs\numask=077\n{user}"
+            f"[unix_http_server]\nfile={str(self._socket).replace('%', '%%')}\nchmod=0600\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+            "[include]\nfiles=programs/*.conf\n"
+        )
+
+    @contextlib.contextmanager
+    def _rpc(self) -> Iterator[Any]:
+        # The URL is not looked at: the transport connects to the socket.
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        try:
+            yield xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+        finally:
+            transport.close()
+
+    @staticmethod
+    def _wait(done: Callable[[], bool], message: str, seconds: float = START_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                raise SlipwayError(message)
+            time.sleep(0.02)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of what is supervised: nothing of the caller's but paths and the locale; no secret."""
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE")
+        if name in os.environ
+    }
+    # Caddy keeps its own files below these; without them it would write to the user's home.
+    return {**kept, MARK: str(home), "XDG_DATA_HOME": str(home / "caddy"), "XDG_CONFIG_HOME": str(home / "caddy")}
+
+
+def kill_strays(home: Path, supervisord: int | None) -> list[str]:
+    """End each process that a deploy of HOME left behind and that SUPERVISORD (a process id) does not keep.
+
+    Only under the environment's lock: no deploy runs but this one, whose own family is spared.
+    """
+    me = psutil.Process()
+    spared = {process.pid for process in [me, *me.parents(), *me.children(recursive=True)]}
+    if supervisord is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            keeper = psutil.Process(supervisord)
+            spared |= {keeper.pid, *(child.pid for child in keeper.children(recursive=True))}
+    strays = [one for one in psutil.process_iter() if one.pid not in spared and is_marked(one, home)]
+    names = []
+    for process in strays:
+        with contextlib.suppress(psutil.Error):
+            names.append(describe(process))
+            process.kill()
+    psutil.wait_procs(strays, timeout=5)
+    return names
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_free(port: int) -> bool:
+    """Whether a TCP port of 127.0.0.1 can be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def port_holder(port: int) -> psutil.Process | None:
+    """Who listens on a TCP port, as far as we may know."""
+    with contextlib.suppress(psutil.Error):
+        for one in psutil.net_connections("tcp"):
+            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid:
+                return psutil.Process(one.pid)
+    return None
+
+
+def describe(process: psutil.Process | None) -> str:
+    """PROCESS in words."""
+    with contextlib.suppress(psutil.Error):
+        if process is not None:
+            return f"{process.name()} (pid {process.pid})"
+    return "another process"
+
+
+def is_marked(process: psutil.Process, home: Path) -> bool:
+    """Whether PROCESS was started for HOME, by this deploy or another."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return bool(process.environ().get(MARK) == str(home))
+    return False
+
+
+def mark(environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    """ENVIRONMENT with the mark by which `kill_strays` knows what was started for HOME."""
+    return {**environment, MARK: str(home)}

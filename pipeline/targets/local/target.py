@@ -1,0 +1,394 @@
+"""The local target: the whole service on this machine, out of PyPI wheels, under a supervisor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from pipeline.engines import Engines, find_engines, postgres_user
+from pipeline.errors import DeployFailed
+from pipeline.model import Artifact, Migration, Running
+from pipeline.progress import Progress
+from pipeline.project import Environment, Project
+from pipeline.records import read_json, write_json
+from pipeline.run import CommandFailed, run
+from pipeline.settings import check_values, fill_env, read_values, split_secrets
+from pipeline.targets.local import difference
+from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
+from pipeline.targets.local.edge import Edge
+from pipeline.targets.local.layout import make_layout
+from pipeline.targets.local.rehearsal import Rehearsal, migrate_command
+from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
+from pipeline.targets.local.stores import Stores
+from pipeline.targets.local.supervision import (
+    Supervisor,
+    clean_environment,
+    describe,
+    is_marked,
+    kill_strays,
+    port_free,
+    port_holder,
+    program_config,
+)
+
+__all__ = ["LocalTarget"]
+
+FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
+HEAL_SECONDS = 15  # for replicas that come back with the machine
+DEFAULT_EDGE_PORT = 8080
+UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
+# What the target decides itself: where things listen, which release it is, and what only images and compose use.
+OWNED = frozenset(
+    {
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "DATABASE_URL",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_URL",
+        "REDIS_PASSWORD",
+        "BACKEND_HOST",
+        "BACKEND_PORT",
+        "METRICS_PORT",
+        "RELEASE",
+        "EDGE_PORT",
+        "FRONTEND_PORT",
+        "BUILD_TARGET",
+        "PYTHON_VERSION",
+    }
+)
+
+
+class LocalTarget:
+    """`nox -s deploy`: see `pipeline.targets.Target` for what each method promises."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.layout = make_layout(project.state(env.name))
+        self._read_settings()
+        self.artifacts = Artifacts(project, self.layout, progress.say)
+        self.supervisor = Supervisor(self.layout)
+        self.edge = Edge(self.layout, self.port)
+        self.replicas = Replicas(self.layout, self.supervisor, self.edge)
+        self._rolled_out: dict[Slot, tuple[int, int]] = {}  # its process id, and where in the log its words begin
+
+    def _read_settings(self) -> None:
+        self.values = read_values(self.project.root)
+        port = self.values.get("EDGE_PORT", "")
+        self.port = int(port) if port.isdigit() else DEFAULT_EDGE_PORT
+        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+
+    # --- plan ---
+
+    def problems(self) -> list[str]:
+        """Settings, secrets, room on the disk, the port, a user for PostgreSQL."""
+        if not (self.project.root / ".env").exists():
+            fill_env(self.project.root)
+            self.progress.say("wrote .env with fresh secrets (mode 0600)")
+            self._read_settings()
+        problems = check_values(self.project.root, self.values)
+        if set(str(self.project.root)) & set(UNUSABLE):
+            wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"
+            return [f"{self.project.root}: {wrong}: clone to another folder"]
+        place = next(path for path in (self.layout.home, *self.layout.home.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        if free < FREE_BYTES:
+            problems.append(f"{place}: {free // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room")
+        ours = self.edge.configured_port() == self.port and "edge" in self.supervisor.processes()
+        holder = port_holder(self.port)
+        ours = ours or (holder is not None and is_marked(holder, self.layout.home))
+        if not ours and not port_free(self.port):
+            problems.append(
+                f"EDGE_PORT: port {self.port} is taken by {describe(holder)}: stop that,"
+                " or set another EDGE_PORT in .env"
+            )
+        postgres_user()
+        return problems
+
+    def heal(self) -> bool:
+        """Strays of a killed deploy end; what the supervisor should keep is started again."""
+        self.layout.make()
+        strays = kill_strays(self.layout.home, self.supervisor.pid())
+        if strays:
+            self.progress.warn(f"ended what a killed deploy had left: {', '.join(strays)}")
+        for part in [*self.layout.artifacts.glob(".part-*"), *self.layout.venvs.glob(".part-*")]:
+            shutil.rmtree(part, ignore_errors=True)
+        if self.supervisor.names() and self.supervisor.pid() is None:
+            self.progress.warn("nothing runs although it should (a restart of the machine?): starting it again")
+            self.prepare()
+            for slot in self.replicas.slots():  # where sockets live may be emptied by a restart
+                self.edge.link(slot.slot, self.replicas.socket(slot.slot))
+            self.replicas.wait_settled(HEAL_SECONDS)
+            return True
+        return False
+
+    # --- build and check ---
+
+    def build(self) -> Artifact:
+        """A folder named by its content."""
+        self.layout.make()
+        plain, _ = split_secrets(self.values)
+        return self.artifacts.build({name: value for name, value in plain.items() if name not in OWNED})
+
+    def recorded(self, name: str) -> Artifact:
+        """A release folder that is kept."""
+        artifact = self.artifacts.recorded(name)
+        self.artifacts.prepare_venvs(
+            [self.artifacts.folder(name) / lock for lock in ("requirements/backend.txt", "requirements/migrate.txt")]
+        )
+        return artifact
+
+    def running(self) -> Running:
+        """The replicas, and which of their surroundings are missing."""
+        processes = self.supervisor.processes()
+        problems = [
+            f"{name} is {processes[name].state if name in processes else 'not there'}"
+            for name in ("postgres", "valkey", "edge")
+            if name not in processes or processes[name].state not in ("RUNNING", "STARTING")
+        ]
+        problems += [
+            f"the edge does not know {slot.program}"
+            for slot in self.replicas.slots()
+            if not self.edge.linked(slot.slot, self.replicas.socket(slot.slot))
+        ]
+        if self.edge.configured_port() not in (None, self.port):
+            problems.append(f"the edge listens on {self.edge.configured_port()} and not on {self.port}")
+        return Running(
+            replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
+        )
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Files, packages and settings that differ."""
+        return difference.describe(self.artifacts, new.name, old.name)
+
+    def pending(self, new: Artifact) -> list[Migration]:
+        """What the database lacks of NEW; all of it where there is no database yet."""
+        if new.revision is None:
+            return []
+        environment = self._base_environment()
+        current = "none"
+        if self.supervisor.processes().get("postgres"):
+            try:
+                current = self._migrations(new, "current", env={**environment, **self._database()}).strip()
+            except CommandFailed as error:
+                if "does not exist" not in error.output:  # killed before it made the database: then all is pending
+                    raise
+        if current == "none":
+            self.progress.say("no database runs yet: each migration counts as new")
+        else:
+            self._must_not_rewrite_history(new, current)
+        if current != "none" and current >= new.revision:
+            return []
+        found = json.loads(self._migrations(new, "plan", "--from", current, env=environment))
+        return [
+            Migration(**{key: one[key] for key in ("revision", "message", "contract_after", "sql")}) for one in found
+        ]
+
+    def _must_not_rewrite_history(self, new: Artifact, applied: str) -> None:
+        for release in {slot.release for slot in self.replicas.slots()}:
+            old = self.artifacts.folder(release)
+            edited = difference.edited_migrations(self.artifacts.folder(new.name), old, applied) if old.exists() else []
+            if edited:
+                raise DeployFailed(
+                    f"migration {edited[0]} is applied already and would not run again: take its change back,"
+                    " and write it as a new one (`nox -s migration -- MESSAGE`)"
+                )
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """On a throwaway PostgreSQL and Valkey of the same engines."""
+        Rehearsal(self.artifacts, self._engines(), self._base_environment(), self.token(), self.progress.say).run(
+            new, old, lambda: None
+        )
+
+    # --- migrate and roll out ---
+
+    def prepare(self) -> None:
+        """PostgreSQL, Valkey and the edge run; the role and the database are there."""
+        self.layout.make()
+        shutil.copyfile(Path(__file__).with_name("launch.py"), self.layout.home / "launch.py")
+        engines = self._engines()
+        used = max((slot.slot for slot in self.replicas.slots()), default=0)
+        changed = self.edge.write_config(
+            max(self.env.replicas, used) + 1
+        )  # one to spare, and none that serves left out
+        self.supervisor.start(engines.supervisord)
+        stores = Stores(self.layout, self.supervisor, engines)
+        workers = int(self.values.get("BACKEND_WORKERS", "1"))
+        pool = int(self.values.get("DATABASE_POOL_SIZE", "5")) + int(self.values.get("DATABASE_MAX_OVERFLOW", "5"))
+        stores.ensure(connections=(self.env.replicas + 1) * workers * pool)
+        user, password, database = self._credentials()
+        stores.ensure_role(user, password, database)
+        edge = self.supervisor.processes().get("edge")
+        if edge is None:
+            command = [str(engines.caddy), "run", "--config", str(self.layout.home / "edge.json")]
+            self.supervisor.add(
+                "edge", program_config("edge", command, directory=self.layout.home, stop_seconds=15, priority=90)
+            )
+        elif edge.state not in ("RUNNING", "STARTING"):
+            self.supervisor.restart("edge")
+        elif changed:
+            self.edge.reload()
+        self.edge.wait_up()
+
+    def migrate(self, new: Artifact) -> None:
+        """From the new release's own migrations, as the service's role."""
+        if new.revision is not None:
+            self._migrations(new, "upgrade", env={**self._base_environment(), **self._database()})
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None]) -> None:
+        """New replica ready → into the edge → one old one drained and gone; one at a time, never below N."""
+        deadline = time.monotonic() + self.env.timeout
+        self._rolled_out.clear()
+        config = self._config(new.name)
+        python, folder = self.artifacts.python(new.name, "backend"), self.artifacts.folder(new.name)
+        keep, old = self._sort_out(new.name, config.name, watch)
+        for number in range(len(keep) + 1, self.env.replicas + 1):
+            where = f"replica {number} of {self.env.replicas}"
+            if len(self.replicas.slots()) > self.env.replicas:
+                self.replicas.stop(old.pop(0), partial(watch, f"{where}: draining an old one"))
+            taken = {slot.slot for slot in self.replicas.slots()}
+            free = next(index for index in count() if index not in taken)
+            fresh, offset = self.replicas.start(free, new.name, config, python, folder)
+            pid = self.replicas.wait_ready(fresh, offset, partial(watch, f"{where}: starting"), deadline)
+            self._rolled_out[fresh] = (pid, offset)
+            self.replicas.admit(fresh, partial(watch, f"{where}: entering the edge"))
+        for slot in old:
+            self.replicas.stop(slot, partial(watch, "draining the last old one"))
+
+    def _sort_out(self, release: str, config: str, watch: Callable[[str], None]) -> tuple[list[Slot], list[Slot]]:
+        """The replicas that can stay, and the ones to replace. What does not serve goes at once: it costs no answer."""
+        ready = {replica.name for replica in self.replicas.seen(self._wanted_config) if replica.ready}
+        keep: list[Slot] = []
+        old: list[Slot] = []
+        for slot in self.replicas.slots():
+            if slot.program not in ready:
+                self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
+            elif (slot.release, slot.config) == (release, config) and len(keep) < self.env.replicas:
+                self.replicas.admit(slot, partial(watch, "waiting for the edge"))
+                keep.append(slot)
+            else:
+                old.append(slot)
+        return keep, old
+
+    def trouble(self) -> str | None:
+        """A replica that is not the process any more which got ready."""
+        processes = self.supervisor.processes() if self._rolled_out else {}
+        for slot, (pid, offset) in self._rolled_out.items():
+            if slot.program not in processes or processes[slot.program].pid != pid:
+                words = last_words(self.layout.log(slot.program), offset)
+                return f"release {slot.release} ended after it was ready: {words}"
+        return None
+
+    def withdraw(self) -> None:
+        """Stop every replica."""
+        self._rolled_out.clear()
+        for slot in self.replicas.slots():
+            self.replicas.stop(slot, lambda: None)
+
+    # --- the rest ---
+
+    def token(self) -> str | None:
+        """SERVICE_TOKEN."""
+        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
+
+    def token_changes(self) -> bool:
+        """The token of each replica lies beside its settings."""
+        known = [self.layout.configs / slot.config / "SERVICE_TOKEN" for slot in self.replicas.slots()]
+        return any(path.read_text(encoding="utf-8") != self.token() for path in known if path.exists())
+
+    def prune(self, retained: list[str]) -> None:
+        """Release folders, environments and configurations that nothing refers to."""
+        slots = self.replicas.slots()
+        self.artifacts.prune({*retained, *(slot.release for slot in slots)}, self._engines_venv())
+        for folder in self.layout.configs.iterdir():
+            if folder.name not in {slot.config for slot in slots}:
+                shutil.rmtree(folder)
+
+    def down(self, *, volumes: bool) -> None:
+        """Replicas drain, then the edge and the stores stop."""
+        self.supervisor.shutdown(seconds=90)
+        kill_strays(self.layout.home, None)
+        for path in [
+            *self.layout.programs.glob("*"),
+            *self.layout.run.glob("*"),
+            self.layout.home / "engines.json",
+            self.layout.home / "supervisord.conf",
+            self.layout.home / "edge.json",
+        ]:
+            path.unlink(missing_ok=True)
+        if volumes:
+            Stores(self.layout, self.supervisor, Engines(Path(), Path(), Path(), Path())).remove()
+            shutil.rmtree(self.layout.home, ignore_errors=True)
+            if not self.layout.run.is_relative_to(self.layout.home):
+                shutil.rmtree(self.layout.run, ignore_errors=True)
+
+    def _engines(self) -> Engines:
+        return find_engines(self._engines_venv(make=True))
+
+    def _engines_venv(self, *, make: bool = False) -> Path:
+        """Where the engines are: those that run stay until `down`, whatever the lock says by now."""
+        pin = self.layout.home / "engines.json"
+        pinned = read_json(pin).get("venv")
+        if pinned and Path(pinned).is_dir():
+            return Path(pinned)
+        if not make:
+            return Path(pinned or "/nonexistent")
+        venv = self.artifacts.prepare_venvs([self.project.root / ENGINES_LOCK])[0]
+        write_json(pin, {"venv": str(venv)})
+        return venv
+
+    def _credentials(self) -> tuple[str, str | None, str]:
+        """The service's role, its password and its database."""
+        plain, secrets = split_secrets(self.values)
+        return (
+            plain.get("POSTGRES_USER", "slipway"),
+            secrets.get("POSTGRES_PASSWORD"),
+            plain.get("POSTGRES_DB", "slipway"),
+        )
+
+    def _database(self) -> dict[str, str]:
+        user, password, database = self._credentials()
+        place = {"POSTGRES_HOST": str(self.layout.postgres_sockets), "POSTGRES_PORT": "5432"}
+        own = {"POSTGRES_PASSWORD": password} if password else {}
+        return {**place, "POSTGRES_USER": user, "POSTGRES_DB": database, **own}
+
+    def _base_environment(self) -> dict[str, str]:
+        """For commands of a release: no database yet, the secrets that its settings ask for."""
+        _, secrets = split_secrets(self.values)
+        return {
+            **clean_environment(self.layout.home),
+            **{name: value for name, value in secrets.items() if name not in OWNED},
+        }
+
+    def _config(self, release: str) -> Path:
+        _, secrets = split_secrets(self.values)
+        database = {name: value for name, value in self._database().items() if name != "POSTGRES_PASSWORD"}
+        environment = {
+            **clean_environment(self.layout.home),
+            **self.artifacts.config(release),
+            **database,
+            "REDIS_HOST": str(self.layout.run / "valkey.sock"),
+            "RELEASE": release,
+            # The edge is on this machine and arrives over a Unix socket, which has no address to trust.
+            "TRUSTED_PROXIES": self.artifacts.config(release).get("TRUSTED_PROXIES", "*"),
+        }
+        return write_config(
+            self.layout.configs, environment, {name: value for name, value in secrets.items() if name not in OWNED}
+        )
+
+    def _wanted_config(self, release: str) -> str | None:
+        return self._config(release).name if self.artifacts.folder(release).exists() else None
+
+    def _migrations(self, release: Artifact, *arguments: str, env: dict[str, str]) -> str:
+        return run(
+            migrate_command(self.artifacts, release, *arguments),
+            say=self.progress.say,
+            env=env,
+            cwd=self.artifacts.folder(release.name),
+            timeout=600,
+        )

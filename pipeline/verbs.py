@@ -1,0 +1,175 @@
+"""The verbs of the command line: each gives an exit code, and the JSON document where one was asked for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.errors import SlipwayError
+from pipeline.lock import held_by, hold_lock
+from pipeline.progress import Progress
+from pipeline.project import Project
+from pipeline.records import Records
+from pipeline.report import summary_line
+from pipeline.settings import env_text, fill_env, settings_page
+from pipeline.story import Story
+from pipeline.targets import open_target
+
+__all__ = ["deploy", "dev", "down", "init", "releases", "rollback", "settings", "status"]
+
+Result = tuple[int, Any]
+
+
+def deploy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Ship the working tree, or the recorded release that --release names."""
+    return _tell(Story(project, project.environment(options.env), progress), options, options.release)
+
+
+def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Ship a release that was proved before."""
+    story = Story(project, project.environment(options.env), progress)
+    reference = options.release or str(story.records.previous().number)
+    return _tell(story, options, reference)
+
+
+def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
+    code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    if not options.json:
+        Console(highlight=False).print(f"\n{summary_line(report)}", soft_wrap=True, markup=False)
+        if code == 0:
+            Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
+    return code, report if options.json else None
+
+
+def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """What runs, since when, and who holds the lock. Exit code 1 where a release should serve and none does."""
+    env = project.environment(options.env)
+    target, records = open_target(project, env, progress), Records(project.state(env.name) / "releases")
+    running, serving = target.running(), records.serving()
+    holder = held_by(project.state(env.name) / "lock")
+    ready = [replica for replica in running.replicas if replica.ready]
+    document = {
+        "environment": env.name,
+        "target": env.target,
+        "url": target.url,
+        "release": serving.release if serving else None,
+        "number": serving.number if serving else None,
+        "since": serving.finished if serving else None,
+        "replicas": [
+            {
+                "name": one.name,
+                "release": one.release,
+                "ready": one.ready,
+                "state": one.state,
+                "since": one.since,
+                "metrics": one.metrics,
+            }
+            for one in running.replicas
+        ],
+        "problems": list(running.problems) if running.replicas else [],
+        "lock": vars(holder) if holder else None,
+    }
+    if not options.json:
+        _print_status(document)
+    return (1 if serving and not ready else 0), document if options.json else None
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    release = f"release {document['release']} (number {document['number']}, proved {document['since']})"
+    served = release if document["release"] else "nothing deployed yet"
+    console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
+    for one in document["replicas"]:
+        ready = "[green]ready[/]" if one["ready"] else "[red]not ready[/]"
+        console.print(
+            f"  {one['name']}  {one['release']}  {ready}  {one['state']} since {one['since']}  {one['metrics']}"
+        )
+    if not document["replicas"]:
+        console.print("  no replica runs: `nox -s deploy`")
+    for problem in document["problems"]:
+        console.print(f"[red]![/] {problem}")
+    if document["lock"]:
+        lock = document["lock"]
+        console.print(f"lock: {lock['holder']} on {lock['host']} (pid {lock['pid']}) since {lock['since']}")
+
+
+def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """The recorded deploys and rollbacks, newest first."""
+    env = project.environment(options.env)
+    records = Records(project.state(env.name) / "releases")
+    retained = records.retained(project.retain)
+    rows = [
+        {
+            "number": one.number,
+            "release": one.release,
+            "verdict": one.verdict,
+            "reason": one.reason,
+            "commit": one.commit,
+            "started": one.started,
+            "finished": one.finished,
+            "retained": one.release in retained,
+        }
+        for one in reversed(records.all())
+    ]
+    if options.json:
+        return 0, rows
+    table = Table("#", "release", "verdict", "started", "commit", "reason")
+    for row in rows:
+        verdict = {"proved": "[green]proved[/]", "unchanged": "unchanged"}.get(
+            str(row["verdict"]), f"[red]{row['verdict'] or 'died'}[/]"
+        )
+        release = f"{row['release'] or '-'}{' *' if row['retained'] else ''}"
+        started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
+        table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
+    Console().print(table if rows else "nothing deployed yet: `nox -s deploy`")
+    if rows:
+        Console().print("* kept: `nox -s rollback -- --release NUMBER` ships it again", style="dim")
+    return 0, None
+
+
+def down(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Stop everything, and remove the data with --volumes."""
+    env = project.environment(options.env)
+    target = open_target(project, env, progress)
+    with progress.stage("down"), hold_lock(project.state(env.name) / "lock", progress.warn):
+        target.down(volumes=options.volumes)
+    return 0, None
+
+
+def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Write what `.env` lacks."""
+    added = fill_env(project.root)
+    progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
+    return 0, None
+
+
+def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Check, or write, what is made from the settings schema."""
+    stale = []
+    for name, text in {".env.example": env_text(), "docs/settings.md": settings_page()}.items():
+        path = project.root / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if options.write:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)
+            progress.say(f"wrote {name}")
+    if stale and not options.write:
+        raise SlipwayError(
+            *(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`" for name in stale)
+        )
+    return 0, None
+
+
+def dev(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """The service with reload, on throwaway data stores."""
+    from pipeline.dev import serve
+
+    serve(project, progress)
+    return 0, None

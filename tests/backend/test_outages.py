@@ -1,0 +1,218 @@
+"""What callers see while PostgreSQL or Redis is down, hung, or back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from backend.app import create_app
+from backend.logs import configure_logging
+from backend.settings import load_settings
+from tests.backend.servers import Postgres, Valkey, frozen, postgres, valkey
+from tests.conftest import TOKEN, asgi_client
+
+NEW = {"service": "a", "environment": "b", "version": "1", "status": "deployed"}
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+NOBODY = {"REDIS_HOST": "/nowhere/redis.sock"}
+
+
+@pytest.fixture(scope="module", name="own")
+def _own() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(name="cache")
+def _cache(tmp_path: Path) -> Iterator[Valkey]:
+    with valkey(tmp_path) as server:
+        yield server
+
+
+@asynccontextmanager
+async def caller(environ: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller with the token, of a service with ENVIRON that runs in this process."""
+    settings = load_settings({"SERVICE_TOKEN": TOKEN, **environ})
+    configure_logging(settings)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), asgi_client(app) as client:
+        client.headers.update(AUTHORIZED)
+        yield client
+
+
+async def eventually(client: httpx2.AsyncClient, path: str, status: int) -> None:
+    """Ask until the answer has STATUS, for ten seconds."""
+    async with asyncio.timeout(10):
+        while (await client.get(path)).status_code != status:  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.02)
+
+
+class TestPostgresDown:
+    async def test_starts_and_answers_without_it(self) -> None:
+        """A service that finds no database starts; it lives, is not ready, and answers 503 with Retry-After."""
+        async with caller({"POSTGRES_HOST": "/nowhere", **NOBODY}) as client:
+            assert (await client.get("/health")).status_code == 200
+            answer = await client.get("/ready")
+            checks = answer.json()["checks"]
+            states = {name: check["state"] for name, check in checks.items()}
+            assert answer.status_code == 503
+            assert states == {"database": "failed", "schema": "failed", "redis": "degraded", "draining": "ok"}
+            for answer in (await client.get("/api/v1/releases"), await client.post("/api/v1/releases", json=NEW)):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert answer.json()["type"] == "urn:problem-type:database-unavailable"
+
+    async def test_recovers_by_itself_after_a_kill(self, own: Postgres) -> None:
+        """While PostgreSQL is killed and started again callers see 200 or 503, nothing else; then all is well."""
+        async with caller({**own.environ, **NOBODY, "DATABASE_POOL_SIZE": "4"}) as client:
+            assert {(await client.get("/api/v1/releases")).status_code for _ in range(8)} == {200}
+            seen: set[int] = set()
+            over = asyncio.Event()
+
+            async def call() -> None:
+                while not over.is_set():
+                    seen.add((await client.get("/api/v1/releases")).status_code)
+                    await asyncio.sleep(0.001)  # a refused connection never lets the loop turn by itself
+
+            callers = [asyncio.create_task(call()) for _ in range(8)]
+            await asyncio.to_thread(own.kill)
+            await eventually(client, "/ready", 503)
+            await asyncio.to_thread(own.start)
+            await eventually(client, "/ready", 200)
+            await eventually(client, "/api/v1/releases", 200)
+            over.set()
+            await asyncio.gather(*callers)
+            assert seen <= {200, 503}
+            answers = [await client.get("/api/v1/releases") for _ in range(12)]
+            assert {answer.status_code for answer in answers} == {200}
+
+
+class TestPostgresHung:
+    async def test_ready_answers_within_a_second(self, own: Postgres) -> None:
+        """A PostgreSQL that accepts and says nothing: /ready is 503 in under a second, every time, /health 200."""
+        async with caller({**own.environ, **NOBODY}) as client:
+            assert (await client.get("/ready")).status_code == 200
+            with frozen(own.processes()):
+                for _ in range(3):
+                    began = time.perf_counter()
+                    answer = await client.get("/ready")
+                    assert (answer.status_code, time.perf_counter() - began < 1) == (503, True)
+                    assert answer.json()["checks"]["database"]["state"] == "timeout"
+                assert (await client.get("/health")).status_code == 200
+                answer = await client.get("/ready?exclude=database&exclude=schema&exclude=redis")
+                assert answer.status_code == 200
+            await eventually(client, "/ready", 200)
+
+    async def test_a_full_pool_is_a_503_after_the_timeout(self, own: Postgres) -> None:
+        """Who gets no connection within DATABASE_POOL_TIMEOUT is told so, and when to come again."""
+        limits = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0", "DATABASE_POOL_TIMEOUT": "0.1"}
+        async with caller({**own.environ, **NOBODY, **limits}) as client:
+            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            async with database.lease() as connection:
+                answer = await client.get("/api/v1/releases")
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state IS NOT NULL") == 1
+            assert (await client.get("/api/v1/releases")).status_code == 200
+
+    async def test_never_more_connections_than_the_budget(self, own: Postgres) -> None:
+        """Sixty callers at once open as many connections as the pool may have, and all are answered."""
+        limits = {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "1", "DATABASE_POOL_TIMEOUT": "10"}
+        async with caller({**own.environ, **NOBODY, **limits}) as client:
+            answers = await asyncio.gather(*[client.get("/api/v1/releases") for _ in range(60)])
+            assert {answer.status_code for answer in answers} == {200}
+            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            async with database.lease() as connection:
+                count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'slipway-backend'"
+                assert await connection.fetchval(count) <= 3
+
+
+class TestWritesAreWhole:
+    async def test_a_handler_that_fails_after_a_write_leaves_nothing(
+        self, own: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A crash between the row and its idempotency key leaves neither, and the key works when all is well again."""
+        key = {"Idempotency-Key": "crash-1"}
+
+        async def crash(*_: object) -> None:
+            raise ZeroDivisionError
+
+        async with caller({**own.environ, **NOBODY}) as client:
+            before = (await client.get("/api/v1/releases")).json()["items"]
+            with monkeypatch.context() as patch:
+                patch.setattr("backend.idempotency.remember", crash)
+                assert (await client.post("/api/v1/releases", json=NEW, headers=key)).status_code == 500
+            assert (await client.get("/api/v1/releases")).json()["items"] == before
+            answer = await client.post("/api/v1/releases", json=NEW, headers=key)
+            assert (answer.status_code, "idempotency-replayed" in answer.headers) == (201, False)
+
+    async def test_no_lease_leaves_session_state_behind(self, own: Postgres) -> None:
+        """Nothing resets a connection between leases, so every request must leave it as it was."""
+        limits = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
+        async with caller({**own.environ, **NOBODY, **limits}) as client:
+            locks = "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+            state = f"SELECT array_agg(name || setting ORDER BY name), {locks} FROM pg_settings"
+            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            async with database.lease() as connection:
+                before = await connection.fetchrow(state)
+            created = await client.post("/api/v1/releases", json=NEW, headers={"Idempotency-Key": "state-1"})
+            url = f"/api/v1/releases/{created.json()['id']}"
+            await client.patch(url, json={"notes": "x"})
+            for path in (url, "/api/v1/releases", "/api/v1/environments", "/ready"):
+                await client.get(path)
+            await client.delete(url)
+            async with database.lease() as connection:
+                assert await connection.fetchrow(state) == before
+
+
+class TestRedis:
+    async def test_hung_costs_reads_a_moment_once(self, own: Postgres, cache: Valkey) -> None:
+        """A Redis that accepts and says nothing: reads answer, one waits a little, the rest pass it by."""
+        async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
+            await client.get("/api/v1/environments")
+            with frozen(cache.processes()):
+                times = []
+                for _ in range(60):
+                    began = time.perf_counter()
+                    assert (await client.get("/api/v1/environments")).status_code == 200
+                    times.append(time.perf_counter() - began)
+                assert sorted(times)[-4] < 0.1
+                assert max(times) < 0.6
+                metrics = client._transport.app.state.environments.cache._metrics  # type: ignore[attr-defined]
+                assert metrics.redis_errors._value.get() >= 1
+                assert metrics.redis_bypassed._value.get() >= 50
+                ready = await client.get("/ready")
+                assert (ready.status_code, ready.json()["checks"]["redis"]["state"]) == (200, "degraded")
+
+    async def test_a_write_while_redis_is_away_is_not_hidden_by_it_later(self, own: Postgres, cache: Valkey) -> None:
+        """An answer that was cached before the outage is not served after a write during it."""
+        async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
+            old = (await client.get("/api/v1/environments")).json()
+            with frozen(cache.processes()):
+                created = await client.post("/api/v1/releases", json={**NEW, "service": "while-away"})
+                assert created.status_code == 201
+            await eventually_serves(client, created.json()["id"])
+            assert (await client.get("/api/v1/environments")).json() != old
+            await client.delete(f"/api/v1/releases/{created.json()['id']}")
+
+    async def test_down_and_back(self, own: Postgres, cache: Valkey) -> None:
+        """Redis may end and begin again; reads never notice, and the cache is used again."""
+        async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
+            cache.stop()
+            assert (await client.get("/api/v1/environments")).status_code == 200
+            await asyncio.to_thread(cache.start)
+            hits = client._transport.app.state.environments.cache._metrics.cache.labels("hit")  # type: ignore[attr-defined]
+            async with asyncio.timeout(10):
+                while not hits._value.get():
+                    assert (await client.get("/api/v1/environments")).status_code == 200
+                    await asyncio.sleep(0.05)
+
+
+async def eventually_serves(client: httpx2.AsyncClient, identity: str) -> None:
+    """Ask until the release is among what runs, for ten seconds."""
+    async with asyncio.timeout(10):
+        while identity not in (await client.get("/api/v1/environments")).text:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)

@@ -1,0 +1,166 @@
+"""The running process: draining, signals, listeners, start."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.backend.process import Service, serve, start, wait_until
+
+POST = (
+    "POST /api/v1/releases HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-service-token-of-tests\r\n"
+    "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+)
+BODY = b'{"service":"a","environment":"b","version":"1"}'
+
+
+@pytest.fixture(name="draining")
+def _draining(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
+    """A service that drains for a minute: as long as a test needs."""
+    with serve({**environ, "DRAIN_SECONDS": "60"}, tmp_path) as service:
+        yield service
+
+
+def _begin_post(service: Service) -> socket.socket:
+    """A POST whose body has only half arrived: it is in flight until the rest is sent."""
+    client = service.connect()
+    client.sendall(POST.format(length=len(BODY)).encode() + BODY[:10])
+    wait_until(lambda: service.metrics()["http_requests_in_flight"] == 1, "the request did not arrive")
+    return client
+
+
+def _read_answer(client: socket.socket) -> bytes:
+    answer = b""
+    while chunk := client.recv(65536):
+        answer += chunk
+    return answer
+
+
+class TestDraining:
+    def test_still_serves_and_keeps_no_connection(self, draining: Service) -> None:
+        """After SIGTERM it is not ready, yet answers old and new connections, the last time on each."""
+        with draining.client() as kept:
+            assert "connection" not in kept.get("/health").headers
+            draining.send(signal.SIGTERM)
+            wait_until(lambda: draining.client().get("/ready").status_code == 503, "it stays ready")
+            for client in (kept, draining.client()):
+                answer = client.get("/api/v1/releases")
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+    def test_finishes_what_is_in_flight(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """A request that began before the listener closed is answered, and the exit code is 0."""
+        with serve(environ, tmp_path) as service, _begin_post(service) as client:
+            service.send(signal.SIGTERM)
+            wait_until(lambda: not service.accepts(), "the listener stays open without a drain")
+            client.sendall(BODY[10:])
+            assert _read_answer(client).startswith(b"HTTP/1.1 201 ")
+            assert service.wait() == 0
+
+    def test_fails_no_request_under_load(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """Callers on kept connections that reconnect when told to see no failure until it is their turn to leave."""
+        failures: list[str] = []
+        answered = 0
+        with serve({**environ, "DRAIN_SECONDS": "0.5"}, tmp_path) as service:
+            left = threading.Event()
+
+            def call() -> None:
+                nonlocal answered
+                with service.client() as client:
+                    while not left.is_set():
+                        try:
+                            answer = client.get("/ready")
+                        except httpx2.TransportError as error:
+                            failures.append(repr(error))
+                            return
+                        answered += 1
+                        if answer.status_code == 503:  # what an edge does: this replica gets no more
+                            return
+
+            callers = [threading.Thread(target=call) for _ in range(8)]
+            for caller in callers:
+                caller.start()
+            wait_until(lambda: answered > 50, "no load")
+            service.send(signal.SIGTERM)
+            code = service.wait()
+            left.set()
+            for caller in callers:
+                caller.join()
+        assert (failures, code) == ([], 0)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_second_signal_ends_it_at_once(self, draining: Service, number: signal.Signals) -> None:
+        """Whoever signals twice does not wait."""
+        draining.send(signal.SIGTERM)
+        wait_until(lambda: draining.events("draining"), "it does not drain")
+        draining.send(number)
+        assert draining.wait() == -number
+
+    def test_ctrl_c_in_development_does_not_wait(self, draining: Service) -> None:
+        """SIGINT in development leaves out the drain and keeps the rest: exit code 0."""
+        draining.send(signal.SIGINT)
+        assert draining.wait() == 0
+
+
+class TestListening:
+    def test_a_taken_port_is_one_line_and_exit_1(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """A port that another process has is named, with the variable to change."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            for name in ("BACKEND_PORT", "METRICS_PORT"):
+                service = start({**environ, name: port}, tmp_path, on_socket=False)
+                assert service.wait() == 1
+                (line,) = service.printed().splitlines()
+                assert port in line
+                assert name in line
+
+    def test_a_taken_socket_is_refused_and_a_dead_one_replaced(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """A live service keeps its socket; the file that a killed one left behind is in nobody's way."""
+        with serve(environ, tmp_path) as service:
+            (tmp_path / "second").mkdir()
+            second = start({**environ, "BACKEND_HOST": service.path}, tmp_path / "second")
+            assert second.wait() == 1
+            assert service.path in second.printed()
+            service.send(signal.SIGKILL)
+            service.wait()
+            with serve(environ, tmp_path) as third, third.client() as client:
+                assert client.get("/health").status_code == 200
+
+    def test_metrics_are_on_their_port_alone(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """/metrics answers on METRICS_PORT, and nothing else does; the service's port has no /metrics."""
+        with serve(environ, tmp_path, on_socket=False) as service, service.client() as client:
+            client.get("/api/v1/releases/seven")
+            assert client.get("/metrics").status_code == 404
+            assert httpx2.get(f"http://127.0.0.1:{service.metrics_port}/health").status_code == 404
+            samples = service.metrics()
+            route = 'method="GET",route="/api/v1/releases/{release_id}"'
+            assert samples[f'http_requests_total{{{route},status="422"}}'] == 1
+            assert samples[f"http_request_duration_seconds_count{{{route}}}"] == 1
+            assert samples['http_requests_total{method="GET",route="__unmatched__",status="404"}'] == 1
+            assert samples['backend_build_info{release="dev"}'] == 1
+            assert samples["database_connections_limit"] == 10
+
+
+class TestStart:
+    def test_logs_are_json_and_hold_no_secret(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """Every line of a whole life, uvicorn's too, is an event of the same shape; no secret is in any."""
+        with serve(environ, tmp_path) as service:
+            with service.client() as client:
+                client.post(
+                    "/api/v1/releases", json={}, headers={"Authorization": f"Bearer {environ['SERVICE_TOKEN']}"}
+                )
+            service.send(signal.SIGTERM)
+            service.wait()
+            events = [event for name in ("request", "draining", "Shutting down") for event in service.events(name)]
+            assert {frozenset({"timestamp", "level", "event", "release"} - event.keys()) for event in events} == {
+                frozenset()
+            }
+            (access,) = [event for event in service.events("request") if event["method"] == "POST"]
+            assert (access["status"], access["route"], access["level"]) == (422, "/api/v1/releases", "info")
+            for secret in (environ["SERVICE_TOKEN"], environ["POSTGRES_PASSWORD"]):
+                assert secret not in service.printed()

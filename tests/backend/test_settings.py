@@ -1,0 +1,234 @@
+"""Settings: what is refused, and what a refusal says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from backend.settings import SECTIONS, Settings, SettingsError, load_settings
+
+CONTRACT = [
+    "ENVIRONMENT",
+    "DEBUG",
+    "PROJECT_NAME",
+    "BUILD_TARGET",
+    "PYTHON_VERSION",
+    "POSTGRES_DB",
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+    "POSTGRES_HOST",
+    "POSTGRES_PORT",
+    "DATABASE_URL",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_MAX_OVERFLOW",
+    "DATABASE_POOL_TIMEOUT",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_PASSWORD",
+    "REDIS_URL",
+    "REDIS_EXPIRE_SECONDS",
+    "REDIS_MAX_CONNECTIONS",
+    "JWT_SECRET_KEY",
+    "JWT_SECRET_KEY_PREVIOUS",
+    "JWT_ALGORITHM",
+    "JWT_EXPIRE_MINUTES",
+    "JWT_REFRESH_DAYS",
+    "SERVICE_TOKEN",
+    "CORS_ORIGINS",
+    "FRONTEND_URL",
+    "BACKEND_HOST",
+    "BACKEND_PORT",
+    "METRICS_PORT",
+    "FRONTEND_PORT",
+    "EDGE_PORT",
+    "API_RATE_LIMIT",
+    "WEBSOCKET_MAX_CONNECTIONS",
+    "BACKEND_WORKERS",
+    "TRUSTED_PROXIES",
+    "MAX_BODY_BYTES",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+    "DRAIN_SECONDS",
+    "RELEASE",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+]
+CANARY = "canary-Zq8"
+# No value of these may be printed; they are good enough to start production.
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "POSTGRES_PASSWORD": f"{CANARY}-postgres-0123456789",
+    "REDIS_PASSWORD": f"{CANARY}-redis-0123456789",
+    "JWT_SECRET_KEY": f"{CANARY}-jwt-0123456789-0123456789-0123456789",
+    "SERVICE_TOKEN": f"{CANARY}-token-0123456789",
+}
+
+Problems: TypeAlias = Callable[..., list[str]]
+
+
+@pytest.fixture(name="problems")
+def _problems(tmp_path: Path) -> Problems:
+    def load(**environ: str) -> list[str]:
+        try:
+            load_settings(environ, secrets_dir=tmp_path)
+        except SettingsError as error:
+            return error.problems
+        return []
+
+    return load
+
+
+def _named(problems: list[str]) -> list[str]:
+    return [problem.partition(":")[0] for problem in problems]
+
+
+class TestSchema:
+    def test_every_name_of_the_contract_is_a_field(self) -> None:
+        """The fields are exactly the variables of the contract."""
+        assert sorted(CONTRACT) == sorted(name.upper() for name in Settings.model_fields)
+
+    def test_every_field_says_what_it_means(self) -> None:
+        """Each field has one line of description, and a section that exists."""
+        for name, field in Settings.model_fields.items():
+            assert field.description, name
+            assert "\n" not in field.description
+            assert isinstance(field.json_schema_extra, dict)
+            assert field.json_schema_extra["section"] in SECTIONS
+
+    def test_says_which_secrets_init_makes(self) -> None:
+        """Four secrets are marked to be generated."""
+        made = {n.upper() for n, f in Settings.model_fields.items() if "generate" in dict(f.json_schema_extra or {})}  # type: ignore[arg-type]
+        assert made == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"}
+
+    def test_importing_settings_imports_no_framework(self) -> None:
+        """The pipeline imports the settings alone: neither FastAPI nor a database driver comes along."""
+        code = "import sys, backend.settings; print(*{'fastapi', 'starlette', 'asyncpg', 'redis'} & set(sys.modules))"
+        run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert run.stdout.strip() == ""
+
+
+class TestSources:
+    def test_development_needs_nothing(self, problems: Problems) -> None:
+        """With no variable at all the service starts for development."""
+        assert problems() == []
+
+    def test_empty_counts_as_unset(self, tmp_path: Path) -> None:
+        """An empty value is no value: the default holds."""
+        settings = load_settings({"BACKEND_PORT": "", "SERVICE_TOKEN": " "}, secrets_dir=tmp_path)
+        assert (settings.backend_port, settings.service_token) == (8000, None)
+
+    @pytest.mark.parametrize("by_name", [True, False])
+    def test_a_secret_comes_from_a_file(self, tmp_path: Path, *, by_name: bool) -> None:
+        """NAME_FILE names a file, or the file NAME lies among the secrets; white space at its end is not the secret."""
+        file = tmp_path / ("anywhere" if by_name else "SERVICE_TOKEN")
+        file.write_text("s3cret-of-a-file \n")
+        settings = load_settings({"SERVICE_TOKEN_FILE": str(file)} if by_name else {}, secrets_dir=tmp_path)
+        assert settings.service_token is not None
+        assert settings.service_token.get_secret_value() == "s3cret-of-a-file"
+
+    def test_the_variable_wins_over_the_mounted_file(self, tmp_path: Path) -> None:
+        """A variable that is set says more than a file that happens to be mounted."""
+        (tmp_path / "SERVICE_TOKEN").write_text("from-the-file")
+        settings = load_settings({"SERVICE_TOKEN": "from-the-variable"}, secrets_dir=tmp_path)
+        assert settings.service_token is not None
+        assert settings.service_token.get_secret_value() == "from-the-variable"
+
+    def test_an_unreadable_or_doubled_file_is_a_problem(self, problems: Problems) -> None:
+        """A file that is not there, and a secret that is given twice, are said by name."""
+        found = problems(SERVICE_TOKEN_FILE="/nowhere", REDIS_PASSWORD="x", REDIS_PASSWORD_FILE="/nowhere")
+        assert sorted(_named(found)) == ["REDIS_PASSWORD", "SERVICE_TOKEN"]
+
+    def test_sections_leave_unrelated_secrets_alone(self, tmp_path: Path) -> None:
+        """A migration in production needs the database's variables and no others."""
+        environ = {
+            "ENVIRONMENT": "production",
+            "POSTGRES_PASSWORD": PRODUCTION["POSTGRES_PASSWORD"],
+            "BACKEND_PORT": "x",
+        }
+        assert load_settings(environ, sections=["database"], secrets_dir=tmp_path).postgres_user == "slipway"
+
+
+class TestProblems:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("BACKEND_PORT", "eighty"),
+            ("BACKEND_PORT", "70000"),
+            ("METRICS_PORT", "8000"),
+            ("DEBUG", "perhaps"),
+            ("ENVIRONMENT", "test"),
+            ("JWT_ALGORITHM", "none"),
+            ("LOG_LEVEL", "loud"),
+            ("RELEASE", "two words"),
+            ("CORS_ORIGINS", "*"),
+            ("CORS_ORIGINS", "https://a.example, https://b.example/path"),
+            ("DATABASE_URL", f"mysql://u:{CANARY}@h/d"),
+            ("DATABASE_URL", f"postgresql://u:{CANARY}@h:{CANARY}/d"),
+            ("REDIS_URL", f"redis://[{CANARY}"),
+            ("TRUSTED_PROXIES", "the edge"),
+            ("DRAIN_SECONDS", "-1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ],
+    )
+    def test_a_wrong_value_is_one_line_without_the_value(self, problems: Problems, name: str, value: str) -> None:
+        """A wrong value in any environment gives one line that starts with its name and does not quote it."""
+        (problem,) = problems(**{name: value})
+        assert problem.startswith(f"{name}: ")
+        assert CANARY not in problem
+        assert "\n" not in problem
+
+    def test_production_starts_with_good_secrets(self, problems: Problems) -> None:
+        """Good secrets are no problem."""
+        assert problems(**PRODUCTION) == []
+
+    @pytest.mark.parametrize(
+        ("wrong", "names"),
+        [
+            ({"DEBUG": "true"}, ["DEBUG"]),
+            ({"SERVICE_TOKEN": "Change_This_in_production"}, ["SERVICE_TOKEN"]),
+            ({"SERVICE_TOKEN": "short"}, ["SERVICE_TOKEN"]),
+            ({"SERVICE_TOKEN": "abababababababababab"}, ["SERVICE_TOKEN"]),
+            ({"JWT_SECRET_KEY": "31-bytes-are-too-few-012345678"}, ["JWT_SECRET_KEY"]),
+            ({"REDIS_PASSWORD": PRODUCTION["POSTGRES_PASSWORD"]}, ["REDIS_PASSWORD"]),
+            ({"JWT_SECRET_KEY_PREVIOUS": PRODUCTION["JWT_SECRET_KEY"]}, ["JWT_SECRET_KEY_PREVIOUS"]),
+            ({"DATABASE_URL": "postgresql://u:change_this@h/d"}, ["DATABASE_URL"]),
+            ({"REDIS_URL": f"redis://:{PRODUCTION['SERVICE_TOKEN']}@h"}, ["SERVICE_TOKEN"]),
+            (dict.fromkeys(PRODUCTION, "") | {"ENVIRONMENT": "staging"}, sorted(PRODUCTION.keys() - {"ENVIRONMENT"})),
+        ],
+    )
+    def test_production_refuses(self, problems: Problems, wrong: dict[str, str], names: list[str]) -> None:
+        """Debugging, placeholders, short, repetitive, reused and missing secrets are refused, each by its name."""
+        found = problems(**{**PRODUCTION, **wrong})
+        assert sorted(_named(found)) == names
+        assert CANARY not in "".join(found)
+
+    def test_a_url_overrides_what_it_replaces(self, problems: Problems) -> None:
+        """With DATABASE_URL and REDIS_URL their single variables are not needed, and not judged."""
+        urls = {
+            "DATABASE_URL": "postgresql://u@h/d",
+            "REDIS_URL": "redis://h",
+            "POSTGRES_PASSWORD": "",
+            "REDIS_PASSWORD": "",
+        }
+        assert problems(**{**PRODUCTION, **urls}) == []
+
+    def test_all_problems_come_at_once(self, problems: Problems) -> None:
+        """Fields that are malformed and rules that are broken are told in one go."""
+        found = problems(**{**PRODUCTION, "BACKEND_PORT": "x", "DEBUG": "true", "SERVICE_TOKEN": "short"})
+        assert sorted(_named(found)) == ["BACKEND_PORT", "DEBUG", "SERVICE_TOKEN"]
+
+
+class TestStart:
+    def test_bad_settings_end_the_start_with_2_and_lines(self, tmp_path: Path) -> None:
+        """`python -m backend` prints one line for each problem and nothing else: no traceback, no secret."""
+        environ = {**PRODUCTION, "BACKEND_PORT": "x", "DEBUG": "true", "DATABASE_URL": f"ftp://u:{CANARY}@h/d"}
+        run = subprocess.run(
+            [sys.executable, "-m", "backend"], env=environ, capture_output=True, text=True, check=False
+        )
+        assert (run.returncode, run.stdout) == (2, "")
+        assert sorted(_named(run.stderr.splitlines())) == ["BACKEND_PORT", "DATABASE_URL", "DEBUG"]
+        assert CANARY not in run.stderr

@@ -1,0 +1,130 @@
+"""What every test may ask for. Nothing starts before a test asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+import redis
+import structlog
+from fastapi import FastAPI
+
+from backend.app import create_app
+from backend.logs import configure_logging
+from backend.settings import Settings, load_settings
+from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
+
+TOKEN = "a-service-token-of-tests"
+BROKER = pytest.StashKey[Broker]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of the session has the servers; workers of xdist ask it."""
+    if not hasattr(config, "workerinput"):
+        config.stash[BROKER] = Broker(choose())
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which servers the tests use."""
+    if BROKER not in config.stash:  # a worker of xdist, whose header nobody sees
+        return ""
+    kind = config.stash[BROKER].kind
+    how = "containers" if kind == "docker" else "embedded (no container engine answers, or SLIPWAY_TEST_SERVICES)"
+    return f"services: PostgreSQL and Redis, {how}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop them, whatever happened."""
+    broker = config.stash.get(BROKER, None)
+    if broker is not None:
+        broker.close()
+
+
+@pytest.fixture(scope="session")
+def services() -> Services:
+    """The session's PostgreSQL and Redis."""
+    return ask()
+
+
+@pytest.fixture(scope="session")
+def worker_database(services: Services, worker_id: str) -> Iterator[str]:
+    """A migrated database of this worker's own: a copy of the template takes 30 ms."""
+    name = f"test_{worker_id}"
+    psql(services, "postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield name
+    psql(services, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(services: Services, worker_database: str) -> str:
+    """The worker's database, migrated and empty."""
+    psql(services, worker_database, "TRUNCATE releases, idempotency_keys")
+    return worker_database
+
+
+@pytest.fixture
+def redis_url(services: Services, worker_id: str) -> str:
+    """An empty Redis database of this worker's own."""
+    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
+    separator = "?db=" if services.redis_url.startswith("unix:") else "/"
+    url = f"{services.redis_url}{separator}{number % 16}"
+    with closing(redis.Redis.from_url(url)) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def environ(services: Services, empty_database: str, redis_url: str) -> dict[str, str]:
+    """The environment of a service on an empty database and an empty Redis."""
+    return {
+        **services.environ(empty_database),
+        "REDIS_URL": redis_url,
+        "SERVICE_TOKEN": TOKEN,
+        "LOG_LEVEL": "DEBUG",
+        "DRAIN_SECONDS": "0",
+    }
+
+
+@pytest.fixture
+def settings(environ: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
+    """The settings of that environment, and logs as they say, to the stdout of this test."""
+    settings = load_settings(environ, secrets_dir=tmp_path)
+    configure_logging(settings)
+    yield settings
+    structlog.reset_defaults()
+    for handler in logging.getLogger().handlers[:]:
+        if type(handler) is logging.StreamHandler:  # ours; pytest's are subclasses
+            logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The service in this process, started."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller with no token."""
+    async with asgi_client(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def writer(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller with the token of the service."""
+    async with asgi_client(app) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        yield client
+
+
+def asgi_client(app: FastAPI) -> httpx2.AsyncClient:
+    """A caller of APP in this process. Errors of the service come back as answers, as over a socket."""
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://service")

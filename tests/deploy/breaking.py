@@ -1,0 +1,79 @@
+"""Ways to break a release: text that is added to the source of a clone, whatever that source is."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tests.deploy.checkout import Checkout
+
+__all__ = ["add_migration", "wrap_service"]
+
+# The outermost layer of the service: it may change what every route answers.
+LAYER = """
+_sound_app = create_app
+
+
+class _Breakage:
+    def __init__(self, app):
+        self.app = app
+        self.asked = 0
+
+    async def __call__(self, scope, receive, send):
+        import asyncio
+
+        path, method = scope.get("path", ""), scope.get("method")
+        status = body = None
+        if path.startswith("/api/"):
+            self.asked += 1
+{breakage}
+
+        async def answer(message):
+            if status and message["type"] == "http.response.start":
+                message["status"] = status
+            if body and message["type"] == "http.response.body":
+                message["body"] = body * len(message.get("body", b""))
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+
+def create_app(*arguments, **options):
+    app = _sound_app(*arguments, **options)
+    app.add_middleware(_Breakage)
+    return app
+"""
+
+MIGRATION = '''"""{message}"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+contract_after: str | None = {contract_after!r}
+transactional = {transactional}
+
+
+def upgrade() -> None:
+{statements}
+'''
+
+
+def wrap_service(checkout: Checkout, breakage: str) -> None:
+    """Let BREAKAGE run before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`."""
+    checkout.append("backend/app.py", LAYER.format(breakage=textwrap.indent(breakage, " " * 8)))
+
+
+def add_migration(
+    checkout: Checkout, message: str, *statements: str, contract_after: str | None = None, transactional: bool = True
+) -> str:
+    """Add a migration after the newest; gives its revision."""
+    folder = checkout.root / "backend" / "migrations" / "versions"
+    before = max(path.name[:4] for path in folder.glob("[0-9]*.py"))
+    revision = f"{int(before) + 1:04}"
+    calls = [f'    op.execute("""{statement}""")' for statement in statements]
+    text = MIGRATION.format(message=message, revision=revision, before=before, contract_after=contract_after,
+                            transactional=transactional, statements="\n".join(calls))  # fmt: skip
+    checkout.write(f"backend/migrations/versions/{revision}_{message.replace(' ', '_')}.py", text)
+    return revision

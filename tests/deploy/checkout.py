@@ -1,0 +1,272 @@
+"""A clone of this repository that is deployed for real, in a folder, on a port and with data stores of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import psutil
+from dotenv import dotenv_values
+
+from pipeline.settings import variables
+from pipeline.targets.local.layout import make_layout
+from tests.deploy.machine import free_port, processes, roster, scratch_folders, wait_until
+from tests.deploy.runs import Deploy, Outcome, newest
+
+__all__ = ["Checkout"]
+
+ROOT = Path(__file__).parents[2]
+IDENTITY = ("-c", "user.name=e2e", "-c", "user.email=e2e@example.org", "-c", "commit.gpgsign=false")
+EVERYTHING = {"supervisord": 1, "postgres": 1, "valkey": 1, "edge": 1, "replica": 2}
+
+
+@dataclass
+class Checkout:
+    """The clone in `root`. Its environment is `local`; `environ` is added to that of each run."""
+
+    root: Path
+    port: int = field(default_factory=free_port)
+    environ: dict[str, str] = field(default_factory=dict)
+    started: list[Deploy] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Checkout:
+        """Copy TEMPLATE and commit it. Its proofs and drains are shorter than the shipped ones, to save minutes."""
+        shutil.copytree(template, root)
+        one = cls(root)
+        one.environ |= {"EDGE_PORT": str(one.port), "DRAIN_SECONDS": "1"}
+        one.configure(rate=rate, bake_seconds=bake_seconds)
+        one.git("init", "--quiet")
+        one.git("add", "--all")
+        one.git(*IDENTITY, "commit", "--quiet", "--message", "the template")
+        return one
+
+    # --- running the pipeline ---
+
+    def start(self, verb: str, *arguments: str, **environ: str) -> Deploy:
+        """Start a verb; `deploy` and `rollback` with `--json`."""
+        given = [verb, *arguments, *(["--json"] if verb in ("deploy", "rollback") else [])]
+        return self.start_program([sys.executable, "-m", "pipeline", *given], **environ)
+
+    def start_program(self, command: list[str], **environ: str) -> Deploy:
+        """Start COMMAND in the clone as a user would: none of the settings of whoever runs the tests reach it."""
+        names = {variable.name for variable in variables()}
+        outer = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in names}
+        logs = self.root.with_name(f"{self.root.name}-logs")
+        logs.mkdir(exist_ok=True)
+        number = len(list(logs.iterdir())) // 2
+        files = (logs / f"{number:03}.out", logs / f"{number:03}.err")
+        with files[0].open("wb") as out, files[1].open("wb") as err:
+            known = newest(self.records)
+            process = subprocess.Popen(
+                command, cwd=self.root, env={**outer, **self.environ, **environ},
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            )  # fmt: skip
+        self.started.append(Deploy(process, files, self.records, known))
+        return self.started[-1]
+
+    def run(self, verb: str, *arguments: str, **environ: str) -> Outcome:
+        """Run a verb to its end."""
+        return self.start(verb, *arguments, **environ).finish()
+
+    def deploy(self, *arguments: str, **environ: str) -> Outcome:
+        """Ship it."""
+        return self.run("deploy", *arguments, **environ)
+
+    def proved(self, *arguments: str, **environ: str) -> Outcome:
+        """Ship it; it must be proved with no failure."""
+        outcome = self.deploy(*arguments, **environ)
+        assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
+        assert (outcome.traffic["failed"], outcome.traffic["writes_lost"]) == (0, 0), str(outcome)
+        return outcome
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says."""
+        return self.run("status", "--json").report
+
+    # --- its files ---
+
+    @property
+    def home(self) -> Path:
+        """Where the local target keeps everything of it."""
+        return self.root / ".slipway" / "local"
+
+    @property
+    def data(self) -> Path:
+        """Where PostgreSQL's data is: elsewhere for root."""
+        return make_layout(self.home).postgres
+
+    @property
+    def records(self) -> Path:
+        """Where its release records are."""
+        return self.home / "releases"
+
+    def newest_record(self) -> Path:
+        """The folder of its newest release record; number 0 where there is none."""
+        return self.records / str(newest(self.records))
+
+    def report(self, number: int) -> dict[str, Any]:
+        """The report of the deploy NUMBER."""
+        report: dict[str, Any] = json.loads((self.records / str(number) / "report.json").read_text())
+        return report
+
+    def git(self, *arguments: str) -> str:
+        """What a git command says in it."""
+        return subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, text=True).stdout
+
+    def write(self, name: str, text: str) -> None:
+        """Make a file."""
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_text(text, encoding="utf-8")
+
+    def append(self, name: str, text: str) -> None:
+        """Add TEXT at the end of a file: no need to know what is in it."""
+        path = self.root / name
+        path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{text}", encoding="utf-8")
+
+    def patch(self, name: str, old: str, new: str) -> None:
+        """Replace OLD, which must be there once, by NEW."""
+        text = (self.root / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        (self.root / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    def change(self, line: str) -> None:
+        """Change one line of the service, which changes nothing of what it does."""
+        path = self.root / "backend" / "__init__.py"
+        path.write_text(f"{path.read_text(encoding='utf-8')}# {line}\n", encoding="utf-8")
+
+    def commit(self) -> None:
+        """Commit what was changed, so that `restore` keeps it."""
+        self.git("add", "--all")
+        self.git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message", "a change")
+
+    def restore(self) -> None:
+        """The service as it was committed; `.env` and the pipeline's table stay."""
+        self.git("checkout", "--quiet", "--", "backend")
+        self.git("clean", "--quiet", "--force", "-d", "backend")
+
+    def configure(self, **keys: float) -> None:
+        """Set numbers of the table of the environment `local`."""
+        path = self.root / "pyproject.toml"
+        before, head, rest = path.read_text(encoding="utf-8").partition("[tool.slipway.environments.local]\n")
+        table, bracket, after = rest.partition("\n[")
+        for key, value in keys.items():
+            table = re.sub(rf"(?m)^{key}\s*=.*\n?", "", table) + f"\n{key} = {value}"
+        path.write_text(f"{before}{head}{table}\n{bracket}{after}", encoding="utf-8")
+
+    def settings(self) -> dict[str, str]:
+        """What its `.env` says."""
+        return {name: value or "" for name, value in dotenv_values(self.root / ".env", interpolate=False).items()}
+
+    def set_env(self, **values: str) -> None:
+        """Set variables in its `.env`, which is made where there is none yet."""
+        path = self.root / ".env"
+        if not path.exists():
+            assert self.run("init").code == 0
+        text = path.read_text(encoding="utf-8")
+        for name, value in values.items():
+            text = re.sub(rf"(?m)^{name}=.*\n", "", text) + f"{name}={value}\n"
+        path.write_text(text, encoding="utf-8")
+
+    # --- the service, as a user meets it ---
+
+    def request(self, method: str, path: str, *, token: bool = False, **options: Any) -> httpx2.Response:
+        """Send one request to the edge over a connection of its own; with TOKEN as one that may write."""
+        headers = dict(options.pop("headers", {}))
+        if token:
+            headers["Authorization"] = f"Bearer {self.settings()['SERVICE_TOKEN']}"
+        return httpx2.request(method, f"http://localhost:{self.port}{path}", headers=headers, timeout=10, **options)
+
+    def answering(self, requests: int = 20) -> set[str]:
+        """The releases that answer; each of the REQUESTS must succeed."""
+        answers = [self.request("GET", "/api/v1/releases?limit=1") for _ in range(requests)]
+        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+        return {answer.headers["x-release"] for answer in answers}
+
+    def report_release(self, version: str) -> dict[str, Any]:
+        """Write a release as a user does; gives the answer."""
+        body = {"service": "shop", "environment": "production", "version": version, "status": "deployed"}
+        answer = self.request("POST", "/api/v1/releases", token=True, json=body)
+        assert answer.status_code == 201, answer.text
+        written: dict[str, Any] = answer.json()
+        return written
+
+    def sql(self, query: str) -> Any:
+        """The first value that QUERY gives, asked of PostgreSQL's own socket."""
+        return asyncio.run(self._sql(query))
+
+    async def _sql(self, query: str) -> Any:
+        values = self.settings()
+        connection = await asyncpg.connect(
+            host=str(make_layout(self.home).postgres_sockets), port=5432, user=values["POSTGRES_USER"],
+            password=values["POSTGRES_PASSWORD"], database=values["POSTGRES_DB"], timeout=10,
+        )  # fmt: skip
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    def revision(self) -> str:
+        """The schema revision of its database."""
+        return str(self.sql("SELECT version_num FROM alembic_version"))
+
+    # --- its processes ---
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs because of it."""
+        return processes(self.root, self.data.parent)
+
+    def supervisor(self) -> psutil.Process | None:
+        """Its supervisord."""
+        return next((one for one in self.processes() if "supervisord" in str(one.cmdline()[1:2])), None)
+
+    def kept(self, kind: str) -> list[psutil.Process]:
+        """The processes of a KIND (as in `roster`) that its supervisord keeps."""
+        supervisor = self.supervisor()
+        return [child for child in supervisor.children() if set(roster([child])) == {kind}] if supervisor else []
+
+    def untidy(self) -> list[str]:
+        """What a finished deploy must not leave: other processes than should run, a lock, parts, synthetic rows."""
+        kinds = roster(self.processes())
+        wrong = [
+            f"{kinds[kind]} × {kind}"
+            for kind in sorted({*kinds, *EVERYTHING})
+            if kinds[kind] != EVERYTHING.get(kind, 0)
+        ]
+        files = [
+            path
+            for path in self.home.rglob("*")
+            if ".part" in path.name or path.name == "lock" or path.name.endswith("writes.jsonl")
+        ]
+        wrong += [str(path.relative_to(self.home)) for path in files if "venvs" not in path.parts]
+        wrong += [str(path) for path in self.home.glob("venvs/.part*")]
+        rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
+        wrong += [f"{rows} synthetic rows"] if rows else []
+        open_records = [path.name for path in self.records.iterdir() if not (path / "report.json").exists()]
+        return wrong + [f"record {number} has no verdict" for number in open_records]
+
+    def remove(self, scratch: set[Path]) -> None:
+        """`down --volumes`: nothing of it may be left (SCRATCH: folders that were there before)."""
+        for deploy in self.started:  # a test that failed may have left one that runs
+            if deploy.process.poll() is None:
+                deploy.kill()
+        done = self.run("down", "--volumes")
+        left = [" ".join(process.cmdline()) for process in self.processes()]
+        for process in self.processes():
+            process.kill()
+        assert done.code == 0, done.stderr
+        assert not left, left
+        assert not self.data.parent.exists() or self.data.parent == self.home
+        assert not self.home.exists()
+        assert not make_layout(self.home).run.exists()
+        wait_until(lambda: scratch_folders() <= scratch, f"{scratch_folders() - scratch} stayed", 15)

@@ -1,0 +1,92 @@
+"""What a deploy has on the machine: processes, files, ports. Asked of the kernel, not of the pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+__all__ = ["free_port", "processes", "roster", "scratch_folders", "wait_until"]
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.005
+KINDS = {"supervisord": "supervisord", "caddy": "edge", "postgres": "postgres", "valkey-server": "valkey"}
+
+
+def wait_until(found: Callable[[], T | None], otherwise: str, seconds: float = 30) -> T:
+    """The first true answer of FOUND. Raises AssertionError with OTHERWISE after SECONDS."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"{otherwise} within {seconds} s"
+        time.sleep(POLL_SECONDS)
+    return answer
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes(*folders: Path) -> list[psutil.Process]:
+    """Every process that has to do with one of FOLDERS: by its working folder, its command line or its environment.
+
+    Three ways because servers write their title over the memory that `/proc/PID/environ` shows.
+    """
+    return [process for process in psutil.process_iter() if _concerns(process, [str(folder) for folder in folders])]
+
+
+def roster(found: list[psutil.Process]) -> Counter[str]:
+    """How many of each kind; PostgreSQL counts once, without the processes that it starts itself."""
+    known = {process.pid: process for process in found}
+    names: Counter[str] = Counter()
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = known.get(process.ppid())
+            if parent is None or parent.name() != "postgres":
+                names[_kind(process)] += 1
+    return names
+
+
+def scratch_folders() -> set[Path]:
+    """The folders of throwaway servers that no living process has to do with: what somebody forgot."""
+    places = {Path("/dev/shm"), Path(tempfile.gettempdir())}
+    folders = {path for place in places if place.is_dir() for path in place.glob("slipway-????????")}
+    return {path for path in folders if not processes(path)}
+
+
+def _concerns(process: psutil.Process, folders: list[str]) -> bool:
+    if process.pid == os.getpid():
+        return False
+    return any(_is_below(text, folder) for folder in folders for text in _texts(process))
+
+
+def _is_below(text: str, folder: str) -> bool:
+    return f"{text}/".startswith(f"{folder}/") or f"{folder}/" in text or text.endswith((f"={folder}", f":{folder}"))
+
+
+def _texts(process: psutil.Process) -> Iterator[str]:
+    with contextlib.suppress(psutil.Error, OSError):
+        yield process.cwd()
+    with contextlib.suppress(psutil.Error, OSError):
+        yield from process.cmdline()
+    with contextlib.suppress(psutil.Error, OSError):
+        yield process.environ().get("SLIPWAY_HOME", "")
+
+
+def _kind(process: psutil.Process) -> str:
+    name, command = process.name(), process.cmdline()
+    if command[-2:] == ["-m", "backend"]:
+        return "replica"
+    programs = {Path(part).name for part in command[:2]} | {name}
+    return next((kind for program, kind in KINDS.items() if program in programs), " ".join(command) or name)

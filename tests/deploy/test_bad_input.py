@@ -1,0 +1,201 @@
+"""What is wrong before anything begins: one clear line each, exit code 2, and nothing is touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.conftest import MakeCheckout
+
+pytestmark = pytest.mark.e2e
+
+
+@contextmanager
+def pyproject(checkout: Checkout, old: str, new: str) -> Iterator[None]:
+    """With OLD replaced by NEW in pyproject.toml."""
+    path = checkout.root / "pyproject.toml"
+    before = path.read_text(encoding="utf-8")
+    checkout.patch("pyproject.toml", old, new)
+    yield
+    path.write_text(before, encoding="utf-8")
+
+
+@contextmanager
+def dotenv(checkout: Checkout, **values: str) -> Iterator[None]:
+    """With VALUES in `.env`."""
+    path = checkout.root / ".env"
+    before = path.read_text(encoding="utf-8")
+    checkout.set_env(**values)
+    yield
+    path.write_text(before, encoding="utf-8")
+
+
+LOCAL = "[tool.slipway.environments.local]\n"
+ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
+    "an unknown environment": (["deploy", "lokal"], ["`lokal`", "did you mean `local`?"]),
+    "an unknown option": (["deploy", "--fast"], ["--fast"]),
+    "an unknown verb": (["ship"], ["ship"]),
+    "too many arguments": (["deploy", "local", "twice"], ["twice"]),
+    "a rollback with nothing before": (["rollback"], ["none to go back to"]),
+    "a rollback to a number that is not there": (["rollback", "--release", "99"], ["`99`", "nox -s releases"]),
+    "a deploy of a release that is not there": (
+        ["deploy", "--release", "feedfacebeef"],
+        ["`feedfacebeef`", "nox -s releases"],
+    ),
+}
+TABLES: dict[str, tuple[tuple[str, str], list[str]]] = {
+    "an unknown key": (
+        (LOCAL, f"{LOCAL}replica = 3\n"), ["environments.local", "unknown key `replica`", "did you mean `replicas`?"]),
+    "a wrong type": (
+        (LOCAL, f'{LOCAL}max_failures = "none"\n'), ["environments.local", "max_failures", "whole number"]),
+    "a missing key": (('target = "local"\n', ""), ["environments.local", "missing key `target`"]),
+    "a target that there is not": (
+        ('target = "local"\n', 'target = "nomad"\n'), ["environments.local", "`nomad`", "compose"]),
+    "no TOML": ((LOCAL, "[tool.slipway.environments.local\n"), ["pyproject.toml", "TOML"]),
+    "a request with a wrong key": (
+        ('name = "list releases"\n', 'name = "list releases"\nverb = "GET"\n'),
+        ["[[tool.slipway.requests]]", "`list releases`", "unknown key `verb`"]),
+}  # fmt: skip
+VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "a placeholder": ({"SERVICE_TOKEN": "change_this_service_token"}, ["SERVICE_TOKEN", "placeholder"]),
+    "a short secret": ({"JWT_SECRET_KEY": "tooshort-Fq8"}, ["JWT_SECRET_KEY", "32 bytes"]),
+    "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "WARNING"]),
+    "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
+    "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),
+}
+
+
+def _refused(checkout: Checkout, arguments: list[str], words: list[str], **environ: str) -> None:
+    """Exit code 2 and one line with WORDS; no record was made, and the same processes run."""
+    before = _state(checkout)
+    outcome = checkout.run(*arguments, **environ)
+    assert outcome.code == 2, str(outcome)
+    [line] = outcome.problems()
+    assert not [word for word in words if word not in line], line
+    assert "Traceback" not in outcome.stderr
+    assert outcome.stdout == ""
+    assert _state(checkout) == before
+
+
+def _state(checkout: Checkout) -> tuple[set[int], set[Path], set[str]]:
+    running = {
+        process.pid for process in checkout.processes() if process.name() != "postgres"
+    }  # it has helpers that come and go
+    files = {path for path in checkout.home.rglob("*") if "postgres" not in path.parts}
+    return running, files, checkout.answering()
+
+
+@pytest.mark.parametrize("what", ARGUMENTS)
+def test_bad_arguments_touch_nothing(what: str, deployed: Checkout) -> None:
+    """The line names what was given, and what would have been right."""
+    _refused(deployed, *ARGUMENTS[what])
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_a_bad_table_touches_nothing(what: str, deployed: Checkout) -> None:
+    """The line names the file, the key and the fix."""
+    (old, new), words = TABLES[what]
+    with pyproject(deployed, old, new):
+        _refused(deployed, ["deploy"], words)
+
+
+@pytest.mark.parametrize("what", VALUES)
+def test_a_bad_setting_touches_nothing(what: str, deployed: Checkout) -> None:
+    """The line names the variable and the fix, and never its value."""
+    values, words = VALUES[what]
+    with dotenv(deployed, **values):
+        _refused(deployed, ["deploy"], words)
+        stderr = deployed.deploy().stderr
+    assert not [value for value in values.values() if value in stderr and value not in ("INFO",)]
+
+
+def test_a_taken_port_is_named_with_who_has_it(deployed: Checkout, make_checkout: MakeCheckout) -> None:
+    """Before anything was made; and another clone's edge counts as well as any other server."""
+    other = make_checkout()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        _refused_first(other, str(port), ["EDGE_PORT", str(port), f"pid {os.getpid()}"])
+    _refused_first(other, str(deployed.port), ["EDGE_PORT", str(deployed.port), "caddy"])
+
+
+def _refused_first(checkout: Checkout, port: str, words: list[str]) -> None:
+    outcome = checkout.deploy(EDGE_PORT=port)
+    assert outcome.code == 2, str(outcome)
+    [line] = outcome.problems()
+    assert not [word for word in words if word not in line], line
+    assert not (checkout.home / "releases").exists()
+    assert checkout.processes() == []
+
+
+def test_a_dirty_tree_ships_and_is_recorded(sound: Checkout) -> None:
+    """What is not committed is allowed: the report says so, beside the commit."""
+    sound.write("backend/notes.txt", "not committed\n")
+    outcome = sound.proved()
+    assert (outcome.report["dirty"], outcome.report["commit"]) == (True, sound.git("rev-parse", "HEAD").strip())
+    (sound.root / "backend" / "notes.txt").unlink()
+    sound.write(".gitignore", f"{(sound.root / '.gitignore').read_text()}backend/*.tmp\n")
+    sound.write("backend/scratch.tmp", "ignored\n")
+    clean = sound.deploy()
+    assert not (sound.home / "artifacts" / clean.release / "backend" / "scratch.tmp").exists()
+
+
+# --- a disk that is full ---
+
+
+@pytest.fixture
+def small_disk(checkout: Checkout) -> Iterator[Checkout]:
+    """A clone that is deployed, with its state on a disk of its own."""
+    state = checkout.root / ".slipway"
+    state.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1200m,mode=700", "tmpfs", str(state)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no disk of its own can be had: {mounted.stderr.decode().strip()}")
+    with ExitStack() as stack:
+        stack.callback(lambda: subprocess.run(["umount", "--lazy", str(state)], check=True))
+        checkout.proved()
+        yield checkout
+        (state / "ballast").unlink(missing_ok=True)
+        assert checkout.run("down", "--volumes").code == 0
+
+
+def _fill(folder: Path, *, leave: int) -> None:
+    """Use all but LEAVE bytes of the disk that FOLDER is on."""
+    disk = os.statvfs(folder)
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - leave - 2**20))
+        file.seek(0, os.SEEK_END)
+        with suppress(OSError):  # the rest page by page, until there is none
+            while os.statvfs(folder).f_bavail * disk.f_frsize > leave:
+                file.write(bytes(disk.f_frsize))
+
+
+def test_a_full_disk_stops_a_deploy_with_one_line(small_disk: Checkout) -> None:
+    """Found before it begins: exit code 2; on the way: 1. The old release serves, and room is all that is needed."""
+    old = small_disk.answering()
+    small_disk.change("for a full disk")
+    _fill(small_disk.root / ".slipway", leave=100 * 2**20)
+    early = small_disk.deploy()
+    [line] = early.problems()
+    assert (early.code, "MB" in line, "room" in line) == (2, True, True), str(early)
+    (small_disk.root / ".slipway" / "ballast").unlink()
+
+    deploy = small_disk.start("deploy")
+    deploy.wait_for_stage("migrate")
+    _fill(small_disk.root / ".slipway", leave=0)
+    late = deploy.finish()
+    assert late.code == 1, str(late)
+    assert "Traceback" not in late.stderr, str(late)
+    assert any("No space left" in line for line in late.problems()), str(late)
+    assert small_disk.answering() == old
+
+    (small_disk.root / ".slipway" / "ballast").unlink()
+    small_disk.proved()
+    assert small_disk.untidy() == []

@@ -1,0 +1,93 @@
+"""A release that must not ship: the deploy fails for the reason that a reader needs, and the old release serves."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.deploy.breaking import wrap_service
+from tests.deploy.checkout import Checkout
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to break the service, and what must be said of it."""
+
+    breaks: Callable[[Checkout], None]
+    verdict: str
+    says: tuple[str, ...]  # in the reason; {release} is the broken one
+
+
+def layer(breakage: str) -> Callable[[Checkout], None]:
+    """A layer around the whole service."""
+    return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip())
+
+
+def code(text: str) -> Callable[[Checkout], None]:
+    """Text at the end of the service's module."""
+    return lambda checkout: checkout.append("backend/app.py", textwrap.dedent(text))
+
+
+CASES = {
+    "never gets ready": Case(
+        layer("if path == '/ready':\n    status = 503"), "rolled_back",
+        ("{release} did not get ready in time", "/ready says 503")),
+    "crashes at import": Case(
+        code("raise RuntimeError('the flux is not compensated')\n"), "rolled_back",
+        ("{release} ended before it was ready", "RuntimeError: the flux is not compensated")),
+    "does not compile": Case(
+        code("def broken(:\n"), "failed", ("does not compile", "backend/app.py", "SyntaxError")),
+    "exits after it was ready": Case(
+        code("""
+            import os, threading
+            threading.Timer(2, os._exit, [7]).start()
+        """), "rolled_back", ("release {release} ended",)),
+    "answers 500 from its 50th request on": Case(
+        layer("if self.asked >= 50:\n    status = 500"), "rolled_back",
+        ("requests failed", "× 5xx", "all answered by release {release}", "→ 500")),
+    "is slow": Case(
+        layer("if path.startswith('/api/'):\n    await asyncio.sleep(0.8)"), "rolled_back",
+        ("release {release} is slow", "p95", "confirmed twice")),
+    "a list that is no JSON": Case(
+        layer("if path == '/api/v1/releases' and method == 'GET':\n    body = b'<'"), "rolled_back",
+        ("requests failed", "× body", "all answered by release {release}")),
+    "writes answered by what is no JSON": Case(
+        layer("if path.startswith('/api/') and method == 'POST':\n    body = b'<'"), "rolled_back",
+        ("requests failed", "× body", "all answered by release {release}")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_broken_release_is_undone_for_the_right_reason(name: str, sound: Checkout) -> None:
+    """Exit code 1, one line that names the cause, evidence, and each user is answered by the release before."""
+    case, old = CASES[name], sound.answering()
+    sound.configure(timeout=8 if name == "never gets ready" else 60)
+    case.breaks(sound)
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (1, case.verdict), str(outcome)
+    assert sound.answering() == old
+    broken = str(outcome.report["release"])
+    for words in case.says:
+        assert words.format(release=broken) in outcome.reason, str(outcome)
+    assert len(outcome.reason) < 400, "one line that fits a message"
+    assert "Traceback" not in outcome.stderr, "that is in the replica's log"
+    assert {outcome.report["previous"]} == (old if broken != "None" else {None})
+    if case.verdict == "rolled_back":
+        assert outcome.report["rollback"]["verdict"] == "proved"
+        assert [stage["name"] for stage in outcome.report["rollback"]["stages"]] == ["roll back", "prove"]
+        [restored] = old
+        assert outcome.report["rollback"]["traffic"]["by_release"][restored]["failed"] == 0
+    assert outcome.reason in html.unescape((sound.newest_record() / "report.md").read_text(encoding="utf-8"))
+    assert sound.untidy() == []
+
+
+def test_the_release_before_is_whole_after_all_that(sound: Checkout) -> None:
+    """With its source back in the working tree there is nothing to deploy."""
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (0, "unchanged"), str(outcome)

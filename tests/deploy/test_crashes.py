@@ -1,0 +1,165 @@
+"""`kill -9` of what was deployed, while people use it; and of all of it at once, as a power cut does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.conftest import AddRow
+from tests.deploy.machine import wait_until
+from tests.deploy.visitors import Visitors
+
+pytestmark = pytest.mark.e2e
+
+HEALTH, READY, LIST = "/health", "/ready", "/api/v1/releases?limit=1"
+BACK_SECONDS = 10
+TABLE = "kill -9 under traffic"
+
+
+@pytest.fixture
+def visitors(deployed: Checkout) -> Iterator[Visitors]:
+    """People who look at health, readiness and the list, twenty times a second or so each."""
+    with Visitors(f"http://127.0.0.1:{deployed.port}", HEALTH, READY, LIST) as some:
+        yield some
+
+
+def _kill(checkout: Checkout, kind: str) -> tuple[float, psutil.Process]:
+    """Kill one process of KIND: when (monotonic seconds), and which."""
+    victim = checkout.kept(kind)[0]
+    victim.kill()
+    return time.monotonic(), victim
+
+
+def _wait_back(checkout: Checkout, kind: str, dead: psutil.Process, count: int = 1) -> None:
+    def back() -> bool:
+        kept = checkout.kept(kind)
+        return len(kept) == count and dead not in kept
+
+    wait_until(back, f"{kind} did not come back", BACK_SECONDS)
+
+
+def _replicas_that_answer(checkout: Checkout) -> set[str]:
+    """The slots that the edge sends requests to."""
+    answers = [checkout.request("GET", HEALTH, headers={"Slipway-Synthetic": "true"}) for _ in range(8)]
+    return {answer.headers["slipway-replica"] for answer in answers if answer.status_code == 200}
+
+
+def _redis(checkout: Checkout) -> str:
+    return str(checkout.request("GET", READY).json()["checks"]["redis"]["state"])
+
+
+def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
+    """The other one serves meanwhile: only what it was answering and the first who met its closed door notice."""
+    killed, dead = _kill(deployed, "replica")
+    _wait_back(deployed, "replica", dead, count=2)
+    wait_until(lambda: len(_replicas_that_answer(deployed)) == 2, "the edge did not let it in again", BACK_SECONDS)
+    seconds = time.monotonic() - killed
+    hurt = [visit for visit in visitors.visits if visit.status != 200]
+    assert len(hurt) <= 4, hurt
+    assert all(visit.at - killed < 2 for visit in hurt)
+    add_row(TABLE, f"replica      back in {seconds:4.1f} s  {len(hurt)} of {len(visitors.visits)} visits failed")
+
+
+def test_a_killed_postgresql_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
+    """Without it /health is 200 and /ready 503 with the reason, both within a second or so; then all is well again."""
+    written = deployed.report_release("before the crash")
+    killed, dead = _kill(deployed, "postgres")
+    visitors.wait_for(READY, 503, since=killed)
+    _wait_back(deployed, "postgres", dead)
+    visitors.wait_for(LIST, 200, times=5, since=killed, seconds=BACK_SECONDS)
+    seconds = visitors.wait_for(READY, 200, times=5, since=killed, seconds=BACK_SECONDS)
+    assert {visit.status for visit in visitors.of(HEALTH)} == {200}
+    assert max(visit.seconds for visit in [*visitors.of(HEALTH), *visitors.of(READY)]) < 1.5
+    refusals = [visit for visit in visitors.of(READY, since=killed) if visit.status != 200]
+    assert {(visit.status, visit.release) for visit in refusals} == {(503, *deployed.answering())}
+    checks = refusals[0].json()["checks"]
+    assert checks["database"]["state"] in ("failed", "timeout")
+    assert checks["database"]["detail"]
+    errors = [visit for visit in visitors.of(LIST, since=killed) if visit.status != 200]
+    assert {(visit.status, visit.content_type) for visit in errors} <= {(503, "application/problem+json")}, errors
+    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    add_row(TABLE, f"PostgreSQL   back in {seconds:4.1f} s  /health never failed, /ready 503 × {len(refusals)}")
+
+
+def test_a_killed_valkey_comes_back_and_nobody_notices(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
+    """Reads bypass the cache, writes go on, and /ready says degraded and 200."""
+    killed, dead = _kill(deployed, "valkey")
+    deployed.report_release("without a cache")
+    _wait_back(deployed, "valkey", dead)
+    wait_until(lambda: _redis(deployed) == "ok", "the service does not see it", BACK_SECONDS)
+    assert {visit.status for visit in visitors.visits} == {200}
+    seconds = time.monotonic() - killed
+    add_row(TABLE, f"Valkey       back in {seconds:4.1f} s  0 of {len(visitors.visits)} visits failed")
+
+
+def test_a_killed_edge_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
+    """It is the one door: connections are refused for a moment, and then every replica serves through it."""
+    killed, dead = _kill(deployed, "edge")
+    _wait_back(deployed, "edge", dead)
+    seconds = visitors.wait_for(LIST, 200, times=5, since=killed, seconds=BACK_SECONDS)
+    wait_until(lambda: len(_replicas_that_answer(deployed)) == 2, "the edge does not know both replicas", BACK_SECONDS)
+    add_row(TABLE, f"Caddy        back in {seconds:4.1f} s")
+
+
+def test_after_all_that_nothing_is_left_to_mend(deployed: Checkout) -> None:
+    """Everything came back by itself, so a deploy of the same source has nothing to do."""
+    outcome = deployed.deploy()
+    assert (outcome.code, outcome.verdict) == (0, "unchanged"), str(outcome)
+    assert deployed.untidy() == []
+
+
+def test_a_killed_supervisor_is_replaced_by_the_next_deploy(deployed: Checkout) -> None:
+    """What it kept serves on without it; the next deploy starts a new one, and nothing runs twice."""
+    written = deployed.report_release("before the supervisor died")
+    supervisor = deployed.supervisor()
+    assert supervisor is not None
+    supervisor.kill()
+    supervisor.wait(5)
+    deployed.answering()
+    deployed.change("after the supervisor died")
+    healed = deployed.deploy()
+    assert (healed.code, healed.verdict) == (0, "proved"), str(healed)
+    assert deployed.answering() == {healed.release}
+    assert deployed.untidy() == []
+    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+
+
+@pytest.mark.parametrize("sockets", ["stale", "gone"])
+def test_the_next_deploy_brings_everything_back_after_a_power_cut(sockets: str, deployed: Checkout) -> None:
+    """All processes ended at once; pid files are there, sockets may be: it is proved, with the data."""
+    written = deployed.report_release("before the power cut")
+    _cut_the_power(deployed, sockets)
+    healed = deployed.proved()
+    assert deployed.answering() == {healed.release}
+    assert deployed.untidy() == []
+    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+
+
+def test_a_power_cut_in_the_middle_of_a_deploy_is_no_worse(deployed: Checkout) -> None:
+    """The next one is proved."""
+    deployed.change("never finished")
+    deploy = deployed.start("deploy")
+    deploy.wait_for(lambda: len(list(deployed.home.glob("programs/replica-*.conf"))) == 3, "a third replica")
+    deploy.process.kill()
+    deploy.process.wait()
+    _cut_the_power(deployed, "stale")
+    deployed.proved()
+    assert deployed.untidy() == []
+
+
+def _cut_the_power(checkout: Checkout, sockets: str) -> None:
+    victims = checkout.processes()
+    supervisor = checkout.supervisor()
+    for process in sorted(victims, key=lambda one: one != supervisor):  # first what would start the others again
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(victims, timeout=10)
+    assert checkout.processes() == []
+    for path in checkout.home.glob("run/*") if sockets == "gone" else ():
+        path.unlink()

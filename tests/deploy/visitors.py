@@ -1,0 +1,86 @@
+"""A little traffic, to see what people see while something breaks."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from tests.deploy.machine import wait_until
+
+__all__ = ["Visit", "Visitors"]
+
+PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request: when it was sent and answered (monotonic seconds), the status (0: no answer) and what it said."""
+
+    path: str
+    at: float
+    seconds: float
+    status: int
+    content_type: str
+    body: bytes
+    release: str | None
+
+    def json(self) -> Any:
+        """The body, which must say that it is JSON."""
+        assert self.content_type.startswith("application/"), (self.content_type, self.body)
+        return json.loads(self.body)
+
+
+class Visitors:
+    """One visitor a path, who asks again and again, over a new connection each time, until the block ends."""
+
+    def __init__(self, base: str, *paths: str) -> None:
+        self.visits: list[Visit] = []
+        self._base = base
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(path,), daemon=True) for path in paths]
+
+    def of(self, path: str, *, since: float = 0) -> list[Visit]:
+        """The visits of PATH from monotonic second SINCE on."""
+        return [visit for visit in list(self.visits) if visit.path == path and visit.at >= since]
+
+    def wait_for(self, path: str, status: int, *, times: int = 1, since: float, seconds: float = 20) -> float:
+        """Wait until PATH was answered TIMES in a row with STATUS: the seconds from SINCE to the first of them."""
+
+        def found() -> float | None:
+            visits = self.of(path, since=since)
+            if len(visits) < times or any(visit.status != status for visit in visits[-times:]):
+                return None
+            return visits[-times].at - since or 1e-9
+
+        return wait_until(found, f"{path} did not answer {status} {times} times in a row", seconds)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        wait_until(lambda: len(self.visits) >= len(self._threads) or None, "the first visits")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, path: str) -> None:
+        while not self._over.wait(PAUSE_SECONDS):
+            at = time.monotonic()
+            try:
+                answer = httpx2.get(self._base + path, timeout=10)
+            except httpx2.TransportError as error:
+                self.visits.append(Visit(path, at, time.monotonic() - at, 0, "", repr(error).encode(), None))
+            else:
+                seconds, kind = time.monotonic() - at, answer.headers.get("content-type", "")
+                release = answer.headers.get("x-release")
+                self.visits.append(Visit(path, at, seconds, answer.status_code, kind, answer.content, release))

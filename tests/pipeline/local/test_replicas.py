@@ -1,0 +1,64 @@
+"""What a replica starts with, and what it said last."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.targets.local import launch
+from pipeline.targets.local.replicas import last_words, write_config
+
+
+class TestWriteConfig:
+    def test_keeps_secrets_in_files_of_their_own(self, tmp_path: Path) -> None:
+        """The environment holds the path of a secret's file and never the secret."""
+        folder = write_config(tmp_path, {"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "canary"})
+        text = (folder / "env.json").read_text()
+        assert "canary" not in text
+        assert Path(json.loads(text)["SERVICE_TOKEN_FILE"]).read_text() == "canary"
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+    def test_is_named_by_content(self, tmp_path: Path) -> None:
+        """The same values are the same folder; another secret is another one, so that a rotation rolls."""
+        first = write_config(tmp_path, {"A": "1"}, {"S": "x"})
+        assert write_config(tmp_path, {"A": "1"}, {"S": "x"}) == first
+        assert write_config(tmp_path, {"A": "1"}, {"S": "y"}) != first
+
+
+class TestLastWords:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (
+                "before\nTraceback (most recent call last):\nModuleNotFoundError: No module named 'x'\n",
+                "ModuleNotFoundError: No module named 'x'",
+            ),
+            ('{"level": "error", "event": "boom", "error": "E"}\n{"level": "info", "event": "request"}\n', "boom E"),
+            ('{"level": "info", "event": "started"}\n\n', "it said nothing of an error"),
+        ],
+    )
+    def test_are_the_error_that_is_nearest_to_the_end(self, tmp_path: Path, text: str, words: str) -> None:
+        """An exception's last line, or the newest JSON line of an error."""
+        (tmp_path / "log").write_text("old: an error of the release before\n" + text)
+        assert last_words(tmp_path / "log", offset=36) == words
+
+    def test_may_be_missing(self, tmp_path: Path) -> None:
+        """A program that never ran has no log."""
+        assert last_words(tmp_path / "none", 0) == "it said nothing"
+
+
+class TestLaunch:
+    def test_gives_a_command_exactly_the_environment_of_the_file(self, tmp_path: Path) -> None:
+        """Nothing of the caller's environment, whatever quotes and newlines the values have."""
+        value = "a 'b' \"c\" %d\n$e"
+        (tmp_path / "env.json").write_text(json.dumps({"VALUE": value}))
+        show = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k != 'LC_CTYPE'}))"
+        command = [sys.executable, "-I", "-S", launch.__file__, str(tmp_path / "env.json"), "MORE=x=y", "--"]
+        done = subprocess.run(
+            [*command, sys.executable, "-c", show], env={"CANARY": "1"}, capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stdout) == {"VALUE": value, "MORE": "x=y"}

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.proof.job import Job
+from pipeline.proof.requests import RequestSpec, parse_requests
+from tests.pipeline.proof.servers import LIST, MAKE, Service
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A good service; set its `behave` to change that."""
+    service = Service()
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def specs() -> tuple[RequestSpec, ...]:
+    """Three reads for one write."""
+    return parse_requests([LIST, MAKE])
+
+
+@pytest.fixture
+def job(service: Service, specs: tuple[RequestSpec, ...], tmp_path: Path) -> Job:
+    """Three hundred requests a second to the service, of the new release alone."""
+    return Job(
+        base=service.url,
+        rate=300,
+        requests=specs,
+        full=specs,
+        journal=tmp_path / "writes.jsonl",
+        phase="bake",
+        timeout=2,
+        token="t" * 32,
+    )

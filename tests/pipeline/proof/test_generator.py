@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from pipeline.proof.generator import Generator, StallClock
+from pipeline.proof.job import Job
+from pipeline.proof.results import TrafficResult
+from tests.pipeline.proof.servers import HANG, Service, until
+
+
+async def run(job: Job, *, count: int = 40) -> TrafficResult:
+    """Send COUNT requests or so."""
+    generator = Generator(job)
+    work = asyncio.get_running_loop().create_task(generator.run())
+    await until(lambda: generator.snapshot().sent + generator.snapshot().outstanding >= count)
+    generator.stop()
+    return await work
+
+
+def block(seconds: float) -> None:
+    """Keep the event loop from running, as a busy machine does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass  # a sleep would let the loop run
+
+
+class TestStallClock:
+    async def test_counts_what_the_loop_could_not_run(self) -> None:
+        """A stall is known as soon as it is over, before the tick that is late has run."""
+        loop = asyncio.get_running_loop()
+        clock = StallClock(loop)
+        block(0.2)
+        assert clock.stalled(loop.time()) > 0.18
+        clock.stop()
+
+    async def test_waits_for_work_without_the_stalls(self) -> None:
+        """What was answered in a stall is no timeout, however long the stall."""
+        loop = asyncio.get_running_loop()
+        clock = StallClock(loop)
+        done = asyncio.Event()
+        loop.call_soon(block, 0.3)
+        loop.call_later(0.35, done.set)
+        assert await clock.within(0.2, done.wait())
+        clock.stop()
+
+    async def test_gives_up_on_what_does_not_come(self) -> None:
+        """A timeout cancels the work."""
+        loop = asyncio.get_running_loop()
+        clock, never = StallClock(loop), loop.create_future()
+        with pytest.raises(TimeoutError):
+            await clock.within(0.05, asyncio.wait_for(never, None))
+        await asyncio.sleep(0)
+        assert never.cancelled()
+        clock.stop()
+
+
+class TestGenerator:
+    async def test_mixes_requests_by_weight_over_fresh_and_kept_connections(self, job: Job, service: Service) -> None:
+        """Three reads for a write, and of each half over connections of their own."""
+        result = await run(job, count=80)
+        sent = service.requests[: result.sent]
+        for method, share in (("GET", 0.75), ("POST", 0.25)):
+            mine = [request for request in sent if request.method == method]
+            assert len(mine) == pytest.approx(share * result.sent, abs=3)
+            fresh = [request for request in mine if request.headers.get("connection") == "close"]
+            assert len(fresh) == pytest.approx(len(mine) / 2, abs=2)
+
+    async def test_goes_on_whatever_the_service_does(self, job: Job, service: Service) -> None:
+        """A service that answers nothing gets as many requests as a good one, and each is a timeout."""
+        service.behave = lambda _service, _request: HANG
+        started = time.monotonic()
+        result = await run(replace(job, requests=job.requests[:1], timeout=0.3))
+        assert len(service.requests) == result.sent >= 40
+        assert result.shares[0].failed == {"timeout": result.sent}
+        assert time.monotonic() - started < 5
+
+    async def test_does_not_blame_the_service_for_its_own_stalls(self, job: Job) -> None:
+        """Requests that fell due while this process could not run count without that time; it is reported."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, block, 0.6)
+        result = await run(job, count=200)
+        assert result.failed == 0
+        assert result.latency
+        assert result.latency.max < 400
+        assert result.lag_ms > 500
+        assert result.stalled_ms > 500
+
+    async def test_skips_what_is_older_than_a_second(self, job: Job) -> None:
+        """After a long stall no flood is sent; what was skipped is counted."""
+        asyncio.get_running_loop().call_later(0.05, block, 1.3)
+        result = await run(job, count=50)
+        assert result.skipped > 0.2 * job.rate
+        assert result.failed == 0
+
+    async def test_sends_nothing_where_both_releases_know_nothing(self, job: Job, service: Service) -> None:
+        """A team that replaced its whole table is asked nothing until the new release runs alone."""
+        generator = Generator(replace(job, requests=()))
+        work = asyncio.get_running_loop().create_task(generator.run())
+        await asyncio.sleep(0.1)
+        assert not service.requests
+        generator.phase("bake", full=True)
+        await until(lambda: generator.snapshot().sent >= 5)
+        generator.stop()
+        result = await work
+        assert {share.phase for share in result.shares} == {"bake"}
+        assert [phase.name for phase in result.phases] == ["bake", "bake"]

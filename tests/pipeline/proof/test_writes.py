@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.proof.client import Client
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.requests import RequestSpec, parse_requests
+from pipeline.proof.smoke import smoke
+from pipeline.proof.writes import Ledger, clean_up
+from tests.pipeline.proof.servers import LIST, MAKE, Reply, Service
+
+
+async def wrote(journal: Path, service: Service, spec: RequestSpec, count: int) -> None:
+    """A proof that wrote and was killed."""
+    ledger, client = Ledger(journal), Client(service.url, "token")
+    for _ in range(count):
+        exchange = Exchange.new(spec)
+        ledger.begin(exchange, "bake")
+        await client.send(exchange.call())
+    await client.aclose()
+    assert ledger._file
+    ledger._file.close()
+
+
+class TestCleanUp:
+    def test_does_nothing_without_a_journal(self, tmp_path: Path) -> None:
+        """Most deploys find nothing to clean up."""
+        assert clean_up(tmp_path / "none", "http://127.0.0.1:1", None) == 0
+
+    async def test_keeps_the_journal_while_the_service_is_down(
+        self, tmp_path: Path, service: Service, specs: tuple[RequestSpec, ...]
+    ) -> None:
+        """What cannot be removed now is removed later, by whoever has the same journal."""
+        journal = tmp_path / "journal"
+        await wrote(journal, service, specs[1], 3)
+        service.behave = lambda _, __: Reply(503)
+        ledger, client = Ledger(journal), Client(service.url, "token")
+        await ledger.settle(client, seconds=5, read_back=False)
+        assert ledger.close() == 3
+        service.behave = None
+        ledger = Ledger(journal)
+        await ledger.settle(client, seconds=5, read_back=False)
+        await client.aclose()
+        assert (ledger.close(), service.things, journal.exists()) == (0, {}, False)
+
+    async def test_asks_no_answer_where_the_path_is_known(self, tmp_path: Path, service: Service) -> None:
+        """A write below a name of its own is removed without being sent again."""
+        (spec,) = parse_requests(
+            [{**MAKE, "readback": {"path": "/things/{unique}"}, "remove": {"path": "/things/{unique}"}}]
+        )
+        await wrote(tmp_path / "journal", service, spec, 2)
+        ledger, client = Ledger(tmp_path / "journal"), Client(service.url, "token")
+        await ledger.settle(client, seconds=5, read_back=False)
+        await client.aclose()
+        ledger.close()
+        assert [request.method for request in service.requests] == ["POST", "POST", "DELETE", "DELETE"]
+
+    async def test_reads_a_journal_that_was_cut_short(
+        self, tmp_path: Path, service: Service, specs: tuple[RequestSpec, ...]
+    ) -> None:
+        """`kill -9` may cut the last line."""
+        journal = tmp_path / "journal"
+        await wrote(journal, service, specs[1], 2)
+        with journal.open("a") as file:
+            file.write('{"sent": "abc", "sp')
+        ledger = Ledger(journal)
+        assert ledger.close() == 2
+
+
+class TestSmoke:
+    def test_asks_everything_once_and_leaves_nothing(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
+        """A good replica passes, and what was written is gone."""
+        assert smoke(specs, service.url, "token") == []
+        assert [request.method for request in service.requests] == ["GET", "POST", "GET", "DELETE"]
+        assert service.things == {}
+
+    def test_says_what_failed(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
+        """Each failure is one example with its detail."""
+        service.behave = lambda _, request: Reply(500) if request.method == "POST" else Reply(json={"items": None})
+        body, write = smoke(specs, service.url, "token")
+        assert (body.kind, body.request, body.detail) == (
+            "body",
+            "list",
+            '`items` is null, not []: 200 {"items": null}',
+        )
+        assert (write.kind, write.status, write.release) == ("5xx", 500, "new")
+
+    def test_reads_back_what_was_written(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
+        """A write that is not there, or not what was sent, fails though it was acknowledged."""
+        service.behave = lambda server, request: (
+            Reply(json={"service": "other"})
+            if request.method == "GET" and request.path != "/things"
+            else server.answer(request)
+        )
+        (failure,) = smoke(specs, service.url, "token")
+        assert failure.kind == "lost"
+        assert failure.detail.startswith('read back: `service` is "other", not "s-')
+
+    def test_wants_a_readback_to_hold_something_of_what_was_sent(
+        self, service: Service, specs: tuple[RequestSpec, ...]
+    ) -> None:
+        """An answer in an envelope would pass unread; so `expect` must say where the values are."""
+        service.behave = lambda server, request: (
+            replace(server.answer(request), json={"data": {}}) if request.path not in ("/things",) else None
+        )
+        (failure,) = smoke(specs, service.url, "token")
+        assert "holds nothing of what was sent (or say `readback.expect`)" in failure.detail
+        told = parse_requests([{**MAKE, "readback": {"path": "/things/{response.id}", "expect": {"data": {}}}}])
+        assert smoke(told, service.url, "token") == []
+
+    def test_fails_a_write_that_does_not_say_where_it_is(self, service: Service) -> None:
+        """Without the value that `readback` needs, nobody could find the write."""
+        specs = parse_requests([LIST, {**MAKE, "readback": {"path": "/things/{response.key}"}}])
+        (failure,) = smoke(specs, service.url, "token")
+        assert failure.kind == "body"
+        assert failure.detail.startswith("the answer holds no `key`, which `readback` or `remove` needs")
+
+    def test_waits_no_longer_than_told(self, specs: tuple[RequestSpec, ...]) -> None:
+        """A replica that is not there fails each request."""
+        assert [failure.kind for failure in smoke(specs, "http://127.0.0.1:1", None, timeout=1)] == [
+            "refused",
+            "refused",
+        ]

@@ -1,0 +1,103 @@
+"""`.env`, as it is made, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from pipeline.settings import check_values, env_text, fill_env, read_values, settings_page, split_secrets, variables
+
+GENERATED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"}
+ROOT = Path(__file__).parents[2]
+
+
+class TestFillEnv:
+    def test_makes_a_file_that_is_ours_alone_and_valid(self, tmp_path: Path) -> None:
+        """A new .env has mode 0600, every variable, real secrets, and no problem."""
+        added = fill_env(tmp_path)
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+        assert set(added) == {variable.name for variable in variables()} == set(dotenv_values(tmp_path / ".env"))
+        assert check_values(tmp_path, read_values(tmp_path, {})) == []
+
+    def test_makes_every_secret_anew(self, tmp_path: Path) -> None:
+        """Two files share no secret, and no two secrets of a file are the same."""
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        found = []
+        for folder in (tmp_path / "a", tmp_path / "b"):
+            fill_env(folder)
+            found += [value for name, value in dotenv_values(folder / ".env").items() if name in GENERATED]
+        assert len(set(found)) == 2 * len(GENERATED)
+
+    def test_never_touches_an_existing_value(self, tmp_path: Path) -> None:
+        """What is there stays to the letter, comments included; only what is missing is added."""
+        before = "# mine\nSERVICE_TOKEN=my own token of some length\nLOG_LEVEL=\n"
+        (tmp_path / ".env").write_text(before)
+        added = fill_env(tmp_path)
+        after = (tmp_path / ".env").read_text()
+        assert after.startswith(before)
+        assert not {"SERVICE_TOKEN", "LOG_LEVEL"} & set(added)
+        assert fill_env(tmp_path) == []
+
+    def test_closes_a_file_that_others_could_read(self, tmp_path: Path) -> None:
+        """An .env that was made by hand with 0644 is closed."""
+        (tmp_path / ".env").write_text("")
+        (tmp_path / ".env").chmod(0o644)
+        fill_env(tmp_path)
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
+
+class TestReadValues:
+    def test_takes_the_environment_over_the_file(self, tmp_path: Path) -> None:
+        """The environment wins over .env, an empty value is unset, and foreign names are left alone."""
+        (tmp_path / ".env").write_text("LOG_LEVEL=INFO\nEDGE_PORT=8080\nPROJECT_NAME=\n")
+        values = read_values(tmp_path, {"LOG_LEVEL": "DEBUG", "PATH": "/bin", "SERVICE_TOKEN_FILE": "/x"})
+        assert values == {"LOG_LEVEL": "DEBUG", "EDGE_PORT": "8080", "SERVICE_TOKEN_FILE": "/x"}
+
+
+class TestCheckValues:
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("SERVICE_TOKEN=change_this_service_token", "SERVICE_TOKEN: is still the placeholder"),
+            ("JWT_SECRET_KEY=canary", "JWT_SECRET_KEY: is shorter than 32 bytes"),
+            ("EDGE_PORT=many", "EDGE_PORT: "),
+            ("SERVICE_TOKN=x", "unknown variable SERVICE_TOKN"),
+        ],
+    )
+    def test_names_what_is_wrong_but_never_the_value(self, tmp_path: Path, line: str, message: str) -> None:
+        """One line for the wrong variable, development or not; its value is not in it."""
+        name, value = line.split("=")
+        fill_env(tmp_path)
+        kept = [row for row in (tmp_path / ".env").read_text().splitlines() if not row.startswith(f"{name}=")]
+        (tmp_path / ".env").write_text("\n".join([*kept, line]) + "\n")
+        (problem,) = check_values(tmp_path, read_values(tmp_path, {}))
+        assert problem.startswith(".env: ")
+        assert message in problem
+        assert value == "x" or value not in problem
+
+
+class TestSplitSecrets:
+    def test_keeps_secrets_apart_and_reads_their_files(self, tmp_path: Path) -> None:
+        """What may be shown is on one side; a secret given as a file is read, without its newline."""
+        (tmp_path / "token").write_text("t0ken\n")
+        plain, secret = split_secrets(
+            {"LOG_LEVEL": "INFO", "SERVICE_TOKEN_FILE": str(tmp_path / "token"), "POSTGRES_PASSWORD": "p"}
+        )
+        assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
+
+
+class TestDerivedFiles:
+    def test_agree_with_the_schema(self) -> None:
+        """What `nox -s settings -- --write` makes is what is committed."""
+        assert (ROOT / ".env.example").read_text(encoding="utf-8") == env_text()
+        assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == settings_page()
+
+    def test_show_no_secret(self) -> None:
+        """The example holds placeholders for exactly the secrets that are generated."""
+        example = {
+            line.split("=")[0]: line.split("=")[1] for line in env_text().splitlines() if line and line[0] != "#"
+        }
+        assert {name for name, value in example.items() if value.startswith("change_this")} == GENERATED
