@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pipeline.errors import SlipwayError
 from pipeline.leash import held
 
@@ -214,13 +216,16 @@ def valkey_command(valkey: Path, socket: Path, data: Path, *, durable: bool) -> 
 
 
 def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
-    """Wait until the server of DATA says `ready` in its pid file: an accepted connection alone is no readiness."""
+    """Wait until the server of DATA says `ready` in its pid file: an accepted connection alone is no readiness.
+
+    What a killed server left there says `ready` too, so its process must live, and be this one.
+    """
     pid_file = data / "postmaster.pid"
 
     def ready() -> bool:
-        with contextlib.suppress(OSError):
-            lines = pid_file.read_text().splitlines()
-            return [line.strip() for line in lines[STATUS_LINE:]] == ["ready"]
+        with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
+            lines = [line.strip() for line in pid_file.read_text().splitlines()]
+            return lines[STATUS_LINE:] == ["ready"] and str(data) in psutil.Process(int(lines[0])).cmdline()
         return False
 
     _wait(ready, f"PostgreSQL in {data} did not get ready", seconds)

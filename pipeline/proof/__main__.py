@@ -1,8 +1,8 @@
 """`python -m pipeline.proof`: the generator's process, so that the work of a deploy cannot disturb its clock.
 
-One JSON object a line. In: the job, then `{"phase": NAME, "full": BOOL}`, then `{"stop": true, "at_once": BOOL}`.
-Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`. End of input before the result means
-that the deploy died: nothing more is sent, what was written is removed.
+One JSON object a line. In: the job, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`, then `{"stop": true,
+"at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`. End of input before
+the result means that the deploy died: nothing more is sent, what was written is removed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeline.proof.generator import Generator
 from pipeline.proof.job import Job
 
 PROGRESS_SECONDS = 0.25
+HELD_SECONDS = 0.05  # somebody waits for it
 LINE_LIMIT = 2**24  # a job holds two tables of requests
 UNREAD_LIMIT = 2**20  # bytes that a parent may leave unread before it misses snapshots
 
@@ -72,6 +73,8 @@ async def _obey(reader: asyncio.StreamReader, generator: Generator) -> None:
         command = json.loads(line)
         if "phase" in command:
             generator.phase(command["phase"], full=command.get("full", False))
+        elif "hold" in command:
+            generator.hold()
         elif command["stop"]:
             generator.stop(at_once=command.get("at_once", False))
 
@@ -82,7 +85,7 @@ async def _work(generator: Generator, say: Callable[..., None]) -> None:
     try:
         while not run.done():
             say(snapshot=generator.snapshot().dump())
-            await asyncio.wait({run}, timeout=PROGRESS_SECONDS)
+            await asyncio.wait({run}, timeout=HELD_SECONDS if generator.held else PROGRESS_SECONDS)
     finally:
         run.cancel()
         await asyncio.wait({run})

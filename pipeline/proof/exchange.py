@@ -6,10 +6,12 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.proof.client import Answer, Call, RequestFailed, check
 from pipeline.proof.requests import ReadBack, RequestSpec
+from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue, Values
 
 __all__ = ["Exchange"]
@@ -87,6 +89,23 @@ class Exchange:
         """
         step = self.spec.remove
         return self._step(step.method, self._values(response).fill_path(step.path)) if step else None
+
+    def failure(
+        self, kind: str, *, at: float, phase: str, release: str | None, status: int | None, detail: str
+    ) -> Failure:
+        """It as an example of KIND. AT: when it was due, seconds since the Unix epoch."""
+        return Failure(
+            kind=kind,
+            at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+            phase=phase,
+            request=self.spec.name,
+            method=self.spec.method,
+            path=self.call().path,
+            request_id=self.ident,
+            release=release,
+            status=status,
+            detail=detail,
+        )
 
     def _values(self, response: Any = None) -> Values:
         return Values(unique=self.ident[:16], response=response)

@@ -11,6 +11,7 @@ requests that fell due in a stall are sent after it, unless they are older than 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ __all__ = ["Generator", "StallClock"]
 T = TypeVar("T")
 
 SKIP_AFTER_SECONDS = 1.0
+HELD_SECONDS = 0.01
 
 
 class StallClock:
@@ -112,14 +114,25 @@ class Generator:
         self._tally = Tally(self._epoch, job.slow_ms)
         self._phases = [Phase(job.phase, self._epoch)]
         self._stopping, self._at_once, self._ended = False, False, self._started
+        self._held = False
         self._outstanding: set[asyncio.Task[None]] = set()
         self._cut, self._skipped, self._lag = 0, 0, 0.0
 
     def phase(self, name: str, *, full: bool = False) -> None:
         """What falls due from now on belongs to the phase NAME; with FULL the whole table is sent."""
         self._phases.append(Phase(name, self._wall(self._loop.time())))
+        self._held = False
         if full:
             self._mix = _Mix(self._job.full)
+
+    def hold(self) -> None:
+        """Let nothing more fall due until the next phase."""
+        self._held = True
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing falls due."""
+        return self._held
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let nothing more fall due. AT_ONCE: neither wait for what is outstanding nor read back what was written."""
@@ -155,11 +168,16 @@ class Generator:
             shares=self._tally.shares(),
             failures=self._tally.examples(),
             lag_ms=round(self._lag * 1000, 1),
+            settled=self._held and not self._outstanding,
         )
 
     async def _arrivals(self, group: asyncio.TaskGroup) -> None:
         number = 0
         while not self._stopping:
+            if self._held:
+                await asyncio.sleep(HELD_SECONDS)
+                number = math.ceil((self._loop.time() - self._started) * self._job.rate)
+                continue
             due = self._started + number / self._job.rate
             now = self._loop.time()
             if due > now:

@@ -91,6 +91,7 @@ class Snapshot:
     shares: tuple[Share, ...] = ()
     failures: tuple[Failure, ...] = ()
     lag_ms: float = 0.0
+    settled: bool = False  # nothing falls due, and all that did is over
 
     @property
     def sent(self) -> int:

@@ -7,7 +7,6 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from pipeline.proof.client import Answer, RequestFailed
 from pipeline.proof.exchange import Exchange
@@ -38,16 +37,10 @@ class Outcome:
 
     def example(self, kind: str) -> Failure:
         """It as an example of KIND."""
-        spec = self.exchange.spec
-        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
-        return Failure(
-            kind=kind,
-            at=at,
+        return self.exchange.failure(
+            kind,
+            at=self.at,
             phase=self.phase,
-            request=spec.name,
-            method=spec.method,
-            path=self.exchange.call().path,
-            request_id=self.exchange.ident,
             release=self.release,
             status=self.answer.status if self.answer else None,
             detail=self.error.detail if self.error else "",

@@ -79,6 +79,15 @@ class Traffic:
                 raise self._died()
             return self._snapshot
 
+    def settle(self) -> Snapshot:
+        """Hold the traffic until the next phase and wait for each answer: the counts to judge by.
+
+        An answer that is still to come would be missing in them, and the slow ones are.
+        """
+        self._tell({"hold": True})
+        self._await(lambda: self._snapshot.settled, self._job.timeout + MARGIN_SECONDS)
+        return self.snapshot()
+
     def stop(self, *, at_once: bool = False) -> TrafficResult:
         """Send nothing more, wait for the answers, read back and remove the writes; gives what was measured.
 

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,19 +40,8 @@ class Write:
 
     def lost(self, error: RequestFailed | str, status: int | None = None) -> Failure:
         """It as an example of a lost one."""
-        spec = self.exchange.spec
-        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
-        return Failure(
-            kind="lost",
-            at=at,
-            phase=self.phase,
-            request=spec.name,
-            method=spec.method,
-            path=self.exchange.call().path,
-            request_id=self.exchange.ident,
-            release=self.release,
-            status=status,
-            detail=f"read back: {error}",
+        return self.exchange.failure(
+            "lost", at=self.at, phase=self.phase, release=self.release, status=status, detail=f"read back: {error}"
         )
 
 

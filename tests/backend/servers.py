@@ -73,9 +73,6 @@ class Postgres:
                 process.kill()
         psutil.wait_procs(processes, timeout=10)
         self.stop()
-        # The next start finds the shared memory to clean up in this file; its eighth line would say `ready` too soon.
-        pid_file = self._data / "postmaster.pid"
-        pid_file.write_text("".join(pid_file.read_text().splitlines(keepends=True)[:7]))
 
     def stop(self) -> None:
         """End what is left."""
@@ -86,13 +83,13 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     """A running, migrated PostgreSQL."""
     folder = Path(tempfile.mkdtemp(prefix="slipway-pg-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    server = Postgres(folder)
     try:
-        server.start()
-        migrate(server.environ)
-        yield server
+        server = Postgres(folder)
+        with contextlib.closing(server._running):
+            server.start()
+            migrate(server.environ)
+            yield server
     finally:
-        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

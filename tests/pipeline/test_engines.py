@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from pipeline.engines import find_engines, postgres_command, throwaway_postgres, throwaway_valkey
+from pipeline.engines import find_engines, postgres_command, throwaway_postgres, throwaway_valkey, wait_for_postgres
 from pipeline.errors import SlipwayError
 from pipeline.leash import held
 
@@ -63,6 +63,14 @@ class TestThrowawayPostgres:
             server = psutil.Process(int((folder / "data/postmaster.pid").read_text().splitlines()[0]))
             os.kill(owner.pid, signal.SIGKILL)
         eventually(lambda: not folder.exists() and not server.is_running())
+
+
+class TestWaitForPostgres:
+    def test_does_not_believe_a_dead_server(self, tmp_path: Path) -> None:
+        """What `kill -9` left says `ready`; the process it names is gone, or is another one."""
+        (tmp_path / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n0\n5432\n/run\n\n1 2\nready   \n")
+        with pytest.raises(SlipwayError, match="did not get ready"):
+            wait_for_postgres(tmp_path, seconds=0.1)
 
 
 class TestThrowawayValkey:

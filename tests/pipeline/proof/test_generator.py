@@ -96,6 +96,26 @@ class TestGenerator:
         assert result.skipped > 0.2 * job.rate
         assert result.failed == 0
 
+    async def test_holds_until_the_next_phase(self, job: Job, service: Service) -> None:
+        """Held, it waits for what is outstanding and sends nothing; the phase after that makes up for nothing."""
+        service.behave = lambda _service, _request: HANG
+        generator = Generator(replace(job, requests=job.requests[:1], timeout=0.3))
+        work = asyncio.get_running_loop().create_task(generator.run())
+        await until(lambda: generator.snapshot().outstanding >= 5)
+        generator.hold()
+        assert not generator.snapshot().settled
+        await until(lambda: generator.snapshot().settled)
+        held = len(service.requests)
+        await asyncio.sleep(0.5)
+        assert (len(service.requests), generator.snapshot().sent) == (held, held)
+        service.behave = None
+        generator.phase("confirm")
+        await asyncio.sleep(0.1)
+        assert 0 < len(service.requests) - held < 0.4 * job.rate
+        generator.stop()
+        result = await work
+        assert (result.failed, result.skipped, result.settled) == (held, 0, False)
+
     async def test_sends_nothing_where_both_releases_know_nothing(self, job: Job, service: Service) -> None:
         """A team that replaced its whole table is asked nothing until the new release runs alone."""
         generator = Generator(replace(job, requests=()))
