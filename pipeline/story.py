@@ -218,7 +218,7 @@ class Story:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {old.name}"
                 proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
-                self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False))
+                self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:
                 stage.note = proof.prove(rollback=True)
 

@@ -52,8 +52,11 @@ class Target(Protocol):
     def migrate(self, new: Artifact) -> None:
         """Bring the real database to NEW's revision."""
 
-    def roll_out(self, new: Artifact, watch: Callable[[str], None]) -> None:
-        """Replace each replica by one of NEW. WATCH(line) is called while waiting, and may raise to stop it."""
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Replace each replica by one of NEW. WATCH(line) is called while waiting, and may raise to stop it.
+
+        BACK: the others have failed, so they drain at once where a replica of NEW serves.
+        """
 
     def trouble(self) -> str | None:
         """What the engine says against the release that was rolled out: a replica of it ended, say."""

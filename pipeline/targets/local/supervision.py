@@ -156,10 +156,14 @@ class Supervisor:
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # ALREADY_STARTED
             rpc.startProcess(name, _DO_NOT_WAIT)
 
-    def stop(self, name: str, watch: Callable[[], None], seconds: float) -> None:
-        """Ask the program to end, wait until it has (supervisord kills it when its own time is up), forget it."""
+    def begin_stop(self, name: str) -> None:
+        """Ask the program to end."""
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # NOT_RUNNING, BAD_NAME
             rpc.stopProcess(name, _DO_NOT_WAIT)
+
+    def stop(self, name: str, watch: Callable[[], None], seconds: float) -> None:
+        """Ask the program to end, wait until it has (supervisord kills it when its own time is up), forget it."""
+        self.begin_stop(name)
         deadline = time.monotonic() + seconds
         while (process := self.processes().get(name)) is not None and process.state not in STOPPED:
             if time.monotonic() > deadline:

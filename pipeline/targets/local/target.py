@@ -240,13 +240,18 @@ class LocalTarget:
         if new.revision is not None:
             self._migrations(new, "upgrade", env={**self._base_environment(), **self._database()})
 
-    def roll_out(self, new: Artifact, watch: Callable[[str], None]) -> None:
-        """New replica ready → into the edge → one old one drained and gone; one at a time, never below N."""
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """New replica ready → into the edge → one old one drained and gone; one at a time, never below N.
+
+        BACK goes below N where it must: a replica too few is better than wrong answers.
+        """
         deadline = time.monotonic() + self.env.timeout
         self._rolled_out.clear()
         config = self._config(new.name)
         python, folder = self.artifacts.python(new.name, "backend"), self.artifacts.folder(new.name)
         keep, old = self._sort_out(new.name, config.name, watch)
+        for slot in old if back and keep else ():
+            self.supervisor.begin_stop(slot.program)
         for number in range(len(keep) + 1, self.env.replicas + 1):
             where = f"replica {number} of {self.env.replicas}"
             if len(self.replicas.slots()) > self.env.replicas:
