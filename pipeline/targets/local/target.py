@@ -249,9 +249,13 @@ class LocalTarget:
         self._rolled_out.clear()
         config = self._config(new.name)
         python, folder = self.artifacts.python(new.name, "backend"), self.artifacts.folder(new.name)
-        keep, old = self._sort_out(new.name, config.name, watch)
-        for slot in old if back and keep else ():
+        keep, old, dead = self._sort_out(new.name, config.name)
+        for slot in [*dead, *(old if back and keep else [])]:
             self.supervisor.begin_stop(slot.program)
+        for slot in dead:
+            self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
+        for slot in keep:
+            self.replicas.admit(slot, partial(watch, "waiting for the edge"))
         for number in range(len(keep) + 1, self.env.replicas + 1):
             where = f"replica {number} of {self.env.replicas}"
             if len(self.replicas.slots()) > self.env.replicas:
@@ -265,20 +269,16 @@ class LocalTarget:
         for slot in old:
             self.replicas.stop(slot, partial(watch, "draining the last old one"))
 
-    def _sort_out(self, release: str, config: str, watch: Callable[[str], None]) -> tuple[list[Slot], list[Slot]]:
-        """The replicas that can stay, and the ones to replace. What does not serve goes at once: it costs no answer."""
+    def _sort_out(self, release: str, config: str) -> tuple[list[Slot], list[Slot], list[Slot]]:
+        """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
         ready = {replica.name for replica in self.replicas.seen(self._wanted_config) if replica.ready}
         keep: list[Slot] = []
         old: list[Slot] = []
+        dead: list[Slot] = []
         for slot in self.replicas.slots():
-            if slot.program not in ready:
-                self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
-            elif (slot.release, slot.config) == (release, config) and len(keep) < self.env.replicas:
-                self.replicas.admit(slot, partial(watch, "waiting for the edge"))
-                keep.append(slot)
-            else:
-                old.append(slot)
-        return keep, old
+            right = (slot.release, slot.config) == (release, config) and len(keep) < self.env.replicas
+            (dead if slot.program not in ready else keep if right else old).append(slot)
+        return keep, old, dead
 
     def trouble(self) -> str | None:
         """A replica that is not the process any more which got ready."""
