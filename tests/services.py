@@ -58,10 +58,10 @@ def choose() -> str:
     wish = os.environ.get("SLIPWAY_TEST_SERVICES", "")
     if wish:
         return wish
-    import docker  # type: ignore[import-untyped] # comes with testcontainers, without types
-    from docker.errors import DockerException  # type: ignore[import-untyped]
+    from docker.client import DockerClient
+    from docker.errors import DockerException
 
-    with contextlib.suppress(DockerException), contextlib.closing(docker.from_env(timeout=3)) as client:
+    with contextlib.suppress(DockerException), contextlib.closing(DockerClient.from_env(timeout=3)) as client:
         client.ping()
         return "docker"
     # docker-py leaves its socket open when nobody answers: collected later, in mid-import, its warning is an error.

@@ -27,6 +27,10 @@ __all__ = ["Edge", "edge_config"]
 HEALTH_URI = "/ready?exclude=database&exclude=schema&exclude=redis"
 HEALTH_INTERVAL_SECONDS = 0.2
 HEALTH_FAILS = 2  # one slow answer on a busy machine takes nobody out
+# Until that many checks a slot counts as healthy, though nobody is in it: after a start or a reload of Caddy, and
+# after the end of a replica that did not drain.
+SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
+FEWEST_SLOTS = 6  # so that another number of replicas need not reload it
 ADMISSION_SECONDS = 10
 REPLICA_HEADER = "Slipway-Replica"
 
@@ -94,8 +98,10 @@ class Edge:
         self._file = layout.home / "edge.json"
 
     def write_config(self, slots: int) -> bool:
-        """Write the configuration for SLOTS replicas; whether it differs from what was there."""
-        text = json.dumps(edge_config(self.layout.run, slots, self.port, loopback_addresses()), indent=1)
+        """Write the configuration for SLOTS replicas or more; whether it differs from what was there."""
+        text = json.dumps(
+            edge_config(self.layout.run, max(slots, FEWEST_SLOTS), self.port, loopback_addresses()), indent=1
+        )
         if self._file.exists() and self._file.read_text(encoding="utf-8") == text:
             return False
         write_whole(self._file, text)
@@ -115,6 +121,11 @@ class Edge:
             answer = admin.post("/load", content=self._file.read_bytes(), headers={"Content-Type": "application/json"})
         if answer.status_code != httpx2.codes.OK:
             raise SlipwayError(f"the edge refused its configuration: {answer.text.strip()}")
+        self.settle(time.monotonic())
+
+    def settle(self, since: float) -> None:
+        """Wait until the edge must have noticed what changed at SINCE (monotonic seconds)."""
+        time.sleep(max(0.0, since + SETTLE_SECONDS - time.monotonic()))
 
     def wait_up(self, seconds: float = 10) -> None:
         """Wait until the edge accepts connections."""

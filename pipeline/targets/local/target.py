@@ -254,6 +254,7 @@ class LocalTarget:
             self.supervisor.begin_stop(slot.program)
         for slot in dead:
             self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
+        emptied = time.monotonic() if dead else 0.0
         for slot in keep:
             self.replicas.admit(slot, partial(watch, "waiting for the edge"))
         for number in range(len(keep) + 1, self.env.replicas + 1):
@@ -268,6 +269,7 @@ class LocalTarget:
             self.replicas.admit(fresh, partial(watch, f"{where}: entering the edge"))
         for slot in old:
             self.replicas.stop(slot, partial(watch, "draining the last old one"))
+        self.edge.settle(emptied)
 
     def _sort_out(self, release: str, config: str) -> tuple[list[Slot], list[Slot], list[Slot]]:
         """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
