@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.errors import SlipwayError
 from pipeline.model import Migration
 
-__all__ = ["RetainedRelease", "migration_problems"]
+__all__ = ["RetainedRelease", "migration_problems", "required_revision"]
 
 # squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
 CONTRACTING = frozenset(
@@ -111,3 +111,9 @@ def _lint(sql: str) -> list[tuple[str, int, str]]:
             f"squawk could not read the migration's SQL: {(done.stderr or done.stdout).strip()}"
         ) from None
     return [(one["rule_name"], one["line"] + 1, f"{one['message']} {one.get('help') or ''}".strip()) for one in found]
+
+
+def required_revision(folder: Path) -> str | None:
+    """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
+    files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
+    return files[-1].split("_")[0] if files else None

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SlipwayError
 from pipeline.model import Source
 
-__all__ = ["content_hash", "read_source", "shipped_files"]
+__all__ = ["Change", "content_hash", "last_change", "read_source", "remote_address", "shipped_files"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The last commit that changed some files: its time in seconds since the Unix epoch (0 without git), and whether
+    the files differ from it.
+    """
+
+    commit: str | None
+    epoch: int
+    dirty: bool
 
 
 def read_source(root: Path) -> Source:
@@ -19,6 +32,22 @@ def read_source(root: Path) -> Source:
     if not commit:
         return Source(commit=None, dirty=False)
     return Source(commit=commit.strip(), dirty=bool(_git(root, "status", "--porcelain")))
+
+
+def last_change(root: Path, names: Sequence[str]) -> Change:
+    """The last commit of ROOT that changed the files or folders NAMES."""
+    said = (_git(root, "log", "-1", "--format=%H %ct", "--", *names) or "").split()
+    if not said:
+        return Change(commit=None, epoch=0, dirty=False)
+    return Change(said[0], int(said[1]), dirty=bool(_git(root, "status", "--porcelain", "--", *names)))
+
+
+def remote_address(root: Path) -> str | None:
+    """Where the source lives for people, https and without credentials; None for a path or no remote."""
+    said = (_git(root, "remote", "get-url", "origin") or "").strip()
+    scheme = r"(?:https?://(?:[^@/]*@)?|ssh://[^@/]*@|[\w.-]+@)"
+    found = re.fullmatch(rf"{scheme}([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", said)
+    return f"https://{found[1]}/{found[2]}" if found else None
 
 
 def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> list[str]:

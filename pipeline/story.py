@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
@@ -96,10 +97,14 @@ class Story:
         killed = self.records.killed()
         for record in killed:
             self.progress.warn(f"the deploy of release record {record.number} died in stage `{record.stage}`: mending")
-            for journal in record.folder.glob(JOURNAL.format("*")):
-                clean_up(journal, self.target.url, self.target.token())
+            self._clean_up(record.folder)
             self.records.close(record, "interrupted", f"the deploy died in stage `{record.stage}`, without a report")
         return healed or bool(killed)
+
+    def _clean_up(self, folder: Path) -> None:
+        """Remove what proofs have left in the service."""
+        for journal in folder.glob(JOURNAL.format("*")):
+            clean_up(journal, self.target.url, self.target.token())
 
     def _ship(self, chapter: Chapter, wanted: Record | None, *, dry_run: bool, unfinished: bool) -> None:
         with self._stage(chapter, "build") as stage:
@@ -228,6 +233,8 @@ class Story:
             new, old = chapter.new, chapter.old
             if chapter.proof:
                 chapter.proof.finish()
+                for record in self.records.all():  # what a broken release would not let go
+                    self._clean_up(record.folder)
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(

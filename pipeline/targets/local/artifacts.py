@@ -19,6 +19,7 @@ from pathlib import Path
 import uv
 
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.migrations import required_revision
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
 from pipeline.proof.requests import parse_requests
@@ -27,7 +28,7 @@ from pipeline.run import CommandFailed, run
 from pipeline.source import content_hash, read_source, shipped_files
 from pipeline.targets.local.layout import Layout
 
-__all__ = ["Artifacts", "required_revision"]
+__all__ = ["Artifacts"]
 
 NAME_LENGTH = 12  # hexadecimal digits: 48 bits, and the name still fits a header, a label and a line
 LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate.txt"}
@@ -210,12 +211,6 @@ class Artifacts:
         except CommandFailed as error:
             text = re.sub(r"\s+", " ", error.output.replace(f"{folder}/", "")).strip()
             raise SlipwayError(f"the source does not compile: {text}") from error
-
-
-def required_revision(folder: Path) -> str | None:
-    """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
-    files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
-    return files[-1].split("_")[0] if files else None
 
 
 def _python_tag() -> str:

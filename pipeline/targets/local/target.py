@@ -231,6 +231,7 @@ class LocalTarget:
             )
         elif edge.state not in ("RUNNING", "STARTING"):
             self.supervisor.restart("edge")
+            self.edge.settle(time.monotonic())
         elif changed:
             self.edge.reload()
         self.edge.wait_up()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.migrations import required_revision
 from pipeline.project import Environment, Project
 from pipeline.targets.local import difference
-from pipeline.targets.local.artifacts import Artifacts, required_revision
+from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.layout import Layout
 
 

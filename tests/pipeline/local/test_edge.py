@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import httpx2
@@ -60,6 +61,7 @@ class TestEdge:
         command = [str(find_engines().caddy), "run", "--config", str(layout.home / "edge.json")]
         with held(command, log=tmp_path / "caddy.log", env={"HOME": str(tmp_path)}):
             await asyncio.to_thread(edge.wait_up)
+            await asyncio.to_thread(edge.settle, time.monotonic())
             await asyncio.to_thread(edge.wait_admitted, 1, lambda: None)
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}") as client:
                 answers = [await client.get("/once", headers={"Idempotency-Key": "k"}) for _ in range(3)]
