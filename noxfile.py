@@ -116,6 +116,18 @@ def settings(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build the images; the last line is the service's ID."""
+    slipway(session, "build", *session.posargs)
+
+
+@nox.session
+def push(session: nox.Session) -> None:
+    """Build the images and push them to IMAGE_REPOSITORY; the last line is the digest."""
+    slipway(session, "push", *session.posargs)
+
+
+@nox.session
 def dev(session: nox.Session) -> None:
     """The service with reload, on a database and a cache of its own."""
     run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)
@@ -135,15 +147,15 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The deploy story end to end, broken releases and kill -9 included; takes minutes. [-- PYTEST ARGUMENTS]"""
-    run(
-        environment(session, "test"),
-        "-m",
-        "pytest",
-        "-m",
-        "e2e",
-        *(session.posargs or ["-n", "2", "--dist", "loadfile", "tests/deploy"]),
-    )
+    """The deploy story end to end, broken releases and kill -9 included; minutes. [-- TARGET or PYTEST ARGUMENTS]"""
+    targets = {
+        (): ["tests/deploy", "tests/page"],
+        ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose"],
+        ("compose",): ["tests/deploy/compose"],
+    }
+    target = targets.get(tuple(session.posargs))
+    arguments = ["-n", "2", "--dist", "loadfile", *target] if target else session.posargs
+    run(environment(session, "test"), "-m", "pytest", "-m", "e2e", *arguments)
 
 
 @nox.session

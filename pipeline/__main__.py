@@ -95,6 +95,8 @@ def _parser() -> _Parser:
     verb("init", "write .env with fresh secrets", env=False)
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")
+    verb("build", "build the images", env=False)
+    verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
     verb("dev", "the service with reload", env=False)
     return parser
 

@@ -103,7 +103,8 @@ class Records:
         by_name = [
             record
             for record in records
-            if (record.release or "").startswith(reference) and len(reference) >= SHORTEST_NAME
+            if (record.release or "").removeprefix("sha256:").startswith(reference.removeprefix("sha256:"))
+            and len(reference) >= SHORTEST_NAME
         ]
         found = by_number or by_name
         if not found:

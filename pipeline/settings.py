@@ -19,8 +19,11 @@ from pipeline.errors import UsageError
 from pipeline.files import write_whole
 
 __all__ = [
+    "PLACED",
     "Variable",
     "check_values",
+    "compose_text",
+    "ensure_env",
     "env_text",
     "fill_env",
     "read_values",
@@ -30,6 +33,29 @@ __all__ = [
 ]
 
 PLACEHOLDER = "change_this"
+COMPOSE_MARKS = ("# settings: made by", "# settings: end")
+# What a target decides itself: where things listen, which release it is, and what only images and compose use.
+PLACED = frozenset(
+    {
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "DATABASE_URL",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_URL",
+        "REDIS_PASSWORD",
+        "BACKEND_HOST",
+        "BACKEND_PORT",
+        "METRICS_PORT",
+        "RELEASE",
+        "EDGE_PORT",
+        "EDGE_ADDRESS",
+        "TRUSTED_PROXIES",
+        "FRONTEND_PORT",
+        "BUILD_TARGET",
+        "PYTHON_VERSION",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,14 @@ def fill_env(root: Path) -> list[str]:
     return added
 
 
+def ensure_env(root: Path) -> bool:
+    """Make `.env` where there is none; whether there was none."""
+    if (root / ".env").exists():
+        return False
+    fill_env(root)
+    return True
+
+
 def env_text(*, fresh_secrets: bool = False) -> str:
     """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS."""
     head = (
@@ -145,6 +179,20 @@ def env_text(*, fresh_secrets: bool = False) -> str:
             lines.append(f"\n# --- {section} ---\n")
         lines.append(f"# {variable.description}\n{_line(variable, fresh=fresh_secrets)}")
     return "".join(lines)
+
+
+def compose_text(text: str) -> str:
+    """TEXT of docker-compose.yml with the settings between its two marks made anew: a line each, from `.env`."""
+    head, _, rest = text.partition(COMPOSE_MARKS[0])
+    before, _, tail = rest.partition(COMPOSE_MARKS[1])
+    if not tail:
+        return text
+    indent = before.rpartition("\n")[2]
+    lines = [f"{one.name}: ${{{one.name}:-{one.default}}}" for one in variables() if not one.secret]
+    kept = [line for line in lines if line.partition(":")[0] not in PLACED]
+    first = before.partition("\n")[0]
+    block = "".join(f"{indent}{line}\n" for line in kept)
+    return f"{head}{COMPOSE_MARKS[0]}{first}\n{block}{indent}{COMPOSE_MARKS[1]}{tail}"
 
 
 def settings_page() -> str:

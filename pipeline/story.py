@@ -21,6 +21,7 @@ from pipeline.migrations import RetainedRelease, migration_problems
 from pipeline.model import Artifact, Migration
 from pipeline.progress import Progress, StageRecord
 from pipeline.project import Environment, Project
+from pipeline.proof.verdict import short
 from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
 from pipeline.records import Record, Records
@@ -62,19 +63,19 @@ class Story:
 
     def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
-        wanted = self.records.find(reference) if reference else None
+        wanted = (self.target.adopt(reference) or self.records.find(reference).release) if reference else None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
                 problems = self.target.problems()
                 if problems:
                     raise UsageError(*problems)
                 if wanted:
-                    self.target.recorded(wanted.release or "")  # it is kept, and what was built
+                    self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(hold_lock(self.state / "lock", self.progress.warn))
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
                 "started": _now(),
-                "release": wanted.release if wanted else None,
+                "release": wanted,
                 "stage": "plan",
                 "dry_run": dry_run,
                 **asdict(read_source(self.project.root)),
@@ -106,17 +107,17 @@ class Story:
         for journal in folder.glob(JOURNAL.format("*")):
             clean_up(journal, self.target.url, self.target.token())
 
-    def _ship(self, chapter: Chapter, wanted: Record | None, *, dry_run: bool, unfinished: bool) -> None:
+    def _ship(self, chapter: Chapter, wanted: str | None, *, dry_run: bool, unfinished: bool) -> None:
         with self._stage(chapter, "build") as stage:
-            chapter.new = self.target.recorded(wanted.release or "") if wanted else self.target.build()
-            stage.note = f"release {chapter.new.name}"
+            chapter.new = self.target.recorded(wanted) if wanted else self.target.build()
+            stage.note = f"release {short(chapter.new.name)}"
             self.records.note(chapter.record, release=chapter.new.name)
         with self._stage(chapter, "check") as stage:
             nothing_to_do = self._check(chapter, unfinished=unfinished)
             stage.note = "nothing to do" if nothing_to_do else ""
         if nothing_to_do or dry_run:
             chapter.verdict, chapter.code = "unchanged", 0
-            chapter.reason = None if nothing_to_do else f"this was a dry run of release {chapter.new.name}"
+            chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
             return
         proof = chapter.proof = self._proof(chapter, "rollout")
         with proof:
@@ -193,8 +194,7 @@ class Story:
             verdict, reason = "proved", None
             try:
                 if chapter.old is None:
-                    self._withdraw(chapter)
-                    verdict, reason = "failed", "there is no earlier release: nothing serves"
+                    verdict, reason = "failed", self._withdraw(chapter)
                 else:
                     self._roll_back(chapter, chapter.old, proof)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
@@ -213,15 +213,19 @@ class Story:
     def _proof(self, chapter: Chapter, of: str) -> Proof:
         return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of))
 
-    def _withdraw(self, chapter: Chapter) -> None:
+    def _withdraw(self, chapter: Chapter) -> str:
+        """Stop what was shipped where nothing was before; what is true then, in words."""
         with self._stage(chapter, "roll back") as stage:
             self.target.withdraw()
-            stage.note = "there is no earlier release: nothing serves"
+            left = ", ".join(map(short, self.target.running().releases))  # of something that no deploy had started
+            note = f"there is no earlier release: {f'{left} serves on' if left else 'nothing serves'}"
+            stage.note = note
+        return note
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
         with proof:
             with self._stage(chapter, "roll back") as stage:
-                stage.note = f"to release {old.name}"
+                stage.note = f"to release {short(old.name)}"
                 proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
                 self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:

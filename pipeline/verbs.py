@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import SlipwayError
+from pipeline.docker import docker_problems
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.images import Images
 from pipeline.lock import held_by, hold_lock
 from pipeline.progress import Progress
 from pipeline.project import Project
+from pipeline.proof.verdict import short
 from pipeline.records import Records
 from pipeline.report import summary_line
-from pipeline.settings import env_text, fill_env, settings_page
+from pipeline.settings import compose_text, env_text, fill_env, read_values, settings_page, split_secrets
 from pipeline.story import Story
 from pipeline.targets import open_target
 
-__all__ = ["deploy", "dev", "down", "init", "releases", "rollback", "settings", "status"]
+__all__ = ["build", "deploy", "dev", "down", "init", "push", "releases", "rollback", "settings", "status"]
+
+SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
 Result = tuple[int, Any]
 
@@ -80,13 +87,13 @@ def status(project: Project, options: argparse.Namespace, progress: Progress) ->
 
 def _print_status(document: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    release = f"release {document['release']} (number {document['number']}, proved {document['since']})"
+    release = f"release {short(document['release'])} (number {document['number']}, proved {document['since']})"
     served = release if document["release"] else "nothing deployed yet"
     console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
     for one in document["replicas"]:
         ready = "[green]ready[/]" if one["ready"] else "[red]not ready[/]"
         console.print(
-            f"  {one['name']}  {one['release']}  {ready}  {one['state']} since {one['since']}  {one['metrics']}"
+            f"  {one['name']}  {short(one['release'])}  {ready}  {one['state']} since {one['since']}  {one['metrics']}"
         )
     if not document["replicas"]:
         console.print("  no replica runs: `nox -s deploy`")
@@ -122,7 +129,7 @@ def releases(project: Project, options: argparse.Namespace, progress: Progress) 
         verdict = {"proved": "[green]proved[/]", "unchanged": "unchanged"}.get(
             str(row["verdict"]), f"[red]{row['verdict'] or 'died'}[/]"
         )
-        release = f"{row['release'] or '-'}{' *' if row['retained'] else ''}"
+        release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
         started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
         table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
     Console().print(table if rows else "nothing deployed yet: `nox -s deploy`")
@@ -142,15 +149,50 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Write what `.env` lacks."""
+    from pipeline.targets.compose.secret_files import write_secret_files
+
     added = fill_env(project.root)
     progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
+    write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
+    progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder closed to others")
     return 0, None
+
+
+def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Build the images; the backend's ID is the last line."""
+    images = _images(project, progress)
+    built, frontend = images.build(), images.build_frontend()
+    progress.say(f"backend   {built.backend}")
+    progress.say(f"migrate   {built.migrate}")
+    progress.say(f"frontend  {frontend}")
+    sys.stdout.write(f"{built.backend}\n")
+    return 0, None
+
+
+def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Build and push the images; the digest of the backend's is the last line."""
+    repository = os.environ.get("IMAGE_REPOSITORY", "")
+    digest = _images(project, progress).push(repository)
+    progress.say(f"{repository}@{digest}")
+    sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def _images(project: Project, progress: Progress) -> Images:
+    problems = docker_problems(compose=False)
+    if problems:
+        raise UsageError(*problems)
+    return Images(project.root, read_values(project.root).get("PROJECT_NAME", "slipway"), progress.say)
 
 
 def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Check, or write, what is made from the settings schema."""
     stale = []
-    for name, text in {".env.example": env_text(), "docs/settings.md": settings_page()}.items():
+    compose = project.root / "docker-compose.yml"
+    made = {".env.example": env_text(), "docs/settings.md": settings_page()}
+    if compose.exists():
+        made["docker-compose.yml"] = compose_text(compose.read_text(encoding="utf-8"))
+    for name, text in made.items():
         path = project.root / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -59,8 +59,9 @@ def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool =
 
 def short(release: str | None) -> str:
     """The name of RELEASE as people compare it."""
-    name = (release or "").removeprefix("sha256:")
-    return name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
+    name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
+    shown = name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
+    return f"{shown}{plus}{settings}"
 
 
 def _judged(traffic: Snapshot, new: str, rollback: bool) -> Iterator[Share]:

@@ -34,6 +34,9 @@ class Target(Protocol):
     def recorded(self, name: str) -> Artifact:
         """A release that was built before."""
 
+    def adopt(self, reference: str) -> str | None:
+        """The name of the release that REFERENCE is, without a record here (an image digest); None where it is none."""
+
     def running(self) -> Running:
         """What runs now."""
 
@@ -83,4 +86,10 @@ def open_target(project: Project, env: Environment, progress: Progress) -> Targe
         from pipeline.targets.local import LocalTarget
 
         return LocalTarget(project, env, progress)
-    raise UsageError(f"environment `{env.name}`: target `{env.target}` is not part of this version yet: use `local`")
+    if env.target == "compose":
+        from pipeline.targets.compose import ComposeTarget
+
+        return ComposeTarget(project, env, progress)
+    raise UsageError(
+        f"environment `{env.name}`: target `{env.target}` is not part of this version yet: use `local` or `compose`"
+    )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import asyncpg
 import httpx2
@@ -27,20 +27,22 @@ __all__ = ["Checkout"]
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = ("-c", "user.name=e2e", "-c", "user.email=e2e@example.org", "-c", "commit.gpgsign=false")
+ENVIRONMENT_VERBS = ("deploy", "rollback", "status", "releases", "down")
 EVERYTHING = {"supervisord": 1, "postgres": 1, "valkey": 1, "edge": 1, "replica": 2}
 
 
 @dataclass
 class Checkout:
-    """The clone in `root`. Its environment is `local`; `environ` is added to that of each run."""
+    """The clone in `root`. Its environment is `environment`; `environ` is added to that of each run."""
 
+    environment: ClassVar[str] = "local"
     root: Path
     port: int = field(default_factory=free_port)
     environ: dict[str, str] = field(default_factory=dict)
     started: list[Deploy] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Checkout:
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Self:
         """Copy TEMPLATE and commit it. Its proofs and drains are shorter than the shipped ones, to save minutes."""
         shutil.copytree(template, root)
         one = cls(root)
@@ -55,7 +57,8 @@ class Checkout:
 
     def start(self, verb: str, *arguments: str, **environ: str) -> Deploy:
         """Start a verb; `deploy` and `rollback` with `--json`."""
-        given = [verb, *arguments, *(["--json"] if verb in ("deploy", "rollback") else [])]
+        named = [self.environment] if verb in ENVIRONMENT_VERBS and self.environment != "local" else []
+        given = [verb, *named, *arguments, *(["--json"] if verb in ("deploy", "rollback") else [])]
         return self.start_program([sys.executable, "-m", "pipeline", *given], **environ)
 
     def start_program(self, command: list[str], **environ: str) -> Deploy:
@@ -98,8 +101,8 @@ class Checkout:
 
     @property
     def home(self) -> Path:
-        """Where the local target keeps everything of it."""
-        return self.root / ".slipway" / "local"
+        """Where the pipeline keeps everything of it."""
+        return self.root / ".slipway" / self.environment
 
     @property
     def data(self) -> Path:
@@ -156,12 +159,15 @@ class Checkout:
         self.git("clean", "--quiet", "--force", "-d", "backend")
 
     def configure(self, **keys: float) -> None:
-        """Set numbers of the table of the environment `local`."""
+        """Set numbers of the table of its environment."""
         path = self.root / "pyproject.toml"
-        before, head, rest = path.read_text(encoding="utf-8").partition("[tool.slipway.environments.local]\n")
+        before, head, rest = path.read_text(encoding="utf-8").partition(
+            f"[tool.slipway.environments.{self.environment}]\n"
+        )
         table, bracket, after = rest.partition("\n[")
         for key, value in keys.items():
             table = re.sub(rf"(?m)^{key}\s*=.*\n?", "", table) + f"\n{key} = {value}"
+        assert head, self.environment
         path.write_text(f"{before}{head}{table}\n{bracket}{after}", encoding="utf-8")
 
     def settings(self) -> dict[str, str]:

@@ -18,27 +18,47 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.files import write_whole
+from pipeline.targets.admission import HEALTH_URI, REPLICA_HEADER, SYNTHETIC, wait_admitted
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Edge", "edge_config"]
 
-# The edge asks what only the replica can know. A database that is away is no reason to answer for the service:
-# its own 503 says what is wrong and when to come back.
-HEALTH_URI = "/ready?exclude=database&exclude=schema&exclude=redis"
 HEALTH_INTERVAL_SECONDS = 0.2
 HEALTH_FAILS = 2  # one slow answer on a busy machine takes nobody out
 # Until that many checks a slot counts as healthy, though nobody is in it: after a start or a reload of Caddy, and
 # after the end of a replica that did not drain.
 SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
 FEWEST_SLOTS = 6  # so that another number of replicas need not reload it
-ADMISSION_SECONDS = 10
-REPLICA_HEADER = "Slipway-Replica"
+# The page loads what comes with it, asks where it came from, and nothing else.
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
-def edge_config(run: Path, slots: int, port: int, addresses: list[str]) -> dict[str, Any]:
-    """Caddy's configuration. It hides no failure: no retries, and no reuse of connections to replicas, because Go
-    resends a GET (or anything with an `Idempotency-Key`) whose reused connection died.
+def edge_config(run: Path, slots: int, port: int, addresses: list[str], page: Path) -> dict[str, Any]:
+    """Caddy's configuration: a path that is a file below PAGE is answered with it, all others by the replicas.
+
+    It hides no failure: no retries, and no reuse of connections to replicas, because Go resends a GET (or anything
+    with an `Idempotency-Key`) whose reused connection died. docker/edge/Caddyfile makes the same promises.
     """
+    path = "{http.request.uri.path}"
+    files = {
+        "match": [{"method": ["GET", "HEAD"], "file": {"root": str(page), "try_files": [path, f"{path}/index.html"]}}],
+        "handle": [
+            {"handler": "headers", "response": {"set": {name: [value] for name, value in PAGE_HEADERS.items()}}},
+            {"handler": "encode", "encodings": {"gzip": {}}, "prefer": ["gzip"]},
+            {"handler": "file_server", "root": str(page)},
+        ],
+        "terminal": True,
+    }
     proxy = {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": f"unix/{slot_path(run, slot)}"} for slot in range(slots)],
@@ -57,7 +77,7 @@ def edge_config(run: Path, slots: int, port: int, addresses: list[str]) -> dict[
     }
     # Only where a deploy asks for it, to see which replica the edge has let in.
     trace = {
-        "match": [{"header": {"Slipway-Synthetic": ["true"]}}],
+        "match": [{"header": {SYNTHETIC: ["true"]}}],
         "handle": [
             {
                 "handler": "headers",
@@ -68,7 +88,7 @@ def edge_config(run: Path, slots: int, port: int, addresses: list[str]) -> dict[
     server = {
         "listen": [f"{address}:{port}" for address in addresses],
         "automatic_https": {"disable": True},
-        "routes": [trace, {"handle": [proxy]}],
+        "routes": [files, trace, {"handle": [proxy]}],
     }
     return {
         "admin": {"listen": f"unix/{run / 'caddy.sock'}|0600", "config": {"persist": False}},
@@ -80,6 +100,11 @@ def edge_config(run: Path, slots: int, port: int, addresses: list[str]) -> dict[
 def slot_path(run: Path, slot: int) -> Path:
     """The path at which the edge looks for the replica of SLOT."""
     return run / f"edge-{slot}"
+
+
+def _read_page(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def loopback_addresses() -> list[str]:
@@ -99,13 +124,30 @@ class Edge:
 
     def write_config(self, slots: int) -> bool:
         """Write the configuration for SLOTS replicas or more; whether it differs from what was there."""
-        text = json.dumps(
-            edge_config(self.layout.run, max(slots, FEWEST_SLOTS), self.port, loopback_addresses()), indent=1
-        )
+        slots = max(slots, FEWEST_SLOTS)
+        config = edge_config(self.layout.run, slots, self.port, loopback_addresses(), self.layout.page)
+        text = json.dumps(config, indent=1)
         if self._file.exists() and self._file.read_text(encoding="utf-8") == text:
             return False
         write_whole(self._file, text)
         return True
+
+    def shows(self, page: Path) -> bool:
+        """Whether the files of PAGE are what it serves."""
+        return _read_page(self.layout.page) == _read_page(page)
+
+    def place(self, page: Path) -> None:
+        """Serve the files of PAGE from the next request on. One that did not change keeps its time, and so its ETag."""
+        old, new = _read_page(self.layout.page), _read_page(page)
+        for name in old.keys() - new.keys():
+            (self.layout.page / name).unlink()
+        for name, content in new.items():
+            if content != old.get(name):
+                path = self.layout.page / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_name(f".{path.name}.part")
+                part.write_bytes(content)
+                part.replace(path)
 
     def configured_port(self) -> int | None:
         """The port of the configuration that was written last."""
@@ -156,18 +198,9 @@ class Edge:
 
     def wait_admitted(self, slot: int, watch: Callable[[], None]) -> None:
         """Wait until requests through the edge are answered by the replica in SLOT."""
-        deadline = time.monotonic() + ADMISSION_SECONDS
-        wanted = slot_path(self.layout.run, slot).name
-        with httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5) as client:
-            while True:
-                with contextlib.suppress(httpx2.TransportError):
-                    answer = client.get("/health", headers={"Slipway-Synthetic": "true"})
-                    if answer.headers.get(REPLICA_HEADER, "").endswith(wanted):
-                        return
-                if time.monotonic() > deadline:
-                    raise SlipwayError(
-                        f"the edge sent nothing to the new replica in {ADMISSION_SECONDS} s: its"
-                        f" {HEALTH_URI} is not 200 for the edge; see {self.layout.log('edge')}"
-                    )
-                watch()
-                time.sleep(0.02)
+        wait_admitted(
+            f"http://127.0.0.1:{self.port}",
+            slot_path(self.layout.run, slot).name,
+            watch,
+            log=str(self.layout.log("edge")),
+        )

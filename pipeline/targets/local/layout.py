@@ -47,6 +47,11 @@ class Layout:
         return self.home / "configs"
 
     @property
+    def page(self) -> Path:
+        """The files that the edge serves itself."""
+        return self.home / "page"
+
+    @property
     def valkey(self) -> Path:
         """Valkey's append-only file."""
         return self.home / "valkey"
@@ -64,6 +69,7 @@ class Layout:
             self.venvs,
             self.programs,
             self.configs,
+            self.page,
             self.valkey,
             self.home / "logs",
         ):

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 from pipeline.errors import DeployFailed
 from pipeline.files import write_whole
 from pipeline.model import Replica
+from pipeline.targets.diagnosis import failing_checks, telling_line
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, free_port, program_config
@@ -173,20 +173,8 @@ def check_ready(socket: Path, before: str) -> tuple[bool, str]:
         httpx2.Client(transport=transport, base_url="http://replica", timeout=2) as client,
     ):
         answer = client.get("/ready")
-        return answer.status_code == httpx2.codes.OK, f"/ready says {answer.status_code}: {_failing(answer)}"
+        return answer.status_code == httpx2.codes.OK, f"/ready says {answer.status_code}: {failing_checks(answer.text)}"
     return False, before
-
-
-def _failing(answer: httpx2.Response) -> str:
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
-        checks: dict[str, Any] = answer.json()["checks"]
-        bad = [
-            f"{name} {check.get('detail') or check.get('state')}"
-            for name, check in checks.items()
-            if check.get("state") not in ("ok", "degraded")
-        ]
-        return ", ".join(bad) or answer.text[:200]
-    return answer.text[:200]
 
 
 def last_words(log: Path, offset: int) -> str:
@@ -197,11 +185,4 @@ def last_words(log: Path, offset: int) -> str:
             lines = file.read()[-20_000:].decode(errors="replace").splitlines()
     except FileNotFoundError:
         return "it said nothing"
-    for line in reversed([line for line in lines if line.strip()]):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return line.strip()[:300]
-        if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
-            return " ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key))[:300]
-    return "it said nothing of an error"
+    return telling_line(lines)

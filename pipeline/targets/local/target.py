@@ -17,12 +17,12 @@ from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
-from pipeline.settings import check_values, fill_env, read_values, split_secrets
+from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
-from pipeline.targets.local.rehearsal import Rehearsal, migrate_command
+from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
 from pipeline.targets.local.stores import Stores
 from pipeline.targets.local.supervision import (
@@ -35,6 +35,7 @@ from pipeline.targets.local.supervision import (
     port_holder,
     program_config,
 )
+from pipeline.targets.rehearsal import rehearse
 
 __all__ = ["LocalTarget"]
 
@@ -42,26 +43,6 @@ FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual env
 HEAL_SECONDS = 15  # for replicas that come back with the machine
 DEFAULT_EDGE_PORT = 8080
 UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
-# What the target decides itself: where things listen, which release it is, and what only images and compose use.
-OWNED = frozenset(
-    {
-        "POSTGRES_HOST",
-        "POSTGRES_PORT",
-        "DATABASE_URL",
-        "REDIS_HOST",
-        "REDIS_PORT",
-        "REDIS_URL",
-        "REDIS_PASSWORD",
-        "BACKEND_HOST",
-        "BACKEND_PORT",
-        "METRICS_PORT",
-        "RELEASE",
-        "EDGE_PORT",
-        "FRONTEND_PORT",
-        "BUILD_TARGET",
-        "PYTHON_VERSION",
-    }
-)
 
 
 class LocalTarget:
@@ -70,6 +51,7 @@ class LocalTarget:
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.layout = make_layout(project.state(env.name))
+        self.page = project.root / "docker" / "frontend"
         self._read_settings()
         self.artifacts = Artifacts(project, self.layout, progress.say)
         self.supervisor = Supervisor(self.layout)
@@ -87,8 +69,7 @@ class LocalTarget:
 
     def problems(self) -> list[str]:
         """Settings, secrets, room on the disk, the port, a user for PostgreSQL."""
-        if not (self.project.root / ".env").exists():
-            fill_env(self.project.root)
+        if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self._read_settings()
         problems = check_values(self.project.root, self.values)
@@ -133,7 +114,7 @@ class LocalTarget:
         """A folder named by its content."""
         self.layout.make()
         plain, _ = split_secrets(self.values)
-        return self.artifacts.build({name: value for name, value in plain.items() if name not in OWNED})
+        return self.artifacts.build({name: value for name, value in plain.items() if name not in PLACED})
 
     def recorded(self, name: str) -> Artifact:
         """A release folder that is kept."""
@@ -142,6 +123,11 @@ class LocalTarget:
             [self.artifacts.folder(name) / lock for lock in ("requirements/backend.txt", "requirements/migrate.txt")]
         )
         return artifact
+
+    def adopt(self, reference: str) -> str | None:
+        """None: what another machine built is not to be had."""
+        del reference
+        return None
 
     def running(self) -> Running:
         """The replicas, and which of their surroundings are missing."""
@@ -158,6 +144,8 @@ class LocalTarget:
         ]
         if self.edge.configured_port() not in (None, self.port):
             problems.append(f"the edge listens on {self.edge.configured_port()} and not on {self.port}")
+        if not self.edge.shows(self.page):
+            problems.append("the edge serves another page than the one here")
         return Running(
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
@@ -201,9 +189,8 @@ class LocalTarget:
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Valkey of the same engines."""
-        Rehearsal(self.artifacts, self._engines(), self._base_environment(), self.token(), self.progress.say).run(
-            new, old, lambda: None
-        )
+        stand = LocalStand(self.artifacts, self._engines(), self._base_environment(), self.progress.say)
+        rehearse(stand, new, old, self.token())
 
     # --- migrate and roll out ---
 
@@ -211,6 +198,7 @@ class LocalTarget:
         """PostgreSQL, Valkey and the edge run; the role and the database are there."""
         self.layout.make()
         shutil.copyfile(Path(__file__).with_name("launch.py"), self.layout.home / "launch.py")
+        self.edge.place(self.page)
         engines = self._engines()
         used = max((slot.slot for slot in self.replicas.slots()), default=0)
         changed = self.edge.write_config(
@@ -370,7 +358,7 @@ class LocalTarget:
         _, secrets = split_secrets(self.values)
         return {
             **clean_environment(self.layout.home),
-            **{name: value for name, value in secrets.items() if name not in OWNED},
+            **{name: value for name, value in secrets.items() if name not in PLACED},
         }
 
     def _config(self, release: str) -> Path:
@@ -383,10 +371,10 @@ class LocalTarget:
             "REDIS_HOST": str(self.layout.run / "valkey.sock"),
             "RELEASE": release,
             # The edge is on this machine and arrives over a Unix socket, which has no address to trust.
-            "TRUSTED_PROXIES": self.artifacts.config(release).get("TRUSTED_PROXIES", "*"),
+            "TRUSTED_PROXIES": "*",
         }
         return write_config(
-            self.layout.configs, environment, {name: value for name, value in secrets.items() if name not in OWNED}
+            self.layout.configs, environment, {name: value for name, value in secrets.items() if name not in PLACED}
         )
 
     def _wanted_config(self, release: str) -> str | None:

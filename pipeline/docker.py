@@ -1,0 +1,164 @@
+"""The docker command line: whether it is there and new enough, and how to ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SlipwayError
+from pipeline.run import CommandFailed, run
+
+__all__ = ["Docker", "docker_problems", "essence"]
+
+OLDEST_ENGINE = (25, 0)  # a health check's start interval: without it a rollout waits 5 s for each replica
+OLDEST_COMPOSE = (2, 24)  # `!override`
+ASK_SECONDS = 60
+
+
+def docker_problems(*, compose: bool) -> list[str]:
+    """What is wrong with the Docker of this machine, one line with its fix; COMPOSE: its plugin is needed, too."""
+    if shutil.which("docker") is None:
+        return ["docker: not installed (or not on the PATH): https://docs.docker.com/engine/install"]
+    code, said = _ask("version", "--format", "{{.Server.Version}}")
+    if code:
+        return [_unreachable(said)]
+    if _version(said) < OLDEST_ENGINE:
+        return [f"Docker Engine {said.strip()} is too old, {_dotted(OLDEST_ENGINE)} is needed: update it"]
+    if compose:
+        code, said = _ask("compose", "version", "--short")
+        if code:
+            return ["docker compose: the plugin is not installed: https://docs.docker.com/compose/install/linux"]
+        if _version(said) < OLDEST_COMPOSE:
+            return [f"Docker Compose {said.strip()} is too old, {_dotted(OLDEST_COMPOSE)} is needed: update it"]
+    return []
+
+
+class Docker:
+    """Runs docker commands. SAY gets each command and what it said on standard error."""
+
+    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
+        self.root, self._say = root, say
+
+    def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
+        """Run a command that changes something, said aloud. Raises `SlipwayError` with what docker complains of."""
+        command = ["docker", *arguments]
+        try:
+            return run(command, say=self._say, env={**os.environ, **(env or {})}, cwd=self.root, timeout=timeout)
+        except CommandFailed as error:
+            raise SlipwayError(f"docker {_verb(arguments)}: {essence(error.output)}") from error
+
+    def ask(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+        """What a command that changes nothing says. Raises `SlipwayError`."""
+        code, said = _ask(*arguments, env=env, cwd=self.root)
+        if code:
+            raise SlipwayError(f"docker {_verb(arguments)}: {essence(said)}")
+        return said
+
+    def inspect(self, *names: str) -> list[dict[str, Any]]:
+        """What `docker inspect` knows of NAMES; what is not there (any more) is left out."""
+        if not names:
+            return []
+        done = subprocess.run(
+            ["docker", "inspect", *names], capture_output=True, text=True, check=False, timeout=ASK_SECONDS
+        )
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+        if done.returncode and "no such" not in done.stderr.lower():
+            raise SlipwayError(f"docker inspect: {essence(done.stderr)}")
+        return found
+
+    def succeeds(self, *arguments: str) -> bool:
+        """Whether a command ends with 0."""
+        return _ask(*arguments)[0] == 0
+
+    def logs(self, ident: str, lines: int) -> str:
+        """The last LINES that a container said, on either stream."""
+        done = subprocess.run(
+            ["docker", "logs", "--tail", str(lines), ident],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=ASK_SECONDS,
+        )
+        return done.stdout
+
+    def try_login(self, ident: str, role: str, database: str, password: str) -> str | None:
+        """Try the PostgreSQL in container IDENT; what it says against it, None where all is well."""
+        script = (
+            f'read -r PGPASSWORD; export PGPASSWORD; exec psql -h 127.0.0.1 -U "{role}" -d "{database}" -tAc "SELECT 1"'
+        )
+        done = subprocess.run(
+            ["docker", "exec", "--interactive", ident, "sh", "-c", script],
+            input=f"{password}\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASK_SECONDS,
+        )
+        return essence(done.stderr) if done.returncode else None
+
+    def image(self, name: str) -> dict[str, Any] | None:
+        """The image NAME of this machine, None where it is not here."""
+        done = subprocess.run(
+            ["docker", "image", "inspect", name], capture_output=True, text=True, check=False, timeout=ASK_SECONDS
+        )
+        if done.returncode:
+            if "no such image" in done.stderr.lower():
+                return None
+            raise SlipwayError(f"docker image inspect: {essence(done.stderr)}")
+        found: dict[str, Any] = json.loads(done.stdout)[0]
+        return found
+
+
+def essence(said: str) -> str:
+    """The line of docker's complaint that says why."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and set(line.strip()) != {"-"}]
+    telling = [line for line in lines if "error" in line.lower() or "denied" in line.lower()]
+    # BuildKit repeats the step's own words before its `failed to solve`; those say more.
+    own = [line for line in telling if "failed to solve" not in line and "failed to build" not in line]
+    best = (own or telling or lines or ["it said nothing"])[-1]
+    return best.removeprefix("ERROR: ").removeprefix("Error response from daemon: ")[:300]
+
+
+def _ask(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=ASK_SECONDS,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"no answer within {ASK_SECONDS} s"
+    return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+
+def _unreachable(said: str) -> str:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if "permission denied" in said.lower():
+        return f"docker: no permission for {host}: `sudo usermod -aG docker $USER`, log in again; or rootless Docker"
+    return f"docker: no engine answers at {host}: start it (`sudo systemctl start docker`), or mend DOCKER_HOST"
+
+
+def _version(said: str) -> tuple[int, int]:
+    digits = ["".join(filter(str.isdigit, part)) for part in said.strip().lstrip("v").split(".")[:2]]
+    return int(digits[0] or 0), int(digits[1] or 0) if len(digits) > 1 else 0
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    words = [word for word in arguments if not word.startswith("-")]
+    return " ".join(words[:1])

@@ -1,0 +1,5 @@
+"""The compose target: docker-compose.yml on one host, rolled one container at a time."""
+
+from pipeline.targets.compose.target import ComposeTarget
+
+__all__ = ["ComposeTarget"]

@@ -1,0 +1,163 @@
+"""The releases of the compose target: two images, the settings that go with them, and what proves them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.docker import Docker
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.images import SCHEMA_LABEL, ReleaseImages
+from pipeline.model import Artifact, Source
+from pipeline.project import Project
+from pipeline.proof.requests import parse_requests
+from pipeline.records import read_json, write_json
+from pipeline.source import content_hash, shipped_files
+
+__all__ = ["Artifacts", "Kept", "is_digest"]
+
+DIGEST = re.compile(r"(?:([a-z0-9][^@\s]*)@)?(sha256:[0-9a-f]{64})")
+LOCKS = ("requirements/backend.txt", "requirements/migrate.txt")
+SETTINGS_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A release as it is kept. `files`: name → content hash; `migrations`: revision → hash of its code."""
+
+    name: str
+    images: ReleaseImages
+    config: dict[str, str]
+    source: Source
+    revision: str | None
+    requests: list[dict[str, Any]]
+    files: dict[str, str]
+    migrations: dict[str, str]
+
+    @property
+    def artifact(self) -> Artifact:
+        """It as the story knows it."""
+        requests = parse_requests(self.requests, f"release {self.name}")
+        return Artifact(self.name, self.source, self.revision, requests)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The releases that are kept below `folder`."""
+
+    project: Project
+    folder: Path
+    docker: Docker
+
+    def keep(self, images: ReleaseImages, config: Mapping[str, str], source: Source) -> Kept:
+        """Note the release of IMAGES with CONFIG, and name it: the image's digest, and where that was kept with other
+        settings before, eight digits of these behind it.
+        """
+        image = self.docker.image(images.backend)
+        assert image is not None, images
+        labels = image["Config"].get("Labels") or {}
+        kept = Kept(
+            name=self._name(images.backend, config),
+            images=images,
+            config=dict(config),
+            source=source,
+            revision=labels.get(SCHEMA_LABEL) or None,
+            requests=[spec.table() for spec in self.project.requests],
+            files=self._files(),
+            migrations=self._migrations(),
+        )
+        path = self._path(kept.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**asdict(kept), "images": vars(images), "source": vars(source)})
+        return kept
+
+    def knows(self, name: str) -> bool:
+        """Whether the release NAME is kept."""
+        return bool(name) and self._path(name).exists()
+
+    def find(self, name: str) -> Kept:
+        """The release NAME; both its images must be on this machine."""
+        meta = read_json(self._path(name))
+        if not meta:
+            raise UsageError(
+                f"release {name} is not kept here: only the last {self.project.retain} proved ones are (`*` in"
+                " `nox -s releases`; `retain` in [tool.slipway]); check its commit out and deploy that"
+            )
+        images, source = ReleaseImages(**meta["images"]), Source(**meta["source"])
+        for what, image in vars(images).items():
+            if self.docker.image(image) is None:
+                raise SlipwayError(
+                    f"the {what} image {image} of release {name} is gone from this machine (`docker image prune`?):"
+                    f" check out {source.commit or 'its source'} and deploy that"
+                )
+        return Kept(**{**meta, "images": images, "source": source})
+
+    def adopt(self, reference: str, repository: str | None, config: Mapping[str, str]) -> Kept:
+        """The release of an image digest, `[REPOSITORY@]sha256:…`, pulled where it is not here."""
+        found = DIGEST.fullmatch(reference)
+        assert found, reference
+        digest, repository = found[2], found[1] or repository
+        if read_json(self._path(digest)):
+            return self.find(digest)
+        if not repository:
+            raise UsageError(
+                f"{digest} is not recorded here: name where it is, REPOSITORY@{digest}, or IMAGE_REPOSITORY"
+            )
+        short = digest.removeprefix("sha256:")[:12]
+        pulled = []
+        for place in (f"{repository}@{digest}", f"{repository}:migrate-{short}"):
+            self.docker.do("pull", "--quiet", place, timeout=1800)
+            image = self.docker.image(place)
+            assert image is not None, place
+            pulled.append(image["Id"])
+        images = ReleaseImages(backend=pulled[0], migrate=pulled[1])
+        return self.keep(images, config, Source(commit=None, dirty=False))
+
+    def prune(self, kept: set[str], images: str) -> None:
+        """Forget the releases not KEPT, with their image tags (IMAGES: the prefix of those)."""
+        known = {path.parent.name: read_json(path) for path in self.folder.glob("*/release.json")}
+        needed = {meta["images"]["backend"] for meta in known.values() if meta.get("name") in kept}
+        for folder, meta in known.items():
+            if meta.get("name") in kept:
+                continue
+            if meta.get("images") and meta["images"]["backend"] not in needed:
+                short = ReleaseImages(**meta["images"]).short
+                for name in (f"{images}-backend:{short}", f"{images}-migrate:{short}"):
+                    if self.docker.image(name):
+                        self.docker.do("rmi", "--no-prune", name)
+            shutil.rmtree(self.folder / folder)
+
+    def _name(self, digest: str, config: Mapping[str, str]) -> str:
+        """The digest alone for the first settings that an image is kept with."""
+        first = read_json(self._path(digest)).get("config", config)
+        if first == dict(config):
+            return digest
+        text = json.dumps(dict(config), sort_keys=True)
+        return f"{digest}+{hashlib.sha256(text.encode()).hexdigest()[:SETTINGS_DIGITS]}"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name.removeprefix("sha256:").replace("+", "-") / "release.json"
+
+    def _files(self) -> dict[str, str]:
+        root = self.project.root
+        return {name: content_hash(root, [name])[:16] for name in shipped_files(root, self.project.source, LOCKS)}
+
+    def _migrations(self) -> dict[str, str]:
+        """Comments and layout are no part of what a migration does."""
+        paths = self.project.root.glob("*/migrations/versions/[0-9]*_*.py")
+        return {
+            path.name.split("_")[0]: hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
+            for path in paths
+        }
+
+
+def is_digest(reference: str) -> bool:
+    """Whether REFERENCE is an image digest, alone or behind a repository."""
+    return DIGEST.fullmatch(reference) is not None

@@ -1,0 +1,54 @@
+"""The secrets as files for containers, made from `.env`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets as randomness
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.files import write_whole
+
+__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "write_secret_files"]
+
+SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
+SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
+OWNER_ALONE = 0o077
+
+
+def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
+    """Write to FOLDER each secret of the service, what Redis reads of its own, and, once, PostgreSQL's superuser's.
+
+    A container's user is another one than ours, so that the files can be read by all: it is the folder that is closed
+    (0700), and a bind mount is not reached through it. A file is replaced, not changed: what runs keeps its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    acl = f"user default on #{hashlib.sha256(secrets.get('REDIS_PASSWORD', '').encode()).hexdigest()} ~* &* +@all\n"
+    texts = {**{name: secrets.get(name, "") for name in SERVICE_SECRETS}, "REDIS_ACL": acl}
+    if not (folder / SUPERUSER_PASSWORD).exists():
+        texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+        path.chmod(0o444)
+
+
+def closed_problem(folder: Path) -> str | None:
+    """What is wrong with the mode of FOLDER, in one line; None where it is closed, or not there yet."""
+    if not folder.exists() or not folder.stat().st_mode & OWNER_ALONE:
+        return None
+    return f"{folder}: others can read the secrets in it (mode {folder.stat().st_mode & 0o777:o}): `chmod 700 {folder}`"
+
+
+def fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
+    """Names what a replica starts with: compose's DEFINITION of it, image and settings included, and the secrets.
+
+    Those are random and of 32 bytes and more, so that it tells nothing of them.
+    """
+    known = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    text = json.dumps([definition, known], sort_keys=True)
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]

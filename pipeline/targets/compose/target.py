@@ -1,0 +1,431 @@
+"""The compose target: the service of docker-compose.yml on one host, behind its own edge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pipeline.docker import Docker, docker_problems
+from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.images import Images
+from pipeline.model import Artifact, Migration, Running
+from pipeline.progress import Progress
+from pipeline.project import Environment, Project
+from pipeline.proof.verdict import short
+from pipeline.run import CommandFailed
+from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
+from pipeline.source import read_source
+from pipeline.targets.compose.artifacts import Artifacts, Kept, is_digest
+from pipeline.targets.compose.rehearsal import ComposeStand, sweep
+from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
+from pipeline.targets.compose.secret_files import closed_problem, fingerprint, write_secret_files
+from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
+from pipeline.targets.local.supervision import describe, port_free, port_holder
+from pipeline.targets.rehearsal import rehearse
+
+__all__ = ["ComposeTarget"]
+
+SURROUNDINGS = ("frontend", "postgres", "redis")
+DEFINITION = "com.docker.compose.config-hash"
+DEFAULT_EDGE_PORT = 8080
+FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
+CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
+
+
+class ComposeTarget:
+    """`nox -s deploy -- compose`: see `pipeline.targets.Target` for what each method promises."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.home = project.state(env.name)
+        self.docker = Docker(project.root, progress.say)
+        self._read_settings()
+        self.artifacts = Artifacts(project, self.home / "artifacts", self.docker)
+        self._rolled_out: dict[str, Container] = {}
+        self._frontend: str | None = None
+
+    def _read_settings(self) -> None:
+        self._fingerprints: dict[str, str] = {}
+        self.values = read_values(self.project.root)
+        port = self.values.get("EDGE_PORT", "")
+        self.port = int(port) if port.isdigit() else DEFAULT_EDGE_PORT
+        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", "slipway"), self.docker)
+        self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
+
+    # --- plan ---
+
+    def problems(self) -> list[str]:
+        """Docker, settings, secrets, the project's name, the port."""
+        if ensure_env(self.project.root):
+            self.progress.say("wrote .env with fresh secrets (mode 0600)")
+            self._read_settings()
+        problems = [*docker_problems(compose=True), *check_values(self.project.root, self.values)]
+        named, closed = project_name_problem(self.stack.name), closed_problem(self.secrets)
+        problems += [problem for problem in (named, closed) if problem]
+        scripts = self.project.root / "docker/postgres/init-scripts"
+        problems += [
+            f"{path}: PostgreSQL's user in the container cannot read it: `chmod -R go+rX {scripts.parent}`"
+            for path in (scripts, *scripts.iterdir())
+            if not path.stat().st_mode & 0o004
+        ]
+        return problems or self._engine_problems()
+
+    def _engine_problems(self) -> list[str]:
+        taken = self._taken_problems()
+        if taken:
+            return taken
+        mine = any(self.port in one.ports for one in self.stack.containers("frontend"))
+        if not mine and not port_free(self.port):
+            holder = describe(port_holder(self.port))
+            return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
+        return self._password_problems()
+
+    def _taken_problems(self) -> list[str]:
+        """Whether the project's name is another folder's."""
+        folders = {one.folder for one in self.stack.containers()} - {str(self.project.root)}
+        if not folders:
+            return []
+        what = f"a compose project `{self.stack.name}` runs from {folders.pop()} already"
+        return [f"{what}: `nox -s down -- {self.env.name}` there, or another PROJECT_NAME in .env"]
+
+    def heal(self) -> bool:
+        """Throwaway containers of a killed deploy go; what was stopped with the engine or by hand starts again."""
+        swept = sweep(self.docker, self.stack.name)
+        if swept:
+            self.progress.warn(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
+        self._write_secrets()
+        stopped = [one for one in self.stack.containers() if not one.running and one.service in SURROUNDINGS]
+        kept = [one for one in self.replicas.all() if not one.running and one.labels.get("slipway.release")]
+        if not stopped:
+            return False
+        self.progress.warn("not all runs that should (a restart of the machine?): starting it again")
+        self.docker.do("start", *(one.ident for one in [*stopped, *kept]))
+        return True
+
+    # --- build and check ---
+
+    def build(self) -> Artifact:
+        """Both images of the release, and the edge's."""
+        images = Images(self.project.root, self.stack.name, self.progress.say)
+        built = images.build()
+        self._frontend = images.build_frontend()
+        self._scan(built.backend)
+        return self.artifacts.keep(built, self._config(), read_source(self.project.root)).artifact
+
+    def recorded(self, name: str) -> Artifact:
+        """A release whose images are kept."""
+        return self.artifacts.find(name).artifact
+
+    def adopt(self, reference: str) -> str | None:
+        """An image digest, pulled where it is not kept here."""
+        if not is_digest(reference):
+            return None
+        return self.artifacts.adopt(reference, os.environ.get("IMAGE_REPOSITORY"), self._config()).name
+
+    def running(self) -> Running:
+        """The replicas, and which of their surroundings are missing."""
+        around = {one.service: one for one in self.stack.containers() if one.service in SURROUNDINGS}
+        problems = [
+            f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'not there'}"
+            for name in SURROUNDINGS
+            if name not in around or not around[name].ready
+        ]
+        wanted = self.stack.definitions(self._environment(None))
+        problems += [
+            f"{name} is not what docker-compose.yml and .env make of it now"
+            for name, one in around.items()
+            if one.labels.get(DEFINITION) != wanted[name]
+        ]
+        network = self.stack.network("frontend")
+        problems += [
+            f"the edge does not know {one.name}"
+            for one in self.replicas.all()
+            if slot_of(one) is not None and network not in one.networks
+        ]
+        return Running(replicas=self.replicas.seen(self._wanted), wanted=self.env.replicas, problems=tuple(problems))
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Files and settings that differ."""
+        here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
+        files = sorted(name for name in {*here.files, *there.files} if here.files.get(name) != there.files.get(name))
+        return [
+            *(f"{'packages' if name.startswith('requirements/') else 'file'} {name}" for name in files),
+            *(
+                f"setting {name}: {there.config.get(name, '(unset)')} → {here.config.get(name, '(unset)')}"
+                for name in sorted({*here.config, *there.config})
+                if here.config.get(name) != there.config.get(name)
+            ),
+        ]
+
+    def pending(self, new: Artifact) -> list[Migration]:
+        """What the database lacks of NEW; all of it where there is no database yet."""
+        if new.revision is None:
+            return []
+        kept = self.artifacts.find(new.name)
+        current = "none"
+        if any(one.running for one in self.stack.containers("postgres")):
+            current = self._migrate(kept, "current").strip() or "none"
+            self._must_not_rewrite_history(kept, current)
+        else:
+            self.progress.say("no database runs yet: each migration counts as new")
+        if current != "none" and current >= new.revision:
+            return []
+        found = json.loads(
+            self.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, "plan", "--from", current)
+        )
+        return [
+            Migration(**{key: one[key] for key in ("revision", "message", "contract_after", "sql")}) for one in found
+        ]
+
+    def _must_not_rewrite_history(self, new: Kept, applied: str) -> None:
+        for release in {one.labels.get("slipway.release", "") for one in self.replicas.all()}:
+            if not self.artifacts.knows(release):
+                continue
+            old = self.artifacts.find(release)
+            edited = [
+                revision
+                for revision, code in sorted(new.migrations.items())
+                if revision <= applied and old.migrations.get(revision, code) != code
+            ]
+            if edited:
+                raise DeployFailed(
+                    f"migration {edited[0]} is applied already and would not run again: take its change back,"
+                    " and write it as a new one (`nox -s migration -- MESSAGE`)"
+                )
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """On a throwaway PostgreSQL and Redis of the same images."""
+        images = (self._image("postgres"), self._image("redis"))
+        stand = ComposeStand(self.stack.name, self.docker, self.artifacts, images, self.secrets)
+        rehearse(stand, new, old, self.token())
+
+    # --- migrate and roll out ---
+
+    def prepare(self) -> None:
+        """PostgreSQL, Redis and the edge run."""
+        self._write_secrets()
+        environment = self._environment(None)
+        self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "postgres", "redis", env=environment)
+        wrong = self._password_problems()
+        if wrong:
+            raise DeployFailed(*wrong)
+        before = {one.ident for one in self.stack.containers("frontend") if one.running}
+        started = time.monotonic()
+        self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "frontend", env=environment)
+        after = {one.ident for one in self.stack.containers("frontend")}
+        if before and before != after:
+            seconds = time.monotonic() - started
+            self.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
+
+    def migrate(self, new: Artifact) -> None:
+        """One shot, from the new release's own image, as the service's role."""
+        if new.revision is not None:
+            self._migrate(self.artifacts.find(new.name), "upgrade")
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """New container healthy → into the edge → an old one drained and gone; one at a time, never below N.
+
+        BACK goes below N where it must: a replica too few is better than wrong answers.
+        """
+        deadline = time.monotonic() + self.env.timeout
+        self._rolled_out.clear()
+        kept = self.artifacts.find(new.name)
+        keep, old, dead = self._sort_out(kept)
+        self.replicas.begin_stop([one.ident for one in [*dead, *(old if back and keep else [])] if one.running])
+        for one in dead:
+            self.replicas.stop(one, partial(watch, "removing a replica that does not serve"))
+        for one in keep:
+            self.replicas.admit(one, partial(watch, "waiting for the edge"))
+        for number in range(len(keep) + 1, self.env.replicas + 1):
+            where = f"replica {number} of {self.env.replicas}"
+            containers = self.replicas.all()
+            if len(containers) > self.env.replicas:
+                self.replicas.stop(old.pop(0), partial(watch, f"{where}: draining an old one"))
+            taken = {slot_of(one) for one in self.replicas.all()}
+            free = next(index for index in count(1) if index not in taken)
+            fresh = self.replicas.start(self._environment(kept, free))
+            ready = self.replicas.wait_ready(new.name, fresh.ident, partial(watch, f"{where}: starting"), deadline)
+            self._rolled_out[fresh.ident] = ready
+            self.replicas.admit(ready, partial(watch, f"{where}: entering the edge"))
+        for one in old:
+            self.replicas.stop(one, partial(watch, "draining the last old one"))
+
+    def _sort_out(self, kept: Kept) -> tuple[list[Container], list[Container], list[Container]]:
+        """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
+        wanted = self._wanted(kept.name)
+        keep: list[Container] = []
+        old: list[Container] = []
+        dead: list[Container] = []
+        for one in self.replicas.all():
+            right = one.labels.get("slipway.release") == kept.name and one.labels.get("slipway.config") == wanted
+            right = right and slot_of(one) is not None and len(keep) < self.env.replicas
+            (dead if not one.ready else keep if right else old).append(one)
+        return keep, old, dead
+
+    def trouble(self) -> str | None:
+        """A replica that is not the process any more which got ready, or that calls itself unhealthy."""
+        seen = {facts["Id"]: Container.of(facts) for facts in self.docker.inspect(*self._rolled_out)}
+        for ident, before in self._rolled_out.items():
+            now, release = seen.get(ident), before.labels.get("slipway.release", "")
+            if now is None:
+                return f"release {short(release)}: its replica {before.name} was removed after it was ready"
+            if not now.running or now.started != before.started:
+                return f"release {short(release)} ended after it was ready: {last_words(self.docker, ident)}"
+            if now.health == "unhealthy":
+                return f"release {short(release)} got unhealthy after it was ready: {now.said[:200]}"
+        return None
+
+    def withdraw(self) -> None:
+        """Stop every replica, but what a plain `docker compose up` had started: that goes on serving."""
+        self._rolled_out.clear()
+        self._stop([one for one in self.replicas.all() if slot_of(one) is not None])
+
+    def _stop(self, containers: list[Container]) -> None:
+        self.replicas.begin_stop([one.ident for one in containers if one.running])
+        for one in containers:
+            self.replicas.stop(one, lambda: None)
+
+    # --- the rest ---
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of the secret files: the one that docker-compose.yml names."""
+        return self.project.root / ".slipway/compose/secrets"
+
+    def token(self) -> str | None:
+        """SERVICE_TOKEN."""
+        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
+
+    def token_changes(self) -> bool:
+        """Each replica carries a hash of the token that it knows."""
+        return any(one.labels.get("slipway.token", self._token()) != self._token() for one in self.replicas.all())
+
+    def prune(self, retained: list[str]) -> None:
+        """Releases, and tags of images, that nothing refers to."""
+        running = {one.labels.get("slipway.release", "") for one in self.replicas.all()}
+        self.artifacts.prune({*retained, *running}, self.stack.name)
+
+    def down(self, *, volumes: bool) -> None:
+        """Replicas drain, then everything stops; networks go, and with VOLUMES the data, releases and reports."""
+        problems = docker_problems(compose=True) or self._taken_problems()
+        if problems:
+            raise UsageError(*problems)
+        self._stop(self.replicas.all())
+        sweep(self.docker, self.stack.name)
+        options = ["--volumes"] if volumes else []
+        self.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=self._environment(None))
+        if volumes:
+            self.artifacts.prune(set(), self.stack.name)
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def _config(self) -> dict[str, str]:
+        plain, _ = split_secrets(self.values)
+        return {name: value for name, value in plain.items() if name not in PLACED}
+
+    def _wanted(self, release: str) -> str | None:
+        """The fingerprint of a replica of RELEASE that starts now."""
+        if not self.artifacts.knows(release):
+            return None
+        if release not in self._fingerprints:
+            variables = self._variables(self.artifacts.find(release))
+            definition = self.stack.definitions(variables)["backend"]
+            self._fingerprints[release] = fingerprint(definition, split_secrets(self.values)[1])
+        return self._fingerprints[release]
+
+    def _write_secrets(self) -> None:
+        write_secret_files(self.secrets, split_secrets(self.values)[1])
+
+    def _token(self) -> str:
+        return _digits(self.token())
+
+    def _environment(self, kept: Kept | None, slot: int | None = None) -> dict[str, str]:
+        """The variables of docker-compose.yml: those of KEPT's release in SLOT, or of the surroundings alone."""
+        variables = self._variables(kept)
+        if kept:
+            variables |= {
+                "SLIPWAY_CONFIG": self._wanted(kept.name) or "",
+                "SLIPWAY_SLOT": "" if slot is None else str(slot),
+            }
+        return variables
+
+    def _variables(self, kept: Kept | None) -> dict[str, str]:
+        """Those that all replicas of KEPT's release share."""
+        config = kept.config if kept else self._config()
+        slots = range(1, max(self.env.replicas + 1, FEWEST_SLOTS) + 1)
+        workers, pool = int(config.get("BACKEND_WORKERS", "1")), int(config.get("DATABASE_POOL_SIZE", "5"))
+        connections = (self.env.replicas + 1) * workers * (pool + int(config.get("DATABASE_MAX_OVERFLOW", "5")))
+        edge = self._frontend or self._edge_image()
+        variables: dict[str, str] = {
+            **settings_environment(config),
+            **{name: self.values[name] for name in PLACED if name in self.values},
+            "EDGE_PORT": str(self.port),
+            "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
+            "POSTGRES_MAX_CONNECTIONS": str(max(100, connections + CONNECTION_RESERVE)),
+            "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
+            **({"FRONTEND_IMAGE": edge} if edge else {}),
+        }
+        if kept:
+            variables |= {
+                "RELEASE": kept.name,
+                "BACKEND_IMAGE": kept.images.backend,
+                "MIGRATE_IMAGE": kept.images.migrate,
+                "SLIPWAY_TOKEN": self._token(),
+            }
+        return variables
+
+    def _edge_image(self) -> str | None:
+        """What the edge runs on; a rollback keeps it."""
+        return next((one.image for one in self.stack.containers("frontend")), None)
+
+    def _image(self, service: str) -> str:
+        """The image of a SERVICE of docker-compose.yml."""
+        said = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self._environment(None))
+        config: dict[str, Any] = json.loads(said)
+        return str(config["services"][service]["image"])
+
+    def _migrate(self, kept: Kept, *arguments: str) -> str:
+        environment = self._environment(kept)
+        try:
+            return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
+        except CommandFailed as error:
+            raise SlipwayError(error.problems[0]) from error
+
+    def _password_problems(self) -> list[str]:
+        """Whether the database's volume was made with another POSTGRES_PASSWORD, in one line with its fix."""
+        running = [one for one in self.stack.containers("postgres") if one.ready]
+        if not running:
+            return []
+        plain, secrets = split_secrets(self.values)
+        role, database = plain.get("POSTGRES_USER", "slipway"), plain.get("POSTGRES_DB", "slipway")
+        said = self.docker.try_login(running[0].ident, role, database, secrets.get("POSTGRES_PASSWORD", ""))
+        if said is None:
+            return []
+        what = f"POSTGRES_PASSWORD: the data in volume {self.stack.name}_postgres was made with another one ({said})"
+        return [f"{what}: put that back in .env, or start empty with `nox -s down -- {self.env.name} --volumes`"]
+
+    def _scan(self, image: str) -> None:
+        """Refuse what is obviously wrong with an image."""
+        found = self.docker.image(image)
+        config = (found or {}).get("Config", {})
+        user = str(config.get("User", "")).partition(":")[0]
+        if not user.isdigit() or user == "0":
+            raise DeployFailed(f"docker/Dockerfile.backend: it runs as `{user or 'root'}`: USER must be a number")
+        named = [one.partition("=")[0] for one in config.get("Env", []) if SECRET_NAME.search(one.partition("=")[0])]
+        if named:
+            raise DeployFailed(f"docker/Dockerfile.backend: the image carries {named[0]}: secrets come as files")
+
+
+def _digits(secret: str | None) -> str:
+    """A label that changes with SECRET and does not tell it: twelve digits of a hash, of random text."""
+    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

@@ -1,0 +1,35 @@
+"""Why a replica is not ready, or ended, in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["failing_checks", "telling_line"]
+
+
+def telling_line(lines: Iterable[str]) -> str:
+    """The last of a log's LINES that says something: an exception, or the event of a JSON line."""
+    for line in reversed([line for line in lines if line.strip()]):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return line.strip()[:300]
+        if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
+            return " ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key))[:300]
+    return "it said nothing of an error"
+
+
+def failing_checks(body: str) -> str:
+    """What the BODY of `/ready` has against the replica; its beginning where it is none of ours."""
+    with contextlib.suppress(ValueError, LookupError, AttributeError, TypeError):
+        checks: dict[str, Any] = json.loads(body)["checks"]
+        bad = [
+            f"{name} {check.get('detail') or check.get('state')}"
+            for name, check in checks.items()
+            if check.get("state") not in ("ok", "degraded")
+        ]
+        return ", ".join(bad) or body[:200]
+    return body[:200]
