@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     )
     backend_port: int = _setting("network", "Port of the service.", 8000, ge=1, le=65535)
     metrics_port: int = _setting("network", "Port of /metrics, which is nowhere else.", 9090, ge=1, le=65535)
-    frontend_port: int = _setting("network", "Port of the page and edge inside of their container.", 3000, ge=1, le=65535)
+    frontend_port: int = _setting("network", "Port of the edge inside of its container.", 3000, ge=1, le=65535)
     edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535)
     edge_address: str = _setting(
         "network", "Address of this host where compose opens EDGE_PORT; 0.0.0.0 is all.", "127.0.0.1", min_length=1

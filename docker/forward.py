@@ -24,7 +24,7 @@ async def forward(host: str, port: int) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(host, port)
         except OSError as error:
-            print(f"{host}:{port}: {error}", flush=True)  # noqa: T201 - its log
+            print(f"{host}:{port}: {error}", flush=True)
             writer.close()
             return
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))

@@ -18,11 +18,11 @@ def main() -> int:
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
     except OSError as error:
-        print(f"nothing answers /ready: {error}")  # noqa: T201 - this is its report
+        print(f"nothing answers /ready: {error}")
         return 1
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head.split(b" ")[1:2]
-    print(b" ".join([*status, body]).decode(errors="replace"))  # noqa: T201 - this is its report
+    print(b" ".join([*status, body]).decode(errors="replace"))
     return 0 if status == [b"200"] else 1
 
 

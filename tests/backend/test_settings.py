@@ -88,8 +88,8 @@ def _named(problems: list[str]) -> list[str]:
 
 class TestSchema:
     def test_every_name_of_the_contract_is_a_field(self) -> None:
-        """The fields are exactly the variables of the contract."""
-        assert sorted(CONTRACT) == sorted(name.upper() for name in Settings.model_fields)
+        """The fields are the variables of the contract, and the address on which compose opens its port."""
+        assert sorted([*CONTRACT, "EDGE_ADDRESS"]) == sorted(name.upper() for name in Settings.model_fields)
 
     def test_every_field_says_what_it_means(self) -> None:
         """Each field has one line of description, and a section that exists."""
