@@ -54,13 +54,13 @@ def slipway(session: nox.Session, *arguments: str) -> None:
     run(environment(session, "pipeline"), "-m", "pipeline", *arguments)
 
 
-def run(python: Path, *arguments: str) -> None:
-    """Run PYTHON with its own exit code, its streams apart, and Ctrl-C left to it; a code that is not 0 ends nox.
+def run(program: Path, *arguments: str) -> None:
+    """Run PROGRAM with its own exit code, its streams apart, and Ctrl-C left to it; a code that is not 0 ends nox.
 
     `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
     """
-    variables = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    with subprocess.Popen([python, *arguments], env=variables) as child:
+    variables = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen([program, *arguments], env=variables) as child:
         signal.signal(signal.SIGINT, _ignore)  # it reaches the child by itself: one process group
         for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches us alone
             signal.signal(number, lambda number, _: child.send_signal(number))
@@ -146,6 +146,13 @@ def test(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """Build the production image and test it as itself: its contents, its rights, and the API tests against it."""
+    asked = ["tests/image", "tests/backend/environments", "tests/backend/health", "tests/backend/releases"]
+    run(environment(session, "test"), "-m", "pytest", "--image", *(session.posargs or asked))
+
+
+@nox.session
 def e2e(session: nox.Session) -> None:
     """The deploy story end to end, broken releases and kill -9 included; minutes. [-- TARGET or PYTEST ARGUMENTS]"""
     targets = {
@@ -160,12 +167,13 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, lint, types, the settings schema, the locks."""
+    """Formatting, lint, types, the settings schema, the Dockerfiles."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
     run(python, "-m", "mypy")
     run(python, "-m", "pipeline", "settings")
+    run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
 
 
 @nox.session

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,15 +17,25 @@ from fastapi import FastAPI
 from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
+from tests.containers import build_image, running_image
 from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 
 TOKEN = "a-service-token-of-tests"
+IMAGE = "SLIPWAY_TEST_IMAGE"
 BROKER = pytest.StashKey[Broker]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--image` asks the image what otherwise is asked of the service in this process."""
+    parser.addoption("--image", action="store_true", help="build the production image, and test that")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of the session has the servers; workers of xdist ask it."""
     if not hasattr(config, "workerinput"):
+        if config.getoption("--image"):
+            os.environ[IMAGE] = build_image()
+            os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container reaches no socket of embedded servers
         config.stash[BROKER] = Broker(choose())
 
 
@@ -34,7 +45,8 @@ def pytest_report_header(config: pytest.Config) -> str:
         return ""
     kind = config.stash[BROKER].kind
     how = "containers" if kind == "docker" else "embedded (no container engine answers, or SLIPWAY_TEST_SERVICES)"
-    return f"services: PostgreSQL and Redis, {how}"
+    tested = f"; service: the image {os.environ[IMAGE]}" if IMAGE in os.environ else ""
+    return f"services: PostgreSQL and Redis, {how}{tested}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -69,9 +81,7 @@ def empty_database(services: Services, worker_database: str) -> str:
 @pytest.fixture
 def redis_url(services: Services, worker_id: str) -> str:
     """An empty Redis database of this worker's own."""
-    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
-    separator = "?db=" if services.redis_url.startswith("unix:") else "/"
-    url = f"{services.redis_url}{separator}{number % 16}"
+    url = redis_address(services, worker_id)
     with closing(redis.Redis.from_url(url)) as client:
         client.flushdb()
     return url
@@ -80,13 +90,7 @@ def redis_url(services: Services, worker_id: str) -> str:
 @pytest.fixture
 def environ(services: Services, empty_database: str, redis_url: str) -> dict[str, str]:
     """The environment of a service on an empty database and an empty Redis."""
-    return {
-        **services.environ(empty_database),
-        "REDIS_URL": redis_url,
-        "SERVICE_TOKEN": TOKEN,
-        "LOG_LEVEL": "DEBUG",
-        "DRAIN_SECONDS": "0",
-    }
+    return environment(services, empty_database, redis_url)
 
 
 @pytest.fixture
@@ -104,24 +108,64 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     """The service in this process, started."""
+    if IMAGE in os.environ:
+        pytest.skip("looks inside of the service: nothing for an image")
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         yield app
 
 
+@pytest.fixture(scope="session")
+def container(services: Services, worker_database: str, worker_id: str) -> Iterator[str]:
+    """The image as a container on this worker's database: its base address."""
+    with running_image(
+        os.environ[IMAGE], environment(services, worker_database, redis_address(services, worker_id))
+    ) as base:
+        yield base
+
+
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+def caller(request: pytest.FixtureRequest, environ: dict[str, str]) -> Callable[[], httpx2.AsyncClient]:
+    """Makes callers of the service under test, which starts with nothing in its database and its Redis."""
+    del environ
+    if IMAGE in os.environ:
+        base = request.getfixturevalue("container")
+        return lambda: httpx2.AsyncClient(base_url=base)
+    app = request.getfixturevalue("app")
+    return lambda: asgi_client(app)
+
+
+@pytest.fixture
+async def client(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[httpx2.AsyncClient]:
     """A caller with no token."""
-    async with asgi_client(app) as client:
+    async with caller() as client:
         yield client
 
 
 @pytest.fixture
-async def writer(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def writer(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[httpx2.AsyncClient]:
     """A caller with the token of the service."""
-    async with asgi_client(app) as client:
+    async with caller() as client:
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield client
+
+
+def redis_address(services: Services, worker_id: str) -> str:
+    """The Redis database of a worker."""
+    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
+    separator = "?db=" if services.redis_url.startswith("unix:") else "/"
+    return f"{services.redis_url}{separator}{number % 16}"
+
+
+def environment(services: Services, database: str, redis_url: str) -> dict[str, str]:
+    """The environment of a service on DATABASE and the Redis at REDIS_URL."""
+    return {
+        **services.environ(database),
+        "REDIS_URL": redis_url,
+        "SERVICE_TOKEN": TOKEN,
+        "LOG_LEVEL": "DEBUG",
+        "DRAIN_SECONDS": "0",
+    }
 
 
 def asgi_client(app: FastAPI) -> httpx2.AsyncClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
+from fastapi import FastAPI
 
 from backend.cache import Found
 from backend.environments.service import ENVIRONMENTS, EnvironmentService
@@ -47,25 +48,25 @@ class TestEnvironments:
         await writer.delete(f"{RELEASES}/{first}")
         assert await running(writer) == []
 
-    async def test_the_second_read_is_from_the_cache(self, writer: httpx2.AsyncClient) -> None:
+    async def test_the_second_read_is_from_the_cache(self, writer: httpx2.AsyncClient, app: FastAPI) -> None:
         """What was read once is not computed again."""
         await report(writer, "1")
-        cache = self._service(writer).cache
+        cache = self._service(app).cache
         await running(writer)
         hits = cache._metrics.cache.labels("hit")._value
         before = hits.get()
         await running(writer)
         assert hits.get() == before + 1
 
-    async def test_an_answer_from_older_rows_is_never_served(self, writer: httpx2.AsyncClient) -> None:
+    async def test_an_answer_from_older_rows_is_never_served(self, writer: httpx2.AsyncClient, app: FastAPI) -> None:
         """A slow reader that stores what it computed before a write cannot hide that write."""
         await running(writer)
-        cache = self._service(writer).cache
+        cache = self._service(app).cache
         slow: Found = await cache.get(ENVIRONMENTS)
         await report(writer, "1")
         await cache.put(ENVIRONMENTS, slow, b'{"items":[]}')
         assert await running(writer) == [("production", "shop", "1")]
 
-    def _service(self, client: httpx2.AsyncClient) -> EnvironmentService:
-        service: EnvironmentService = client._transport.app.state.environments  # type: ignore[attr-defined]
+    def _service(self, app: FastAPI) -> EnvironmentService:
+        service: EnvironmentService = app.state.environments
         return service

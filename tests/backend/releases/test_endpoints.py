@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -195,7 +196,7 @@ class TestIdempotency:
         assert len((await writer.get(RELEASES)).json()["items"]) == 1
 
     async def test_a_key_lives_for_a_day(
-        self, writer: httpx2.AsyncClient, services: Services, worker_database: str
+        self, writer: httpx2.AsyncClient, app: FastAPI, services: Services, worker_database: str
     ) -> None:
         """After 24 hours a key is free again, and new keys clear away the expired ones."""
         for number in range(3):
@@ -204,7 +205,7 @@ class TestIdempotency:
         await asyncio.to_thread(psql, services, worker_database, age)
         answer = await writer.post(RELEASES, json={**NEW, "version": "2"}, headers={"Idempotency-Key": "old-0"})
         assert (answer.status_code, "idempotency-replayed" in answer.headers) == (201, False)
-        database = writer._transport.app.state.releases.database  # type: ignore[attr-defined]
+        database = app.state.releases.database
         async with database.lease() as connection:
             assert await connection.fetchval("SELECT count(*) FROM idempotency_keys") == 1
 

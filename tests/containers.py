@@ -1,0 +1,63 @@
+"""The production image, built and run as itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from pipeline.docker import docker_problems
+from pipeline.images import Images
+from tests.backend.process import free_port, wait_until
+
+__all__ = ["ROOT", "build_image", "docker", "running_image", "say"]
+
+ROOT = Path(__file__).parent.parent
+# As docker-compose.yml runs it: what works here needs no right.
+CLOSED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+
+def docker(*arguments: str) -> str:
+    """What a docker command says."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def build_image() -> str:
+    """Build the images of this tree; the ID of the service's. Raises SystemExit where there is no Docker."""
+    problems = docker_problems(compose=False)
+    if problems:
+        raise SystemExit(problems[0])
+    return Images(ROOT, "slipway-test", say).build().backend
+
+
+def say(line: str) -> None:
+    """Tell whoever waits."""
+    sys.stderr.write(f"{line}\n")
+
+
+@contextmanager
+def running_image(image: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """A container of IMAGE in this machine's network, ready: its base address. It ends with the block."""
+    port, metrics = free_port(), free_port()
+    own = {"BACKEND_HOST": "127.0.0.1", "BACKEND_PORT": str(port), "METRICS_PORT": str(metrics)}
+    given = [word for name, value in {**environ, **own}.items() for word in ("--env", f"{name}={value}")]
+    ident = docker("run", "--detach", "--network", "host", *CLOSED, *given, image)
+
+    def ready() -> bool:
+        try:
+            return httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == httpx2.codes.OK
+        except httpx2.TransportError:
+            assert docker("inspect", "--format", "{{.State.Running}}", ident) == "true", docker("logs", ident)
+            return False
+
+    try:
+        wait_until(ready, "the container did not get ready")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        docker("rm", "--force", "--volumes", ident)
