@@ -158,7 +158,7 @@ class TestWhatGoesIn:
     ) -> None:
         """A rebuild takes seconds, and a push sends the code alone."""
         root = clone(tmp_path / "clone")
-        (root / "backend/__init__.py").write_text("# changed\n")
+        (root / "backend/__init__.py").write_text(f"# changed {time.time_ns()}\n")
         started = time.monotonic()
         changed = Images(root, "slipway-test", lambda _: None).build().backend
         seconds = time.monotonic() - started
