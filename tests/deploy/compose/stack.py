@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import httpx2
+
 from tests.deploy.checkout import Checkout
 
 __all__ = ["ComposeCheckout", "docker"]
@@ -52,6 +54,13 @@ class ComposeCheckout(Checkout):
         """What docker knows of a container."""
         facts: dict[str, Any] = json.loads(docker("inspect", container))[0]
         return facts
+
+    def serves(self) -> bool:
+        """Whether its edge answers, and the service is ready."""
+        try:
+            return self.request("GET", "/ready").status_code == httpx2.codes.OK
+        except httpx2.TransportError:
+            return False
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""

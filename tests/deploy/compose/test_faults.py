@@ -217,7 +217,7 @@ def test_docker_compose_up_alone_serves_and_is_adopted(checkout: ComposeCheckout
     assert compose("config", "--quiet").stderr == ""
     started = compose("up", "--detach", "--wait", "--build")
     # `--wait` counts the one shot that ended as a failure where nobody depends on it any more.
-    wait_until(lambda: checkout.request("GET", "/ready").status_code == 200, started.stderr, 60)
+    wait_until(checkout.serves, started.stderr, 60)
     written = checkout.report_release("by hand")
     outcome = checkout.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
