@@ -122,6 +122,12 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def pins(session: nox.Session) -> None:
+    """Check that base images are pinned to the digests that their registries have. [-- --write]"""
+    slipway(session, "pins", *session.posargs)
+
+
+@nox.session
 def push(session: nox.Session) -> None:
     """Build the images and push them to IMAGE_REPOSITORY; the last line is the digest."""
     slipway(session, "push", *session.posargs)

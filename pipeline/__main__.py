@@ -96,6 +96,8 @@ def _parser() -> _Parser:
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")
     verb("build", "build the images", env=False)
+    pins = verb("pins", "compare the digests of base images with their registries'", env=False)
+    pins.add_argument("--write", action="store_true", help="pin them")
     verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
     verb("dev", "the service with reload", env=False)
     return parser

@@ -11,20 +11,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.docker import docker_problems
+from pipeline.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import Images
 from pipeline.lock import held_by, hold_lock
+from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.proof.verdict import short
 from pipeline.records import Records
 from pipeline.report import summary_line
-from pipeline.settings import compose_text, env_text, fill_env, read_values, settings_page, split_secrets
+from pipeline.settings import compose_text, env_text, fill_env, read_values, settings_page, split_secrets, variables
 from pipeline.story import Story
 from pipeline.targets import open_target
 
-__all__ = ["build", "deploy", "dev", "down", "init", "push", "releases", "rollback", "settings", "status"]
+__all__ = ["build", "deploy", "dev", "down", "init", "pins", "push", "releases", "rollback", "settings", "status"]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
@@ -175,6 +176,27 @@ def push(project: Project, options: argparse.Namespace, progress: Progress) -> R
     digest = _images(project, progress).push(repository)
     progress.say(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Compare the digests of base images with their registries', and write them with --write."""
+    problems = docker_problems(compose=False)
+    if problems:
+        raise UsageError(*problems)
+    docker = Docker(project.root, progress.say)
+    defaults = {one.name: one.default for one in variables()}
+    found = resolve(project.root, docker, {**defaults, **read_values(project.root)})
+    stale = [(pin, digest) for pin, digest in found if pin.digest != digest]
+    for pin, digest in found:
+        progress.say(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")
+    if options.write:
+        changed = write_pins(project.root, stale)
+        progress.say(f"wrote {', '.join(changed)}" if changed else "every base image is pinned already")
+    elif stale:
+        raise SlipwayError(
+            f"{len(stale)} base images are not pinned to what their tag is now: `nox -s pins -- --write`"
+        )
     return 0, None
 
 

@@ -50,28 +50,32 @@ class Kept:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases that are kept below `folder`."""
+    """The releases that are kept below `folder`; `prefix` is that of their images' names."""
 
     project: Project
     folder: Path
     docker: Docker
+    prefix: str
 
-    def keep(self, images: ReleaseImages, config: Mapping[str, str], source: Source) -> Kept:
-        """Note the release of IMAGES with CONFIG, and name it: the image's digest, and where that was kept with other
-        settings before, eight digits of these behind it.
+    def keep(
+        self, images: ReleaseImages, config: Mapping[str, str], source: Source, *, digest: str | None = None
+    ) -> Kept:
+        """Note the release of IMAGES with CONFIG, and name it: the image's ID, or the DIGEST that it was pulled by, and
+        where that was kept with other settings before, eight digits of these behind it.
         """
         image = self.docker.image(images.backend)
         assert image is not None, images
         labels = image["Config"].get("Labels") or {}
         kept = Kept(
-            name=self._name(images.backend, config),
+            name=self._name(digest or images.backend, config),
             images=images,
             config=dict(config),
             source=source,
             revision=labels.get(SCHEMA_LABEL) or None,
             requests=[spec.table() for spec in self.project.requests],
-            files=self._files(),
-            migrations=self._migrations(),
+            # The working tree's are those of what was built from it, and of nothing else.
+            files={} if digest else self._files(),
+            migrations={} if digest else self._migrations(),
         )
         path = self._path(kept.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +121,15 @@ class Artifacts:
             image = self.docker.image(place)
             assert image is not None, place
             pulled.append(image["Id"])
+            revision = (image["Config"].get("Labels") or {}).get("org.opencontainers.image.revision", "")
         images = ReleaseImages(backend=pulled[0], migrate=pulled[1])
-        return self.keep(images, config, Source(commit=None, dirty=False))
+        self.docker.do("tag", images.backend, f"{self.prefix}-backend:{images.short}")
+        self.docker.do("tag", images.migrate, f"{self.prefix}-migrate:{images.short}")
+        source = Source(commit=revision.removesuffix("-dirty") or None, dirty=revision.endswith("-dirty"))
+        return self.keep(images, config, source, digest=digest)
 
-    def prune(self, kept: set[str], images: str) -> None:
-        """Forget the releases not KEPT, with their image tags (IMAGES: the prefix of those)."""
+    def prune(self, kept: set[str]) -> None:
+        """Forget the releases not KEPT, with the tags of their images."""
         known = {path.parent.name: read_json(path) for path in self.folder.glob("*/release.json")}
         needed = {meta["images"]["backend"] for meta in known.values() if meta.get("name") in kept}
         for folder, meta in known.items():
@@ -129,7 +137,7 @@ class Artifacts:
                 continue
             if meta.get("images") and meta["images"]["backend"] not in needed:
                 short = ReleaseImages(**meta["images"]).short
-                for name in (f"{images}-backend:{short}", f"{images}-migrate:{short}"):
+                for name in (f"{self.prefix}-backend:{short}", f"{self.prefix}-migrate:{short}"):
                     if self.docker.image(name):
                         self.docker.do("rmi", "--no-prune", name)
             shutil.rmtree(self.folder / folder)

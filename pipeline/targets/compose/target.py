@@ -50,7 +50,7 @@ class ComposeTarget:
         self.home = project.state(env.name)
         self.docker = Docker(project.root, progress.say)
         self._read_settings()
-        self.artifacts = Artifacts(project, self.home / "artifacts", self.docker)
+        self.artifacts = Artifacts(project, self.home / "artifacts", self.docker, self.stack.name)
         self._rolled_out: dict[str, Container] = {}
         self._frontend: str | None = None
 
@@ -215,6 +215,8 @@ class ComposeTarget:
     def prepare(self) -> None:
         """PostgreSQL, Redis and the edge run."""
         self._write_secrets()
+        if not (self._frontend or self._edge_image()):  # a release that was built elsewhere is the first one here
+            self._frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
         environment = self._environment(None)
         self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "postgres", "redis", env=environment)
         wrong = self._password_problems()
@@ -314,7 +316,7 @@ class ComposeTarget:
     def prune(self, retained: list[str]) -> None:
         """Releases, and tags of images, that nothing refers to."""
         running = {one.labels.get("slipway.release", "") for one in self.replicas.all()}
-        self.artifacts.prune({*retained, *running}, self.stack.name)
+        self.artifacts.prune({*retained, *running})
 
     def down(self, *, volumes: bool) -> None:
         """Replicas drain, then everything stops; networks go, and with VOLUMES the data, releases and reports."""
@@ -326,7 +328,7 @@ class ComposeTarget:
         options = ["--volumes"] if volumes else []
         self.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=self._environment(None))
         if volumes:
-            self.artifacts.prune(set(), self.stack.name)
+            self.artifacts.prune(set())
             shutil.rmtree(self.home, ignore_errors=True)
 
     def _config(self) -> dict[str, str]:

@@ -1,0 +1,100 @@
+"""Images in a registry: pushed, shipped by digest, pinned; and what is said when there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.deploy.machine import free_port
+
+pytestmark = pytest.mark.e2e
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@pytest.fixture(scope="module", name="registry")
+def _registry() -> Iterator[str]:
+    """An empty registry of this module's own: its address."""
+    ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
+    yield "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+    docker("rm", "--force", "--volumes", ident)
+
+
+def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: ComposeCheckout) -> None:
+    """The digest is the last line; another machine needs nothing but that to ship it, and to go back to it."""
+    repository = f"{registry}/team/board"
+    pushed = checkout.run("push", IMAGE_REPOSITORY=repository)
+    assert pushed.code == 0, pushed.stderr
+    digest = pushed.stdout.splitlines()[-1]
+    assert DIGEST.fullmatch(digest)
+    checkout.forget_images()
+    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
+        docker("rmi", name)
+    shipped = checkout.proved("--release", f"{repository}@{digest}")
+    assert shipped.release == digest
+    assert checkout.answering() == {digest}
+    checkout.change("built here")
+    built = checkout.proved()
+    back = checkout.run("rollback")
+    assert (back.code, back.release) == (0, shipped.release), str(back)
+    assert built.release != shipped.release
+
+
+@pytest.mark.parametrize(
+    ("repository", "code", "says"),
+    [
+        ("", 2, "IMAGE_REPOSITORY: not set"),
+        ("ghcr.io/Owner/Name", 2, "for example ghcr.io/owner/name"),
+        ("localhost:{port}/team/board", 1, "docker push: "),
+    ],
+)
+def test_a_push_that_cannot_be_says_why(repository: str, code: int, says: str, checkout: ComposeCheckout) -> None:
+    """No repository, a name that is none, a registry that is away: one line each."""
+    refused = checkout.run("push", IMAGE_REPOSITORY=repository.format(port=free_port()))
+    assert refused.code == code, str(refused)
+    assert says in refused.problems()[0]
+    assert refused.stdout == ""
+
+
+def test_a_digest_that_nobody_has_is_said(registry: str, checkout: ComposeCheckout) -> None:
+    """Nothing is touched for a release that cannot be had."""
+    nowhere = f"{registry}/team/board@sha256:{'0' * 64}"
+    refused = checkout.deploy("--release", nowhere)
+    assert refused.code in (1, 2), str(refused)
+    assert "docker pull" in refused.problems()[0]
+    assert checkout.containers() == []
+
+
+def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout: ComposeCheckout) -> None:
+    """Each named image gets its digest; without an answer nothing is changed; pinned once, there is nothing to do."""
+    for file, name in (
+        ("docker/Dockerfile.backend", "python:${PYTHON_VERSION}-slim-trixie"),
+        ("docker/Dockerfile.frontend", "caddy:2"),
+        ("docker-compose.yml", "postgres:18-trixie"),
+        ("docker-compose.yml", "redis:8-trixie"),
+    ):
+        checkout.patch(file, name, f"{registry}/{name}")
+        real = name.replace("${PYTHON_VERSION}", "3.13")
+        if real != "redis:8-trixie":
+            docker("tag", real, f"{registry}/{real}")
+            docker("push", "--quiet", f"{registry}/{real}")
+            docker("rmi", f"{registry}/{real}")
+    before = (checkout.root / "docker-compose.yml").read_text()
+    refused = checkout.run("pins", "--write")
+    assert refused.code == 1, str(refused)
+    assert f"no registry answered for {registry}/redis:8-trixie" in refused.problems()[0]
+    assert (checkout.root / "docker-compose.yml").read_text() == before
+    docker("tag", "redis:8-trixie", f"{registry}/redis:8-trixie")
+    docker("push", "--quiet", f"{registry}/redis:8-trixie")
+    docker("rmi", f"{registry}/redis:8-trixie")
+    assert checkout.run("pins").code == 1
+    assert checkout.run("pins", "--write").code == 0
+    assert checkout.run("pins").code == 0
+    for file, count in (("docker/Dockerfile.backend", 1), ("docker/Dockerfile.frontend", 1), ("docker-compose.yml", 2)):
+        assert len(re.findall(r"@sha256:[0-9a-f]{64}", (checkout.root / file).read_text())) == count, file
+    built = checkout.run("build")
+    assert built.code == 0, str(built)
+    checkout.forget_images()
