@@ -1,0 +1,109 @@
+"""What is said of a Docker that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.docker import docker_problems, essence
+from pipeline.images import build_command, push_references, repository_problem
+
+
+@pytest.fixture(name="engine")
+def _engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `docker` that says what a test lets it say: engines of other ages are not to be had on one machine."""
+    program = tmp_path / "docker"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return program
+
+
+def says(program: Path, *cases: str) -> None:
+    """Let it answer each case of a shell's `case "$*"`."""
+    program.write_text('#!/bin/sh\ncase "$*" in\n' + "\n".join(cases) + "\nesac\n")
+    program.chmod(0o755)
+
+
+class TestDockerProblems:
+    def test_nothing_is_wrong_with_a_new_one(self, engine: Path) -> None:
+        """An engine and a compose that are new enough."""
+        says(engine, "version*) echo 29.1.0 ;;", "compose*) echo v2.40.1 ;;")
+        assert docker_problems(compose=True) == []
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where to get it."""
+        monkeypatch.setenv("PATH", "/nonexistent")
+        assert docker_problems(compose=False) == [
+            "docker: not installed (or not on the PATH): https://docs.docker.com/engine/install"
+        ]
+
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            ("permission denied while trying to connect to the Docker daemon socket", "docker: no permission for"),
+            ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "docker: no engine answers at"),
+        ],
+    )
+    def test_no_answer(self, answer: str, problem: str, engine: Path) -> None:
+        """Whether it is a matter of rights or of a daemon that is not there, with the fix."""
+        says(engine, f"*) echo '{answer}' >&2; exit 1 ;;")
+        [said] = docker_problems(compose=False)
+        assert said.startswith(problem)
+        assert "sudo" in said
+
+    def test_too_old(self, engine: Path) -> None:
+        """Which is there, and which is needed."""
+        says(engine, "version*) echo 24.0.7 ;;")
+        assert docker_problems(compose=False) == ["Docker Engine 24.0.7 is too old, 25.0 is needed: update it"]
+        says(engine, "version*) echo 26.1.5+dfsg1 ;;", "compose*) echo 2.23.3 ;;")
+        assert docker_problems(compose=True) == ["Docker Compose 2.23.3 is too old, 2.24 is needed: update it"]
+
+    def test_no_compose(self, engine: Path) -> None:
+        """The plugin is named, and only where it is needed."""
+        says(engine, "version*) echo 27.0.0 ;;", "compose*) echo \"'compose' is not a docker command\" >&2; exit 1 ;;")
+        assert docker_problems(compose=False) == []
+        assert docker_problems(compose=True)[0].startswith("docker compose: the plugin is not installed")
+
+
+class TestEssence:
+    @pytest.mark.parametrize(
+        ("said", "line"),
+        [
+            ("Error response from daemon: No such image: x:1", "No such image: x:1"),
+            ("#5 0.1 error: no space left on device\nERROR: failed to solve: exit code: 1", "no space left on device"),
+            ("", "it said nothing"),
+        ],
+    )
+    def test_is_the_line_that_says_why(self, said: str, line: str) -> None:
+        """One line, without the words before it."""
+        assert line in essence(said)
+        assert "\n" not in essence(said)
+
+
+class TestImages:
+    def test_builds_a_target_with_its_arguments_in_order(self) -> None:
+        """The same arguments give the same command."""
+        assert build_command("docker/Dockerfile.backend", "production", {"B": "2", "A": "1"}) == [
+            "docker", "build", "--quiet", "--file", "docker/Dockerfile.backend", "--target", "production",
+            "--build-arg", "A=1", "--build-arg", "B=2", ".",
+        ]  # fmt: skip
+
+    def test_finds_the_other_images_from_the_digest(self) -> None:
+        """What belongs to a backend's digest has a tag that is made of it."""
+        references = push_references("ghcr.io/o/n", f"sha256:{'a' * 64}", "sha256:m", "sha256:f")
+        assert references == {
+            "sha256:m": "ghcr.io/o/n:migrate-aaaaaaaaaaaa",
+            "sha256:f": "ghcr.io/o/n:frontend-aaaaaaaaaaaa",
+        }
+
+    @pytest.mark.parametrize("good", ["ghcr.io/owner/name", "localhost:5000/a/b", "registry.example.org/team/app_1"])
+    def test_takes_names_of_repositories(self, good: str) -> None:
+        """With a host, with a port, of several parts."""
+        assert repository_problem(good) is None
+
+    @pytest.mark.parametrize(
+        "bad", ["", "ghcr.io/Owner/name", "name:latest", "https://ghcr.io/o/n", "ghcr.io/o/n@sha256:1"]
+    )
+    def test_refuses_what_is_none(self, bad: str) -> None:
+        """With the fix, or an example."""
+        assert "IMAGE_REPOSITORY" in (repository_problem(bad) or "")
