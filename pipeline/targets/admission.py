@@ -10,14 +10,32 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 
-__all__ = ["HEALTH_URI", "REPLICA_HEADER", "SYNTHETIC", "wait_admitted"]
+__all__ = [
+    "HEALTH_FAILS",
+    "HEALTH_INTERVAL_SECONDS",
+    "HEALTH_URI",
+    "REPLICA_HEADER",
+    "SYNTHETIC",
+    "settle",
+    "wait_admitted",
+]
 
 # The edge asks what only the replica can know. A database that is away is no reason to answer for the service:
 # its own 503 says what is wrong and when to come back.
 HEALTH_URI = "/ready?exclude=database&exclude=schema&exclude=redis"
+HEALTH_INTERVAL_SECONDS = 0.2
+HEALTH_FAILS = 2  # one slow answer on a busy machine takes nobody out
+# Until that many checks a slot counts as healthy, though nobody is in it: after a start or a reload of Caddy, and
+# after the end of a replica that did not drain.
+SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
 ADMISSION_SECONDS = 10
 SYNTHETIC = "Slipway-Synthetic"  # `true` asks for the header below
 REPLICA_HEADER = "Slipway-Replica"
+
+
+def settle(since: float) -> None:
+    """Wait until the edge must have noticed what changed at SINCE (monotonic seconds)."""
+    time.sleep(max(0.0, since + SETTLE_SECONDS - time.monotonic()))
 
 
 def wait_admitted(base: str, wanted: str, watch: Callable[[], None], *, log: str) -> None:

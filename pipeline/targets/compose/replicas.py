@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +87,13 @@ class Replicas:
             self.url, f"{slot_name(slot)}:{BACKEND_PORT}", watch, log=f"`docker logs {self.stack.name}-frontend-1`"
         )
 
-    def begin_stop(self, idents: list[str]) -> None:
-        """Ask replicas to end, without waiting: their own SIGTERM drains them while the edge still reaches them."""
-        for ident in idents:
+    def begin_stop(self, containers: Iterable[Container]) -> None:
+        """Ask replicas to end, without waiting: their own SIGTERM drains them while the edge still reaches them.
+
+        Once each: a second SIGTERM ends a draining service at once.
+        """
+        now = [Container.of(facts) for facts in self.docker.inspect(*(one.ident for one in containers))]
+        for ident in [one.ident for one in now if one.running and not one.leaving]:
             # A stop signal alone would have the restart policy start it again.
             self.docker.do("update", "--restart", "no", ident)
             try:
@@ -101,8 +105,7 @@ class Replicas:
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
         """Drain it and wait for its end; what is not over by then is killed. Then forget it."""
         grace = _seconds(one.labels.get("slipway.drain", "")) + LONGEST_REQUEST_SECONDS
-        if one.running:
-            self.begin_stop([one.ident])
+        self.begin_stop([one])
         deadline = time.monotonic() + grace
         while (found := self.docker.inspect(one.ident)) and Container.of(found[0]).running:
             if time.monotonic() > deadline:

@@ -36,6 +36,7 @@ class Container:
     ports: frozenset[int]  # of the host, that lead into it
     labels: dict[str, str]
     networks: dict[str, list[str]]  # name → its aliases there
+    leaving: bool  # it was told to end: its health check may say otherwise for seconds yet
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Container:
@@ -60,12 +61,13 @@ class Container:
             ports=frozenset(int(one["HostPort"]) for all_ in published.values() for one in all_ or ()),
             labels=labels,
             networks={name: one.get("Aliases") or [] for name, one in facts["NetworkSettings"]["Networks"].items()},
+            leaving=facts["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
         )
 
     @property
     def ready(self) -> bool:
-        """Whether it runs, and its health check says that it is ready."""
-        return self.running and self.health in ("healthy", "")
+        """Whether it runs, is meant to, and its health check says that it is ready."""
+        return self.running and not self.leaving and self.health in ("healthy", "")
 
 
 @dataclass(frozen=True)

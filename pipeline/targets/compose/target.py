@@ -24,6 +24,7 @@ from pipeline.proof.verdict import short
 from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
+from pipeline.targets.admission import settle
 from pipeline.targets.compose.artifacts import Artifacts, Kept, is_digest
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
 from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
@@ -244,9 +245,10 @@ class ComposeTarget:
         self._rolled_out.clear()
         kept = self.artifacts.find(new.name)
         keep, old, dead = self._sort_out(kept)
-        self.replicas.begin_stop([one.ident for one in [*dead, *(old if back and keep else [])] if one.running])
+        self.replicas.begin_stop([*dead, *(old if back and keep else [])])
         for one in dead:
             self.replicas.stop(one, partial(watch, "removing a replica that does not serve"))
+        emptied = time.monotonic() if dead else 0.0
         for one in keep:
             self.replicas.admit(one, partial(watch, "waiting for the edge"))
         for number in range(len(keep) + 1, self.env.replicas + 1):
@@ -262,6 +264,7 @@ class ComposeTarget:
             self.replicas.admit(ready, partial(watch, f"{where}: entering the edge"))
         for one in old:
             self.replicas.stop(one, partial(watch, "draining the last old one"))
+        settle(emptied)
 
     def _sort_out(self, kept: Kept) -> tuple[list[Container], list[Container], list[Container]]:
         """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
@@ -294,7 +297,7 @@ class ComposeTarget:
         self._stop([one for one in self.replicas.all() if slot_of(one) is not None])
 
     def _stop(self, containers: list[Container]) -> None:
-        self.replicas.begin_stop([one.ident for one in containers if one.running])
+        self.replicas.begin_stop(containers)
         for one in containers:
             self.replicas.stop(one, lambda: None)
 

@@ -18,16 +18,19 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.files import write_whole
-from pipeline.targets.admission import HEALTH_URI, REPLICA_HEADER, SYNTHETIC, wait_admitted
+from pipeline.targets.admission import (
+    HEALTH_FAILS,
+    HEALTH_INTERVAL_SECONDS,
+    HEALTH_URI,
+    REPLICA_HEADER,
+    SYNTHETIC,
+    settle,
+    wait_admitted,
+)
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Edge", "edge_config"]
 
-HEALTH_INTERVAL_SECONDS = 0.2
-HEALTH_FAILS = 2  # one slow answer on a busy machine takes nobody out
-# Until that many checks a slot counts as healthy, though nobody is in it: after a start or a reload of Caddy, and
-# after the end of a replica that did not drain.
-SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
 FEWEST_SLOTS = 6  # so that another number of replicas need not reload it
 # The page loads what comes with it, asks where it came from, and nothing else.
 PAGE_HEADERS = {
@@ -163,11 +166,7 @@ class Edge:
             answer = admin.post("/load", content=self._file.read_bytes(), headers={"Content-Type": "application/json"})
         if answer.status_code != httpx2.codes.OK:
             raise SlipwayError(f"the edge refused its configuration: {answer.text.strip()}")
-        self.settle(time.monotonic())
-
-    def settle(self, since: float) -> None:
-        """Wait until the edge must have noticed what changed at SINCE (monotonic seconds)."""
-        time.sleep(max(0.0, since + SETTLE_SECONDS - time.monotonic()))
+        settle(time.monotonic())
 
     def wait_up(self, seconds: float = 10) -> None:
         """Wait until the edge accepts connections."""

@@ -18,6 +18,7 @@ from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
 from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
+from pipeline.targets.admission import settle
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.edge import Edge
@@ -219,7 +220,7 @@ class LocalTarget:
             )
         elif edge.state not in ("RUNNING", "STARTING"):
             self.supervisor.restart("edge")
-            self.edge.settle(time.monotonic())
+            settle(time.monotonic())
         elif changed:
             self.edge.reload()
         self.edge.wait_up()
@@ -258,7 +259,7 @@ class LocalTarget:
             self.replicas.admit(fresh, partial(watch, f"{where}: entering the edge"))
         for slot in old:
             self.replicas.stop(slot, partial(watch, "draining the last old one"))
-        self.edge.settle(emptied)
+        settle(emptied)
 
     def _sort_out(self, release: str, config: str) -> tuple[list[Slot], list[Slot], list[Slot]]:
         """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""

@@ -23,6 +23,7 @@ def facts(**state: Any) -> dict[str, Any]:
         "State": {**running, "Health": {"Status": "healthy", "Log": [{"Output": "503 old\n"}, {"Output": "200 new\n"}]},
                   **state},
         "Config": {"Labels": {**labels, "slipway.slot": "2"}},
+        "HostConfig": {"RestartPolicy": {"Name": "unless-stopped"}},
         "NetworkSettings": {
             "Ports": {"8000/tcp": None, "3000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]},
             "Networks": {"shop_backend": {"Aliases": None}, "shop_frontend": {"Aliases": ["slot-2"]}},
@@ -52,6 +53,11 @@ class TestContainer:
     def test_is_ready_only_when_it_runs_and_says_so(self, state: dict[str, Any]) -> None:
         """One between two restarts does not run, whatever Docker calls it."""
         assert not Container.of(facts(**state)).ready
+
+    def test_what_was_told_to_end_is_not_ready(self) -> None:
+        """Docker's health check lags by seconds; a restart policy that was taken away says it at once."""
+        told = {**facts(), "HostConfig": {"RestartPolicy": {"Name": "no"}}}
+        assert not Container.of(told).ready
 
     def test_without_a_health_check_it_is_ready_when_it_runs(self) -> None:
         """Another image may bring none."""

@@ -14,6 +14,7 @@ import pytest
 from pipeline.engines import find_engines
 from pipeline.errors import SlipwayError
 from pipeline.leash import held
+from pipeline.targets.admission import settle
 from pipeline.targets.local.edge import PAGE_HEADERS, Edge, edge_config
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import free_port
@@ -61,7 +62,7 @@ class TestEdge:
         command = [str(find_engines().caddy), "run", "--config", str(layout.home / "edge.json")]
         with held(command, log=tmp_path / "caddy.log", env={"HOME": str(tmp_path)}):
             await asyncio.to_thread(edge.wait_up)
-            await asyncio.to_thread(edge.settle, time.monotonic())
+            await asyncio.to_thread(settle, time.monotonic())
             await asyncio.to_thread(edge.wait_admitted, 1, lambda: None)
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}") as client:
                 answers = [await client.get("/once", headers={"Idempotency-Key": "k"}) for _ in range(3)]
