@@ -59,8 +59,9 @@ def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add
     wait_until(lambda: len(_replicas_that_answer(deployed)) == 2, "the edge did not let it in again", BACK_SECONDS)
     seconds = time.monotonic() - killed
     hurt = [visit for visit in visitors.visits if visit.status != 200]
-    assert len(hurt) <= 4, hurt
-    assert all(visit.at - killed < 2 for visit in hurt)
+    # Two failed checks, 0.4 s, until the edge knows; half of the visits of that time meet the closed door.
+    assert len(hurt) <= 12, hurt
+    assert all(visit.at - killed < 1.5 for visit in hurt)
     add_row(TABLE, f"replica      back in {seconds:4.1f} s  {len(hurt)} of {len(visitors.visits)} visits failed")
 
 
