@@ -34,6 +34,7 @@ class Proof:
     target: Target
     progress: Progress
     journal: Path  # of the writes that are not removed yet
+    old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
     slow: bool = False
     _traffic: Traffic | None = None
@@ -144,7 +145,7 @@ class Proof:
         return judge(result, self._limits(), new=self._release, old=self._old, rollback=rollback)
 
     def _limits(self) -> Limits:
-        return Limits(max_failures=self.env.max_failures, max_latency_ms=self.env.max_latency_ms)
+        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts)
 
 
 def _standing(snapshot: Snapshot) -> str:

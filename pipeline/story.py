@@ -119,7 +119,7 @@ class Story:
             chapter.verdict, chapter.code = "unchanged", 0
             chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
             return
-        proof = chapter.proof = self._proof(chapter, "rollout")
+        proof = chapter.proof = self._proof(chapter, "rollout", old_counts=not unfinished)
         with proof:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
@@ -210,8 +210,8 @@ class Story:
                 traffic=proof.result,
             )
 
-    def _proof(self, chapter: Chapter, of: str) -> Proof:
-        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of))
+    def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
+        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of), old_counts)
 
     def _withdraw(self, chapter: Chapter) -> str:
         """Stop what was shipped where nothing was before; what is true then, in words."""

@@ -20,10 +20,14 @@ P99_FACTOR = 4  # of max_latency_ms: one answer in a hundred may take longer tha
 
 @dataclass(frozen=True)
 class Limits:
-    """How many requests may fail, and the milliseconds within which 95 of 100 answers must come."""
+    """How many requests may fail, and the milliseconds within which 95 of 100 answers must come.
+
+    Not `old_counts`: what runs is what a killed deploy left, so that only the new release's answers judge.
+    """
 
     max_failures: int = 0
     max_latency_ms: float = 500
+    old_counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,11 @@ def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollb
     """
     if not traffic.sent:
         return Judgement(ok=False, reason="nothing was sent, so nothing is proved: declare [[tool.slipway.requests]]")
-    against = [*_failures(traffic, limits, new, rollback), *_lost(traffic), *_silence(traffic, new, rollback)]
+    against = [*_failures(traffic, limits, new, rollback), *_lost(traffic), *_silence(traffic, limits, new, rollback)]
     against += [*_strangers(traffic, new), *_left(traffic)]
     if against:
         return Judgement(ok=False, reason="; ".join(against))
-    return _judge_latency(traffic, list(_judged(traffic, new, rollback)), limits, new, old)
+    return _judge_latency(traffic, list(_judged(traffic, limits, new, rollback)), limits, new, old)
 
 
 def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool = False) -> Judgement:
@@ -64,12 +68,12 @@ def short(release: str | None) -> str:
     return f"{shown}{plus}{settings}"
 
 
-def _judged(traffic: Snapshot, new: str, rollback: bool) -> Iterator[Share]:
+def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:
     """The shares that judge: all; or, where the old release failed by itself already, those of the new one.
 
     A failure without an answer names nobody, but while the new release runs alone it is the new release's.
     """
-    broken_before = any(share.failed for share in traffic.shares if share.phase == BASELINE)
+    broken_before = not limits.old_counts or any(share.failed for share in traffic.shares if share.phase == BASELINE)
     for share in traffic.shares:
         alone = share.phase in NEW_ALONE
         if rollback:
@@ -80,7 +84,7 @@ def _judged(traffic: Snapshot, new: str, rollback: bool) -> Iterator[Share]:
 
 
 def _failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
-    judged = list(_judged(traffic, new, rollback))
+    judged = list(_judged(traffic, limits, new, rollback))
     failed = sum((Counter(share.failed) for share in judged), Counter[str]())
     if failed.total() <= limits.max_failures:
         return []
@@ -124,8 +128,8 @@ def _lost(traffic: Snapshot) -> list[str]:
     return [f"{traffic.lost} acknowledged {'write is' if traffic.lost == 1 else 'writes are'} gone{first}"]
 
 
-def _silence(traffic: Snapshot, new: str, rollback: bool) -> list[str]:
-    if any(share.sent for share in _judged(traffic, new, rollback) if share.release == new):
+def _silence(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
+    if any(share.sent for share in _judged(traffic, limits, new, rollback) if share.release == new):
         return []
     nameless = any(share.ok for share in traffic.shares if share.release is None)
     hint = ": its answers must carry the header X-Release with the value of the variable RELEASE" if nameless else ""

@@ -89,6 +89,13 @@ class TestABrokenBaseline:
         judged = verdict(self.BROKEN, share("bake", NEW, 90, _5xx=10))
         assert judged.reason.startswith("10 of 100 requests failed: 10 × 5xx, all answered by release")
 
+    def test_what_a_killed_deploy_left_may_fail_later(self) -> None:
+        """It may have been a release that turns bad after its first requests: its failures judge nobody else."""
+        late = (BEFORE, share("rollout", OLD, 80, _5xx=2), share("rollout", None, 0, _5xx=3), BAKE)
+        assert not verdict(*late).ok
+        assert verdict(*late, limits=Limits(old_counts=False)).ok
+        assert not verdict(*late, share("rollout", NEW, 9, _5xx=1), limits=Limits(old_counts=False)).ok
+
     def test_blames_the_new_release_for_silence_while_it_runs_alone(self) -> None:
         """Nobody signs a timeout; when only the new release is there, it is the new release's."""
         assert not verdict(self.BROKEN, BAKE, share("bake", None, 0, timeout=4)).ok
