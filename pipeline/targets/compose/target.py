@@ -245,10 +245,10 @@ class ComposeTarget:
         self._rolled_out.clear()
         kept = self.artifacts.find(new.name)
         keep, old, dead = self._sort_out(kept)
+        leaving = len(old) + len(dead)
         self.replicas.begin_stop([*dead, *(old if back and keep else [])])
         for one in dead:
             self.replicas.stop(one, partial(watch, "removing a replica that does not serve"))
-        emptied = time.monotonic() if dead else 0.0
         for one in keep:
             self.replicas.admit(one, partial(watch, "waiting for the edge"))
         for number in range(len(keep) + 1, self.env.replicas + 1):
@@ -264,7 +264,8 @@ class ComposeTarget:
             self.replicas.admit(ready, partial(watch, f"{where}: entering the edge"))
         for one in old:
             self.replicas.stop(one, partial(watch, "draining the last old one"))
-        settle(emptied)
+        if leaving:  # one that ended by itself did not drain, and a failed release may end at any moment
+            settle(time.monotonic())
 
     def _sort_out(self, kept: Kept) -> tuple[list[Container], list[Container], list[Container]]:
         """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""

@@ -240,11 +240,11 @@ class LocalTarget:
         config = self._config(new.name)
         python, folder = self.artifacts.python(new.name, "backend"), self.artifacts.folder(new.name)
         keep, old, dead = self._sort_out(new.name, config.name)
+        leaving = len(old) + len(dead)
         for slot in [*dead, *(old if back and keep else [])]:
             self.supervisor.begin_stop(slot.program)
         for slot in dead:
             self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
-        emptied = time.monotonic() if dead else 0.0
         for slot in keep:
             self.replicas.admit(slot, partial(watch, "waiting for the edge"))
         for number in range(len(keep) + 1, self.env.replicas + 1):
@@ -259,7 +259,8 @@ class LocalTarget:
             self.replicas.admit(fresh, partial(watch, f"{where}: entering the edge"))
         for slot in old:
             self.replicas.stop(slot, partial(watch, "draining the last old one"))
-        settle(emptied)
+        if leaving:  # one that ended by itself did not drain, and a failed release may end at any moment
+            settle(time.monotonic())
 
     def _sort_out(self, release: str, config: str) -> tuple[list[Slot], list[Slot], list[Slot]]:
         """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
