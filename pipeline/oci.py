@@ -44,8 +44,9 @@ ACCEPT = ", ".join((*INDEXES, ARTIFACT, "application/vnd.docker.distribution.man
 EMPTY = b"{}"  # the specification's config of an artifact that has none
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 NAME = re.compile(
-    r"(?P<repository>(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    rf"(?P<repository>(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?{PART}(?:/{PART})*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
@@ -388,7 +389,7 @@ class Repository:
             return
         if answer.status == httpx2.codes.NOT_FOUND:
             raise RegistryLacks(f"{what}: not in the registry: is its name right, and was it pushed?")
-        if answer.status == httpx2.codes.REQUEST_ENTITY_TOO_LARGE:
+        if answer.status == httpx2.codes.CONTENT_TOO_LARGE:
             raise RegistryError(f"{what}: too large for {self._host} (413): raise the limit of the proxy before it")
         if answer.status == httpx2.codes.TOO_MANY_REQUESTS:
             wait = answer.headers.get("Retry-After", "")

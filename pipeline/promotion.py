@@ -1,8 +1,8 @@
 """Promotion: an environment with `promote_from` runs what was proved in another one, and nothing else.
 
 A proof says what a deploy saw; it does not say who wrote it. Whoever may push to the repository may attach one, so this
-rule is as good as the registry's write access, and no better: let the pipeline alone push. `trusted` of `admit` is where
-a check of the proof's signature comes in: it gets each record before anything is concluded from it.
+rule is as good as the registry's write access, and no better: let the pipeline alone push. `trusted` of `admit` is
+where a check of the proof's signature comes in: it gets each record before anything is concluded from it.
 """
 
 from __future__ import annotations

@@ -180,8 +180,8 @@ def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[s
     """Attach REPORT, of a deploy of REFERENCE (`repository@sha256:…`), to that image; the digest of the proof.
 
     IMAGES: the digests of the release's other images, by name. A verdict that judges nothing (`unchanged`,
-    `interrupted`) is a ValueError. The same report twice is one proof. Raises `UsageError` for a reference without digest, or an
-    environment that cannot be in a tag, and `RegistryError`.
+    `interrupted`) is a ValueError. The same report twice is one proof. Raises `UsageError` for a reference without
+    digest, or an environment that cannot be in a tag, and `RegistryError`.
     """
     if report["verdict"] not in VERDICTS:
         raise ValueError(report["verdict"])

@@ -1,0 +1,242 @@
+"""Registries for tests: the real one in a container, and one that plays what another registry does."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+
+from pipeline.docker import docker_problems
+from pipeline.oci import ARTIFACT, INDEXES, Repository, digest_of, written
+from tests.backend.process import wait_until
+from tests.containers import docker
+
+__all__ = ["PlayedRegistry", "Request", "played", "push_image", "push_index", "report", "running_registry"]
+
+USER, PASSWORD, TOKEN = "deployer", "s3cret-of-the-registry", "a-short-lived-token"
+Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
+
+
+@contextlib.contextmanager
+def running_registry() -> Iterator[str]:
+    """An empty registry in a container, which ends with the block: its address. Skips where there is no Docker."""
+    problems = docker_problems(compose=False)
+    if problems:
+        pytest.skip(problems[0])
+    ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
+    try:
+        address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+
+        def ready() -> bool:
+            with contextlib.suppress(httpx2.TransportError):
+                return httpx2.get(f"http://{address}/v2/", trust_env=False).status_code == httpx2.codes.OK
+            return False
+
+        wait_until(ready, "the registry did not get ready")
+        yield address
+    finally:
+        docker("rm", "--force", "--volumes", ident)
+
+
+def push_image(repository: str, content: str = "an image", *, tag: str = "latest") -> str:
+    """Push an image of one layer, with CONTENT in it; its digest."""
+    with Repository(repository, write=True) as opened:
+        manifest = _image(opened, content)
+        opened.put_manifest(tag, manifest, ARTIFACT)
+    return digest_of(manifest)
+
+
+def push_index(repository: str, *architectures: str) -> tuple[str, list[str]]:
+    """Push an image for each of ARCHITECTURES, with an attestation as BuildKit makes it: the digest of the index, and
+    those of the manifests.
+    """
+    with Repository(repository, write=True) as opened:
+        manifests = [_image(opened, architecture) for architecture in (*architectures, "unknown")]
+        for one in manifests:
+            opened.put_manifest(digest_of(one), one, ARTIFACT)
+        entries = [
+            {
+                "mediaType": ARTIFACT,
+                "digest": digest_of(one),
+                "size": len(one),
+                "platform": {"os": "unknown" if architecture == "unknown" else "linux", "architecture": architecture},
+            }
+            for one, architecture in zip(manifests, (*architectures, "unknown"), strict=True)
+        ]
+        index = written({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": entries})
+        opened.put_manifest("latest", index, INDEXES[0])
+    return digest_of(index), [digest_of(one) for one in manifests]
+
+
+def _image(repository: Repository, content: str) -> bytes:
+    config = repository.put_blob(written({"os": "linux", "config": {"Labels": {"content": content}}}))
+    layer = repository.put_blob(content.encode())
+    return written(
+        {
+            "schemaVersion": 2,
+            "mediaType": ARTIFACT,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", **config},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", **layer}],
+        }
+    )
+
+
+def report(environment: str = "staging", verdict: str = "proved", minute: int = 0, **more: Any) -> dict[str, Any]:
+    """A report of a deploy that ended MINUTE minutes after twelve."""
+    return {
+        "schema": "slipway.report/1",
+        "environment": environment,
+        "target": "kubernetes",
+        "url": "https://admin:hunter2@staging.example.com",
+        "number": 7,
+        "release": f"sha256:{'1' * 64}",
+        "commit": "0123abc",
+        "dirty": False,
+        "verdict": verdict,
+        "reason": "postgresql://user:hunter2@db went away" if verdict != "proved" else None,
+        "started": f"2026-11-24T11:{minute:02}:00+00:00",
+        "finished": f"2026-11-24T12:{minute:02}:00+00:00",
+        "traffic": {"sent": 900, "ok": 900, "failed": 0, "latency_ms": {"p50": 3.0}, "failures": {"body": "hunter2"}},
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sent: `method path?query`, its `Authorization`, and a form."""
+
+    line: str
+    authorization: str | None
+    form: Mapping[str, list[str]]
+
+
+@dataclass
+class PlayedRegistry:
+    """A registry in this process. `auth`: None, `Basic` or `Bearer`; `api`: it has the referrers API.
+
+    `answers` go before everything: `METHOD /path` → statuses, headers and bodies, each used once and the last for ever.
+    """
+
+    address: str = ""
+    auth: str | None = None
+    api: bool = True
+    realm: str | None = None
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """What it says to a request."""
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
+        form = parse_qs(body.decode()) if path == "/token" else {}
+        self.requests.append(Request(f"{method} {target}", headers.get("Authorization"), form))
+        set_answers = self.answers.get(f"{method} {path}")
+        if set_answers:
+            return set_answers.pop(0) if len(set_answers) > 1 else set_answers[0]
+        if path == "/token":
+            return self._token(headers, form)
+        if self.auth and headers.get("Authorization") != self._wanted():
+            realm = self.realm or f"http://{self.address}/token"
+            return 401, {"WWW-Authenticate": f'{self.auth} realm="{realm}",service="played"'}, b""
+        return self._have(method, path, query, headers.get("Content-Type", ""), body)
+
+    def _have(self, method: str, path: str, query: Mapping[str, list[str]], kind: str, body: bytes) -> Answer:
+        what, _, name = path.removeprefix("/v2/team/board/").partition("/")
+        match what:
+            case "blobs":
+                return self._blob(method, name, query, body)
+            case "manifests":
+                return self._manifest(method, name, kind, body)
+            case "referrers" if self.api:
+                return self._referrers(name)
+        return 404, {}, b"404 page not found"
+
+    def _wanted(self) -> str:
+        return f"Bearer {TOKEN}" if self.auth == "Bearer" else basic(USER, PASSWORD)
+
+    def _token(self, headers: Mapping[str, str], form: Mapping[str, list[str]]) -> Answer:
+        known = headers.get("Authorization") == basic(USER, PASSWORD) or form.get("refresh_token") == [PASSWORD]
+        return (200, {}, json.dumps({"token": TOKEN}).encode()) if known else (401, {}, b"{}")
+
+    def _blob(self, method: str, name: str, query: Mapping[str, list[str]], body: bytes) -> Answer:
+        if method == "POST":
+            return 202, {"Location": "/v2/team/board/blobs/uploads/1?state=x"}, b""
+        if method == "PUT":
+            self.blobs[query["digest"][0]] = body
+            return 201, {}, b""
+        return (200, {}, self.blobs[name]) if name in self.blobs else (404, {}, b"")
+
+    def _manifest(self, method: str, name: str, kind: str, body: bytes) -> Answer:
+        if method == "PUT":
+            self.manifests[name] = self.manifests[digest_of(body)] = (kind, body)
+            subject = json.loads(body).get("subject")
+            return 201, {"OCI-Subject": subject["digest"]} if self.api and subject else {}, b""
+        if name not in self.manifests:
+            return 404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'
+        kind, body = self.manifests[name]
+        return 200, {"Content-Type": kind}, body
+
+    def _referrers(self, digest: str) -> Answer:
+        listed = []
+        for name, (kind, body) in self.manifests.items():
+            content = json.loads(body)
+            if name.startswith("sha256:") and content.get("subject", {}).get("digest") == digest:
+                told = {key: content[key] for key in ("artifactType", "annotations") if key in content}
+                listed.append({"mediaType": kind, "digest": name, "size": len(body), **told})
+        return 200, {}, written({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": listed})
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an `Authorization` header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@contextlib.contextmanager
+def played(**how: Any) -> Iterator[PlayedRegistry]:
+    """A registry that plays HOW, on a port of this machine."""
+    registry = PlayedRegistry(**how)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # a client that has read enough hangs up
+                super().handle()
+
+        def handle_one_request(self) -> None:
+            self.raw_requestline = self.rfile.readline(65537)
+            if not self.raw_requestline or not self.parse_request():
+                self.close_connection = True
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            status, headers, content = registry.answer(self.command, self.path, dict(self.headers), body)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """The test looks at `requests`."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    registry.address = f"localhost:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
