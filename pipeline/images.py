@@ -17,7 +17,15 @@ from pipeline.run import CommandFailed, run
 from pipeline.settings import read_values
 from pipeline.source import Change, last_change, remote_address
 
-__all__ = ["SCHEMA_LABEL", "Images", "ReleaseImages", "build_command", "push_references", "repository_problem"]
+__all__ = [
+    "SCHEMA_LABEL",
+    "Images",
+    "PushedImages",
+    "ReleaseImages",
+    "build_command",
+    "push_references",
+    "repository_problem",
+]
 
 BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
                   "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
@@ -39,6 +47,21 @@ class ReleaseImages:
     def short(self) -> str:
         """Twelve digits of the backend's: the tag of both."""
         return self.backend.removeprefix("sha256:")[:SHORT]
+
+
+@dataclass(frozen=True)
+class PushedImages:
+    """The three images of a release in a registry: digests of their manifests in REPOSITORY."""
+
+    repository: str
+    backend: str
+    migrate: str
+    frontend: str
+
+    @property
+    def references(self) -> ReleaseImages:
+        """Where the two of the release can be pulled."""
+        return ReleaseImages(f"{self.repository}@{self.backend}", f"{self.repository}@{self.migrate}")
 
 
 @dataclass(frozen=True)
@@ -64,16 +87,15 @@ class Images:
         self._tag(frontend, f"{self.project}-frontend:{frontend.removeprefix('sha256:')[:SHORT]}")
         return frontend
 
-    def push(self, repository: str) -> str:
-        """Build, and push all three to REPOSITORY; the digest of the backend's manifest."""
+    def push(self, repository: str) -> PushedImages:
+        """Build, and push all three to REPOSITORY."""
         problem = repository_problem(repository)
         if problem:
             raise UsageError(problem)
         images, frontend = self.build(), self.build_frontend()
         digest = self._push(images.backend, f"{repository}:{images.short}")
-        for image, reference in push_references(repository, digest, images.migrate, frontend).items():
-            self._push(image, reference)
-        return digest
+        others = push_references(repository, digest, images.migrate, frontend)
+        return PushedImages(repository, digest, *(self._push(image, reference) for image, reference in others.items()))
 
     def _build(self, dockerfile: str, target: str | None, inputs: Sequence[str]) -> str:
         change = last_change(self.root, inputs)

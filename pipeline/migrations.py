@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.model import Migration
 
-__all__ = ["RetainedRelease", "migration_problems", "required_revision"]
+__all__ = ["RetainedRelease", "migration_hashes", "migration_problems", "must_not_rewrite_history", "required_revision"]
 
 # squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
 CONTRACTING = frozenset(
@@ -117,3 +119,24 @@ def required_revision(folder: Path) -> str | None:
     """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
     files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
     return files[-1].split("_")[0] if files else None
+
+
+def migration_hashes(folder: Path) -> dict[str, str]:
+    """Revision → hash of its code, of the migrations in FOLDER. Comments and layout are no part of what one does."""
+    paths = folder.glob("*/migrations/versions/[0-9]*_*.py")
+    return {
+        path.name.split("_")[0]: hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
+        for path in paths
+    }
+
+
+def must_not_rewrite_history(new: Mapping[str, str], old: Mapping[str, str], applied: str) -> None:
+    """Raise `DeployFailed` where a migration up to APPLIED has other code in NEW than in OLD (see migration_hashes)."""
+    edited = [
+        revision for revision, code in sorted(new.items()) if revision <= applied and old.get(revision, code) != code
+    ]
+    if edited:
+        raise DeployFailed(
+            f"migration {edited[0]} is applied already and would not run again: take its change back,"
+            " and write it as a new one (`nox -s migration -- MESSAGE`)"
+        )

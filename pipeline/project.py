@@ -16,7 +16,7 @@ __all__ = ["TARGETS", "Environment", "Project", "load_project"]
 FEWEST_RETAINED = 2
 LARGEST = 10_000  # of any number here; also refuses inf and nan
 TARGETS = ("local", "compose", "kubernetes")
-KUBERNETES_KEYS = ("overlay", "context", "namespace", "promote_from")
+KUBERNETES_KEYS = ("overlay", "context", "namespace", "repository", "promote_from")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Environment:
     overlay: str | None = None
     context: str | None = None
     namespace: str | None = None
+    repository: str | None = None  # of images; IMAGE_REPOSITORY wins
     promote_from: str | None = None
 
 
@@ -180,6 +181,7 @@ def _example(key: str) -> str:
         "overlay": '`overlay = "k8s/overlays/staging"`',
         "context": '`context = "kind-slipway"`',
         "namespace": '`namespace = "slipway"`',
+        "repository": '`repository = "ghcr.io/owner/name"`',
         "promote_from": '`promote_from = "staging"`',
     }
     return f"for example {examples[key]}"

@@ -73,6 +73,9 @@ class Records:
             },
         )
 
+    def publish(self, record: Record) -> None:
+        """Let others know what became of RECORD: where records are kept elsewhere, too."""
+
     def killed(self) -> list[Record]:
         """The deploys that died without a report. Only right while the environment's lock is held."""
         return [record for record in self.all() if record.verdict is None]

@@ -28,8 +28,12 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float | None = None,
+    given: str | None = None,
 ) -> str:
-    """Run COMMAND and give its standard output; what it says on standard error goes to SAY when it is done."""
+    """Run COMMAND and give its standard output; what it says on standard error goes to SAY when it is done.
+
+    GIVEN is its standard input: what must not stand in a list of processes.
+    """
     say(f"$ {shlex.join(command)}")
     try:
         done = subprocess.run(
@@ -38,7 +42,7 @@ def run(
             cwd=cwd,
             timeout=timeout,
             check=False,
-            stdin=subprocess.DEVNULL,
+            **({"stdin": subprocess.DEVNULL} if given is None else {"input": given}),
             capture_output=True,
             text=True,
             errors="replace",

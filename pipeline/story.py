@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
-from pipeline.lock import hold_lock
 from pipeline.migrations import RetainedRelease, migration_problems
 from pipeline.model import Artifact, Migration
 from pipeline.progress import Progress, StageRecord
@@ -24,7 +23,7 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
-from pipeline.records import Record, Records
+from pipeline.records import Record
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
 from pipeline.source import read_source
 from pipeline.targets import Target, open_target
@@ -57,9 +56,8 @@ class Story:
 
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
-        self.state = project.state(env.name)
-        self.records = Records(self.state / "releases")
         self.target: Target = open_target(project, env, progress)
+        self.records = self.target.records()
 
     def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
@@ -71,7 +69,7 @@ class Story:
                     raise UsageError(*problems)
                 if wanted:
                     self.target.recorded(wanted)  # it is kept, and what was built
-                stack.enter_context(hold_lock(self.state / "lock", self.progress.warn))
+                stack.enter_context(self.target.lock(self.progress.warn))
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
                 "started": _now(),
@@ -123,7 +121,7 @@ class Story:
         with proof:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
-                self.target.prepare()
+                self.target.prepare(chapter.new)
                 proof.begin(chapter.new, chapter.old, serving=bool(self.target.running().releases))
                 if chapter.pending:
                     self.target.migrate(chapter.new)
@@ -140,6 +138,9 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
+        objections = self.target.objections(new)
+        if objections:
+            raise DeployFailed(*objections)
         running = self.target.running()
         chapter.old = self._artifact(serving.release) if serving else None
         if serving and running.replicas and not chapter.old:
@@ -265,6 +266,7 @@ class Story:
                     shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
                     return report
                 write_evidence(chapter.record.folder, report)
+                self.records.publish(chapter.record)
                 self.target.prune(self.records.retained(self.project.retain))
                 self.records.prune()
             except (SlipwayError, OSError) as error:

@@ -14,12 +14,10 @@ from rich.table import Table
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import Images
-from pipeline.lock import held_by, hold_lock
 from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.proof.verdict import short
-from pipeline.records import Records
 from pipeline.report import summary_line
 from pipeline.settings import compose_text, env_text, fill_env, read_values, settings_page, split_secrets, variables
 from pipeline.story import Story
@@ -56,9 +54,8 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
 def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """What runs, since when, and who holds the lock. Exit code 1 where a release should serve and none does."""
     env = project.environment(options.env)
-    target, records = open_target(project, env, progress), Records(project.state(env.name) / "releases")
-    running, serving = target.running(), records.serving()
-    holder = held_by(project.state(env.name) / "lock")
+    target = open_target(project, env, progress)
+    serving, running, holder = target.records().serving(), target.running(), target.holder()
     ready = [replica for replica in running.replicas if replica.ready]
     document = {
         "environment": env.name,
@@ -105,10 +102,10 @@ def _print_status(document: dict[str, Any]) -> None:
         console.print(f"lock: {lock['holder']} on {lock['host']} (pid {lock['pid']}) since {lock['since']}")
 
 
-def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """The recorded deploys and rollbacks, newest first."""
     env = project.environment(options.env)
-    records = Records(project.state(env.name) / "releases")
+    records = open_target(project, env, progress).records()
     retained = records.retained(project.retain)
     rows = [
         {
@@ -143,7 +140,7 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
     """Stop everything, and remove the data with --volumes."""
     env = project.environment(options.env)
     target = open_target(project, env, progress)
-    with progress.stage("down"), hold_lock(project.state(env.name) / "lock", progress.warn):
+    with progress.stage("down"), target.lock(progress.warn):
         target.down(volumes=options.volumes)
     return 0, None
 
@@ -173,7 +170,7 @@ def build(project: Project, options: argparse.Namespace, progress: Progress) -> 
 def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Build and push the images; the digest of the backend's is the last line."""
     repository = os.environ.get("IMAGE_REPOSITORY", "")
-    digest = _images(project, progress).push(repository)
+    digest = _images(project, progress).push(repository).backend
     progress.say(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
     return 0, None

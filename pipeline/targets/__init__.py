@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pipeline.errors import UsageError
+from pipeline.lock import Holder
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
+from pipeline.records import Records
 
 __all__ = ["Target", "open_target"]
 
@@ -18,6 +20,15 @@ class Target(Protocol):
 
     env: Environment
     url: str
+
+    def records(self) -> Records:
+        """What was deployed. Raises `UsageError` where those who know cannot be asked."""
+
+    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold the environment's lock; raises `LockHeld` at once. SAY gets whose lock was taken over."""
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock now."""
 
     def problems(self) -> list[str]:
         """What stands in the way of a deploy: one line each, with its fix. Touches nothing that runs."""
@@ -40,6 +51,9 @@ class Target(Protocol):
     def running(self) -> Running:
         """What runs now."""
 
+    def objections(self, new: Artifact) -> list[str]:
+        """What the engine has against NEW, found out without touching anything: one line each, with its fix."""
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """What changes between two releases, in words."""
 
@@ -49,8 +63,8 @@ class Target(Protocol):
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Run NEW's migrations on a throwaway database, and OLD's smoke requests on one replica of OLD there."""
 
-    def prepare(self) -> None:
-        """Everything that the service needs around it is up: data stores, roles, edge."""
+    def prepare(self, new: Artifact) -> None:
+        """Everything that NEW's migrations and the traffic need is up: data stores, roles, edge."""
 
     def migrate(self, new: Artifact) -> None:
         """Bring the real database to NEW's revision."""
@@ -90,6 +104,6 @@ def open_target(project: Project, env: Environment, progress: Progress) -> Targe
         from pipeline.targets.compose import ComposeTarget
 
         return ComposeTarget(project, env, progress)
-    raise UsageError(
-        f"environment `{env.name}`: target `{env.target}` is not part of this version yet: use `local` or `compose`"
-    )
+    from pipeline.targets.kubernetes import KubernetesTarget
+
+    return KubernetesTarget(project, env, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
@@ -15,13 +14,14 @@ from typing import Any
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import SCHEMA_LABEL, ReleaseImages
+from pipeline.migrations import migration_hashes
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
 from pipeline.proof.requests import parse_requests
 from pipeline.records import read_json, write_json
 from pipeline.source import content_hash, shipped_files
 
-__all__ = ["Artifacts", "Kept", "is_digest"]
+__all__ = ["Artifacts", "Kept", "describe_difference", "is_digest", "shipped_hashes"]
 
 DIGEST = re.compile(r"(?:([a-z0-9][^@\s]*)@)?(sha256:[0-9a-f]{64})")
 LOCKS = ("requirements/backend.txt", "requirements/migrate.txt")
@@ -74,8 +74,8 @@ class Artifacts:
             revision=labels.get(SCHEMA_LABEL) or None,
             requests=[spec.table() for spec in self.project.requests],
             # The working tree's are those of what was built from it, and of nothing else.
-            files={} if digest else self._files(),
-            migrations={} if digest else self._migrations(),
+            files={} if digest else shipped_hashes(self.project),
+            migrations={} if digest else migration_hashes(self.project.root),
         )
         path = self._path(kept.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,17 +153,26 @@ class Artifacts:
     def _path(self, name: str) -> Path:
         return self.folder / name.removeprefix("sha256:").replace("+", "-") / "release.json"
 
-    def _files(self) -> dict[str, str]:
-        root = self.project.root
-        return {name: content_hash(root, [name])[:16] for name in shipped_files(root, self.project.source, LOCKS)}
 
-    def _migrations(self) -> dict[str, str]:
-        """Comments and layout are no part of what a migration does."""
-        paths = self.project.root.glob("*/migrations/versions/[0-9]*_*.py")
-        return {
-            path.name.split("_")[0]: hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
-            for path in paths
-        }
+def shipped_hashes(project: Project) -> dict[str, str]:
+    """Name → hash of each file of the working tree that makes an image."""
+    root = project.root
+    return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS)}
+
+
+def describe_difference(
+    files: Mapping[str, str], before: Mapping[str, str], config: Mapping[str, str], config_before: Mapping[str, str]
+) -> list[str]:
+    """The files (name → hash) and settings that differ from BEFORE, in words."""
+    changed = sorted(name for name in {*files, *before} if files.get(name) != before.get(name))
+    return [
+        *(f"{'packages' if name.startswith('requirements/') else 'file'} {name}" for name in changed),
+        *(
+            f"setting {name}: {config_before.get(name, '(unset)')} → {config.get(name, '(unset)')}"
+            for name in sorted({*config, *config_before})
+            if config.get(name) != config_before.get(name)
+        ),
+    ]
 
 
 def is_digest(reference: str) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.images import ReleaseImages
 from pipeline.model import Artifact
-from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.replicas import BACKEND_PORT, last_words
 from pipeline.targets.compose.stack import Container, settings_environment
 from pipeline.targets.rehearsal import cannot_live
@@ -22,6 +23,16 @@ __all__ = ["ComposeStand", "sweep"]
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
 SECRETS = ("JWT_SECRET_KEY", "SERVICE_TOKEN")
+
+
+class Imaged(Protocol):
+    """A release as the stand needs it: its images and its plain settings."""
+
+    @property
+    def images(self) -> ReleaseImages: ...
+
+    @property
+    def config(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class ComposeStand:
 
     project: str
     docker: Docker
-    artifacts: Artifacts
+    find: Callable[[str], Imaged]  # a release by its name
     images: tuple[str, str]
     secrets: Path
 
@@ -66,7 +77,7 @@ class ComposeStand:
                 "POSTGRES_PASSWORD": password,
                 "POSTGRES_DB": "postgres",
             }
-            image = self.artifacts.find(new.name).images.migrate
+            image = self.find(new.name).images.migrate
             given = [word for name in environment for word in ("--env", name)]
             try:
                 self.docker.do(
@@ -83,7 +94,7 @@ class ComposeStand:
         """One replica of RELEASE, on a port of loopback that Docker chooses."""
         redis = ["redis-server", "--save", ""]
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
-        kept = self.artifacts.find(release.name)
+        kept = self.find(release.name)
         environment = {
             **settings_environment(kept.config),
             **database.environment,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.files import write_whole
 
-__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "write_secret_files"]
+__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "redis_acl", "write_secret_files"]
 
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
@@ -26,8 +26,8 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    acl = f"user default on #{hashlib.sha256(secrets.get('REDIS_PASSWORD', '').encode()).hexdigest()} ~* &* +@all\n"
-    texts = {**{name: secrets.get(name, "") for name in SERVICE_SECRETS}, "REDIS_ACL": acl}
+    texts = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
     if not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)
     for name, text in texts.items():
@@ -35,6 +35,11 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
         path.chmod(0o444)
+
+
+def redis_acl(password: str) -> str:
+    """Redis' file of users: the one there is, whose PASSWORD stands there as its hash."""
+    return f"user default on #{hashlib.sha256(password.encode()).hexdigest()} ~* &* +@all\n"
 
 
 def closed_problem(folder: Path) -> str | None:

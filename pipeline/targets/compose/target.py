@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images import Images
+from pipeline.migrations import must_not_rewrite_history
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -25,11 +26,12 @@ from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.targets.admission import settle
-from pipeline.targets.compose.artifacts import Artifacts, Kept, is_digest
+from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
 from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
 from pipeline.targets.compose.secret_files import closed_problem, fingerprint, write_secret_files
 from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
+from pipeline.targets.here import KeptHere
 from pipeline.targets.local.supervision import describe, port_free, port_holder
 from pipeline.targets.rehearsal import rehearse
 
@@ -43,7 +45,7 @@ CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, Postg
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 
-class ComposeTarget:
+class ComposeTarget(KeptHere):
     """`nox -s deploy -- compose`: see `pipeline.targets.Target` for what each method promises."""
 
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
@@ -121,7 +123,6 @@ class ComposeTarget:
         images = Images(self.project.root, self.stack.name, self.progress.say)
         built = images.build()
         self._frontend = images.build_frontend()
-        self._scan(built.backend)
         return self.artifacts.keep(built, self._config(), read_source(self.project.root)).artifact
 
     def recorded(self, name: str) -> Artifact:
@@ -156,18 +157,14 @@ class ComposeTarget:
         ]
         return Running(replicas=self.replicas.seen(self._wanted), wanted=self.env.replicas, problems=tuple(problems))
 
+    def objections(self, new: Artifact) -> list[str]:
+        """What is obviously wrong with the image."""
+        return _obvious(self.docker.image(self.artifacts.find(new.name).images.backend))
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
         here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
-        files = sorted(name for name in {*here.files, *there.files} if here.files.get(name) != there.files.get(name))
-        return [
-            *(f"{'packages' if name.startswith('requirements/') else 'file'} {name}" for name in files),
-            *(
-                f"setting {name}: {there.config.get(name, '(unset)')} → {here.config.get(name, '(unset)')}"
-                for name in sorted({*here.config, *there.config})
-                if here.config.get(name) != there.config.get(name)
-            ),
-        ]
+        return describe_difference(here.files, there.files, here.config, there.config)
 
     def pending(self, new: Artifact) -> list[Migration]:
         """What the database lacks of NEW; all of it where there is no database yet."""
@@ -193,28 +190,19 @@ class ComposeTarget:
         for release in {one.labels.get("slipway.release", "") for one in self.replicas.all()}:
             if not self.artifacts.knows(release):
                 continue
-            old = self.artifacts.find(release)
-            edited = [
-                revision
-                for revision, code in sorted(new.migrations.items())
-                if revision <= applied and old.migrations.get(revision, code) != code
-            ]
-            if edited:
-                raise DeployFailed(
-                    f"migration {edited[0]} is applied already and would not run again: take its change back,"
-                    " and write it as a new one (`nox -s migration -- MESSAGE`)"
-                )
+            must_not_rewrite_history(new.migrations, self.artifacts.find(release).migrations, applied)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Redis of the same images."""
         images = (self._image("postgres"), self._image("redis"))
-        stand = ComposeStand(self.stack.name, self.docker, self.artifacts, images, self.secrets)
+        stand = ComposeStand(self.stack.name, self.docker, self.artifacts.find, images, self.secrets)
         rehearse(stand, new, old, self.token())
 
     # --- migrate and roll out ---
 
-    def prepare(self) -> None:
+    def prepare(self, new: Artifact) -> None:
         """PostgreSQL, Redis and the edge run."""
+        del new  # no part of a release
         self._write_secrets()
         if not (self._frontend or self._edge_image()):  # a release that was built elsewhere is the first one here
             self._frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
@@ -420,16 +408,15 @@ class ComposeTarget:
         what = f"POSTGRES_PASSWORD: the data in volume {self.stack.name}_postgres was made with another one ({said})"
         return [f"{what}: put that back in .env, or start empty with `nox -s down -- {self.env.name} --volumes`"]
 
-    def _scan(self, image: str) -> None:
-        """Refuse what is obviously wrong with an image."""
-        found = self.docker.image(image)
-        config = (found or {}).get("Config", {})
-        user = str(config.get("User", "")).partition(":")[0]
-        if not user.isdigit() or user == "0":
-            raise DeployFailed(f"docker/Dockerfile.backend: it runs as `{user or 'root'}`: USER must be a number")
-        named = [one.partition("=")[0] for one in config.get("Env", []) if SECRET_NAME.search(one.partition("=")[0])]
-        if named:
-            raise DeployFailed(f"docker/Dockerfile.backend: the image carries {named[0]}: secrets come as files")
+
+def _obvious(image: dict[str, Any] | None) -> list[str]:
+    """What an image must not be or carry."""
+    config = (image or {}).get("Config", {})
+    user = str(config.get("User", "")).partition(":")[0]
+    if not user.isdigit() or user == "0":
+        return [f"docker/Dockerfile.backend: it runs as `{user or 'root'}`: USER must be a number"]
+    named = [one.partition("=")[0] for one in config.get("Env", []) if SECRET_NAME.search(one.partition("=")[0])]
+    return [f"docker/Dockerfile.backend: the image carries {one}: secrets come as files" for one in named]
 
 
 def _digits(secret: str | None) -> str:

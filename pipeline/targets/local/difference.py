@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from pathlib import Path
 
 from pipeline.records import read_json
 from pipeline.targets.local.artifacts import LOCKS, META, Artifacts
 
-__all__ = ["describe", "edited_migrations"]
+__all__ = ["describe"]
 
 
 def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
@@ -33,17 +32,6 @@ def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
         if new_config.get(name) != old_config.get(name)
     ]
     return lines
-
-
-def edited_migrations(new: Path, old: Path, applied: str) -> list[str]:
-    """The migrations up to the revision APPLIED that say something else in NEW than in OLD (comments aside)."""
-    edited = []
-    for path in sorted(new.glob("*/migrations/versions/[0-9]*_*.py")):
-        before = old / path.relative_to(new)
-        if path.name.split("_")[0] <= applied and before.exists():
-            here, there = (ast.dump(ast.parse(one.read_bytes())) for one in (path, before))
-            edited += [path.name] if here != there else []
-    return edited
 
 
 def _lines(path: Path) -> list[str]:

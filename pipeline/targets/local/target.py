@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from pipeline.engines import Engines, find_engines, postgres_user
-from pipeline.errors import DeployFailed
+from pipeline.migrations import migration_hashes, must_not_rewrite_history
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -19,6 +19,7 @@ from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
 from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
 from pipeline.targets.admission import settle
+from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.edge import Edge
@@ -46,7 +47,7 @@ DEFAULT_EDGE_PORT = 8080
 UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
 
 
-class LocalTarget:
+class LocalTarget(KeptHere):
     """`nox -s deploy`: see `pipeline.targets.Target` for what each method promises."""
 
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
@@ -151,6 +152,11 @@ class LocalTarget:
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
 
+    def objections(self, new: Artifact) -> list[str]:
+        """None: what a release lacks is found out by building it."""
+        del new
+        return []
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files, packages and settings that differ."""
         return difference.describe(self.artifacts, new.name, old.name)
@@ -180,13 +186,8 @@ class LocalTarget:
 
     def _must_not_rewrite_history(self, new: Artifact, applied: str) -> None:
         for release in {slot.release for slot in self.replicas.slots()}:
-            old = self.artifacts.folder(release)
-            edited = difference.edited_migrations(self.artifacts.folder(new.name), old, applied) if old.exists() else []
-            if edited:
-                raise DeployFailed(
-                    f"migration {edited[0]} is applied already and would not run again: take its change back,"
-                    " and write it as a new one (`nox -s migration -- MESSAGE`)"
-                )
+            here, there = (migration_hashes(self.artifacts.folder(name)) for name in (new.name, release))
+            must_not_rewrite_history(here, there, applied)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Valkey of the same engines."""
@@ -195,8 +196,9 @@ class LocalTarget:
 
     # --- migrate and roll out ---
 
-    def prepare(self) -> None:
+    def prepare(self, new: Artifact | None = None) -> None:
         """PostgreSQL, Valkey and the edge run; the role and the database are there."""
+        del new  # no part of a release
         self.layout.make()
         shutil.copyfile(Path(__file__).with_name("launch.py"), self.layout.home / "launch.py")
         self.edge.place(self.page)

@@ -1,0 +1,31 @@
+"""What the targets of one machine share: their records and their lock are files below `.slipway/ENV`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from pipeline.lock import Holder, held_by, hold_lock
+from pipeline.project import Environment, Project
+from pipeline.records import Records
+
+__all__ = ["KeptHere"]
+
+
+class KeptHere:
+    """See `pipeline.targets.Target`."""
+
+    project: Project
+    env: Environment
+
+    def records(self) -> Records:
+        """The records of this machine."""
+        return Records(self.project.state(self.env.name) / "releases")
+
+    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """The lock of this machine."""
+        return hold_lock(self.project.state(self.env.name) / "lock", say)
+
+    def holder(self) -> Holder | None:
+        """Who deploys on this machine now."""
+        return held_by(self.project.state(self.env.name) / "lock")

@@ -1,0 +1,74 @@
+"""What a deploy would change in a cluster, from the API server's own dry run, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.targets.kubernetes.kubectl import Object, describe
+
+__all__ = ["changes", "conflicts", "key_of"]
+
+NOISE = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
+LONGEST = 60  # characters of a value
+# `Apply failed with 1 conflict: conflict with "kubectl-edit" using apps/v1: .spec.template…`
+CONFLICT = re.compile(r'conflicts? with "(?P<who>[^"]+)"[^:]*:\s*(?P<field>\.\S+)?')
+Key = tuple[str, str]
+
+
+def key_of(one: Object) -> Key:
+    """What tells objects of one namespace apart."""
+    return one["kind"], one["metadata"]["name"]
+
+
+def changes(live: Sequence[Object], wanted: Sequence[Object]) -> list[str]:
+    """One line for each object that is new, and for each field that is another one. LIVE: as they are; WANTED: as the
+    dry run has them.
+    """
+    there = {key_of(one): one for one in live}
+    lines = []
+    for one in wanted:
+        before = there.get(key_of(one))
+        if before is None:
+            lines.append(f"{describe(one)}: new")
+        elif one["kind"] == "Secret":
+            lines += [f"{describe(one)}: another value of {key}" for key in _secret_keys(before, one)]
+        else:
+            lines += [f"{describe(one)}: {line}" for line in _fields(_plain(before), _plain(one))]
+    return lines
+
+
+def conflicts(said: str) -> list[str]:
+    """Who else set what an apply without force would change, in words, from what kubectl SAID."""
+    found = dict.fromkeys((one["who"], one["field"] or "") for one in CONFLICT.finditer(said))
+    return [f"{field or 'a field'} was set by `{who}` since: this deploy takes it back" for who, field in found]
+
+
+def _plain(one: Object) -> dict[str, Any]:
+    metadata = {key: value for key, value in one["metadata"].items() if key not in NOISE}
+    return {**{key: value for key, value in one.items() if key != "status"}, "metadata": metadata}
+
+
+def _secret_keys(before: Object, after: Object) -> list[str]:
+    old, new = before.get("data") or {}, after.get("data") or {}
+    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+
+
+def _fields(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}):
+            yield from _fields(before.get(key), after.get(key), f"{path}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for old, new in zip(before, after, strict=True):
+            name = new.get("name") if isinstance(new, Mapping) else None
+            yield from _fields(old, new, f"{path}[{name or before.index(old)}]")
+    else:
+        yield f"{path.lstrip('.')}: {_shown(before)} → {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    text = "(unset)" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -1,0 +1,151 @@
+"""One deploy at a time and environment, from whatever machine: a Lease, renewed while its holder lives.
+
+Whether a holder lives is seen from its renewing, never from a clock: two machines' clocks need not agree (the same
+reasoning as client-go's leader election). A cancelled run's lease is free after `LEASE_SECONDS` without a renewal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from pipeline.errors import LockHeld, SlipwayError
+from pipeline.lock import Holder
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, as_list
+
+__all__ = ["LEASE", "LEASE_SECONDS", "Lease", "holder_of"]
+
+LEASE = "slipway-deploy"
+LEASE_SECONDS = 15  # without a renewal: then its holder is dead
+RENEW_SECONDS = 4
+LOOK_SECONDS = 1
+
+
+@dataclass
+class Lease:
+    """The lock of an environment in a cluster. `lost` says why, once another deploy may have taken it over."""
+
+    kubectl: Kubectl
+    lost: str | None = None
+    _version: str = ""
+    _since: str = ""
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def hold(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Hold it; raise `LockHeld` as soon as another holder is seen to live (within `RENEW_SECONDS`)."""
+        self._acquire(say)
+        renewing = threading.Thread(target=self._renew, daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            renewing.join()
+            with contextlib.suppress(SlipwayError):  # it ends by itself
+                self._write(holder="")
+
+    def holder(self) -> Holder | None:
+        """Who holds it, as far as the Lease says."""
+        found = self.kubectl.get("lease", LEASE)
+        return holder_of(found[0]) if found else None
+
+    def _acquire(self, say: Callable[[str], None]) -> None:
+        self._since = _now()
+        found = self.kubectl.get("lease", LEASE)
+        if found and (holder := holder_of(found[0])):
+            found = [self._wait_for_death(found[0], holder, say)]
+        self._version = found[0]["metadata"]["resourceVersion"] if found else ""
+        try:
+            self._write(holder=_us())
+        except Refused as error:
+            if "AlreadyExists" in error.said or "Conflict" in error.said:
+                raise LockHeld(_held(self.holder())) from None
+            raise
+
+    def _wait_for_death(self, lease: Object, holder: Holder, say: Callable[[str], None]) -> Object:
+        """The lease once its holder does not renew it any more."""
+        if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
+            say(f"took over the lock of {holder}, who died without releasing it")
+            return lease
+        say(f"the lock is held by {holder}: waiting for a sign of life, {LEASE_SECONDS} s at most")
+        deadline = time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            found = self.kubectl.get("lease", LEASE)
+            if not found or holder_of(found[0]) is None:
+                return found[0] if found else lease
+            if found[0]["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"]:
+                raise LockHeld(_held(holder))
+        say(f"took over the lock of {holder}, who did not renew it for {LEASE_SECONDS} s")
+        return lease
+
+    def _renew(self) -> None:
+        renewed = time.monotonic()
+        while not self._ended.wait(RENEW_SECONDS):
+            try:
+                self._write(holder=_us())
+                renewed = time.monotonic()
+            except Unreachable:
+                if time.monotonic() - renewed > LEASE_SECONDS:
+                    self.lost = f"the lock could not be renewed for {LEASE_SECONDS} s, so another deploy may hold it"
+            except SlipwayError as error:
+                self.lost = f"the lock was taken away ({error.problems[0]})"
+                return
+
+    def _write(self, *, holder: str) -> None:
+        """Create or replace it; a change by anybody else since is a conflict."""
+        spec: dict[str, Any] = {"holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": _now()}
+        metadata = {"name": LEASE, "labels": {"app.kubernetes.io/part-of": "slipway"}}
+        if self._version:
+            metadata["resourceVersion"] = self._version
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {**spec, "acquireTime": self._since},
+        }
+        verb = "replace" if self._version else "create"
+        said = self.kubectl.ask(verb, "--filename=-", "--output=json", given=as_list([lease]), timeout=RENEW_SECONDS)
+        self._version = self.kubectl.items(said)[0]["metadata"]["resourceVersion"]
+
+
+def holder_of(lease: Object) -> Holder | None:
+    """Who a Lease says that holds it; None where it is free."""
+    spec = lease.get("spec", {})
+    identity = spec.get("holderIdentity") or ""
+    if not identity:
+        return None
+    name, _, pid = identity.partition("/")
+    user, _, host = name.partition("@")
+    since = str(spec.get("acquireTime", ""))[:19]
+    return Holder(user, host, int(pid) if pid.isdigit() else 0, f"{since}+00:00")
+
+
+def _us() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user that has no name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}/{os.getpid()}"
+
+
+def _held(holder: Holder | None) -> str:
+    return (
+        f"another deploy holds the lock: {holder or 'it has just begun'}."
+        " Wait for it, or stop it with Ctrl-C there: it undoes itself"
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

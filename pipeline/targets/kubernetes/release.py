@@ -1,0 +1,197 @@
+"""The releases of the kubernetes target: image digests, and the manifests that a deploy of them applies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import UsageError
+from pipeline.images import PushedImages, ReleaseImages
+from pipeline.model import Artifact, Source
+from pipeline.proof.requests import parse_requests
+from pipeline.records import read_json, write_json
+from pipeline.run import CommandFailed, run
+from pipeline.targets.kubernetes.kubectl import Object, name_of
+
+__all__ = ["RELEASE_ANNOTATION", "Release", "Releases", "render"]
+
+RELEASE_ANNOTATION = "slipway/release"
+SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
+UNNAMED = "unnamed"  # what a release is called while its name is being made
+NAME_DIGITS = 8
+NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to look at an overlay before a build
+
+
+@dataclass(frozen=True)
+class Pullable:
+    """Where a release's images can be pulled, and its plain settings."""
+
+    images: ReleaseImages
+    config: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as it is kept. `files`: name → content hash; `migrations`: revision → hash of its code."""
+
+    name: str
+    images: PushedImages
+    source: Source
+    revision: str | None
+    requests: list[dict[str, Any]]
+    files: dict[str, str]
+    migrations: dict[str, str]
+    manifests: list[Object]
+
+    @property
+    def artifact(self) -> Artifact:
+        """It as the story knows it."""
+        return Artifact(self.name, self.source, self.revision, parse_requests(self.requests, f"release {self.name}"))
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Its plain settings."""
+        for one in self.manifests:
+            if one["kind"] == "ConfigMap" and name_of(one).startswith(f"{SETTINGS}-"):
+                return dict(one["data"])
+        return {}
+
+    @property
+    def pullable(self) -> Pullable:
+        """It as a container engine takes it."""
+        return Pullable(self.images.references, self.config)
+
+    def objects(self, kinds: Iterable[str]) -> list[Object]:
+        """Its objects of some KINDS."""
+        kinds = set(kinds)
+        return [one for one in self.manifests if one["kind"] in kinds]
+
+    def dump(self) -> dict[str, Any]:
+        """It as JSON; nothing secret is in it."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, value: dict[str, Any]) -> Release:
+        """It from JSON."""
+        return cls(**{**value, "images": PushedImages(**value["images"]), "source": Source(**value["source"])})
+
+
+@dataclass(frozen=True)
+class Releases:
+    """The releases that are kept below `folder`, on this machine: those of the cluster's records, and new ones."""
+
+    folder: Path
+    retain: int
+
+    def path(self, name: str) -> Path:
+        """Where the release NAME is kept."""
+        return self.folder / name.removeprefix("sha256:").replace("+", "-") / "release.json"
+
+    def keep(self, release: Release) -> None:
+        """Note a release."""
+        path = self.path(release.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, release.dump())
+
+    def find(self, name: str) -> Release:
+        """The release NAME."""
+        found = read_json(self.path(name)) if name else {}
+        if not found:
+            raise UsageError(
+                f"release {name} is not recorded in the cluster: only the last {self.retain} proved ones are (`*` in"
+                " `nox -s releases`); ship its image with `--release sha256:…`, or check its commit out and deploy that"
+            )
+        return Release.load(found)
+
+    def pullable(self, name: str) -> Pullable:
+        """The release NAME as a container engine takes it."""
+        return self.find(name).pullable
+
+    def knows(self, name: str) -> bool:
+        """Whether the release NAME is kept."""
+        return bool(name) and self.path(name).exists()
+
+    def name(self, digest: str, content: str) -> str:
+        """The image's DIGEST alone for the first manifests that it is kept with; eight digits of CONTENT behind it
+        where it was kept with others before.
+        """
+        first = read_json(self.path(digest)).get("manifests")
+        if first is None or _content(first) == content:
+            return digest
+        return f"{digest}+{content[:NAME_DIGITS]}"
+
+
+def render(
+    folder: Path, overlay: Path, namespace: str, images: PushedImages, releases: Releases
+) -> tuple[str, list[Object]]:
+    """The name and the objects of a release of OVERLAY with IMAGES; FOLDER is where kustomize finds it.
+
+    Raises `UsageError` with what kustomize has against the overlay.
+    """
+    content = _content(_kustomize(folder, overlay, namespace, images, UNNAMED))
+    name = releases.name(images.backend, content)
+    objects = _kustomize(folder, overlay, namespace, images, name)
+    for one in objects:
+        if (one["kind"], name_of(one)) == ("Deployment", "backend"):
+            template = one["spec"]["template"].setdefault("metadata", {})
+            template.setdefault("annotations", {})[RELEASE_ANNOTATION] = name
+    return name, objects
+
+
+def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / "kustomization.yaml",  # JSON is YAML
+        {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "namespace": namespace,
+            "resources": [os.path.relpath(overlay, folder)],
+            "images": [
+                {"name": f"slipway-{part}", "newName": images.repository, "digest": getattr(images, part)}
+                for part in ("backend", "migrate", "frontend")
+            ],
+            "configMapGenerator": [{"name": SETTINGS, "behavior": "merge", "literals": [f"RELEASE={release}"]}],
+            "generatorOptions": {"immutable": True},
+        },
+    )
+    try:
+        said = run(["kubectl", "kustomize", str(folder)], say=_quiet, timeout=60)
+    except CommandFailed as error:
+        raise UsageError(f"{overlay.name}: kustomize: {error.output.strip().removeprefix('error: ')[:400]}") from error
+    return [one for one in yaml.load_all(said, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
+
+
+def _content(objects: Sequence[Object]) -> str:
+    """A hash of what OBJECTS are, whatever the release is called."""
+    text = json.dumps(objects, sort_keys=True)
+    return hashlib.sha256(_without_name(text).encode()).hexdigest()
+
+
+def _without_name(text: str) -> str:
+    """The manifests without the release's name and the hash that it gives the settings' name."""
+    objects: list[Object] = json.loads(text)
+    names = {}
+    for one in objects:
+        if one["kind"] == "ConfigMap" and name_of(one).startswith(f"{SETTINGS}-"):
+            names[name_of(one)] = SETTINGS
+            one["data"].pop("RELEASE", None)
+        if one["kind"] == "Deployment":
+            one["spec"]["template"].get("metadata", {}).get("annotations", {}).pop(RELEASE_ANNOTATION, None)
+            if not one["spec"]["template"].get("metadata", {}).get("annotations", True):
+                del one["spec"]["template"]["metadata"]["annotations"]
+    text = json.dumps(objects, sort_keys=True)
+    for hashed, plain in names.items():
+        text = text.replace(hashed, plain)
+    return text
+
+
+def _quiet(_: str) -> None:
+    """A rendering changes nothing, and is made again and again."""

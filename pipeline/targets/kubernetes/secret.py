@@ -1,0 +1,79 @@
+"""The Secret of the service: made from `.env` for a cluster on this machine, and elsewhere there before a deploy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets as randomness
+from collections.abc import Iterable, Mapping
+
+from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
+
+__all__ = [
+    "SECRET",
+    "SECRETS_ANNOTATION",
+    "fingerprint",
+    "missing_keys",
+    "needed_keys",
+    "read_secret",
+    "secret_object",
+    "secret_values",
+]
+
+SECRET = "slipway-secrets"  # noqa: S105 - a name
+SECRETS_ANNOTATION = "slipway/secrets"
+OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
+REDIS_ACL = "REDIS_ACL"
+
+
+def needed_keys(objects: Iterable[Object]) -> list[str]:
+    """The keys that OBJECTS need of the Secret: PostgreSQL's own and Redis' users only where these are among them."""
+    sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
+    keys = [name for name in SERVICE_SECRETS if name not in OPTIONAL]
+    return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
+
+
+def read_secret(kubectl: Kubectl) -> dict[str, str]:
+    """What the cluster's Secret holds; empty where there is none."""
+    found = kubectl.get("secret", SECRET)
+    data: Mapping[str, str] = (found[0].get("data") or {}) if found else {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def secret_values(keys: Iterable[str], here: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """The values of KEYS from the secrets of `.env` (HERE); what only the cluster knows (THERE) stays."""
+    values = {name: here.get(name, "") for name in (*keys, *OPTIONAL) if name in SERVICE_SECRETS}
+    if SUPERUSER_PASSWORD in keys:
+        values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
+    if REDIS_ACL in keys:
+        values[REDIS_ACL] = redis_acl(values["REDIS_PASSWORD"])
+    return values
+
+
+def secret_object(values: Mapping[str, str]) -> Object:
+    """The Secret that holds VALUES."""
+    labels = {"app.kubernetes.io/part-of": "slipway", "app.kubernetes.io/managed-by": "slipway"}
+    metadata = {"name": SECRET, "labels": labels}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": encoded}
+
+
+def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl) -> list[str]:
+    """A line for each of KEYS that the cluster's Secret lacks, with the command that mends it."""
+    base = " ".join(kubectl.command())
+    create = f"{base} create secret generic {SECRET}"
+    return [
+        f"Secret {SECRET} in namespace {kubectl.namespace} has no {key}:"
+        f" `{'' if there else f'{create}; '}{base} patch secret {SECRET} --patch-file=/dev/stdin"
+        f""" <<< '{{"stringData": {{"{key}": "…"}}}}'` (or the component external-secrets)"""
+        for key in keys
+        if not there.get(key)
+    ]
+
+
+def fingerprint(values: Mapping[str, str]) -> str:
+    """Changes with any of the service's secrets and tells none: they are random and of 32 bytes and more."""
+    known = {name: values.get(name, "") for name in SERVICE_SECRETS}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
