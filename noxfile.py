@@ -92,6 +92,12 @@ def status(session: nox.Session) -> None:
 
 
 @nox.session
+def doctor(session: nox.Session) -> None:
+    """What is wrong with a running environment, each finding with its fix. [-- ENV] [--json]"""
+    slipway(session, "doctor", *session.posargs)
+
+
+@nox.session
 def releases(session: nox.Session) -> None:
     """The recorded releases with their verdicts, newest first. [-- ENV] [--json]"""
     slipway(session, "releases", *session.posargs)

@@ -90,7 +90,8 @@ def _parser() -> _Parser:
     rollback.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
     down = verb("down", "stop everything")
     down.add_argument("--volumes", action="store_true", help="remove the data, too")
-    for one in (deploy, rollback, verb("status", "what runs"), verb("releases", "the recorded releases")):
+    doctor = verb("doctor", "what is wrong with what runs, and how to mend it")
+    for one in (deploy, rollback, verb("status", "what runs"), doctor, verb("releases", "the recorded releases")):
         one.add_argument("--json", action="store_true", help="one JSON document on standard output")
     verb("init", "write .env with fresh secrets", env=False)
     settings = verb("settings", "check what is made from the settings schema", env=False)

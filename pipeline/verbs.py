@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.docker import Docker, docker_problems
+from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import Images
 from pipeline.pins import resolve, write_pins
@@ -23,7 +24,20 @@ from pipeline.settings import compose_text, env_text, fill_env, read_values, set
 from pipeline.story import Story
 from pipeline.targets import open_target
 
-__all__ = ["build", "deploy", "dev", "down", "init", "pins", "push", "releases", "rollback", "settings", "status"]
+__all__ = [
+    "build",
+    "deploy",
+    "dev",
+    "doctor",
+    "down",
+    "init",
+    "pins",
+    "push",
+    "releases",
+    "rollback",
+    "settings",
+    "status",
+]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
@@ -100,6 +114,20 @@ def _print_status(document: dict[str, Any]) -> None:
     if document["lock"]:
         lock = document["lock"]
         console.print(f"lock: {lock['holder']} on {lock['host']} (pid {lock['pid']}) since {lock['since']}")
+
+
+def doctor(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """What is wrong with what runs, each finding with its fix. Exit code 1 where there is one."""
+    env = project.environment(options.env)
+    target = open_target(project, env, progress)
+    found = examine(env, target, target.records())
+    if options.json:
+        return (1 if found else 0), {"environment": env.name, "findings": found}
+    for line in found:
+        progress.problem(line)
+    if not found:
+        Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
+    return (1 if found else 0), None
 
 
 def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

@@ -54,6 +54,9 @@ class Target(Protocol):
     def objections(self, new: Artifact) -> list[str]:
         """What the engine has against NEW, found out without touching anything: one line each, with its fix."""
 
+    def findings(self) -> list[str]:
+        """What the engine says is wrong with what runs, beyond `running`: one line each, with its fix."""
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """What changes between two releases, in words."""
 

@@ -26,6 +26,10 @@ class KeptHere:
         """The lock of this machine."""
         return hold_lock(self.project.state(self.env.name) / "lock", say)
 
+    def findings(self) -> list[str]:
+        """Nothing more: `running` asks the engine for all of it."""
+        return []
+
     def holder(self) -> Holder | None:
         """Who deploys on this machine now."""
         return held_by(self.project.state(self.env.name) / "lock")

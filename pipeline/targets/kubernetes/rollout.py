@@ -15,6 +15,7 @@ from pipeline.targets.kubernetes.diagnosis import (
     Finding,
     Patience,
     diagnose,
+    examine,
     log_arguments,
     restarts,
     summary,
@@ -76,6 +77,12 @@ class Rollout:
                 raise DeployFailed(f"release {short(release)} did not get ready in time ({now.line}): {why}")
             watch(f"{now.line}{f' · {found[0].line}' if found else ''}")
             time.sleep(TICK_SECONDS)
+
+    def findings(self) -> list[str]:
+        """What is wrong with any pod of the namespace, one line each."""
+        seen = self.observe()
+        found = [*examine(seen, seen.pods), *diagnose(seen, SERVICE)]
+        return list(dict.fromkeys(self._told(one).line for one in found))
 
     def crashed(self, release: str) -> str | None:
         """What became of a pod of RELEASE that had been ready: it crashed, or was killed for its memory."""

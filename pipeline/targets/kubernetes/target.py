@@ -222,6 +222,10 @@ class KubernetesTarget:
                 lines.append(f"{describe(one)}: {ready} of {wanted} pods ready")
         return lines
 
+    def findings(self) -> list[str]:
+        """What stands in the way of any pod of ours, or of its storage."""
+        return self.rollout.findings()
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
         here, there = self.releases.find(new.name), self.releases.find(old.name)
