@@ -26,6 +26,7 @@ __all__ = [
     "ARTIFACT",
     "DIGEST",
     "EMPTY",
+    "EMPTY_TYPE",
     "INDEXES",
     "Manifest",
     "Reference",
@@ -41,7 +42,8 @@ ARTIFACT = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 ACCEPT = ", ".join((*INDEXES, ARTIFACT, "application/vnd.docker.distribution.manifest.v2+json"))
-EMPTY = b"{}"  # the specification's config of an artifact that has none
+EMPTY = b"{}"  # the specification's config of an artifact that has none, and its type
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -219,16 +221,18 @@ class Repository:
         return digest
 
     def referrers(self, digest: str, artifact_type: str) -> list[dict[str, Any]]:
-        """The descriptors of all artifacts of ARTIFACT_TYPE whose subject is DIGEST."""
-        found = self._from_api(f"referrers/{digest}?artifactType={artifact_type.replace('+', '%2B')}")
+        """The descriptors of all artifacts whose subject is DIGEST, and which may be of ARTIFACT_TYPE: a registry may
+        tell the type of the (empty) config instead (go-containerregistry #1931), so it is not asked to leave out the
+        others, and the manifest itself has the last word.
+        """
+        found = self._from_api(f"referrers/{digest}")
         if found is None:
             found = (self._kept(digest) or {}).get("manifests", [])
-        # The filter is the registry's courtesy, and the fallback has none.
         return [
             one
             for one in found
             if isinstance(one, dict)
-            and one.get("artifactType") == artifact_type
+            and one.get("artifactType") in (artifact_type, EMPTY_TYPE)
             and DIGEST.fullmatch(str(one.get("digest")))
         ]
 

@@ -23,6 +23,7 @@ from pipeline.oci import (
     ARTIFACT,
     DIGEST,
     EMPTY,
+    EMPTY_TYPE,
     INDEXES,
     Manifest,
     RegistryError,
@@ -50,6 +51,7 @@ PROOF = "application/vnd.slipway.proof.v1+json"
 SCHEMA = "slipway.proof/1"
 VERDICTS = ("proved", "rolled_back", "failed")  # those that say something of the digest
 PROOF_BYTES = 2**16  # one is 1 KB
+TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
 # What of a report is the same for whoever reads it: nothing of its addresses, requests and their answers.
 FACTS = ("environment", "target", "number", "release", "commit", "dirty", "verdict", "started", "finished")
@@ -195,8 +197,9 @@ def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[s
             "schemaVersion": 2,
             "mediaType": ARTIFACT,
             "artifactType": PROOF,
-            "config": {"mediaType": "application/vnd.oci.empty.v1+json", **repository.put_blob(EMPTY)},
-            "layers": [{"mediaType": PROOF, **repository.put_blob(content)}],
+            "config": {"mediaType": EMPTY_TYPE, **repository.put_blob(EMPTY)},
+            # The title is the file that `oras pull REPOSITORY:proved-ENVIRONMENT` writes.
+            "layers": [{"mediaType": PROOF, **repository.put_blob(content), "annotations": TITLE}],
             "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
             "annotations": _annotations(report),
         }

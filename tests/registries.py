@@ -129,6 +129,7 @@ class PlayedRegistry:
     address: str = ""
     auth: str | None = None
     api: bool = True
+    old: bool = False  # tells the type of the config, as registries did before artifacts had one
     realm: str | None = None
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -191,7 +192,10 @@ class PlayedRegistry:
         for name, (kind, body) in self.manifests.items():
             content = json.loads(body)
             if name.startswith("sha256:") and content.get("subject", {}).get("digest") == digest:
-                told = {key: content[key] for key in ("artifactType", "annotations") if key in content}
+                told = {"artifactType": content["config"]["mediaType"]} if self.old else {}
+                told |= {
+                    key: content[key] for key in ("artifactType", "annotations") if key in content and not self.old
+                }
                 listed.append({"mediaType": kind, "digest": name, "size": len(body), **told})
         return 200, {}, written({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": listed})
 

@@ -156,6 +156,14 @@ class TestListsThatClientsKeep:
 
 
 class TestProofs:
+    def test_are_found_where_the_registry_tells_another_type(self) -> None:
+        """Some list an artifact by the type of its config, and tell nothing of its annotations."""
+        with played(old=True) as registry:
+            repository = f"{registry.address}/team/board"
+            digest = push_image(repository)
+            attached = attach_proof(f"{repository}@{digest}", report())
+            assert [record.artifact for record in proofs(repository, digest)] == [attached]
+
     def test_are_none_of_an_image_without(self, repository: str) -> None:
         """Nor of one that is not there."""
         assert proofs(repository, push_image(repository)) == []
