@@ -56,9 +56,7 @@ def certificate_finding(host: str, expires: float, now: float) -> str | None:
     if days > CERTIFICATE_DAYS:
         return None
     when = f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago"
-    return (
-        f"the certificate of {host} {when}: its issuer should have renewed it by now: look at that"
-    )
+    return f"the certificate of {host} {when}: its issuer should have renewed it by now: look at that"
 
 
 def _replicas(env: Environment, running: Running, serving: Record, *, deploying: bool) -> Iterator[str]:
@@ -85,7 +83,7 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
     except ValueError:
         document = {}
     if not isinstance(document, dict) or "checks" not in document:
-        yield f"{url}/ready answers {answer.status_code} without a check: not the service says so, but what is before it"
+        yield f"{url}/ready answers {answer.status_code} without a check: what is before the service says so"
         return
     yield from ready_findings(document)
     release = answer.headers.get("x-release")

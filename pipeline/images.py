@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,18 +13,21 @@ from pathlib import Path
 from pipeline.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.migrations import required_revision
+from pipeline.model import Source
 from pipeline.run import CommandFailed, run
 from pipeline.settings import read_values
 from pipeline.source import Change, last_change, remote_address
 
 __all__ = [
     "SCHEMA_LABEL",
+    "SHORT",
     "Images",
     "PushedImages",
     "ReleaseImages",
     "build_command",
     "push_references",
     "repository_problem",
+    "source_of",
 ]
 
 BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
@@ -58,10 +61,14 @@ class PushedImages:
     migrate: str
     frontend: str
 
+    def place(self, part: str) -> str:
+        """Where the image of PART can be pulled."""
+        return f"{self.repository}@{getattr(self, part)}"
+
     @property
     def references(self) -> ReleaseImages:
         """Where the two of the release can be pulled."""
-        return ReleaseImages(f"{self.repository}@{self.backend}", f"{self.repository}@{self.migrate}")
+        return ReleaseImages(self.place("backend"), self.place("migrate"))
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,13 @@ def labels(root: Path, change: Change, title: str) -> dict[str, str]:
         "TITLE": title,
         "VERSION": str(project.get("version", "0")),
     }
+
+
+def source_of(image_labels: Mapping[str, str]) -> Source:
+    """What the labels of an image say that it was built from."""
+    revision = image_labels.get("org.opencontainers.image.revision", "")
+    commit = revision.removesuffix("-dirty")
+    return Source(commit=None if commit in ("", "unknown") else commit, dirty=revision.endswith("-dirty"))
 
 
 def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ __all__ = [
     "ProofRecord",
     "attach_proof",
     "image_ids",
+    "image_labels",
     "is_image",
     "newest_proved",
     "proofs",
@@ -51,6 +52,7 @@ PROOF = "application/vnd.slipway.proof.v1+json"
 SCHEMA = "slipway.proof/1"
 VERDICTS = ("proved", "rolled_back", "failed")  # those that say something of the digest
 PROOF_BYTES = 2**16  # one is 1 KB
+CONFIG_BYTES = 2**20  # of an image
 TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
 # What of a report is the same for whoever reads it: nothing of its addresses, requests and their answers.
@@ -141,6 +143,17 @@ def image_ids(reference: str) -> set[str]:
     Raises as `resolve` does.
     """
     return set(resolve(reference).ids)
+
+
+def image_labels(reference: str) -> dict[str, str]:
+    """The labels of the image REFERENCE (of an index: of its first image; a build gives all the same). Raises as
+    `resolve` does.
+    """
+    image = resolve(reference)
+    with Repository(image.repository) as repository:
+        config = json.loads(repository.blob(image.platforms[0].config, limit=CONFIG_BYTES))
+    labels: dict[str, str] = (config.get("config") or {}).get("Labels") or {}
+    return labels
 
 
 def is_image(image_id: str, ids: Collection[str]) -> bool:

@@ -61,7 +61,7 @@ class Story:
 
     def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
-        wanted = (self.target.adopt(reference) or self.records.find(reference).release) if reference else None
+        wanted = self.target.adopt(reference) or (self.records.find(reference).release if reference else None)
         with ExitStack() as stack:
             with self.progress.stage("plan"):
                 problems = self.target.problems()
@@ -267,6 +267,8 @@ class Story:
                     return report
                 write_evidence(chapter.record.folder, report)
                 self.records.publish(chapter.record)
+                if chapter.proof:
+                    self.target.attest(report)
                 self.target.prune(self.records.retained(self.project.retain))
                 self.records.prune()
             except (SlipwayError, OSError) as error:

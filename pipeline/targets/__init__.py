@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.lock import Holder
 from pipeline.model import Artifact, Migration, Running
@@ -45,8 +45,10 @@ class Target(Protocol):
     def recorded(self, name: str) -> Artifact:
         """A release that was built before."""
 
-    def adopt(self, reference: str) -> str | None:
-        """The name of the release that REFERENCE is, without a record here (an image digest); None where it is none."""
+    def adopt(self, reference: str | None) -> str | None:
+        """The name of the release that REFERENCE is, without a record here (an image digest), or that the environment
+        takes where nothing is asked for (promotion); None where it is none.
+        """
 
     def running(self) -> Running:
         """What runs now."""
@@ -89,6 +91,9 @@ class Target(Protocol):
 
     def token_changes(self) -> bool:
         """Whether what runs knows another token yet."""
+
+    def attest(self, report: Mapping[str, Any]) -> None:
+        """Tell others what the REPORT of a rollout says of the artifact, where they look for it."""
 
     def prune(self, retained: list[str]) -> None:
         """Remove the releases that are neither RETAINED nor running."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 from pipeline.lock import Holder, held_by, hold_lock
 from pipeline.project import Environment, Project
@@ -29,6 +30,9 @@ class KeptHere:
     def findings(self) -> list[str]:
         """Nothing more: `running` asks the engine for all of it."""
         return []
+
+    def attest(self, report: Mapping[str, Any]) -> None:
+        """Nobody else takes what ships on this machine."""
 
     def holder(self) -> Holder | None:
         """Who deploys on this machine now."""

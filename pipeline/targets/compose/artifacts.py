@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import SCHEMA_LABEL, ReleaseImages
+from pipeline.images import SCHEMA_LABEL, ReleaseImages, source_of
 from pipeline.migrations import migration_hashes
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
@@ -121,11 +121,10 @@ class Artifacts:
             image = self.docker.image(place)
             assert image is not None, place
             pulled.append(image["Id"])
-            revision = (image["Config"].get("Labels") or {}).get("org.opencontainers.image.revision", "")
+            source = source_of(image["Config"].get("Labels") or {})
         images = ReleaseImages(backend=pulled[0], migrate=pulled[1])
         self.docker.do("tag", images.backend, f"{self.prefix}-backend:{images.short}")
         self.docker.do("tag", images.migrate, f"{self.prefix}-migrate:{images.short}")
-        source = Source(commit=revision.removesuffix("-dirty") or None, dirty=revision.endswith("-dirty"))
         return self.keep(images, config, source, digest=digest)
 
     def prune(self, kept: set[str]) -> None:

@@ -129,9 +129,9 @@ class ComposeTarget(KeptHere):
         """A release whose images are kept."""
         return self.artifacts.find(name).artifact
 
-    def adopt(self, reference: str) -> str | None:
+    def adopt(self, reference: str | None) -> str | None:
         """An image digest, pulled where it is not kept here."""
-        if not is_digest(reference):
+        if reference is None or not is_digest(reference):
             return None
         return self.artifacts.adopt(reference, os.environ.get("IMAGE_REPOSITORY"), self._config()).name
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.targets.kubernetes.kubectl import Object, describe
 
-__all__ = ["changes", "conflicts", "key_of"]
+__all__ = ["Key", "changes", "conflicts", "key_of"]
 
 NOISE = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 LONGEST = 60  # characters of a value

@@ -126,7 +126,7 @@ class LocalTarget(KeptHere):
         )
         return artifact
 
-    def adopt(self, reference: str) -> str | None:
+    def adopt(self, reference: str | None) -> str | None:
         """None: what another machine built is not to be had."""
         del reference
         return None

@@ -1,0 +1,59 @@
+"""Which objects of a release are applied when, and which of an old one go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from pipeline.targets.kubernetes.changes import Key, key_of
+from pipeline.targets.kubernetes.kubectl import FIELD_MANAGER, Object, name_of
+from pipeline.targets.kubernetes.release import Release
+from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
+
+__all__ = ["PRUNED", "SERVICE", "before_migrations", "leftovers", "marked"]
+
+SERVICE = "backend"
+COMPONENT = "app.kubernetes.io/component"
+STORES = ("postgres", "redis", "migrate")
+# What a release may leave behind and is removed; data and what holds it never is.
+PRUNED = ("Deployment", "Service", "ServiceAccount", "ConfigMap", "HorizontalPodAutoscaler", "NetworkPolicy",
+          "PodDisruptionBudget", "HTTPRoute", "Gateway", "Ingress", "ServiceMonitor", "ExternalSecret")  # fmt: skip
+# These exist before the migrations run; all others change with the rollout, under traffic.
+FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
+RECORD = "slipway/record"
+
+
+def before_migrations(release: Release, *, serving: bool) -> list[Object]:
+    """What the migrations of RELEASE need: settings, data stores, who may reach them. Nothing that changes what a
+    release that is SERVING does.
+    """
+    policies = [one for one in release.objects(["NetworkPolicy"]) if not serving or _component(one) in STORES]
+    return [*release.objects(FIRST), *policies]
+
+
+def marked(release: Release, secrets: str) -> list[Object]:
+    """All that is applied of RELEASE. Its pods carry a fingerprint of the SECRETS that they start with, so that another
+    secret is a rollout.
+    """
+    objects: list[Object] = json.loads(json.dumps([one for one in release.manifests if one["kind"] != "Job"]))
+    for one in objects:
+        if (one["kind"], name_of(one)) == ("Deployment", SERVICE):
+            template = one["spec"]["template"]["metadata"]
+            template.setdefault("annotations", {})[SECRETS_ANNOTATION] = secrets
+    return objects
+
+
+def leftovers(live: Sequence[Object], needed: Iterable[Key]) -> list[Object]:
+    """Those of the LIVE objects that deploys applied and that no object NEEDED now is."""
+    needed = set(needed)
+    return [one for one in live if key_of(one) not in needed and one["kind"] in PRUNED and _applied_by_deploys(one)]
+
+
+def _component(one: Object) -> str:
+    return str(one["metadata"].get("labels", {}).get(COMPONENT, ""))
+
+
+def _applied_by_deploys(one: Object) -> bool:
+    if RECORD in one["metadata"].get("labels", {}):
+        return False  # a release record: `Records` knows when it may go
+    return any(field["manager"] == FIELD_MANAGER for field in one["metadata"].get("managedFields", []))
