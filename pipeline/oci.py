@@ -128,6 +128,11 @@ class Manifest:
     size: int
     content: dict[str, Any]
 
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        """The entries of an index that name something."""
+        return _entries(self.content)
+
 
 @dataclass(frozen=True)
 class _Answer:
@@ -227,18 +232,12 @@ class Repository:
         """
         found = self._from_api(f"referrers/{digest}")
         if found is None:
-            found = (self._kept(digest) or {}).get("manifests", [])
-        return [
-            one
-            for one in found
-            if isinstance(one, dict)
-            and one.get("artifactType") in (artifact_type, EMPTY_TYPE)
-            and DIGEST.fullmatch(str(one.get("digest")))
-        ]
+            found = _entries(self._kept(digest) or {})
+        return [one for one in found if one.get("artifactType") in (artifact_type, EMPTY_TYPE)]
 
-    def _from_api(self, path: str) -> list[Any] | None:
+    def _from_api(self, path: str) -> list[dict[str, Any]] | None:
         """What the referrers API lists, None where there is none: some answer that with a page and 200."""
-        found: list[Any] = []
+        found: list[dict[str, Any]] = []
         for _ in range(PAGES):
             answer = self._ask("GET", path, headers={"Accept": INDEX})
             page = _object(answer.body) or {}
@@ -246,7 +245,7 @@ class Repository:
                 self._expect(answer, f"{self.name}: referrers")
             if answer.status != httpx2.codes.OK or not isinstance(page.get("manifests"), list):
                 return None
-            found += page["manifests"]
+            found += _entries(page)
             following = re.search(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
             if not following:
                 break
@@ -270,7 +269,7 @@ class Repository:
         """Add DESCRIPTOR to the list of what refers to DIGEST, others' entries untouched."""
         for _ in range(LIST_ATTEMPTS):
             kept = self._kept(digest) or {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
-            if any(one.get("digest") == descriptor["digest"] for one in kept["manifests"]):
+            if any(one["digest"] == descriptor["digest"] for one in _entries(kept)):
                 return
             kept["manifests"] = [*kept["manifests"], descriptor]
             self.put_manifest(digest.replace(":", "-"), written(kept), INDEX)
@@ -413,6 +412,12 @@ def digest_of(content: bytes) -> str:
 def written(content: dict[str, Any]) -> bytes:
     """CONTENT as bytes that are always the same, and so have one digest."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _entries(index: dict[str, Any]) -> list[dict[str, Any]]:
+    found = index.get("manifests")
+    listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [one for one in listed if DIGEST.fullmatch(str(one.get("digest")))]
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

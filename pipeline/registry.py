@@ -163,7 +163,7 @@ def is_image(image_id: str, ids: Collection[str]) -> bool:
 
 def _image(repository: Repository, found: Manifest) -> Image:
     if found.media_type in INDEXES:
-        entries = [one for one in found.content.get("manifests") or [] if _runs(one)]
+        entries = [one for one in found.manifests if _runs(one)]
         platforms = tuple(
             Platform(_platform(one), one["digest"], _config(repository, repository.manifest(one["digest"])))
             for one in entries
@@ -173,9 +173,9 @@ def _image(repository: Repository, found: Manifest) -> Image:
     return Image(repository.name, found.digest, found.media_type, found.size, platforms)
 
 
-def _runs(entry: Mapping[str, Any]) -> bool:
+def _runs(entry: dict[str, Any]) -> bool:
     """Whether an entry of an index is an image: BuildKit puts its attestations there, too, for the platform unknown."""
-    return bool((entry.get("platform") or {}).get("os") != "unknown")
+    return (entry.get("platform") or {}).get("os") != "unknown"
 
 
 def _platform(entry: Mapping[str, Any]) -> str | None:

@@ -104,6 +104,12 @@ class TestLogins:
         assert any("%3Apull&" in one.line for one in registry.requests)
         assert not any("push" in one.line for one in registry.requests)
 
+    def test_a_public_image_needs_no_login(self, registry: PlayedRegistry) -> None:
+        """A token for nobody, as ghcr.io and Docker Hub give one."""
+        push_image(f"{registry.address}/team/board")
+        registry.auth, registry.public = "Bearer", True
+        assert resolve(f"{registry.address}/team/board").platforms
+
     def test_a_basic_challenge(self, registry: PlayedRegistry, login: Login) -> None:
         """A registry behind a password file."""
         registry.auth = "Basic"
