@@ -19,7 +19,6 @@ from pipeline.targets.kubernetes.observation import (
     condition,
     container_pairs,
     epoch,
-    event_time,
     named,
 )
 
@@ -98,7 +97,7 @@ class Patience:
         )
 
 
-def diagnose(seen: Observation, name: str = "backend", release: str | None = None) -> tuple[Finding, ...]:
+def diagnose(seen: Observation, release: str | None = None, name: str = "backend") -> tuple[Finding, ...]:
     """What stops the rollout of the Deployment NAME to RELEASE (None: whatever is newest); empty while all is well.
 
     Pods of older ReplicaSets are not looked at. Certain findings first, then by telling power.
@@ -121,7 +120,7 @@ def diagnose(seen: Observation, name: str = "backend", release: str | None = Non
     return _merged(findings)
 
 
-def restarts(seen: Observation, name: str = "backend", release: str | None = None) -> tuple[Finding, ...]:
+def restarts(seen: Observation, release: str | None = None, name: str = "backend") -> tuple[Finding, ...]:
     """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time."""
     deployment = seen.deployment(name)
     made = seen.newest_replicaset(deployment, release) if deployment else None
@@ -139,21 +138,19 @@ def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
     return found + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
 
 
-def summary(seen: Observation, name: str = "backend") -> list[str]:
-    """The last warnings about the Deployment NAME and what it made, oldest first: for what no finding explains."""
+def summary(seen: Observation, name: str = "backend") -> str:
+    """The last warnings about the Deployment NAME and what it made, newest first: for what no finding explains."""
     deployment = seen.deployment(name)
     if deployment is None:
-        return [f"there is no Deployment {name}"]
+        return f"there is no Deployment {name}"
     made = seen.newest_replicaset(deployment)
     objects = [deployment, *([made, *seen.owned(seen.pods, made)] if made else [])]
     uids = {item["metadata"]["uid"] for item in objects}
     events = [one for one in seen.events if one.get("type") != "Normal" and one["involvedObject"].get("uid") in uids]
-    lines = [
-        f"{event['involvedObject']['kind']} {event['involvedObject']['name']}: {event['reason']}: "
-        f"{_one_line(event.get('message', ''))}{_times(_count(event))}"
-        for event in sorted(events, key=event_time)[-LAST_EVENTS:]
-    ]
-    return lines or [f"Deployment {name}: no warning in its events: `kubectl describe deployment {name}`"]
+    said = [f"{event['reason']}: {_one_line(event.get('message', ''))}{_times(_count(event))}" for event in events]
+    # `Error: ErrImagePull` and the like repeat in a word what another event explains.
+    telling = list(dict.fromkeys(one for one in reversed(said) if "Failed: Error: " not in one))
+    return "; ".join(telling[:LAST_EVENTS]) or f"nothing is said of it: `kubectl describe deployment {name}`"
 
 
 def with_log(finding: Finding, log: str) -> Finding:
@@ -404,8 +401,9 @@ def _unready(seen: Observation, pod: Json, spec: Json) -> Finding | None:
         path = f" GET {asked['path']}" if asked.get("path") else ""
         line = f"pod {name}: not ready: its {probe.lower()} probe{path}: {answer}{_times(_count(event))}"
         # A database that comes back makes it ready; a path that is none stays none.
-        patience = PATH_SECONDS if NOT_FOUND in answer.split() else None
-        return Finding("probe", line, name, spec["name"], patience, wants_log=not patience)
+        if NOT_FOUND in answer.split():
+            return Finding("probe", f"{line}: mend the probe's path", name, spec["name"], PATH_SECONDS)
+        return Finding("probe", line, name, spec["name"], patience=None, wants_log=True)
     return None
 
 
