@@ -66,6 +66,7 @@ class DeployFacts:
     rollback: RollbackFacts | None = None
     events: Sequence[Mark] = ()
     slow: bool = False
+    inside: Mapping[str, Any] | None = None  # what a second vantage, beside the service, saw and says
 
 
 def build_report(facts: DeployFacts) -> Report:
@@ -87,6 +88,7 @@ def build_report(facts: DeployFacts) -> Report:
         "finished": facts.finished,
         "stages": [asdict(stage) for stage in facts.stages],
         "traffic": _traffic(facts.traffic, facts.release, slow=facts.slow),
+        "inside": dict(facts.inside) if facts.inside else None,
         "events": [asdict(event) for event in facts.events],
         "rollback": None
         if rollback is None
@@ -231,6 +233,7 @@ def render_markdown(report: Report) -> str:
         "![requests a second by answering release, failures, latency](timeline.svg)",
         _table(("", ""), _facts(report)),
         *_traffic_parts("The traffic", report["traffic"]),
+        *([f"Seen from inside: {_code_free(report['inside']['said'])}."] if report["inside"] else []),
         "## Stages",
         _table(("stage", "seconds", "outcome", ""), _stages(report["stages"])),
     ]

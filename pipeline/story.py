@@ -240,6 +240,10 @@ class Story:
                 chapter.proof.finish()
                 for record in self.records.all():  # what a broken release would not let go
                     self._clean_up(record.folder)
+            result = chapter.proof.result if chapter.proof else None
+            inside = self.target.second_view(result.failed, result.sent) if result else None
+            if inside:
+                self.progress.say(f"from inside: {inside[0]}")
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(
@@ -256,7 +260,8 @@ class Story:
                     started=chapter.started,
                     finished=_now(),
                     stages=chapter.stages or self.progress.stages[:-1],
-                    traffic=chapter.proof.result if chapter.proof else None,
+                    traffic=result,
+                    inside={"said": inside[0], **inside[1]} if inside else None,
                     rollback=chapter.rollback,
                     slow=chapter.proof.slow if chapter.proof else False,
                 )

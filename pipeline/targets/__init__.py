@@ -83,6 +83,11 @@ class Target(Protocol):
     def trouble(self) -> str | None:
         """What the engine says against the release that was rolled out: a replica of it ended, say."""
 
+    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
+        """What somebody beside the service saw of a rollout in which FAILED of SENT requests from outside failed: who
+        lost them, in one line, and the figures. None where nobody looked.
+        """
+
     def withdraw(self) -> None:
         """Stop each replica: a first release that failed has nothing to go back to."""
 

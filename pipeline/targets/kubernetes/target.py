@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from pipeline.targets.kubernetes.secret import (
     secret_object,
     secret_values,
 )
+from pipeline.targets.kubernetes.vantage import judge
+from pipeline.targets.kubernetes.witness import Witness
 from pipeline.targets.rehearsal import rehearse
 
 __all__ = ["KubernetesTarget"]
@@ -66,6 +69,7 @@ class KubernetesTarget:
         self.artifacts = Artifacts(project, env, self.home / "render", self.releases, progress.say)
         self.docker = Docker(project.root, progress.say)
         self.lease = Lease(self.kubectl)
+        self._witness = Witness(self.kubectl)
         self.values = read_values(project.root)
         self._secrets: dict[str, str] = {}
         self._token_before: str | None = None
@@ -268,6 +272,10 @@ class KubernetesTarget:
         self.kubectl.apply([*self._secret_objects(), *before_migrations(release, serving=serving)])
         for one in release.objects(["StatefulSet"]):
             self._wait_for_store(one)
+        old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
+        if old:
+            image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
+            self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
 
     def _wait_for_store(self, one: Object) -> None:
         deadline = time.monotonic() + STORE_SECONDS
@@ -315,6 +323,11 @@ class KubernetesTarget:
             if crashed:
                 return f"release {short(self._rolled_out)} ended after it was ready: {crashed}"
         return self.lease.lost
+
+    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
+        """That of a Job beside the service."""
+        view = self._witness.end()
+        return (judge(failed, sent, view), asdict(view)) if view else None
 
     def withdraw(self) -> None:
         """The service's Deployment goes, and what would scale it."""

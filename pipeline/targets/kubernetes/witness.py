@@ -1,0 +1,66 @@
+"""The second vantage of a rollout as it runs: its Job is started, its log followed, and its view told at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.errors import SlipwayError
+from pipeline.proof.requests import RequestSpec
+from pipeline.targets.kubernetes.changes import key_of
+from pipeline.targets.kubernetes.kubectl import Kubectl
+from pipeline.targets.kubernetes.vantage import View, log_arguments, objects, view_of
+
+__all__ = ["Witness"]
+
+LAST_WORDS_SECONDS = 20  # its grace, and what a log takes to arrive
+
+
+@dataclass
+class Witness:
+    """Who asks the service from inside the cluster."""
+
+    kubectl: Kubectl
+    _log: subprocess.Popen[str] | None = None
+    _said: list[str] = field(default_factory=list)
+    _reader: threading.Thread | None = None
+    _problem: str = ""
+    _asked: tuple[str, Sequence[RequestSpec]] = ("", ())
+
+    def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
+        """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
+        self._asked = (image, requests)
+        try:
+            self._remove(image, requests, wait=True)  # of a deploy that was killed
+            self.kubectl.apply(objects(image, requests, seconds))
+        except SlipwayError as error:
+            self._problem = error.problems[0]
+            return
+        command = self.kubectl.command(*log_arguments())
+        self._log = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def end(self) -> View | None:
+        """Let it tell what it saw, and remove it; None where nobody was asked to look."""
+        if self._log is None or self._reader is None:
+            return View(problem=self._problem) if self._problem else None
+        with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it
+            self._remove(*self._asked, wait=False)
+        self._reader.join(LAST_WORDS_SECONDS)
+        self._log.kill()
+        self._log.wait()
+        self._log = None
+        return view_of("".join(self._said))
+
+    def _read(self) -> None:
+        assert self._log is not None
+        assert self._log.stdout is not None
+        self._said.extend(self._log.stdout)
+
+    def _remove(self, image: str, requests: Sequence[RequestSpec], *, wait: bool) -> None:
+        names = [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects(image, requests, 1))]
+        self.kubectl.ask("delete", "--ignore-not-found", f"--wait={str(wait).lower()}", *names, timeout=60)
