@@ -110,6 +110,7 @@ class TestBuildReport:
             "finished",
             "stages",
             "traffic",
+            "inside",
             "events",
             "rollback",
         ]
