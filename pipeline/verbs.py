@@ -25,7 +25,20 @@ from pipeline.settings import compose_text, env_text, fill_env, read_values, set
 from pipeline.story import Story
 from pipeline.targets import open_target
 
-__all__ = ["build", "deploy", "dev", "down", "init", "pins", "push", "releases", "rollback", "settings", "status"]
+__all__ = [
+    "build",
+    "cluster",
+    "deploy",
+    "dev",
+    "down",
+    "init",
+    "pins",
+    "push",
+    "releases",
+    "rollback",
+    "settings",
+    "status",
+]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
@@ -228,6 +241,24 @@ def settings(project: Project, options: argparse.Namespace, progress: Progress) 
         raise SlipwayError(
             *(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`" for name in stale)
         )
+    return 0, None
+
+
+def cluster(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """A kind cluster and a registry, ready for `deploy -- kind`; or all of it away."""
+    from pipeline.cluster import CONTEXT, EDGE_PORT, REGISTRY, Cluster
+
+    one = Cluster(project.root, progress)
+    with hold_lock(project.state("cluster") / "lock", progress.warn):
+        if options.action == "down":
+            progress.say("all of it is gone" if one.down() else "there was nothing to remove")
+            return 0, None
+        changed = one.up(options.gateway_api)
+    progress.say(
+        f"{'ready' if changed else 'nothing to do, all was there'}: context {CONTEXT}, registry {REGISTRY},"
+        f" edge http://localhost:{EDGE_PORT}"
+    )
+    progress.say("next: nox -s deploy -- kind")
     return 0, None
 
 
