@@ -140,6 +140,12 @@ def push(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """A kind cluster and a local registry, ready for `deploy -- kind`. [-- up or down] [--gateway-api FILE]"""
+    slipway(session, "cluster", *session.posargs)
+
+
+@nox.session
 def dev(session: nox.Session) -> None:
     """The service with reload, on a database and a cache of its own."""
     run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)

@@ -101,6 +101,9 @@ def _parser() -> _Parser:
     pins.add_argument("--write", action="store_true", help="pin them")
     verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
     verb("dev", "the service with reload", env=False)
+    cluster = verb("cluster", "a Kubernetes cluster on this machine, by kind", env=False)
+    cluster.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
+    cluster.add_argument("--gateway-api", type=Path, metavar="FILE", help="its manifest, where GitHub is out of reach")
     return parser
 
 

@@ -26,6 +26,7 @@ from pipeline.targets import open_target
 
 __all__ = [
     "build",
+    "cluster",
     "deploy",
     "dev",
     "doctor",
@@ -253,6 +254,24 @@ def settings(project: Project, options: argparse.Namespace, progress: Progress) 
         raise SlipwayError(
             *(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`" for name in stale)
         )
+    return 0, None
+
+
+def cluster(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """A kind cluster and a registry, ready for `deploy -- kind`; or all of it away."""
+    from pipeline.cluster import CONTEXT, EDGE_PORT, REGISTRY, Cluster
+
+    one = Cluster(project.root, progress)
+    with hold_lock(project.state("cluster") / "lock", progress.warn):
+        if options.action == "down":
+            progress.say("all of it is gone" if one.down() else "there was nothing to remove")
+            return 0, None
+        changed = one.up(options.gateway_api)
+    progress.say(
+        f"{'ready' if changed else 'nothing to do, all was there'}: context {CONTEXT}, registry {REGISTRY},"
+        f" edge http://localhost:{EDGE_PORT}"
+    )
+    progress.say("next: nox -s deploy -- kind")
     return 0, None
 
 

@@ -1,0 +1,74 @@
+"""The Gateway API's kinds: the manifest of their official release, checked against a pinned checksum, or a file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+
+from pipeline.errors import UsageError
+
+__all__ = ["CRDS", "SHA256", "URL", "VERSION", "download", "read", "version_of"]
+
+VERSION = "v1.6.1"  # what Traefik 3.7 is built on; the standard channel
+URL = f"https://github.com/kubernetes-sigs/gateway-api/releases/download/{VERSION}/standard-install.yaml"
+# Of the release's asset. hack/build-install-yaml.sh makes the same bytes of the sources at the tag.
+SHA256 = "24d931f22abd8e40c973264319ead7cfa09d0fb7716b7ab1ee2ff174cb063a73"
+# What Traefik watches: it serves no route before it can.
+CRDS = tuple(
+    f"{kind}.gateway.networking.k8s.io"
+    for kind in (
+        "backendtlspolicies",
+        "gatewayclasses",
+        "gateways",
+        "grpcroutes",
+        "httproutes",
+        "referencegrants",
+        "tlsroutes",
+    )
+)
+DOWNLOAD_SECONDS = 30
+
+
+def download(url: str = URL, checksum: str = SHA256) -> bytes:
+    """The release's manifest. Raises `UsageError` where it cannot be had, or is not the one that was pinned."""
+    try:
+        answer = httpx2.get(url, follow_redirects=True, timeout=DOWNLOAD_SECONDS)
+        answer.raise_for_status()
+    except httpx2.HTTPError as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"Gateway API {VERSION}: {url} could not be read ({why}):"
+            " mend the network, or give a copy of it: `nox -s cluster -- --gateway-api FILE`"
+        ) from None
+    found = hashlib.sha256(answer.content).hexdigest()
+    if found != checksum:
+        raise UsageError(
+            f"Gateway API {VERSION}: what came from {url} has the SHA-256 {found} and not {checksum}:"
+            " somebody changed it on the way; try another network"
+        )
+    return answer.content
+
+
+def read(path: Path, warn: Callable[[str], None]) -> bytes:
+    """The manifest in the file PATH, which its giver vouches for where it is not the release's, byte for byte."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--gateway-api {path}: {error.strerror}: {URL} is what it should hold") from None
+    if b"gateways.gateway.networking.k8s.io" not in content:
+        raise UsageError(f"--gateway-api {path}: holds no Gateway API: {URL} is what it should hold")
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        warn(
+            f"{path} is not the file that the Gateway API's release {VERSION} has: taken unchecked, because you gave it"
+        )
+    return content
+
+
+def version_of(manifest: bytes) -> str | None:
+    """The version that a MANIFEST says it is of."""
+    found = re.search(rb"gateway\.networking\.k8s\.io/bundle-version: (\S+)", manifest)
+    return found[1].decode() if found else None

@@ -1,0 +1,131 @@
+"""`nox -s cluster` for real: made, used, mended, removed. Minutes; needs Docker, kind and kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pipeline.cluster import CLUSTER, CONTEXT, EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[3]
+GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
+NAME = "cluster-test"
+ANSWER_SECONDS = 60
+
+
+def cluster(*arguments: str) -> tuple[int, str]:
+    """The exit code of `cluster`, and what it said."""
+    file = ["--gateway-api", os.environ[GATEWAY_API]] if GATEWAY_API in os.environ and "down" not in arguments else []
+    done = subprocess.run([sys.executable, "-m", "pipeline", "cluster", *arguments, *file],
+                          cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def said(*command: str, given: str | None = None) -> str:
+    """What COMMAND says; it must end with 0."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def kubectl(*arguments: str, given: str | None = None) -> str:
+    """What kubectl says of the cluster."""
+    return said("kubectl", "--context", CONTEXT, *arguments, given=given)
+
+
+def status(seconds: float = ANSWER_SECONDS) -> int:
+    """What the edge answers, a 200 if there is one within SECONDS; 0 is no answer."""
+    deadline, code = time.monotonic() + seconds, 0
+    while code != 200 and time.monotonic() < deadline:
+        try:
+            code = httpx2.get(f"http://localhost:{EDGE_PORT}/v2/", timeout=2).status_code
+        except httpx2.HTTPError:
+            code = 0
+        time.sleep(0.2)
+    return code
+
+
+def pushed() -> str:
+    """An image in the cluster's registry, by digest."""
+    repository = f"{REGISTRY}/{NAME}"
+    said("docker", "tag", REGISTRY_IMAGE, repository)
+    said("docker", "push", repository)
+    digests: list[str] = json.loads(said("docker", "image", "inspect", "--format", "{{json .RepoDigests}}", repository))
+    said("docker", "rmi", repository)
+    return next(one for one in digests if one.startswith(repository))
+
+
+def manifest(image: str) -> str:
+    """A pod of IMAGE behind a Service, a Gateway and a route."""
+    labels = {"app": NAME}
+    gateway = "gateway.networking.k8s.io/v1"
+    container = {"name": "web", "image": image, "readinessProbe": {"httpGet": {"path": "/v2/", "port": 5000}}}
+    listener = {"name": "web", "port": 80, "protocol": "HTTP"}
+    rule = {"backendRefs": [{"name": NAME, "port": 80}]}
+    objects: list[dict[str, object]] = [
+        {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [container]}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 5000}]},
+        },
+        {"apiVersion": gateway, "kind": "Gateway", "spec": {"gatewayClassName": "traefik", "listeners": [listener]}},
+        {"apiVersion": gateway, "kind": "HTTPRoute", "spec": {"parentRefs": [{"name": NAME}], "rules": [rule]}},
+    ]
+    metadata = {"name": NAME, "namespace": NAME, "labels": labels}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}}
+    items = [namespace, *({**one, "metadata": metadata} for one in objects)]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+@pytest.fixture(name="made", scope="module")
+def _made() -> Iterator[str]:
+    there = said("kind", "get", "clusters").split()
+    assert CLUSTER not in there, "there is a cluster already, and it may be dear to somebody: `nox -s cluster -- down`"
+    code, output = cluster()
+    try:
+        assert code == 0, output
+        yield output
+    finally:
+        cluster("down")
+
+
+def test_is_made_used_mended_and_removed(made: str) -> None:
+    """One cluster's life, in the order that a user has it: each step needs the one before."""
+    assert "next: nox -s deploy -- kind" in made
+    assert len(kubectl("top", "nodes", "--no-headers").splitlines()) == 3
+
+    image = pushed()
+    kubectl("apply", "--filename=-", given=manifest(image))
+    kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", f"--namespace={NAME}", "--timeout=120s")
+    ran = kubectl("get", "pod", NAME, f"--namespace={NAME}", "--output=jsonpath={..imageID}")
+    assert ran.endswith(image.partition("@")[2])
+    assert status() == 200
+
+    code, output = cluster()
+    assert (code, "nothing to do" in output) == (0, True), output
+
+    said("docker", "stop", REGISTRY_NAME)
+    kubectl("delete", "deployment", "traefik", "--namespace=traefik", "--wait")
+    code, output = cluster("up")
+    assert (code, "nothing to do" in output) == (0, False), output
+    assert status() == 200
+    assert said("docker", "inspect", "--format", "{{.State.Running}}", REGISTRY_NAME) == "true"
+
+    code, output = cluster("down")
+    assert (code, "all of it is gone" in output) == (0, True), output
+    assert CLUSTER not in said("kind", "get", "clusters").split()
+    assert said("docker", "ps", "--all", "--quiet", "--filter", f"name={CLUSTER}-(registry|control-plane|worker)") == ""
+    assert said("docker", "volume", "ls", "--quiet", "--filter", f"name={REGISTRY_NAME}") == ""
+    code, output = cluster("down")
+    assert (code, "there was nothing to remove" in output) == (0, True), output
