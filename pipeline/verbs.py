@@ -15,6 +15,7 @@ from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import Images
+from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
 from pipeline.project import Project
