@@ -126,8 +126,10 @@ class Cluster:
             ("gateway", lambda: self._gateway(manifest)),
             ("images", self._images),
             ("add-ons", self._add_ons),
-            ("bootstrap", self._bootstrap),
         ]
+        if (self.root / BOOTSTRAP).is_dir():
+            # What an administrator gives an environment: its namespace and the deployer's account.
+            steps.append(("bootstrap", lambda: self._apply(self.root / BOOTSTRAP)))
         changed = False
         with self.progress.stage("plan"):
             self._plan()
@@ -291,11 +293,10 @@ class Cluster:
         return loaded
 
     def _load(self, image: str, nodes: Sequence[str]) -> bool:
-        here = self.docker.image(image)
         lacking = [node for node in nodes if not self._node_has(node, image)]
         if not lacking:
             return False
-        if here is None:
+        if self.docker.image(image) is None:
             self.progress.say(f"{image} is not on this machine: the nodes pull it")
             return False
         try:
@@ -327,10 +328,6 @@ class Cluster:
         ):
             self._kubectl("wait", f"--for=condition={condition}", name, f"--timeout={WAIT_SECONDS}s", quiet=not changed)
         return changed
-
-    def _bootstrap(self) -> bool:
-        """What an administrator gives an environment: its namespace and the deployer's account."""
-        return (self.root / BOOTSTRAP).is_dir() and self._apply(self.root / BOOTSTRAP)
 
     def _apply(self, folder: Path) -> bool:
         differs = subprocess.run(
@@ -379,7 +376,7 @@ def _essence(said: str) -> str:
     """The line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.lower().startswith("error")]
-    return (telling or lines or ["it said nothing"])[0][:300]
+    return re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE)[:300]
 
 
 def _inotify_hint() -> str:
