@@ -53,7 +53,7 @@ PATH_SECONDS = 20  # an application may mount its routes late
 EVICTIONS = 3
 NOT_FOUND = "404"
 # What no waiting mends: the program itself is wrong.
-PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name|Attribute)Error\b"
+PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
 LAST_EVENTS = 5
 
 
@@ -132,7 +132,8 @@ def restarts(seen: Observation, release: str | None = None, name: str = "backend
 
 def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
     """The findings of PODS, whoever made them: a Deployment, a StatefulSet, a Job."""
-    pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    pods = [pod for pod in staying if pod["status"].get("phase") != "Succeeded"]
     evicted = [pod for pod in pods if pod["status"].get("phase") == "Failed" and pod["status"].get("reason")]
     found = [_evicted(pod, len(evicted)) for pod in evicted]
     return found + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
@@ -362,7 +363,8 @@ def _ended(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | 
     if end.get("reason") in ("StartError", "ContainerCannotRun"):
         return _start(pod, spec, _one_line(end.get("message", "")))
     crashes = _crashes(status)
-    for_good = code == BAD_USAGE or code in NO_PROGRAM or _crashed_enough(pod, end, crashes, running=running)
+    over = pod["status"].get("phase") == "Failed"  # of a Job: nobody starts it again
+    for_good = over or code == BAD_USAGE or code in NO_PROGRAM or _crashed_enough(pod, end, crashes, running=running)
     patience = 0.0 if for_good else None
     killed = seen.events_of(pod, "Killing")
     if killed and (probe := re.search(r"failed (liveness|startup) probe", killed[-1].get("message", ""))):

@@ -130,4 +130,7 @@ def epoch(told: str | None) -> float:
 
 
 def _of_a_job(pod: Json) -> bool:
-    return any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
+    """Of a Job that ends by itself; the vantage is one too, and stays as long as the rollout."""
+    labels = pod["metadata"].get("labels", {})
+    owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
+    return owned and labels.get("app.kubernetes.io/component") != "vantage"

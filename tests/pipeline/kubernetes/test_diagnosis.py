@@ -180,6 +180,16 @@ class TestDiagnose:
         (found,) = diagnose(Observation.of([*items, leaving]), "new")
         assert (found.kind, found.certain, found.patience) == ("quota", False, None)
 
+    @pytest.mark.parametrize(("component", "certain"), [("backup", False), ("vantage", True)])
+    def test_waits_for_a_quota_while_a_job_runs(self, component: str, *, certain: bool) -> None:
+        """Its pod ends by itself; but for the proof's own, which stays as long as the rollout."""
+        items = at("quota", 5)
+        pod = copy.deepcopy(one(items, "Pod"))
+        pod["metadata"].update(name="job", uid="job", ownerReferences=[{"kind": "Job", "uid": "j"}])
+        pod["metadata"]["labels"] = {"app.kubernetes.io/component": component}
+        (found,) = diagnose(Observation.of([*items, pod]), "new")
+        assert found.certain is certain
+
     @pytest.mark.parametrize(
         "change",
         [
@@ -250,6 +260,16 @@ class TestExamine:
         """Those of a StatefulSet or a Job, or all there are: for `doctor`."""
         seen = Observation.of(at("oom", 10))
         assert [found.kind for found in examine(seen, seen.pods)] == ["oom"]
+
+    @pytest.mark.parametrize(("phase", "code", "kinds"), [("Succeeded", 0, []), ("Failed", 1, ["crash"])])
+    def test_knows_when_a_job_is_over(self, phase: str, code: int, kinds: list[str]) -> None:
+        """Its pod has ended for good: well, or certainly not."""
+        pod = one(at("good", 10), "Pod", is_new)
+        pod["status"]["phase"] = phase
+        (status,) = pod["status"]["containerStatuses"]
+        status.update(ready=False, state={"terminated": {"exitCode": code, "reason": "Error"}})
+        found = examine(Observation.of([pod]), [pod])
+        assert [(finding.kind, finding.certain) for finding in found] == [(kind, True) for kind in kinds]
 
 
 class TestPatience:
