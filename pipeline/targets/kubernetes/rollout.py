@@ -69,11 +69,11 @@ class Rollout:
             now = standing(seen)
             if now.done:
                 return current_pods(seen)
-            found = patience.settle(map(self._told, diagnose(seen, SERVICE, release)), time.monotonic())
+            found = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
             if found and found[0].certain:
                 raise DeployFailed(f"release {short(release)}: {found[0].line}")
             if late:
-                why = found[0].line if found else "; ".join(summary(seen, SERVICE))
+                why = found[0].line if found else summary(seen)
                 raise DeployFailed(f"release {short(release)} did not get ready in time ({now.line}): {why}")
             watch(f"{now.line}{f' · {found[0].line}' if found else ''}")
             time.sleep(TICK_SECONDS)
@@ -81,12 +81,12 @@ class Rollout:
     def findings(self) -> list[str]:
         """What is wrong with any pod of the namespace, one line each."""
         seen = self.observe()
-        found = [*examine(seen, seen.pods), *diagnose(seen, SERVICE)]
+        found = [*examine(seen, seen.pods), *diagnose(seen)]
         return list(dict.fromkeys(self._told(one).line for one in found))
 
     def crashed(self, release: str) -> str | None:
         """What became of a pod of RELEASE that had been ready: it crashed, or was killed for its memory."""
-        found = [self._told(one) for one in restarts(self.observe(), SERVICE, release)]
+        found = [self._told(one) for one in restarts(self.observe(), release)]
         return found[0].line if found else None
 
     def _told(self, finding: Finding) -> Finding:
