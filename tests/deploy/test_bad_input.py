@@ -68,6 +68,7 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "a short secret": ({"JWT_SECRET_KEY": "tooshort-Fq8"}, ["JWT_SECRET_KEY", "32 bytes"]),
     "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "WARNING"]),
     "the superuser as the service's role": ({"POSTGRES_USER": "slipway_superuser"}, ["POSTGRES_USER", "another name"]),
+    "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", "belongs to the role slipway"]),
     "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
     "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),
 }

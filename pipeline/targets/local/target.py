@@ -81,11 +81,21 @@ class LocalTarget(KeptHere):
         free = shutil.disk_usage(place).free
         if free < FREE_BYTES:
             problems.append(f"{place}: {free // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room")
-        problems += role_problems(*self._credentials()[::2])
+        problems += role_problems(*self._credentials()[::2]) or self._owner_problems()
         if not any("EDGE_PORT: " in problem for problem in problems):
             problems += self._port_problems()
         postgres_user()
         return problems
+
+    def _owner_problems(self) -> list[str]:
+        """Another role owns nothing of the database: neither the new release nor the old one would get ready."""
+        user, _, database = self._credentials()
+        known = [read_json(self.layout.configs / slot.config / "env.json") for slot in self.replicas.slots()]
+        owners = {one.get("POSTGRES_USER", user) for one in known if one.get("POSTGRES_DB") == database}
+        return [
+            f".env: POSTGRES_USER: the database {database} belongs to the role {owner}: set it back to that"
+            for owner in sorted(owners - {user})
+        ]
 
     def _port_problems(self) -> list[str]:
         if not port_ours_to_open(self.port):
