@@ -38,9 +38,9 @@ def role_problems(user: str, database: str) -> list[str]:
     """What this target cannot make as the service's role and database, a line each with its fix."""
     problems = []
     if user == SUPERUSER or user.startswith("pg_"):
-        problems.append(f".env: POSTGRES_USER: is a name of PostgreSQL's or the pipeline's own: choose another name")
+        problems.append(".env: POSTGRES_USER: is a name of PostgreSQL's or the pipeline's own: choose another name")
     if database in BUILT_IN:
-        problems.append(f".env: POSTGRES_DB: is PostgreSQL's own: choose another name")
+        problems.append(".env: POSTGRES_DB: is PostgreSQL's own: choose another name")
     problems += [
         f".env: {variable}: is longer than {LONGEST_NAME} bytes: choose a shorter name"
         for variable, name in (("POSTGRES_USER", user), ("POSTGRES_DB", database))
