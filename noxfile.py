@@ -27,7 +27,9 @@ def environment(session: nox.Session, group: str) -> Path:
     """The Python of .nox/GROUP, which holds exactly what the group's lock says."""
     folder = Path(session.cache_dir).parent / group
     python, uv = folder / "bin/python", folder / "bin/uv"
+    lock, synced = Path(f"requirements/{group}.txt"), folder / "synced.txt"
     if not python.exists():
+        synced.unlink(missing_ok=True)
         session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), silent=True)
     if not uv.exists():
         # The locked uv, whatever uv the machine has or has not.
@@ -43,9 +45,11 @@ def environment(session: nox.Session, group: str) -> Path:
             "requirements/uv.txt",
             silent=True,
         )
-    session.run(
-        uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, f"requirements/{group}.txt", silent=True
-    )
+    # uv asks the index even when nothing is missing: a rollback must not need it.
+    if not synced.exists() or synced.read_bytes() != lock.read_bytes():
+        synced.unlink(missing_ok=True)
+        session.run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, str(lock), silent=True)
+        synced.write_bytes(lock.read_bytes())
     return python
 
 

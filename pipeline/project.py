@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
 from pipeline.proof.requests import RequestSpec, parse_requests
@@ -16,6 +19,7 @@ __all__ = ["TARGETS", "Environment", "Project", "load_project"]
 FEWEST_RETAINED = 2
 LARGEST = 10_000  # of any number here; also refuses inf and nan
 TARGETS = ("local", "compose", "kubernetes")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an environment: it names a folder, and an argument
 KUBERNETES_KEYS = ("overlay", "context", "namespace", "repository", "promote_from")
 
 
@@ -62,13 +66,7 @@ class Project:
 
 def load_project(root: Path) -> Project:
     """Read and check ROOT/pyproject.toml; one problem line for each wrong key, with its fix."""
-    path = root / "pyproject.toml"
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("slipway", {})
-    except FileNotFoundError:
-        raise UsageError(f"{path}: not there; run this in the folder of the project") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    table = _read_table(root / "pyproject.toml")
     problems: list[str] = []
     known = {"environments", "requests", "source", "retain"}
     problems += [
@@ -89,6 +87,21 @@ def load_project(root: Path) -> Project:
     if problems:
         raise UsageError(*problems)
     return Project(root=root, environments=environments, requests=requests, source=tuple(source), retain=retain)
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not there; run this in the folder of the project") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    table = tool.get("slipway", {}) if isinstance(tool, dict) else tool
+    if not isinstance(table, dict):
+        raise UsageError("pyproject.toml: [tool.slipway] must be a table: docs/1-deploying.md shows one")
+    return table
 
 
 def _tables(value: object, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -117,6 +130,10 @@ def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, 
         problem = _value_problem(key, entries[key], str(keys[key].type))
         if problem:
             problems.append(f"{where}: {key}: {problem}")
+    if not NAME.fullmatch(name):
+        problems.append(f"{where}: a name is letters, digits, - and _, for example `staging`: rename it")
+    if isinstance(entries.get("url"), str):
+        problems += [f"{where}: url: {problem}" for problem in _url_problems(entries["url"])]
     target = entries.get("target")
     if isinstance(target, str) and target not in TARGETS:
         problems.append(f"{where}: target: `{target}` is none of {', '.join(TARGETS)}")
@@ -141,13 +158,25 @@ def _value_problem(key: str, value: object, wanted: str) -> str | None:
     if kind == "str":
         return None if isinstance(value, str) and value else f"must be text; {_example(key)}"
     numbers: tuple[type, ...] = (int,) if kind == "int" else (int, float)
-    if not isinstance(value, numbers) or isinstance(value, bool):
+    if not isinstance(value, numbers) or isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
         return f"must be a {'whole number' if kind == 'int' else 'number'}; {_example(key)}"
     lowest = {"max_failures": 0, "bake_seconds": 1, "replicas": 1, "rate": 1}.get(key, 1)
     assert isinstance(value, (int, float))
     if value < lowest:
         return f"must be {lowest} or more"
     return None if value <= LARGEST else f"must be {LARGEST} or less"
+
+
+def _url_problems(url: str) -> list[str]:
+    plain = url.replace("{EDGE_PORT}", "8080")
+    if "{" in plain:
+        return [f"only {{EDGE_PORT}} is filled in; {_example('url')}"]
+    try:
+        parts = urlsplit(plain)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        whole = False
+    return [] if whole or not url else [f"must be an http or https address; {_example('url')}"]
 
 
 def _release_problems(root: Path, source: object, retain: object) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import secrets as randomness
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from pipeline.errors import UsageError
 from pipeline.files import write_whole
@@ -23,6 +24,7 @@ __all__ = [
     "Variable",
     "check_values",
     "compose_text",
+    "edge_port",
     "ensure_env",
     "env_text",
     "fill_env",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 PLACEHOLDER = "change_this"
+DEFAULT_EDGE_PORT = 8080
+HIGHEST_PORT = 65535
 COMPOSE_MARKS = ("# settings: made by", "# settings: end")
 # What a target decides itself: where things listen, which release it is, and what only images and compose use.
 PLACED = frozenset(
@@ -94,9 +98,7 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
     environ = os.environ if environ is None else environ
     known = {variable.name for variable in variables()}
     known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
-    written = {
-        name: value for name, value in dotenv_values(root / ".env", interpolate=False).items() if value is not None
-    }
+    written = {name: value for name, value in _read_env(root)[0].items() if value is not None}
     merged = {**written, **{name: environ[name] for name in known if name in environ}}
     return {name: value for name, value in merged.items() if name in known and value != ""}
 
@@ -105,10 +107,10 @@ def check_values(root: Path, values: Mapping[str, str]) -> list[str]:
     """What is wrong with VALUES, one line each. A deploy wants real secrets, in development too."""
     known = {variable.name for variable in variables()}
     known |= {f"{name}_FILE" for name in known}
-    problems = [
-        f".env: unknown variable {name}: `.env.example` lists those there are"
-        for name in dotenv_values(root / ".env", interpolate=False)
-        if name not in known
+    written, unread = _read_env(root)
+    problems = [f".env: line {number} is no NAME=VALUE: mend it, or put # before it" for number in unread]
+    problems += [
+        f".env: unknown variable {name}: `.env.example` lists those there are" for name in written if name not in known
     ]
     schema = _schema()
     for environment in (dict(values), {**values, "ENVIRONMENT": "production", "DEBUG": "false"}):
@@ -117,6 +119,13 @@ def check_values(root: Path, values: Mapping[str, str]) -> list[str]:
         except schema.SettingsError as error:
             problems += [f".env: {problem}" for problem in error.problems]
     return list(dict.fromkeys(problems))
+
+
+def edge_port(values: Mapping[str, str]) -> int:
+    """EDGE_PORT; the default where it is no port at all, which `check_values` says."""
+    text = values.get("EDGE_PORT", "").strip()
+    port = int(text) if text.isascii() and text.isdigit() else DEFAULT_EDGE_PORT
+    return port if 1 <= port <= HIGHEST_PORT else DEFAULT_EDGE_PORT
 
 
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -137,7 +146,7 @@ def fill_env(root: Path) -> list[str]:
         text = env_text(fresh_secrets=True)
         added = [variable.name for variable in variables()]
     else:
-        present = dotenv_values(path, interpolate=False)
+        present, _ = _read_env(root)
         missing = [
             variable
             for variable in variables()
@@ -162,6 +171,21 @@ def ensure_env(root: Path) -> bool:
         return False
     fill_env(root)
     return True
+
+
+def _read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
+    """What `.env` says (nothing where there is none), and the numbers of the lines that say nothing one can read."""
+    try:
+        text = (root / ".env").read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}, []
+    except UnicodeDecodeError as error:
+        raise UsageError(f".env: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f".env: cannot be read ({error.strerror}): it must be a file that is yours") from None
+    bindings = list(parse_stream(io.StringIO(text)))
+    values = {one.key: one.value for one in bindings if one.key is not None}
+    return values, [one.original.line for one in bindings if one.error]
 
 
 def env_text(*, fresh_secrets: bool = False) -> str:

@@ -14,10 +14,13 @@ from tests.deploy.runs import Deploy
 pytestmark = pytest.mark.e2e
 
 
-def _nox(checkout: Checkout, session: str, *arguments: str) -> Deploy:
+NO_INDEX = "http://127.0.0.1:9"  # `discard`: nothing listens there
+
+
+def _nox(checkout: Checkout, session: str, *arguments: str, **environ: str) -> Deploy:
     nox = shutil.which("nox")
     command = [nox] if nox else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    return checkout.start_program([*command, "--session", session, "--", *arguments])
+    return checkout.start_program([*command, "--session", session, "--", *arguments], **environ)
 
 
 def test_nox_passes_everything_through(checkout: Checkout) -> None:
@@ -42,3 +45,15 @@ def test_nox_passes_everything_through(checkout: Checkout) -> None:
     assert checkout.answering() == {first.release}
     assert _nox(checkout, "status", "--json").finish().report["release"] == first.release
     assert checkout.untidy() == []
+
+
+def test_what_is_installed_ships_and_goes_back_without_an_index(checkout: Checkout) -> None:
+    """Packages that are there are not asked for again: an outage of the index stops no deploy and no rollback."""
+    offline = {"UV_CACHE_DIR": str(checkout.root.with_name("no-cache")), "UV_DEFAULT_INDEX": NO_INDEX}
+    first = _nox(checkout, "deploy", "--json").finish(300)
+    assert (first.code, first.verdict) == (0, "proved"), str(first)
+    checkout.change("without an index")
+    second = _nox(checkout, "deploy", "--json", **offline).finish()
+    assert (second.code, second.verdict) == (0, "proved"), str(second)
+    back = _nox(checkout, "rollback", "--json", **offline).finish()
+    assert (back.code, back.verdict, back.release) == (0, "proved", first.release), str(back)

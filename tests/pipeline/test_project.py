@@ -42,6 +42,7 @@ class TestLoadProject:
             ("rate = true", "rate: must be a number"),
             ("max_failures = -1", "max_failures: must be 0 or more"),
             ('overlay = "k8s"', "`overlay` is for kubernetes: take it out"),
+            ("rate = nan", "rate: must be a number"),
         ],
     )
     def test_refuses_a_wrong_key_with_its_fix(self, tmp_path: Path, line: str, message: str) -> None:
@@ -83,6 +84,41 @@ class TestLoadProject:
         """Without a table of environments there is nothing to deploy to."""
         with pytest.raises(UsageError, match=r"no \[tool.slipway.environments.NAME\] table"):
             load_project(write(tmp_path, text))
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("localhost:8080", "must be an http or https address"),
+            ("http://", "must be an http or https address"),
+            ("http://localhost:many", "must be an http or https address"),
+            ("http://localhost:{PORT}", "only {EDGE_PORT} is filled in"),
+        ],
+    )
+    def test_refuses_an_address_that_no_request_reaches(self, tmp_path: Path, url: str, message: str) -> None:
+        """Found while nothing is touched, and not by a proof whose every request fails."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, GOOD.replace("http://localhost:8080", url)))
+        (problem,) = caught.value.problems
+        assert problem.startswith("pyproject.toml [tool.slipway.environments.local]: url: ")
+        assert message in problem
+
+    def test_refuses_a_name_that_leads_out_of_its_folder(self, tmp_path: Path) -> None:
+        """An environment's name is the name of its folder below `.slipway/`."""
+        with pytest.raises(UsageError, match="a name is letters, digits, - and _"):
+            load_project(write(tmp_path, GOOD.replace("environments.local", 'environments."../x"')))
+
+    @pytest.mark.parametrize("text", ["tool = 3\n", "[tool]\nslipway = 3\n"])
+    def test_names_what_is_no_table(self, tmp_path: Path, text: str) -> None:
+        """A value where the table should be gets a line and no traceback."""
+        with pytest.raises(UsageError, match=r"\[tool.slipway\] must be a table"):
+            load_project(write(tmp_path, text))
+
+    def test_names_a_file_in_another_encoding(self, tmp_path: Path) -> None:
+        """An editor's Latin-1 is named with its place."""
+        write(tmp_path, GOOD)
+        (tmp_path / "pyproject.toml").write_bytes("# für uns\n".encode("latin-1"))
+        with pytest.raises(UsageError, match=r"pyproject.toml: not UTF-8 \(byte 3\)"):
+            load_project(tmp_path)
 
     def test_names_a_file_that_is_no_toml(self, tmp_path: Path) -> None:
         """A syntax error names the file and the line."""

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from pipeline.settings import check_values, env_text, fill_env, read_values, settings_page, split_secrets, variables
+from pipeline.errors import UsageError
+from pipeline.settings import (
+    check_values,
+    edge_port,
+    env_text,
+    fill_env,
+    read_values,
+    settings_page,
+    split_secrets,
+    variables,
+)
 
 GENERATED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"}
 ROOT = Path(__file__).parents[2]
@@ -56,8 +66,29 @@ class TestReadValues:
         values = read_values(tmp_path, {"LOG_LEVEL": "DEBUG", "PATH": "/bin", "SERVICE_TOKEN_FILE": "/x"})
         assert values == {"LOG_LEVEL": "DEBUG", "EDGE_PORT": "8080", "SERVICE_TOKEN_FILE": "/x"}
 
+    def test_names_a_file_in_another_encoding(self, tmp_path: Path) -> None:
+        """A line and no traceback, and without the file's content."""
+        (tmp_path / ".env").write_bytes("PROJECT_NAME=für uns\n".encode("latin-1"))
+        with pytest.raises(UsageError, match=r"^\.env: not UTF-8 \(byte 14\): save it as UTF-8$"):
+            read_values(tmp_path, {})
+
+    def test_names_what_is_no_file(self, tmp_path: Path) -> None:
+        """A folder (Docker makes one for a missing mount) is not taken for an empty file."""
+        (tmp_path / ".env").mkdir()
+        with pytest.raises(UsageError, match=r"^\.env: cannot be read \(Is a directory\)"):
+            read_values(tmp_path, {})
+
 
 class TestCheckValues:
+    def test_names_a_line_that_says_nothing(self, tmp_path: Path) -> None:
+        """What cannot be read is not passed over: it may be the setting that somebody meant."""
+        fill_env(tmp_path)
+        before = (tmp_path / ".env").read_text()
+        (tmp_path / ".env").write_text(f"LOG_LEVEL: canary\n{before}")
+        assert check_values(tmp_path, read_values(tmp_path, {})) == [
+            ".env: line 1 is no NAME=VALUE: mend it, or put # before it"
+        ]
+
     @pytest.mark.parametrize(
         ("line", "message"),
         [
@@ -77,6 +108,15 @@ class TestCheckValues:
         assert problem.startswith(".env: ")
         assert message in problem
         assert value == "x" or value not in problem
+
+
+class TestEdgePort:
+    @pytest.mark.parametrize(
+        ("value", "port"), [("8181", 8181), ("", 8080), ("99999", 8080), ("0", 8080), ("²", 8080), ("-4", 8080)]
+    )
+    def test_is_a_port_whatever_was_written(self, value: str, port: int) -> None:
+        """What is wrong is said by `check_values`, so `status` and `down` go on with the default."""
+        assert edge_port({"EDGE_PORT": value}) == port
 
 
 class TestSplitSecrets:

@@ -23,7 +23,7 @@ from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.run import CommandFailed
-from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
+from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.targets.admission import settle
 from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
@@ -39,7 +39,6 @@ __all__ = ["ComposeTarget"]
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
-DEFAULT_EDGE_PORT = 8080
 FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
 CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
@@ -60,8 +59,7 @@ class ComposeTarget(KeptHere):
     def _read_settings(self) -> None:
         self._fingerprints: dict[str, str] = {}
         self.values = read_values(self.project.root)
-        port = self.values.get("EDGE_PORT", "")
-        self.port = int(port) if port.isdigit() else DEFAULT_EDGE_PORT
+        self.port = edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
         self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", "slipway"), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ PREFIX = "replica-"
 LONGEST_REQUEST_SECONDS = 30  # what a replica may still be answering when its drain is over
 UNSET_DRAIN_SECONDS = 10  # more than a service drains that was not told for how long
 META = "; slipway "
+LAST_BYTES = 20_000  # of a log: enough for the longest traceback
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,10 @@ def last_words(log: Path, offset: int) -> str:
     """The last line that says something in LOG after OFFSET: an exception, or the event of a JSON line."""
     try:
         with log.open("rb") as file:
-            file.seek(offset)
-            lines = file.read()[-20_000:].decode(errors="replace").splitlines()
+            # Shorter than it was: its program said so much that the log was rotated, so all of it is new.
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(offset if offset <= end else 0, end - LAST_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return "it said nothing"
     return telling_line(lines)

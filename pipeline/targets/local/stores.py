@@ -25,11 +25,28 @@ from pipeline.errors import SlipwayError
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Supervisor, program_config
 
-__all__ = ["Stores"]
+__all__ = ["Stores", "role_problems"]
 
 SUPERUSER = "slipway_superuser"
 STOP_SECONDS = 20
+LONGEST_NAME = 63  # bytes; PostgreSQL cuts the rest off (NAMEDATALEN) and would look for another name
+BUILT_IN = ("postgres", "template0", "template1")
 CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+
+
+def role_problems(user: str, database: str) -> list[str]:
+    """What this target cannot make as the service's role and database, a line each with its fix."""
+    problems = []
+    if user == SUPERUSER or user.startswith("pg_"):
+        problems.append(".env: POSTGRES_USER: is a name of PostgreSQL's or the pipeline's own: choose another name")
+    if database in BUILT_IN:
+        problems.append(".env: POSTGRES_DB: is PostgreSQL's own: choose another name")
+    problems += [
+        f".env: {variable}: is longer than {LONGEST_NAME} bytes: choose a shorter name"
+        for variable, name in (("POSTGRES_USER", user), ("POSTGRES_DB", database))
+        if len(name.encode()) > LONGEST_NAME
+    ]
+    return problems
 
 
 @dataclass(frozen=True)

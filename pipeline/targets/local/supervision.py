@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import socket
@@ -32,6 +33,7 @@ __all__ = [
     "mark",
     "port_free",
     "port_holder",
+    "port_ours_to_open",
     "program_config",
 ]
 
@@ -263,6 +265,16 @@ def port_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def port_ours_to_open(port: int) -> bool:
+    """Whether this user may listen on a TCP port at all: those below 1024 are root's on most machines."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno != errno.EACCES
     return True
 
 

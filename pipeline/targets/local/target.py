@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
-from pipeline.settings import PLACED, check_values, ensure_env, read_values, split_secrets
+from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.targets.admission import settle
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
@@ -26,7 +26,7 @@ from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
-from pipeline.targets.local.stores import Stores
+from pipeline.targets.local.stores import Stores, role_problems
 from pipeline.targets.local.supervision import (
     Supervisor,
     clean_environment,
@@ -35,6 +35,7 @@ from pipeline.targets.local.supervision import (
     kill_strays,
     port_free,
     port_holder,
+    port_ours_to_open,
     program_config,
 )
 from pipeline.targets.rehearsal import rehearse
@@ -43,7 +44,6 @@ __all__ = ["LocalTarget"]
 
 FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
 HEAL_SECONDS = 15  # for replicas that come back with the machine
-DEFAULT_EDGE_PORT = 8080
 UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
 
 
@@ -63,8 +63,7 @@ class LocalTarget(KeptHere):
 
     def _read_settings(self) -> None:
         self.values = read_values(self.project.root)
-        port = self.values.get("EDGE_PORT", "")
-        self.port = int(port) if port.isdigit() else DEFAULT_EDGE_PORT
+        self.port = edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
 
     # --- plan ---
@@ -82,16 +81,32 @@ class LocalTarget(KeptHere):
         free = shutil.disk_usage(place).free
         if free < FREE_BYTES:
             problems.append(f"{place}: {free // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room")
+        problems += role_problems(*self._credentials()[::2]) or self._owner_problems()
+        if not any("EDGE_PORT: " in problem for problem in problems):
+            problems += self._port_problems()
+        postgres_user()
+        return problems
+
+    def _owner_problems(self) -> list[str]:
+        """Another role owns nothing of the database: neither the new release nor the old one would get ready."""
+        user, _, database = self._credentials()
+        known = [read_json(self.layout.configs / slot.config / "env.json") for slot in self.replicas.slots()]
+        owners = {one.get("POSTGRES_USER", user) for one in known if one.get("POSTGRES_DB") == database}
+        return [
+            f".env: POSTGRES_USER: the database {database} belongs to the role {owner}: set it back to that"
+            for owner in sorted(owners - {user})
+        ]
+
+    def _port_problems(self) -> list[str]:
+        if not port_ours_to_open(self.port):
+            return [f"EDGE_PORT: this user may not listen on port {self.port}: set one from 1024 on in .env"]
         ours = self.edge.configured_port() == self.port and "edge" in self.supervisor.processes()
         holder = port_holder(self.port)
         ours = ours or (holder is not None and is_marked(holder, self.layout.home))
-        if not ours and not port_free(self.port):
-            problems.append(
-                f"EDGE_PORT: port {self.port} is taken by {describe(holder)}: stop that,"
-                " or set another EDGE_PORT in .env"
-            )
-        postgres_user()
-        return problems
+        if ours or port_free(self.port):
+            return []
+        who = describe(holder)
+        return [f"EDGE_PORT: port {self.port} is taken by {who}: stop that, or set another EDGE_PORT in .env"]
 
     def heal(self) -> bool:
         """Strays of a killed deploy end; what the supervisor should keep is started again."""

@@ -46,6 +46,11 @@ class TestLastWords:
         (tmp_path / "log").write_text("old: an error of the release before\n" + text)
         assert last_words(tmp_path / "log", offset=36) == words
 
+    def test_are_found_in_a_log_that_was_rotated_meanwhile(self, tmp_path: Path) -> None:
+        """A release that says a lot before it ends has a log that is shorter than where its words began."""
+        (tmp_path / "log").write_text("noise\n" * 10_000 + "ValueError: the last\n")
+        assert last_words(tmp_path / "log", offset=10_000_000) == "ValueError: the last"
+
     def test_may_be_missing(self, tmp_path: Path) -> None:
         """A program that never ran has no log."""
         assert last_words(tmp_path / "none", 0) == "it said nothing"
