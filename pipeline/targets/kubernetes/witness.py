@@ -12,7 +12,7 @@ from pipeline.errors import SlipwayError
 from pipeline.proof.requests import RequestSpec
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.kubectl import Kubectl
-from pipeline.targets.kubernetes.vantage import View, log_arguments, objects, view_of
+from pipeline.targets.kubernetes.vantage import NAME, View, log_arguments, objects, view_of
 
 __all__ = ["Witness"]
 
@@ -28,13 +28,11 @@ class Witness:
     _said: list[str] = field(default_factory=list)
     _reader: threading.Thread | None = None
     _problem: str = ""
-    _asked: tuple[str, Sequence[RequestSpec]] = ("", ())
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
         """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
-        self._asked = (image, requests)
         try:
-            self._remove(image, requests, wait=True)  # of a deploy that was killed
+            self._delete(*self._names(), wait=True)  # of a deploy that was killed
             self.kubectl.apply(objects(image, requests, seconds))
         except SlipwayError as error:
             self._problem = error.problems[0]
@@ -48,11 +46,12 @@ class Witness:
         """Let it tell what it saw, and remove it; None where nobody was asked to look."""
         if self._log is None or self._reader is None:
             return View(problem=self._problem) if self._problem else None
-        with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it
-            self._remove(*self._asked, wait=False)
+        # Its Job first: without its policies, what it is still asking would get no answer.
+        self._delete(f"job/{NAME}")
         self._reader.join(LAST_WORDS_SECONDS)
         self._log.kill()
         self._log.wait()
+        self._delete(*self._names())
         self._log = None
         return view_of("".join(self._said))
 
@@ -61,6 +60,9 @@ class Witness:
         assert self._log.stdout is not None
         self._said.extend(self._log.stdout)
 
-    def _remove(self, image: str, requests: Sequence[RequestSpec], *, wait: bool) -> None:
-        names = [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects(image, requests, 1))]
-        self.kubectl.ask("delete", "--ignore-not-found", f"--wait={str(wait).lower()}", *names, timeout=60)
+    def _names(self) -> list[str]:
+        return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1))]
+
+    def _delete(self, *names: str, wait: bool = False) -> None:
+        with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it
+            self.kubectl.ask("delete", "--ignore-not-found", f"--wait={str(wait).lower()}", *names, timeout=60)
