@@ -1,4 +1,4 @@
-"""What k8s/ renders to, and whether it may be shipped: `nox -s lint` asks that of each overlay, bootstrap and component.
+"""What k8s/ renders to, and whether it may be shipped: `nox -s lint` asks that of every tree of it.
 
 `python -m pipeline.manifests` checks all of it: kustomize as kubectl has it, the schemas of three versions of
 Kubernetes, what is sent twice or unfilled, and checkov's rules.

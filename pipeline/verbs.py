@@ -21,7 +21,16 @@ from pipeline.project import Project
 from pipeline.proof.verdict import short
 from pipeline.records import Records
 from pipeline.report import summary_line
-from pipeline.settings import compose_text, env_text, fill_env, kubernetes_text, read_values, settings_page, split_secrets, variables
+from pipeline.settings import (
+    compose_text,
+    env_text,
+    fill_env,
+    kubernetes_text,
+    read_values,
+    settings_page,
+    split_secrets,
+    variables,
+)
 from pipeline.story import Story
 from pipeline.targets import open_target
 
