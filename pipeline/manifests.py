@@ -127,11 +127,12 @@ def _digests() -> list[dict[str, str]]:
 
 
 def _as_target(overlay: Path) -> dict[str, Any]:
-    literals = [f"RELEASE={SAMPLE_DIGEST}"]
+    # A merge that does not say so again would make the ConfigMap mutable.
+    merge = {"name": "settings", "behavior": "merge", "options": {"immutable": True}}
     return {
         "resources": [overlay],
         "images": _digests(),
-        "configMapGenerator": [{"name": "settings", "behavior": "merge", "literals": literals}],
+        "configMapGenerator": [{**merge, "literals": [f"RELEASE={SAMPLE_DIGEST}"]}],
         "namespace": "slipway" if overlay.name == "kind" else f"slipway-{overlay.name}",
     }
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_settings_are_named_by_content_never_change_and_reach_the_service(name: 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
     for secret in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"):
-        (tmp_path / secret).write_text("yNq7Zr3vPx9Lk2Tb8Wd5Hs1Gf6Jm4Qc0aEuRo", encoding="utf-8")
+        (tmp_path / secret).write_text(token_urlsafe(36), encoding="utf-8")
     loaded = load_settings(settings(overlay(name)), secrets_dir=tmp_path)
     assert loaded.environment == {"kind": "development"}.get(name, name)
 
