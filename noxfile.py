@@ -20,7 +20,7 @@ nox.options.stop_on_first_error = True
 # Sessions share one environment for each dependency group (see `environment`): nox has one for each session.
 nox.options.default_venv_backend = "none"
 
-GROUPS = ("backend", "dev", "engines", "lint", "migrate", "pipeline", "test", "uv")
+GROUPS = ("backend", "dev", "engines", "lint", "manifests", "migrate", "pipeline", "test", "uv")
 
 
 def environment(session: nox.Session, group: str) -> Path:
@@ -189,13 +189,14 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, lint, types, the settings schema, the Dockerfiles."""
+    """Formatting, lint, types, the settings schema, the Dockerfiles, what k8s/ renders to."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
     run(python, "-m", "mypy")
     run(python, "-m", "pipeline", "settings")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
+    run(environment(session, "manifests"), "-m", "pipeline.manifests")
 
 
 @nox.session

@@ -28,6 +28,7 @@ __all__ = [
     "ensure_env",
     "env_text",
     "fill_env",
+    "kubernetes_text",
     "read_values",
     "settings_page",
     "split_secrets",
@@ -60,6 +61,21 @@ PLACED = frozenset(
         "PYTHON_VERSION",
     }
 )
+
+# The same on Kubernetes, with the reason that k8s/base/settings.env carries.
+CLUSTER_FIXED = (
+    ("RELEASE", "dev", "The target puts the release's name here."),
+    ("POSTGRES_HOST", "postgres", "The Service of components/postgres; an overlay with a database outside names that."),
+    ("POSTGRES_PORT", "5432", ""),
+    ("REDIS_HOST", "redis", "The Service of components/redis."),
+    ("REDIS_PORT", "6379", ""),
+    ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
+    ("BACKEND_PORT", "8000", ""),
+    ("METRICS_PORT", "9090", ""),
+    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the prober can reach the port: network.yaml sees to that."),
+)
+# Longer than a change of endpoints takes to reach each edge: a second at rest, several behind a cloud's load balancer.
+CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,17 @@ def compose_text(text: str) -> str:
     first = before.partition("\n")[0]
     block = "".join(f"{indent}{line}\n" for line in kept)
     return f"{head}{COMPOSE_MARKS[0]}{first}\n{block}{indent}{COMPOSE_MARKS[1]}{tail}"
+
+
+def kubernetes_text() -> str:
+    """The text of k8s/base/settings.env: every plain setting of the service, and what Kubernetes decides itself."""
+    lines = ["# Made from backend/settings.py by `nox -s settings -- --write`. An overlay merges what differs there."]
+    for name, value, reason in CLUSTER_FIXED:
+        lines += [f"# {reason}"] if reason else []
+        lines.append(f"{name}={value}")
+    plain = [one for one in variables() if not one.secret and one.name not in PLACED]
+    lines += [f"{one.name}={CLUSTER_OTHER.get(one.name, one.default)}" for one in plain]
+    return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:

@@ -21,7 +21,16 @@ from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.proof.verdict import short
 from pipeline.report import summary_line
-from pipeline.settings import compose_text, env_text, fill_env, read_values, settings_page, split_secrets, variables
+from pipeline.settings import (
+    compose_text,
+    env_text,
+    fill_env,
+    kubernetes_text,
+    read_values,
+    settings_page,
+    split_secrets,
+    variables,
+)
 from pipeline.story import Story
 from pipeline.targets import open_target
 
@@ -241,6 +250,8 @@ def settings(project: Project, options: argparse.Namespace, progress: Progress) 
     made = {".env.example": env_text(), "docs/settings.md": settings_page()}
     if compose.exists():
         made["docker-compose.yml"] = compose_text(compose.read_text(encoding="utf-8"))
+    if (project.root / "k8s/base").exists():
+        made["k8s/base/settings.env"] = kubernetes_text()
     for name, text in made.items():
         path = project.root / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
