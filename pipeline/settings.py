@@ -72,7 +72,7 @@ CLUSTER_FIXED = (
     ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
     ("BACKEND_PORT", "8000", ""),
     ("METRICS_PORT", "9090", ""),
-    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the prober can reach the port: network.yaml sees to that."),
+    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
 )
 # Longer than a change of endpoints takes to reach each edge: a second at rest, several behind a cloud's load balancer.
 CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}

@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.lock import Holder
+from pipeline.manifests import unfilled
 from pipeline.migrations import must_not_rewrite_history
 from pipeline.model import Artifact, Migration, Replica, Running
 from pipeline.progress import Progress
@@ -110,6 +111,7 @@ class KubernetesTarget:
         unknown = sorted({one["kind"] for one in objects} - RESOURCES.keys())
         what = "is nothing that a deploy applies: it belongs to k8s/bootstrap"
         problems = [f"{self.env.overlay}: {kind} {what}" for kind in unknown]
+        problems += unfilled(objects)
         problems += access_problems(self.kubectl, (one["kind"] for one in objects))
         return problems or self._secret_problems(objects)
 

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from pipeline.cluster import CLUSTER, CONTEXT, EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
+from pipeline.cluster import CONTEXT, EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
+from tests.deploy.kind.conftest import cluster
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[3]
-GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
 NAME = "cluster-test"
 ANSWER_SECONDS = 60
-
-
-def cluster(*arguments: str) -> tuple[int, str]:
-    """The exit code of `cluster`, and what it said."""
-    file = ["--gateway-api", os.environ[GATEWAY_API]] if GATEWAY_API in os.environ and "down" not in arguments else []
-    done = subprocess.run([sys.executable, "-m", "pipeline", "cluster", *arguments, *file],
-                          cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)  # fmt: skip
-    return done.returncode, done.stderr
 
 
 def said(*command: str, given: str | None = None) -> str:
@@ -88,19 +77,7 @@ def manifest(image: str) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
-@pytest.fixture(name="made", scope="module")
-def _made() -> Iterator[str]:
-    there = said("kind", "get", "clusters").split()
-    assert CLUSTER not in there, "there is a cluster already, and it may be dear to somebody: `nox -s cluster -- down`"
-    code, output = cluster()
-    try:
-        assert code == 0, output
-        yield output
-    finally:
-        cluster("down")
-
-
-def test_is_made_used_mended_and_removed(made: str) -> None:
+def test_is_made_used_and_mended(made: str) -> None:
     """One cluster's life, in the order that a user has it: each step needs the one before."""
     assert "next: nox -s deploy -- kind" in made
     assert len(kubectl("top", "nodes", "--no-headers").splitlines()) == 3
@@ -121,11 +98,4 @@ def test_is_made_used_mended_and_removed(made: str) -> None:
     assert (code, "nothing to do" in output) == (0, False), output
     assert status() == 200
     assert said("docker", "inspect", "--format", "{{.State.Running}}", REGISTRY_NAME) == "true"
-
-    code, output = cluster("down")
-    assert (code, "all of it is gone" in output) == (0, True), output
-    assert CLUSTER not in said("kind", "get", "clusters").split()
-    assert said("docker", "ps", "--all", "--quiet", "--filter", f"name={CLUSTER}-(registry|control-plane|worker)") == ""
-    assert said("docker", "volume", "ls", "--quiet", "--filter", f"name={REGISTRY_NAME}") == ""
-    code, output = cluster("down")
-    assert (code, "there was nothing to remove" in output) == (0, True), output
+    kubectl("delete", "namespace", NAME)

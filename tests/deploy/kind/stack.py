@@ -1,0 +1,124 @@
+"""A clone that is deployed to the kind cluster of this machine, as the least-privileged account of its namespace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import httpx2
+
+from pipeline.cluster import CONTEXT, EDGE_PORT
+from tests.deploy.checkout import Checkout
+from tests.deploy.compose.stack import docker
+
+__all__ = ["KindCheckout", "deployer_config", "kubectl"]
+
+NAMESPACE = "slipway"
+
+
+def kubectl(*arguments: str, given: str | None = None, check: bool = True, namespace: str = NAMESPACE) -> str:
+    """What kubectl says, as the cluster's administrator."""
+    command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", *arguments]
+    done = subprocess.run(command, input=given, check=False, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stderr}"
+    return (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
+
+
+def deployer_config(path: Path, namespace: str = NAMESPACE) -> Path:
+    """A kubeconfig whose context of the same name is the account `deployer`, which may do what a deploy does."""
+    config = json.loads(kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json"))
+    config["users"][0]["user"] = {"token": kubectl("create", "token", "deployer", "--duration=4h", namespace=namespace)}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+@dataclass
+class KindCheckout(Checkout):
+    """See `Checkout`; its environment is `kind`."""
+
+    environment: ClassVar[str] = "kind"
+
+    @classmethod
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 3) -> Self:
+        """Copy TEMPLATE and commit it; it deploys as `deployer`."""
+        one = super().make(template, root, rate=rate, bake_seconds=bake_seconds)
+        one.port = EDGE_PORT
+        one.environ["KUBECONFIG"] = str(deployer_config(root.with_name(f"{root.name}-kubeconfig")))
+        one.environ["PROJECT_NAME"] = "slipway-test-kind"
+        return one
+
+    def pods(self, component: str = "backend") -> list[dict[str, Any]]:
+        """The pods of a component that have not ended."""
+        found = json.loads(
+            kubectl("get", "pods", f"--selector=app.kubernetes.io/component={component}", "--output=json")
+        )
+        return [one for one in found["items"] if one["status"]["phase"] not in ("Succeeded", "Failed")]
+
+    def serves(self) -> bool:
+        """Whether its edge answers, and the service is ready."""
+        try:
+            return self.request("GET", "/ready").status_code == httpx2.codes.OK
+        except httpx2.TransportError:
+            return False
+
+    def sql(self, query: str) -> Any:
+        """The first value that QUERY gives, as text."""
+        script = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U slipway -d slipway -tAc "$0"'
+        return kubectl("exec", "postgres-0", "--", "sh", "-c", script, query)
+
+    def settle(self, **literals: str) -> None:
+        """Change settings of its overlay."""
+        path = self.root / "k8s/overlays/kind/kustomization.yaml"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for name, value in literals.items():
+            lines = [line for line in lines if f"- {name}=" not in line]
+            at = next(index for index, line in enumerate(lines) if "literals:" in line)
+            lines.insert(at + 1, f"      - {name}={value}")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def patch_backend(self, *operations: dict[str, Any]) -> None:
+        """Patch the Deployment of its overlay."""
+        text = json.dumps(list(operations))
+        self.append("k8s/overlays/kind/kustomization.yaml", "")
+        path = self.root / "k8s/overlays/kind/kustomization.yaml"
+        patch = f"  - target: {{kind: Deployment, name: backend}}\n    patch: '{text}'\n"
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("patches:\n", f"patches:\n{patch}", 1), encoding="utf-8"
+        )
+
+    def restore(self) -> None:
+        """Service and manifests as they were committed."""
+        self.git("checkout", "--quiet", "--", "backend", "k8s")
+        self.git("clean", "--quiet", "--force", "-d", "backend", "k8s")
+
+    def untidy(self) -> list[str]:
+        """What a finished deploy must not leave: other pods, Jobs, a lock, throwaway parts, synthetic rows."""
+        [release] = {one["metadata"]["annotations"]["slipway/release"] for one in self.pods()} or {"?"}
+        wrong = [] if release in self.answering(5) else [f"pods of {release}"]
+        wrong += kubectl(
+            "get", "jobs,pods", "--selector=app.kubernetes.io/component in (migrate, vantage)", "--output=name"
+        ).split()
+        holder = kubectl("get", "lease", "slipway-deploy", "--output=jsonpath={.spec.holderIdentity}")
+        wrong += [f"the lock of {holder}"] if holder else []
+        wrong += docker("ps", "--all", "--quiet", "--filter", "label=slipway.throwaway=slipway-test-kind-kind").split()
+        wrong += [
+            str(path) for path in self.home.rglob("*") if ".part" in path.name or path.name.endswith("writes.jsonl")
+        ]
+        rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
+        return wrong + ([f"{rows} synthetic rows"] if rows != "0" else [])
+
+    def remove(self, scratch: set[Path]) -> None:
+        """`down --volumes`, as the administrator: what a deployer may not delete is data."""
+        del scratch
+        for deploy in self.started:  # a test that failed may have left one that runs
+            if deploy.process.poll() is None:
+                deploy.kill()
+        done = self.run("down", "--volumes", KUBECONFIG=str(Path.home() / ".kube/config"))
+        assert done.code == 0, done.stderr
+        kinds = "deployments,statefulsets,services,jobs,persistentvolumeclaims,networkpolicies,httproutes,gateways"
+        assert kubectl("get", kinds, "--output=name") == ""
+        assert not self.home.exists()

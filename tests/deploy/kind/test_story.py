@@ -1,0 +1,124 @@
+"""The deploy story on Kubernetes, from the first release to the last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster import REGISTRY
+from tests.deploy.conftest import AddRow
+from tests.deploy.kind.stack import KindCheckout, kubectl
+
+pytestmark = pytest.mark.e2e
+
+TABLE = "kind: rolling updates"
+
+
+def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) -> None:
+    """Two digests share the traffic of an update, none fails, and a rollback brings the first back."""
+    [first] = deployed.answering()
+    assert first.startswith("sha256:")
+    deployed.report_release("before the update")
+    deployed.change("an update")
+    outcome = deployed.proved()
+    assert set(outcome.traffic["by_release"]) == {first, outcome.release}
+    assert deployed.answering() == {outcome.release}
+    assert {one["status"]["containerStatuses"][0]["imageID"] for one in deployed.pods()} == {
+        f"{REGISTRY}/slipway@{outcome.release}"
+    }
+    inside = outcome.report["inside"]
+    assert inside["failed"] == 0, inside["said"]
+    assert inside["sent"] > 0
+    back = deployed.run("rollback")
+    assert (back.code, back.verdict, back.release) == (0, "proved", first), str(back)
+    assert deployed.answering() == {first}
+    assert deployed.untidy() == []
+    for name, one in (("update", outcome), ("rollback", back)):
+        seconds = {stage["name"]: stage["seconds"] for stage in one.report["stages"]}
+        sent, p95 = one.traffic["sent"], one.traffic["latency_ms"]["p95"]
+        facts = f"{sent} requests, 0 failed, p95 {p95:.0f} ms, whole deploy {one.seconds:.1f} s"
+        add_row(TABLE, f"{name:10} roll out {seconds['roll out']:4.1f} s, {facts}")
+
+
+def test_a_deploy_that_changes_nothing_is_unchanged(deployed: KindCheckout) -> None:
+    """No pod is touched."""
+    deployed.commit()
+    deployed.deploy()
+    before = {one["metadata"]["name"] for one in deployed.pods()}
+    outcome = deployed.deploy()
+    assert (outcome.code, outcome.verdict) == (0, "unchanged"), str(outcome)
+    assert {one["metadata"]["name"] for one in deployed.pods()} == before
+
+
+def test_another_machine_sees_the_releases_and_goes_back(
+    deployed: KindCheckout, template: Path, tmp_path: Path
+) -> None:
+    """What one can roll back to is in the cluster."""
+    other = KindCheckout.make(template, tmp_path / "other")
+    here, there = (json.loads(one.run("releases", "--json").stdout) for one in (deployed, other))
+    assert [row["number"] for row in there] == [row["number"] for row in here]
+    back = other.run("rollback")
+    assert (back.code, back.verdict) == (0, "proved"), str(back)
+    assert other.answering() == {back.release}
+    assert other.run("doctor").code == 0
+    deployed.deploy()
+
+
+def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> None:
+    """Not `unchanged`: what runs is not what was proved."""
+    kubectl("set", "env", "deployment/backend", "LOG_LEVEL=ERROR", "--field-manager=somebody")
+    kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
+    kubectl("annotate", "service", "backend", "app.kubernetes.io/component=odd", "--overwrite")
+    kubectl("label", "service", "backend", "app.kubernetes.io/component=odd", "--overwrite", "--field-manager=somebody")
+    outcome = deployed.deploy()
+    assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
+    assert "was set by `somebody` since" in outcome.stderr
+    assert kubectl("get", "service", "backend", "--output=jsonpath={.metadata.labels}").count('"backend"') == 1
+
+
+def test_two_deploys_at_once(deployed: KindCheckout, template: Path, tmp_path: Path) -> None:
+    """The second one, from another machine, is told who deploys, and touches nothing."""
+    deployed.change("two at once")
+    first = deployed.start("deploy")
+    first.wait_for_stage("check")
+    second = KindCheckout.make(template, tmp_path / "second").deploy()
+    assert second.code == 75, str(second)
+    assert "another deploy holds the lock" in second.problems()[0]
+    assert first.finish().verdict == "proved"
+    deployed.commit()
+
+
+def test_a_rotated_secret_rolls(deployed: KindCheckout) -> None:
+    """New pods know the new token, and no list of processes, logs or records shows it."""
+    deployed.set_env(SERVICE_TOKEN="a-token-of-the-tests-that-is-long-enough")
+    outcome = deployed.proved()
+    assert "a-token-of" not in outcome.stderr + outcome.stdout
+    assert "a-token-of" not in kubectl("get", "configmaps,deployments,pods", "--output=json")
+    assert deployed.report_release("after the rotation")["version"] == "after the rotation"
+    assert deployed.untidy() == []
+
+
+def test_without_draining_the_proof_fails(sound: KindCheckout) -> None:
+    """The detector detects: pods that leave without draining fail requests, and the deploy says so."""
+    sound.settle(DRAIN_SECONDS="0")
+    sound.deploy()  # what drains is the release before
+    sound.configure(rate=200)
+    sound.change("no draining")
+    outcome = sound.deploy()
+    sound.configure(rate=50)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert outcome.traffic["failed"] > 0
+
+
+def test_down_keeps_the_data(deployed: KindCheckout) -> None:
+    """What was written is there after `down` and the next deploy."""
+    deployed.deploy()
+    written = deployed.report_release("before down")
+    admin = str(Path.home() / ".kube/config")
+    assert deployed.run("down", KUBECONFIG=admin).code == 0
+    assert deployed.pods() == []
+    outcome = deployed.deploy()
+    assert outcome.code == 0, str(outcome)
+    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").status_code == 200
