@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.targets.kubernetes.changes import Key, key_of
 from pipeline.targets.kubernetes.kubectl import FIELD_MANAGER, Object, name_of
@@ -31,16 +31,16 @@ def before_migrations(release: Release, *, serving: bool) -> list[Object]:
     return [*release.objects(FIRST), *policies]
 
 
-def marked(release: Release, secrets: str) -> list[Object]:
-    """All that is applied of RELEASE. Its pods carry a fingerprint of the SECRETS that they start with, so that another
-    secret is a rollout.
+def marked(objects: Iterable[Object], marks: Mapping[str, str]) -> list[Object]:
+    """OBJECTS with the MARKS of the secrets that pods start with (the name of what makes them → a fingerprint), so that
+    another secret makes other pods.
     """
-    objects: list[Object] = json.loads(json.dumps([one for one in release.manifests if one["kind"] != "Job"]))
-    for one in objects:
-        if (one["kind"], name_of(one)) == ("Deployment", SERVICE):
+    copies: list[Object] = json.loads(json.dumps(list(objects)))
+    for one in copies:
+        if one["kind"] in ("Deployment", "StatefulSet") and name_of(one) in marks:
             template = one["spec"]["template"]["metadata"]
-            template.setdefault("annotations", {})[SECRETS_ANNOTATION] = secrets
-    return objects
+            template.setdefault("annotations", {})[SECRETS_ANNOTATION] = marks[name_of(one)]
+    return copies
 
 
 def leftovers(live: Sequence[Object], needed: Iterable[Key]) -> list[Object]:

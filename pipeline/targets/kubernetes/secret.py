@@ -73,7 +73,7 @@ def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl
     ]
 
 
-def fingerprint(values: Mapping[str, str]) -> str:
-    """Changes with any of the service's secrets and tells none: they are random and of 32 bytes and more."""
-    known = {name: values.get(name, "") for name in SERVICE_SECRETS}
+def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:
+    """Changes with any of the secrets NAMES and tells none: they are random and of 32 bytes and more."""
+    known = {name: values.get(name, "") for name in names}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

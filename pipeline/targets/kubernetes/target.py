@@ -156,7 +156,7 @@ class KubernetesTarget:
 
     def objections(self, new: Artifact) -> list[str]:
         """What the API server says to a dry run of everything; and who else changed what a deploy applies."""
-        wanted = [*self._secret_objects(), *self._marked(self.releases.find(new.name))]
+        wanted = [*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)]
         by_hand: list[str] = []
         try:
             self.kubectl.apply(wanted, dry_run=True, force=False)
@@ -230,7 +230,7 @@ class KubernetesTarget:
         stores = release.objects(["StatefulSet"])
         if any(name_of(one) == "postgres" for one in stores) and not self._live(stores):
             return "none"
-        self.kubectl.apply([*self._secret_objects(), *before_migrations(release, serving=True)])
+        self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=True))])
         return self._job(release).run("current")
 
     def _replicas(self) -> tuple[Replica, ...]:
@@ -271,7 +271,7 @@ class KubernetesTarget:
         """The Secret, settings, data stores: what the migrations need. What serves is not touched."""
         release = self.releases.find(new.name)
         serving = bool(self._live(release.objects(["Deployment"])))
-        self.kubectl.apply([*self._secret_objects(), *before_migrations(release, serving=serving)])
+        self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=serving))])
         for one in release.objects(["StatefulSet"]):
             self._wait_for_store(one)
         old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
@@ -306,7 +306,7 @@ class KubernetesTarget:
         del back  # the Deployment's own strategy drains, and never goes below N
         deadline = time.monotonic() + self.env.timeout
         self._rolled_out = None
-        self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name))])
+        self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
         self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
         self._rolled_out, self._looked = new.name, 0.0
 
@@ -373,8 +373,10 @@ class KubernetesTarget:
             self.kubectl.do("delete", *secret, "--ignore-not-found") if secret else None
             shutil.rmtree(self.home, ignore_errors=True)
 
-    def _marked(self, release: Release) -> list[Object]:
-        return marked(release, fingerprint(self._secrets))
+    def _marked(self, objects: Iterable[Object]) -> list[Object]:
+        """Redis reads its users once, and the service all of its secrets."""
+        marks = {SERVICE: fingerprint(self._secrets), "redis": fingerprint(self._secrets, ["REDIS_PASSWORD"])}
+        return marked((one for one in objects if one["kind"] != "Job"), marks)
 
     def _secret_objects(self) -> list[Object]:
         return [secret_object(self._secrets)] if self.on_this_machine and self._secrets else []
