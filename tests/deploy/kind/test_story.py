@@ -57,6 +57,9 @@ def test_another_machine_sees_the_releases_and_goes_back(
     deployed: KindCheckout, template: Path, tmp_path: Path
 ) -> None:
     """What one can roll back to is in the cluster."""
+    deployed.change("one to go back from")
+    deployed.proved()
+    deployed.commit()
     other = KindCheckout.make(template, tmp_path / "other")
     strange = other.deploy()
     assert strange.code == 2, str(strange)
