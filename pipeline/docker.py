@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,10 @@ __all__ = ["Docker", "docker_problems", "essence"]
 OLDEST_ENGINE = (25, 0)  # a health check's start interval: without it a rollout waits 5 s for each replica
 OLDEST_COMPOSE = (2, 24)  # `!override`
 ASK_SECONDS = 60
+# BuildKit repeats what the step said that failed, with seconds in front, before its own `failed to solve`.
+STEP = re.compile(r"^-{6}\n > [^\n]*:\n(.+?)^-{6}$", re.MULTILINE | re.DOTALL)
+REFUSED = re.compile(r"unauthorized|no basic auth credentials|(?<!permission )denied|\b40[13]\b")
+TIME = re.compile(r"^\d+\.\d+ ")
 
 
 def docker_problems(*, compose: bool) -> list[str]:
@@ -50,7 +55,8 @@ class Docker:
         try:
             return run(command, say=self._say, env={**os.environ, **(env or {})}, cwd=self.root, timeout=timeout)
         except CommandFailed as error:
-            raise SlipwayError(f"docker {_verb(arguments)}: {essence(error.output)}") from error
+            said = f"docker {_verb(arguments)}: {essence(error.output)}"
+            raise SlipwayError(f"{said}{_login(arguments, error.output)}") from error
 
     def ask(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """What a command that changes nothing says. Raises `SlipwayError`."""
@@ -118,12 +124,21 @@ class Docker:
 
 def essence(said: str) -> str:
     """The line of docker's complaint that says why."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and set(line.strip()) != {"-"}]
+    steps = STEP.findall(said)
+    own = [TIME.sub("", line.strip()) for line in (steps[-1] if steps else said).splitlines()]
+    lines = [line for line in own if line and set(line) != {"-"}]
     telling = [line for line in lines if "error" in line.lower() or "denied" in line.lower()]
-    # BuildKit repeats the step's own words before its `failed to solve`; those say more.
-    own = [line for line in telling if "failed to solve" not in line and "failed to build" not in line]
-    best = (own or telling or lines or ["it said nothing"])[-1]
+    best = (telling or lines or ["it said nothing"])[-1]
     return best.removeprefix("ERROR: ").removeprefix("Error response from daemon: ")[:300]
+
+
+def _login(arguments: Sequence[str], said: str) -> str:
+    """The fix where a registry does not let us in; nothing for any other complaint."""
+    if arguments[0] not in ("push", "pull") or not REFUSED.search(said):
+        return ""
+    host, _, rest = arguments[-1].partition("/")
+    place = f" {host}" if rest and re.search(r"[.:]|^localhost$", host) else ""
+    return f": `docker login{place}` as somebody who may {arguments[0]} {arguments[-1]}"
 
 
 def _ask(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:

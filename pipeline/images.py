@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "build_command",
     "push_references",
     "repository_problem",
+    "same_build",
     "source_of",
 ]
 
@@ -107,23 +109,29 @@ class Images:
     def _build(self, dockerfile: str, target: str | None, inputs: Sequence[str]) -> str:
         change = last_change(self.root, inputs)
         values = read_values(self.root)
-        command = build_command(
-            dockerfile,
-            target,
-            {
-                "SOURCE_DATE_EPOCH": str(change.epoch),
-                **labels(self.root, change, self.project),
-                **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
-            },
-        )
-        try:
-            # BuildKit's own attestation would make each build another image; provenance is what CI attests.
-            environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-            said = run(command, say=self.say, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
-        except CommandFailed as error:
-            problems = docker_problems(compose=False)
-            raise SlipwayError(problems[0] if problems else f"{dockerfile}: {essence(error.output)}") from error
-        return said.strip().splitlines()[-1]
+        arguments = {
+            "SOURCE_DATE_EPOCH": str(change.epoch),
+            **labels(self.root, change, self.project),
+            **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
+        }
+        log: list[str] = []
+
+        def hear(line: str) -> None:
+            (self.say if line.startswith("$ ") else log.append)(line)
+
+        # BuildKit's own attestation would make each build another image; provenance is what CI attests.
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            ident = Path(folder) / "id"
+            command = build_command(dockerfile, target, arguments, ident)
+            try:
+                run(command, say=hear, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
+            except CommandFailed as error:
+                for line in log:
+                    self.say(line)
+                problems = docker_problems(compose=False)
+                raise SlipwayError(problems[0] if problems else f"{dockerfile}: {essence(error.output)}") from error
+            return ident.read_text(encoding="utf-8").strip()
 
     def _tag(self, image: str, name: str) -> None:
         Docker(self.root, self.say).do("tag", image, name)
@@ -138,10 +146,26 @@ class Images:
         return found[1]
 
 
-def build_command(dockerfile: str, target: str | None, arguments: dict[str, str]) -> list[str]:
-    """The command line that builds TARGET of DOCKERFILE and prints the image's ID."""
+def build_command(dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path) -> list[str]:
+    """The command line that builds TARGET of DOCKERFILE and writes the image's ID to IDENT.
+
+    Not `--quiet`, which prints the ID: of a step that fails it does not tell what the step said.
+    """
     given = [word for name, value in sorted(arguments.items()) for word in ("--build-arg", f"{name}={value}")]
-    return ["docker", "build", "--quiet", "--file", dockerfile, *(["--target", target] if target else []), *given, "."]
+    named = ["--target", target] if target else []
+    return [
+        "docker",
+        "build",
+        "--progress",
+        "plain",
+        "--iidfile",
+        str(ident),
+        "--file",
+        dockerfile,
+        *named,
+        *given,
+        ".",
+    ]
 
 
 def labels(root: Path, change: Change, title: str) -> dict[str, str]:
@@ -164,6 +188,12 @@ def source_of(image_labels: Mapping[str, str]) -> Source:
     revision = image_labels.get("org.opencontainers.image.revision", "")
     commit = revision.removesuffix("-dirty")
     return Source(commit=None if commit in ("", "unknown") else commit, dirty=revision.endswith("-dirty"))
+
+
+def same_build(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the labels of two images of a release say that they were built from the same source."""
+    names = [f"org.opencontainers.image.{name}" for name in ("created", "revision", "version")]
+    return all(one.get(name) == other.get(name) for name in (*names, SCHEMA_LABEL))
 
 
 def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:

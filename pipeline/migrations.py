@@ -9,14 +9,21 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.model import Migration
 
-__all__ = ["RetainedRelease", "migration_hashes", "migration_problems", "must_not_rewrite_history", "required_revision"]
+__all__ = [
+    "RetainedRelease",
+    "migration_hashes",
+    "migration_problems",
+    "must_not_rewrite_history",
+    "pending_migrations",
+    "required_revision",
+]
 
 # squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
 CONTRACTING = frozenset(
@@ -52,6 +59,31 @@ class RetainedRelease:
 
     name: str
     revision: str
+
+
+def pending_migrations(
+    wanted: str,
+    current: str,
+    *,
+    mine: Mapping[str, str],
+    serving: Iterable[Mapping[str, str]],
+    plan: Callable[[], str],
+    say: Callable[[str], None],
+) -> list[Migration]:
+    """The migrations that a database at CURRENT (`none`: it was never migrated) lacks of a release that needs WANTED.
+
+    MINE and each of SERVING: `migration_hashes` of the release, and of those that run. PLAN gives the migrations after
+    CURRENT as JSON. Raises `DeployFailed` where an applied one was edited.
+    """
+    if current == "none":
+        say("no migrated database yet: each migration counts as new")
+    else:
+        for theirs in serving:
+            must_not_rewrite_history(mine, theirs, current)
+        if current >= wanted:
+            return []
+    keys = ("revision", "message", "contract_after", "sql")
+    return [Migration(**{key: one[key] for key in keys}) for one in json.loads(plan())]
 
 
 def migration_problems(pending: Iterable[Migration], retained: Iterable[RetainedRelease]) -> list[str]:

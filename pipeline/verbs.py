@@ -169,9 +169,9 @@ def releases(project: Project, options: argparse.Namespace, progress: Progress) 
         release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
         started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
         table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
-    Console().print(table if rows else "nothing deployed yet: `nox -s deploy`")
+    Console().print(table if rows else f"nothing deployed yet: `nox -s deploy -- {env.name}`")
     if rows:
-        Console().print("* kept: `nox -s rollback -- --release NUMBER` ships it again", style="dim")
+        Console().print(f"* kept: `nox -s rollback -- {env.name} --release NUMBER` ships it again", style="dim")
     return 0, None
 
 

@@ -136,6 +136,7 @@ class TestDevelopment:
             assert services[name]["image"].endswith(":development")
             assert services[name]["develop"]["watch"]
             assert not services[name].get("read_only")
+            assert services[name]["user"] == "0", "the engine copies for a user that the host knows"
 
     def test_is_not_read_unasked(self) -> None:
         """`docker compose up` would take an override of this name without a word."""

@@ -6,8 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.docker import docker_problems, essence
+from pipeline.docker import Docker, docker_problems, essence
+from pipeline.errors import SlipwayError
 from pipeline.images import build_command, push_references, repository_problem
+
+# What BuildKit says of a step that fails.
+FULL = """#5 [2/2] RUN dd
+#5 0.104 dd: error writing '/x': No space left on device
+#5 0.104 1048576 bytes copied
+#5 ERROR: process "/bin/sh -c dd" did not complete successfully: exit code: 1
+------
+ > [2/2] RUN dd:
+0.104 dd: error writing '/x': No space left on device
+0.104 1048576 bytes copied
+------
+Dockerfile:2
+--------------------
+   2 | >>> RUN dd
+--------------------
+ERROR: failed to solve: process "/bin/sh -c dd" did not complete successfully: exit code: 1
+"""
 
 
 @pytest.fixture(name="engine")
@@ -70,7 +88,9 @@ class TestEssence:
         ("said", "line"),
         [
             ("Error response from daemon: No such image: x:1", "No such image: x:1"),
-            ("#5 0.1 error: no space left on device\nERROR: failed to solve: exit code: 1", "no space left on device"),
+            (FULL, "dd: error writing '/x': No space left on device"),
+            (FULL.replace("error writing", "writing"), "1048576 bytes copied"),
+            ("ERROR: failed to solve: python:3.13: failed to resolve source metadata", "failed to solve: python:3.13"),
             ("", "it said nothing"),
         ],
     )
@@ -80,11 +100,44 @@ class TestEssence:
         assert "\n" not in essence(said)
 
 
+class TestDocker:
+    @pytest.mark.parametrize(
+        ("arguments", "complaint", "fix"),
+        [
+            (
+                ("push", "ghcr.io/o/n:1"),
+                "denied: denied",
+                "`docker login ghcr.io` as somebody who may push ghcr.io/o/n:1",
+            ),
+            (("pull", "--quiet", "o/n:1"), "unauthorized: {}", "`docker login` as somebody who may pull o/n:1"),
+            (("push", "localhost:5000/n:1"), "no basic auth credentials", "`docker login localhost:5000` as somebody"),
+        ],
+    )
+    def test_a_registry_wants_a_login(
+        self, arguments: tuple[str, ...], complaint: str, fix: str, engine: Path, tmp_path: Path
+    ) -> None:
+        """Which, and for what."""
+        says(engine, f"*) echo '{complaint}' >&2; exit 1 ;;")
+        with pytest.raises(SlipwayError) as caught:
+            Docker(tmp_path, lambda _: None).do(*arguments)
+        assert caught.value.problems[0].startswith(f"docker {arguments[0]}: {complaint}: {fix}")
+
+    @pytest.mark.parametrize("complaint", ["connection refused", "permission denied while trying to connect"])
+    def test_another_complaint_is_no_matter_of_a_login(self, complaint: str, engine: Path, tmp_path: Path) -> None:
+        """A registry that is away, an engine that is not ours."""
+        says(engine, f"*) echo '{complaint}' >&2; exit 1 ;;")
+        with pytest.raises(SlipwayError) as caught:
+            Docker(tmp_path, lambda _: None).do("push", "ghcr.io/o/n:1")
+        assert "login" not in caught.value.problems[0]
+
+
 class TestImages:
     def test_builds_a_target_with_its_arguments_in_order(self) -> None:
         """The same arguments give the same command."""
-        assert build_command("docker/Dockerfile.backend", "production", {"B": "2", "A": "1"}) == [
-            "docker", "build", "--quiet", "--file", "docker/Dockerfile.backend", "--target", "production",
+        command = build_command("docker/Dockerfile.backend", "production", {"B": "2", "A": "1"}, Path("/tmp/id"))
+        assert command == [
+            "docker", "build", "--progress", "plain", "--iidfile", "/tmp/id",
+            "--file", "docker/Dockerfile.backend", "--target", "production",
             "--build-arg", "A=1", "--build-arg", "B=2", ".",
         ]  # fmt: skip
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from pipeline.migrations import RetainedRelease, migration_problems
+from pipeline.errors import DeployFailed
+from pipeline.migrations import RetainedRelease, migration_problems, pending_migrations
 from pipeline.model import Migration
 
 
@@ -58,3 +61,43 @@ class TestMigrationProblems:
         found = problems("ALTER TABLE r DROP COLUMN c;", "0002", ("new", "0002"), ("old", "0001"))
         assert len(found) == 1
         assert "release old still needs" in found[0]
+
+
+class TestPendingMigrations:
+    PLAN = json.dumps([{"revision": "0002", "message": "m", "contract_after": None, "sql": "SELECT 1", "more": 1}])
+    MIGRATION = Migration("0002", "m", None, "SELECT 1")
+
+    def ask(self, current: str, serving: str = "a") -> tuple[list[Migration], list[str]]:
+        """What a release of revision 0002 has to bring, and what was said; code of 0001: `a` here, SERVING there."""
+        said: list[str] = []
+        found = pending_migrations(
+            "0002",
+            current,
+            mine={"0001": "a", "0002": "b"},
+            serving=[{"0001": serving}],
+            plan=lambda: self.PLAN,
+            say=said.append,
+        )
+        return found, said
+
+    def test_are_all_where_nothing_was_migrated(self) -> None:
+        """An edited one too: it was never applied here."""
+        assert self.ask("none", "edited") == (
+            [self.MIGRATION],
+            ["no migrated database yet: each migration counts as new"],
+        )
+
+    def test_are_those_after_the_databases_revision(self) -> None:
+        """As the release itself plans them."""
+        assert self.ask("0001") == ([self.MIGRATION], [])
+
+    @pytest.mark.parametrize("current", ["0002", "0003"])
+    def test_are_none_where_the_database_is_there_or_ahead(self, current: str) -> None:
+        """A rollback asks nobody for a plan."""
+        assert self.ask(current) == ([], [])
+
+    @pytest.mark.parametrize("current", ["0001", "0002"])
+    def test_must_leave_applied_ones_alone(self, current: str) -> None:
+        """An edit of what ran already would never run."""
+        with pytest.raises(DeployFailed, match="migration 0001 is applied already"):
+            self.ask(current, "edited")

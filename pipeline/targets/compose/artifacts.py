@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import SCHEMA_LABEL, ReleaseImages, source_of
+from pipeline.images import SCHEMA_LABEL, ReleaseImages, same_build, source_of
 from pipeline.migrations import migration_hashes
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
@@ -115,17 +115,25 @@ class Artifacts:
                 f"{digest} is not recorded here: name where it is, REPOSITORY@{digest}, or IMAGE_REPOSITORY"
             )
         short = digest.removeprefix("sha256:")[:12]
-        pulled = []
-        for place in (f"{repository}@{digest}", f"{repository}:migrate-{short}"):
-            self.docker.do("pull", "--quiet", place, timeout=1800)
-            image = self.docker.image(place)
-            assert image is not None, place
-            pulled.append(image["Id"])
-            source = source_of(image["Config"].get("Labels") or {})
-        images = ReleaseImages(backend=pulled[0], migrate=pulled[1])
+        backend, labels = self._pull(f"{repository}@{digest}")
+        tagged = f"{repository}:migrate-{short}"
+        migrate, beside = self._pull(tagged)
+        if not same_build(labels, beside):  # a digest says what it is, a tag says what somebody wanted
+            raise UsageError(
+                f"{tagged} is not of the release {digest}: its tag was moved. Check"
+                f" {source_of(labels).commit or 'its source'} out and `IMAGE_REPOSITORY={repository} nox -s push`"
+            )
+        images = ReleaseImages(backend=backend, migrate=migrate)
         self.docker.do("tag", images.backend, f"{self.prefix}-backend:{images.short}")
         self.docker.do("tag", images.migrate, f"{self.prefix}-migrate:{images.short}")
-        return self.keep(images, config, source, digest=digest)
+        return self.keep(images, config, source_of(labels), digest=digest)
+
+    def _pull(self, place: str) -> tuple[str, dict[str, str]]:
+        """The ID and the labels of the image at PLACE, fetched."""
+        self.docker.do("pull", "--quiet", place, timeout=1800)
+        image = self.docker.image(place)
+        assert image is not None, place
+        return image["Id"], image["Config"].get("Labels") or {}
 
     def prune(self, kept: set[str]) -> None:
         """Forget the releases not KEPT, with the tags of their images."""

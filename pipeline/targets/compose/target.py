@@ -10,14 +10,13 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images import Images
-from pipeline.migrations import must_not_rewrite_history
+from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -25,8 +24,8 @@ from pipeline.proof.verdict import short
 from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
-from pipeline.targets.admission import settle
 from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
+from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
 from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
 from pipeline.targets.compose.secret_files import closed_problem, fingerprint, write_secret_files
@@ -34,6 +33,7 @@ from pipeline.targets.compose.stack import Container, Stack, project_name_proble
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local.supervision import describe, port_free, port_holder
 from pipeline.targets.rehearsal import rehearse
+from pipeline.targets.rolling import roll
 
 __all__ = ["ComposeTarget"]
 
@@ -172,23 +172,16 @@ class ComposeTarget(KeptHere):
         current = "none"
         if any(one.running for one in self.stack.containers("postgres")):
             current = self._migrate(kept, "current").strip() or "none"
-            self._must_not_rewrite_history(kept, current)
-        else:
-            self.progress.say("no database runs yet: each migration counts as new")
-        if current != "none" and current >= new.revision:
-            return []
-        found = json.loads(
-            self.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, "plan", "--from", current)
+        releases = {one.labels.get("slipway.release", "") for one in self.replicas.all()}
+        plan = ("run", "--rm", "--network", "none", kept.images.migrate, "plan", "--from", current)
+        return pending_migrations(
+            new.revision,
+            current,
+            mine=kept.migrations,
+            serving=(self.artifacts.find(name).migrations for name in releases if self.artifacts.knows(name)),
+            plan=lambda: self.docker.ask(*plan),
+            say=self.progress.say,
         )
-        return [
-            Migration(**{key: one[key] for key in ("revision", "message", "contract_after", "sql")}) for one in found
-        ]
-
-    def _must_not_rewrite_history(self, new: Kept, applied: str) -> None:
-        for release in {one.labels.get("slipway.release", "") for one in self.replicas.all()}:
-            if not self.artifacts.knows(release):
-                continue
-            must_not_rewrite_history(new.migrations, self.artifacts.find(release).migrations, applied)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Redis of the same images."""
@@ -223,47 +216,18 @@ class ComposeTarget(KeptHere):
             self._migrate(self.artifacts.find(new.name), "upgrade")
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """New container healthy → into the edge → an old one drained and gone; one at a time, never below N.
-
-        BACK goes below N where it must: a replica too few is better than wrong answers.
-        """
-        deadline = time.monotonic() + self.env.timeout
+        """See `pipeline.targets.rolling`."""
         self._rolled_out.clear()
         kept = self.artifacts.find(new.name)
-        keep, old, dead = self._sort_out(kept)
-        leaving = len(old) + len(dead)
-        self.replicas.begin_stop([*dead, *(old if back and keep else [])])
-        for one in dead:
-            self.replicas.stop(one, partial(watch, "removing a replica that does not serve"))
-        for one in keep:
-            self.replicas.admit(one, partial(watch, "waiting for the edge"))
-        for number in range(len(keep) + 1, self.env.replicas + 1):
-            where = f"replica {number} of {self.env.replicas}"
-            containers = self.replicas.all()
-            if len(containers) > self.env.replicas:
-                self.replicas.stop(old.pop(0), partial(watch, f"{where}: draining an old one"))
-            taken = {slot_of(one) for one in self.replicas.all()}
-            free = next(index for index in count(1) if index not in taken)
-            fresh = self.replicas.start(self._environment(kept, free))
-            ready = self.replicas.wait_ready(new.name, fresh.ident, partial(watch, f"{where}: starting"), deadline)
-            self._rolled_out[fresh.ident] = ready
-            self.replicas.admit(ready, partial(watch, f"{where}: entering the edge"))
-        for one in old:
-            self.replicas.stop(one, partial(watch, "draining the last old one"))
-        if leaving:  # one that ended by itself did not drain, and a failed release may end at any moment
-            settle(time.monotonic())
-
-    def _sort_out(self, kept: Kept) -> tuple[list[Container], list[Container], list[Container]]:
-        """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
-        wanted = self._wanted(kept.name)
-        keep: list[Container] = []
-        old: list[Container] = []
-        dead: list[Container] = []
-        for one in self.replicas.all():
-            right = one.labels.get("slipway.release") == kept.name and one.labels.get("slipway.config") == wanted
-            right = right and slot_of(one) is not None and len(keep) < self.env.replicas
-            (dead if not one.ready else keep if right else old).append(one)
-        return keep, old, dead
+        fleet = ComposeFleet(
+            replicas=self.replicas,
+            release=kept.name,
+            config=self._wanted(kept.name),
+            environment=partial(self._environment, kept),
+            deadline=time.monotonic() + self.env.timeout,
+            started=self._rolled_out,
+        )
+        roll(fleet, self.env.replicas, watch, back=back)
 
     def trouble(self) -> str | None:
         """A replica that is not the process any more which got ready, or that calls itself unhealthy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +14,7 @@ from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.lock import Holder
 from pipeline.manifests import unfilled
-from pipeline.migrations import must_not_rewrite_history
+from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -214,17 +213,16 @@ class KubernetesTarget:
             return []
         release = self.releases.find(new.name)
         current = self._revision(release)
-        if current == "none":
-            self.progress.say("no database runs yet: each migration counts as new")
-        else:
-            for name in {one.release for one in self._replicas() if self.releases.knows(one.release)}:
-                must_not_rewrite_history(release.migrations, self.releases.find(name).migrations, current)
-        if current != "none" and current >= new.revision:
-            return []
-        image = release.images.place("migrate")
-        found = json.loads(self.docker.ask("run", "--rm", "--network", "none", image, "plan", "--from", current))
-        keys = ("revision", "message", "contract_after", "sql")
-        return [Migration(**{key: one[key] for key in keys}) for one in found]
+        serving = {one.release for one in self._replicas() if self.releases.knows(one.release)}
+        plan = ("run", "--rm", "--network", "none", release.images.place("migrate"), "plan", "--from", current)
+        return pending_migrations(
+            new.revision,
+            current,
+            mine=release.migrations,
+            serving=(self.releases.find(name).migrations for name in serving),
+            plan=lambda: self.docker.ask(*plan),
+            say=self.progress.say,
+        )
 
     def _revision(self, release: Release) -> str:
         """The database's revision, or `none`. A release that serves needs no less than its own, and a database is never

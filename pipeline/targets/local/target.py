@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from functools import partial
-from itertools import count
 from pathlib import Path
 
 from pipeline.engines import Engines, find_engines, postgres_user
-from pipeline.migrations import migration_hashes, must_not_rewrite_history
+from pipeline.migrations import migration_hashes, pending_migrations
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -23,6 +20,7 @@ from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.edge import Edge
+from pipeline.targets.local.fleet import LocalFleet
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
@@ -39,6 +37,7 @@ from pipeline.targets.local.supervision import (
     program_config,
 )
 from pipeline.targets.rehearsal import rehearse
+from pipeline.targets.rolling import roll
 
 __all__ = ["LocalTarget"]
 
@@ -188,21 +187,15 @@ class LocalTarget(KeptHere):
             except CommandFailed as error:
                 if "does not exist" not in error.output:  # killed before it made the database: then all is pending
                     raise
-        if current == "none":
-            self.progress.say("no database runs yet: each migration counts as new")
-        else:
-            self._must_not_rewrite_history(new, current)
-        if current != "none" and current >= new.revision:
-            return []
-        found = json.loads(self._migrations(new, "plan", "--from", current, env=environment))
-        return [
-            Migration(**{key: one[key] for key in ("revision", "message", "contract_after", "sql")}) for one in found
-        ]
-
-    def _must_not_rewrite_history(self, new: Artifact, applied: str) -> None:
-        for release in {slot.release for slot in self.replicas.slots()}:
-            here, there = (migration_hashes(self.artifacts.folder(name)) for name in (new.name, release))
-            must_not_rewrite_history(here, there, applied)
+        releases = {slot.release for slot in self.replicas.slots()}
+        return pending_migrations(
+            new.revision,
+            current,
+            mine=migration_hashes(self.artifacts.folder(new.name)),
+            serving=(migration_hashes(self.artifacts.folder(name)) for name in releases),
+            plan=lambda: self._migrations(new, "plan", "--from", current, env=environment),
+            say=self.progress.say,
+        )
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Valkey of the same engines."""
@@ -248,47 +241,20 @@ class LocalTarget(KeptHere):
             self._migrations(new, "upgrade", env={**self._base_environment(), **self._database()})
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """New replica ready → into the edge → one old one drained and gone; one at a time, never below N.
-
-        BACK goes below N where it must: a replica too few is better than wrong answers.
-        """
-        deadline = time.monotonic() + self.env.timeout
+        """See `pipeline.targets.rolling`."""
         self._rolled_out.clear()
-        config = self._config(new.name)
-        python, folder = self.artifacts.python(new.name, "backend"), self.artifacts.folder(new.name)
-        keep, old, dead = self._sort_out(new.name, config.name)
-        leaving = len(old) + len(dead)
-        for slot in [*dead, *(old if back and keep else [])]:
-            self.supervisor.begin_stop(slot.program)
-        for slot in dead:
-            self.replicas.stop(slot, partial(watch, "removing a replica that does not serve"))
-        for slot in keep:
-            self.replicas.admit(slot, partial(watch, "waiting for the edge"))
-        for number in range(len(keep) + 1, self.env.replicas + 1):
-            where = f"replica {number} of {self.env.replicas}"
-            if len(self.replicas.slots()) > self.env.replicas:
-                self.replicas.stop(old.pop(0), partial(watch, f"{where}: draining an old one"))
-            taken = {slot.slot for slot in self.replicas.slots()}
-            free = next(index for index in count() if index not in taken)
-            fresh, offset = self.replicas.start(free, new.name, config, python, folder)
-            pid = self.replicas.wait_ready(fresh, offset, partial(watch, f"{where}: starting"), deadline)
-            self._rolled_out[fresh] = (pid, offset)
-            self.replicas.admit(fresh, partial(watch, f"{where}: entering the edge"))
-        for slot in old:
-            self.replicas.stop(slot, partial(watch, "draining the last old one"))
-        if leaving:  # one that ended by itself did not drain, and a failed release may end at any moment
-            settle(time.monotonic())
-
-    def _sort_out(self, release: str, config: str) -> tuple[list[Slot], list[Slot], list[Slot]]:
-        """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
-        ready = {replica.name for replica in self.replicas.seen(self._wanted_config) if replica.ready}
-        keep: list[Slot] = []
-        old: list[Slot] = []
-        dead: list[Slot] = []
-        for slot in self.replicas.slots():
-            right = (slot.release, slot.config) == (release, config) and len(keep) < self.env.replicas
-            (dead if slot.program not in ready else keep if right else old).append(slot)
-        return keep, old, dead
+        seen = self.replicas.seen(self._wanted_config)
+        fleet = LocalFleet(
+            replicas=self.replicas,
+            release=new.name,
+            config=self._config(new.name),
+            python=self.artifacts.python(new.name, "backend"),
+            folder=self.artifacts.folder(new.name),
+            serving=frozenset(replica.name for replica in seen if replica.ready),
+            deadline=time.monotonic() + self.env.timeout,
+            started=self._rolled_out,
+        )
+        roll(fleet, self.env.replicas, watch, back=back)
 
     def trouble(self) -> str | None:
         """A replica that is not the process any more which got ready."""

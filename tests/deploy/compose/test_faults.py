@@ -175,6 +175,21 @@ def test_the_name_of_another_folders_project_is_refused(deployed: ComposeCheckou
     deployed.answering()
 
 
+def test_a_disk_that_is_full_while_building_is_said(sound: ComposeCheckout) -> None:
+    """What the step said, not what BuildKit says of the step; and the old release serves."""
+    old = sound.answering()
+    step = "RUN --mount=type=tmpfs,target=/small,size=1m dd if=/dev/zero of=/small/file bs=1M count=2"
+    sound.patch("docker/Dockerfile.backend", "FROM builder AS source\n", f"FROM builder AS source\n{step}\n")
+    sound.change("does not fit")
+    failed = sound.deploy()
+    sound.git("checkout", "--quiet", "--", "docker")
+    assert (failed.code, failed.verdict) == (1, "failed"), str(failed)
+    assert failed.reason.startswith("docker/Dockerfile.backend: "), failed.reason
+    assert "No space left on device" in failed.reason, failed.reason
+    assert sound.answering() == old
+    assert sound.untidy() == []
+
+
 def test_a_taken_port_is_named_with_its_holder(checkout: ComposeCheckout) -> None:
     """Nothing is built or started for a port that cannot be had."""
     with socket.socket() as taken:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.deploy.compose.stack import ComposeCheckout, docker
 from tests.deploy.machine import free_port
+from tests.registries import played
 
 pytestmark = pytest.mark.e2e
 
@@ -66,6 +70,45 @@ def test_a_digest_that_nobody_has_is_said(registry: str, checkout: ComposeChecko
     assert refused.code in (1, 2), str(refused)
     assert "docker pull" in refused.problems()[0]
     assert checkout.containers() == []
+
+
+def test_a_moved_tag_is_noticed(registry: str, checkout: ComposeCheckout) -> None:
+    """The service is found by its digest, its migrations by a tag beside it: those of another release are refused."""
+    repository = f"{registry}/team/moved"
+    digest = checkout.run("push", IMAGE_REPOSITORY=repository).stdout.splitlines()[-1]
+    tag = f"{repository}:migrate-{digest.removeprefix('sha256:')[:12]}"
+    docker("tag", "redis:8-trixie", tag)
+    docker("push", "--quiet", tag)
+    docker("rmi", tag)
+    refused = checkout.deploy("--release", f"{repository}@{digest}")
+    assert refused.code == 2, str(refused)
+    assert f"{tag} is not of the release {digest}: its tag was moved" in refused.problems()[0]
+    assert checkout.containers() == []
+    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
+        docker("rmi", name)
+    checkout.forget_images()
+
+
+@pytest.mark.parametrize("login", [None, "deployer:not-the-password"])
+def test_a_registry_that_refuses_us_is_named_with_the_fix(
+    login: str | None, checkout: ComposeCheckout, tmp_path: Path
+) -> None:
+    """Without a login, and with a wrong one; and the password is not said."""
+    with played(auth="Basic") as closed:
+        known = {closed.address: {"auth": base64.b64encode(login.encode()).decode()}} if login else {}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": known}))
+        repository, digest = f"{closed.address}/team/board", f"sha256:{'0' * 64}"
+        environ = {"DOCKER_CONFIG": str(tmp_path), "IMAGE_REPOSITORY": repository}
+        pushed, shipped = checkout.run("push", **environ), checkout.deploy("--release", digest, **environ)
+    for verb, refused in (("push", pushed), ("pull", shipped)):
+        [problem] = refused.problems()
+        assert refused.code == 1, str(refused)
+        assert f": `docker login {closed.address}` as somebody who may {verb} {repository}" in problem
+        assert "not-the-password" not in refused.stderr
+    assert checkout.containers() == []
+    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
+        docker("rmi", name)
+    checkout.forget_images()
 
 
 def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout: ComposeCheckout) -> None:

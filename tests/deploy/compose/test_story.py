@@ -25,6 +25,7 @@ def test_ships_updates_and_goes_back(deployed: ComposeCheckout, add_row: AddRow)
     back = deployed.run("rollback")
     assert (back.code, back.verdict, back.release) == (0, "proved", first), str(back)
     assert deployed.answering() == {first}
+    assert "`nox -s rollback -- compose --release NUMBER` ships it again" in deployed.run("releases").stdout
     again = deployed.run("rollback", "--release", outcome.release[:20])
     assert (again.code, again.release) == (0, outcome.release), str(again)
     assert deployed.untidy() == []
