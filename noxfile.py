@@ -164,7 +164,7 @@ def migration(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
-    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2"]))
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "worksteal"]))
 
 
 @nox.session
