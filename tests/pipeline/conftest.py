@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.registries import running_registry
+from pipeline.oci import digest_of
+from tests.registries import played, running_registry
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,13 @@ def registry() -> Iterator[str]:
     """The address of a real registry: one for all tests of a worker, each with repositories of its own."""
     with running_registry() as address:
         yield address
+
+
+@pytest.fixture(params=["kept by clients", "referrers API"])
+def repository(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty repository: of CNCF distribution, and of a registry that lists what refers to an image by itself."""
+    if request.param == "kept by clients":
+        yield f"{request.getfixturevalue('registry')}/team/{digest_of(request.node.nodeid.encode())[7:19]}"
+    else:
+        with played() as registry:
+            yield f"{registry.address}/team/board"

@@ -8,7 +8,6 @@ import pytest
 
 from pipeline import oci
 from pipeline.errors import UsageError
-from pipeline.oci import digest_of
 from pipeline.project import Environment
 from pipeline.promotion import admit
 from pipeline.registry import attach_proof
@@ -21,12 +20,6 @@ PRODUCTION = Environment("production", "kubernetes", "https://example.com", prom
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else writes to a test's registry."""
     monkeypatch.setattr(oci, "SETTLE_SECONDS", (0.01, 0.02))
-
-
-@pytest.fixture(name="repository")
-def _repository(registry: str, request: pytest.FixtureRequest) -> str:
-    """An empty repository of a real registry."""
-    return f"{registry}/team/{digest_of(request.node.nodeid.encode())[7:19]}"
 
 
 class TestAdmit:
@@ -102,8 +95,9 @@ class TestAdmit:
         with pytest.raises(UsageError, match=r"production takes a digest.*`--release localhost:1/team/board@sha256:…`"):
             admit(PRODUCTION, "localhost:1/team/board:1.2", repository="localhost:1/team/board")
 
-    def test_refuses_another_repository(self, repository: str) -> None:
+    def test_refuses_another_repository(self, registry: str) -> None:
         """Who may push there could prove anything."""
+        repository = f"{registry}/team/own"
         digest = push_image(f"{repository}-mine")
         attach_proof(f"{repository}-mine@{digest}", report())
         with pytest.raises(UsageError, match=f"production takes images of {repository} alone"):

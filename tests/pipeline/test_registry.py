@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pipeline import oci
 from pipeline.errors import UsageError
-from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, digest_of, written
+from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, written
 from pipeline.registry import PROOF, attach_proof, image_ids, is_image, newest_proved, proofs, resolve
 from tests.containers import docker
 from tests.registries import played, push_image, push_index, report
@@ -21,16 +20,6 @@ from tests.registries import played, push_image, push_index, report
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else writes to a test's registry."""
     monkeypatch.setattr(oci, "SETTLE_SECONDS", (0.01, 0.02))
-
-
-@pytest.fixture(name="repository", params=["kept by clients", "referrers API"])
-def _repository(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty repository: of CNCF distribution, and of a registry that lists what refers to an image by itself."""
-    if request.param == "kept by clients":
-        yield f"{request.getfixturevalue('registry')}/team/{digest_of(request.node.nodeid.encode())[7:19]}"
-    else:
-        with played() as registry:
-            yield f"{registry.address}/team/board"
 
 
 class TestAttachProof:
