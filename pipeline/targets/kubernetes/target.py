@@ -53,6 +53,7 @@ __all__ = ["KubernetesTarget"]
 OURS = "app.kubernetes.io/part-of=slipway,app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
+MANAGERS = "--show-managed-fields"
 STORE_SECONDS = 180
 TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
 
@@ -347,7 +348,7 @@ class KubernetesTarget:
         kinds = {one["kind"] for release in known for one in release.manifests} & PRUNED
         if not needed:
             return
-        gone = leftovers(self.kubectl.get(_list(kinds), f"--selector={OURS}"), needed)
+        gone = leftovers(self.kubectl.get(_list(kinds), f"--selector={OURS}", MANAGERS), needed)
         if gone:
             names = [f"{RESOURCES[one['kind']][1]}/{name_of(one)}" for one in gone]
             self.kubectl.do("delete", "--ignore-not-found", "--wait=false", *names)
@@ -379,7 +380,7 @@ class KubernetesTarget:
         """OBJECTS as they are in the cluster, those that are there."""
         places = [(*RESOURCES[one["kind"]], name_of(one)) for one in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
-        return self.kubectl.get(*names) if names else []
+        return self.kubectl.get(*names, MANAGERS) if names else []
 
 
 def _list(kinds: Iterable[str]) -> str:

@@ -15,6 +15,17 @@ from tests.deploy.kind.stack import KindCheckout, kubectl
 pytestmark = pytest.mark.e2e
 
 TABLE = "kind: rolling updates"
+EXTRA = """
+apiVersion: v1
+kind: Service
+metadata: {name: extra}
+spec: {selector: {app.kubernetes.io/component: nobody}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: extra}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
+"""
 
 
 def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) -> None:
@@ -83,6 +94,24 @@ def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> 
     assert ".spec.minReadySeconds was set by `somebody` since: this deploy takes it back" in outcome.stderr
     assert "Deployment backend was also changed by `somebody`" in outcome.stderr
     assert kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.minReadySeconds}") == "3"
+
+
+def test_what_a_release_no_longer_has_goes(sound: KindCheckout) -> None:
+    """After its proof, and never what holds data."""
+    sound.write("k8s/overlays/kind/extra.yaml", EXTRA)
+    path = sound.root / "k8s/overlays/kind/kustomization.yaml"
+    path.write_text(path.read_text().replace("resources: [../../base]", "resources: [../../base, extra.yaml]"))
+    sound.proved()
+    assert kubectl("get", "service/extra", "persistentvolumeclaim/extra", "--output=name")
+    settings = set(kubectl("get", "configmaps", "--output=name").split())
+    sound.restore()
+    sound.proved()
+    assert "NotFound" in kubectl("get", "service/extra", check=False)
+    assert kubectl("get", "persistentvolumeclaim/extra", "--output=name")
+    kubectl("delete", "persistentvolumeclaim/extra")
+    left = set(kubectl("get", "configmaps", "--output=name").split()) - settings
+    assert len([one for one in left if "/settings-" in one]) <= 1
+    assert sound.untidy() == []
 
 
 def test_two_deploys_at_once(deployed: KindCheckout, template: Path, tmp_path: Path) -> None:
