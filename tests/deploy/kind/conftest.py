@@ -47,9 +47,9 @@ def _made() -> Iterator[str]:
         assert left == ""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def deployed(made: str, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCheckout]:
-    """A clone whose first release is proved and serves; the module's tests share it."""
+    """A clone whose first release is proved and serves; all tests share it: a first deploy takes a minute."""
     assert made
     one = KindCheckout.make(template, tmp_path_factory.mktemp("kind") / "clone")
     one.proved()
@@ -60,6 +60,6 @@ def deployed(made: str, template: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def sound(deployed: KindCheckout) -> Iterator[KindCheckout]:
-    """The module's clone, with the source and the manifests of the release that serves before and after."""
+    """The clone, with the source and the manifests of the release that serves before and after."""
     yield deployed
     deployed.restore()
