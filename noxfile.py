@@ -164,7 +164,7 @@ def migration(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
-    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2"]))
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "worksteal"]))
 
 
 @nox.session
@@ -176,14 +176,16 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The deploy story end to end, broken releases and kill -9 included; minutes. [-- TARGET or PYTEST ARGUMENTS]"""
+    """The deploy story end to end, with all that goes wrong; minutes. [-- local, compose, kind or PYTEST ARGUMENTS]"""
     targets = {
-        (): ["tests/deploy", "tests/page"],
-        ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose"],
+        (): ["tests/deploy", "tests/page", "--ignore=tests/deploy/kind"],
+        ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose", "--ignore=tests/deploy/kind"],
         ("compose",): ["tests/deploy/compose"],
     }
     target = targets.get(tuple(session.posargs))
     arguments = ["-n", "2", "--dist", "loadfile", *target] if target else session.posargs
+    if session.posargs == ["kind"]:
+        arguments = ["tests/deploy/kind"]  # one cluster, one test at a time
     run(environment(session, "test"), "-m", "pytest", "-m", "e2e", *arguments)
 
 

@@ -1,9 +1,9 @@
 """Run a command that must not outlive the process that asked for it.
 
-    python leash.py [--user NAME] [--remove DIR] -- COMMAND...
+    python leash.py [--user NAME] [--remove DIR] [--grace SECONDS] -- COMMAND...
 
 The parent holds the other end of standard input. When it closes it, or dies in whatever way (`kill -9` too, where
-no `finally` runs), the command gets SIGINT, then SIGKILL with its whole process group, and DIR is removed.
+no `finally` runs), the command gets SIGINT, after its grace SIGKILL with its whole process group, and DIR is removed.
 PR_SET_PDEATHSIG would do the first half, on Linux only.
 """
 
@@ -33,9 +33,14 @@ def held(
     remove: Path | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str = "/",
+    grace: float = GRACE_SECONDS,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run COMMAND on a leash while the block runs, what it says in LOG; gives the leash, whose exit code is its own."""
-    options = [*(["--user", user] if user else []), *(["--remove", str(remove)] if remove else [])]
+    """Run COMMAND on a leash while the block runs, what it says in LOG; gives the leash, whose exit code is its own.
+
+    GRACE is how many seconds the command has between SIGINT and SIGKILL.
+    """
+    given = {"--user": user, "--remove": remove, "--grace": grace}
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     with log.open("wb") as output:
         leash = subprocess.Popen(
             # Isolated and without site: the leash is up in 15 ms and runs nobody's .pth files.
@@ -60,7 +65,7 @@ def _main(argv: list[str]) -> int:
     options = argv[: argv.index("--")]
     command = argv[argv.index("--") + 1 :]
     given = dict(zip(options[::2], options[1::2], strict=True))
-    user = given.get("--user")
+    user, grace = given.get("--user"), float(given.get("--grace", GRACE_SECONDS))
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -74,7 +79,7 @@ def _main(argv: list[str]) -> int:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGINT)
             try:
-                child.wait(GRACE_SECONDS)
+                child.wait(grace)
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
 

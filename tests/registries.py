@@ -38,7 +38,7 @@ def running_registry() -> Iterator[str]:
 
         def ready() -> bool:
             with contextlib.suppress(httpx2.TransportError):
-                return httpx2.get(f"http://{address}/v2/", trust_env=False).status_code == httpx2.codes.OK
+                return httpx2.get(f"http://{address}/v2/", trust_env=False, verify=False).status_code == httpx2.codes.OK
             return False
 
         wait_until(ready, "the registry did not get ready")

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["failing_checks", "telling_line"]
+__all__ = ["SILENT", "failing_checks", "telling_line"]
+
+SILENT = "it said nothing of an error"
 
 
 def telling_line(lines: Iterable[str]) -> str:
@@ -19,7 +21,7 @@ def telling_line(lines: Iterable[str]) -> str:
             return line.strip()[:300]
         if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
             return " ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key))[:300]
-    return "it said nothing of an error"
+    return SILENT
 
 
 def failing_checks(body: str) -> str:

@@ -34,10 +34,11 @@ class Service:
     path: str
 
     def client(self, **options: Any) -> httpx2.Client:
-        """A keep-alive caller."""
+        """A keep-alive caller, without TLS: reading the authorities takes 20 ms."""
         if self.path:
-            return httpx2.Client(transport=httpx2.HTTPTransport(uds=self.path), base_url="http://service", **options)
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", **options)
+            transport = httpx2.HTTPTransport(uds=self.path, verify=False)
+            return httpx2.Client(transport=transport, base_url="http://service", **options)
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", verify=False, **options)
 
     def connect(self) -> socket.socket:
         """A raw connection. Raises OSError where nothing listens."""
@@ -62,7 +63,7 @@ class Service:
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics by name and labels."""
-        text = httpx2.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        text = httpx2.get(f"http://127.0.0.1:{self.metrics_port}/metrics", verify=False).text
         samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 

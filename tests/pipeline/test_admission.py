@@ -25,7 +25,7 @@ class _Edge(BaseHTTPRequestHandler):
 def edge() -> Iterator[str]:
     """The address of an edge that always answers from slot 1."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Edge) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

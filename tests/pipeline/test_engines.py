@@ -90,8 +90,9 @@ class TestHeld:
             "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
             "print('up', flush=True); time.sleep(600)"
         )
-        with held([sys.executable, "-c", stubborn], log=tmp_path / "log", remove=tmp_path / "scratch") as leash:
-            eventually(lambda: b"up" in (tmp_path / "log").read_bytes())
+        command, log = [sys.executable, "-c", stubborn], tmp_path / "log"
+        with held(command, log=log, remove=tmp_path / "scratch", grace=0.2) as leash:
+            eventually(lambda: b"up" in log.read_bytes())
             (child,) = psutil.Process(leash.pid).children()
         assert leash.returncode == 128 + signal.SIGKILL
         assert not child.is_running()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from pipeline.oci import digest_of
 from pipeline.project import Environment
 from pipeline.promotion import admit
 from pipeline.registry import attach_proof
-from tests.registries import played, push_image, report, running_registry
+from tests.registries import played, push_image, report
 
 PRODUCTION = Environment("production", "kubernetes", "https://example.com", promote_from="staging")
 
@@ -24,16 +23,10 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oci, "SETTLE_SECONDS", (0.01, 0.02))
 
 
-@pytest.fixture(scope="module", name="address")
-def _address() -> Iterator[str]:
-    with running_registry() as address:
-        yield address
-
-
 @pytest.fixture(name="repository")
-def _repository(address: str, request: pytest.FixtureRequest) -> str:
+def _repository(registry: str, request: pytest.FixtureRequest) -> str:
     """An empty repository of a real registry."""
-    return f"{address}/team/{digest_of(request.node.name.encode())[7:19]}"
+    return f"{registry}/team/{digest_of(request.node.nodeid.encode())[7:19]}"
 
 
 class TestAdmit:

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, digest_of, written
 from pipeline.registry import PROOF, attach_proof, image_ids, is_image, newest_proved, proofs, resolve
 from tests.containers import docker
-from tests.registries import played, push_image, push_index, report, running_registry
+from tests.registries import played, push_image, push_index, report
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +23,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oci, "SETTLE_SECONDS", (0.01, 0.02))
 
 
-@pytest.fixture(scope="module", name="address")
-def _address() -> Iterator[str]:
-    with running_registry() as address:
-        yield address
-
-
 @pytest.fixture(name="repository", params=["kept by clients", "referrers API"])
 def _repository(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty repository: of CNCF distribution, and of a registry that lists what refers to an image by itself."""
     if request.param == "kept by clients":
-        yield f"{request.getfixturevalue('address')}/team/{digest_of(request.node.name.encode())[7:19]}"
+        yield f"{request.getfixturevalue('registry')}/team/{digest_of(request.node.nodeid.encode())[7:19]}"
     else:
         with played() as registry:
             yield f"{registry.address}/team/board"
@@ -106,19 +100,19 @@ class TestAttachProof:
 
 
 class TestListsThatClientsKeep:
-    def test_lose_nothing_to_each_other(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_lose_nothing_to_each_other(self, registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Deploys to several environments attach to one digest at once."""
         monkeypatch.setattr(oci, "SETTLE_SECONDS", (0.3, 0.9))
-        repository = f"{address}/team/at-once"
+        repository = f"{registry}/team/at-once"
         digest = push_image(repository)
         names = [f"stage-{number}" for number in range(4)]
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda name: attach_proof(f"{repository}@{digest}", report(name)), names))
         assert sorted(record.environment for record in proofs(repository, digest)) == names
 
-    def test_keep_what_others_attached(self, address: str) -> None:
+    def test_keep_what_others_attached(self, registry: str) -> None:
         """Signatures are in the same list, and are no proofs."""
-        repository = f"{address}/team/signed"
+        repository = f"{registry}/team/signed"
         digest = push_image(repository)
         entry = {
             "mediaType": ARTIFACT,
@@ -137,9 +131,9 @@ class TestListsThatClientsKeep:
         assert listed[1]["annotations"]["vnd.slipway.proof.verdict"] == "proved"
         assert len(proofs(repository, digest)) == 1
 
-    def test_are_not_written_over_something_else(self, address: str) -> None:
+    def test_are_not_written_over_something_else(self, registry: str) -> None:
         """A tag of that name that is an image stays what it is."""
-        repository = f"{address}/team/taken"
+        repository = f"{registry}/team/taken"
         digest = push_image(repository)
         push_image(repository, "somebody's", tag=digest.replace(":", "-"))
         with pytest.raises(RegistryError, match=r"not a list of referrers: delete that tag"):
@@ -270,9 +264,9 @@ class TestResolve:
             with pytest.raises(RegistryError, match="is no image: name an image"):
                 resolve(f"{registry.address}/team/board:odd")
 
-    def test_knows_what_an_engine_calls_it(self, address: str) -> None:
+    def test_knows_what_an_engine_calls_it(self, registry: str) -> None:
         """The names that a Docker Engine has for what it pushed are among the IDs."""
-        reference = f"{address}/team/engine:1"
+        reference = f"{registry}/team/engine:1"
         subprocess.run(
             ["docker", "build", "--quiet", "--tag", reference, "-"],
             input="FROM scratch\nLABEL slipway.test=engine\n",
@@ -288,5 +282,5 @@ class TestResolve:
         assert is_image(name, ids)
         assert is_image(ident, ids)
         assert is_image(f"docker-pullable://{name}", ids)
-        assert not is_image(f"{address}/team/engine@sha256:{'0' * 64}", ids)
+        assert not is_image(f"{registry}/team/engine@sha256:{'0' * 64}", ids)
         assert not is_image("", ids)

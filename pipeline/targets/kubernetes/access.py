@@ -7,13 +7,12 @@ from typing import Any
 
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, as_list
 
-__all__ = ["access_problems", "missing_access", "needed_access"]
+__all__ = ["PRUNED", "RESOURCES", "access_problems", "missing_access", "needed_access"]
 
 APPLY = ("get", "create", "patch")
 # kind → (API group, resource); what an overlay may hold.
 RESOURCES = {
     "ConfigMap": ("", "configmaps"),
-    "CronJob": ("batch", "cronjobs"),
     "Deployment": ("apps", "deployments"),
     "ExternalSecret": ("external-secrets.io", "externalsecrets"),
     "Gateway": ("gateway.networking.k8s.io", "gateways"),
@@ -30,6 +29,8 @@ RESOURCES = {
     "ServiceMonitor": ("monitoring.coreos.com", "servicemonitors"),
     "StatefulSet": ("apps", "statefulsets"),
 }
+# What a release may leave behind and is removed; data and what holds it never is.
+PRUNED = frozenset(RESOURCES) - {"PersistentVolumeClaim", "Secret", "StatefulSet", "Job"}
 WATCHED = (("", "pods"), ("", "pods/log"), ("", "events"), ("", "persistentvolumeclaims"), ("apps", "replicasets"))
 Need = tuple[str, str, str]  # verb, API group, resource
 
@@ -39,7 +40,7 @@ def needed_access(kinds: Iterable[str]) -> list[Need]:
     needs = [(verb, *RESOURCES[kind]) for kind in sorted({*kinds, "ConfigMap"} & RESOURCES.keys()) for verb in APPLY]
     needs += [(verb, *one) for one in WATCHED for verb in (("get",) if one[1] == "pods/log" else ("list",))]
     needs += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
-    needs += [("delete", "", "configmaps"), ("delete", "batch", "jobs")]
+    needs += [("delete", *RESOURCES[kind]) for kind in sorted({*kinds, "ConfigMap", "Job"} & (PRUNED | {"Job"}))]
     return needs
 
 

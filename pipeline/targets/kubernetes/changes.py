@@ -8,9 +8,12 @@ from typing import Any
 
 from pipeline.targets.kubernetes.kubectl import Object, describe
 
-__all__ = ["Key", "changes", "conflicts", "key_of"]
+__all__ = ["Key", "changes", "conflicts", "key_of", "strangers"]
 
 NOISE = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
+# Of the cluster itself: a Deployment's revision, a claim's volume.
+CONTROLLERS = re.compile(r"kube-|cloud-controller|.*-provisioner|Go-http-client")
+OURS = ("slipway", "slipway-cluster")
 LONGEST = 60  # characters of a value
 # `Apply failed with 1 conflict: conflict with "kubectl-edit" using apps/v1: .spec.template…`
 CONFLICT = re.compile(r'conflicts? with "(?P<who>[^"]+)"[^:]*:\s*(?P<field>\.\S+)?')
@@ -43,6 +46,18 @@ def conflicts(said: str) -> list[str]:
     """Who else set what an apply without force would change, in words, from what kubectl SAID."""
     found = dict.fromkeys((one["who"], one["field"] or "") for one in CONFLICT.finditer(said))
     return [f"{field or 'a field'} was set by `{who}` since: this deploy takes it back" for who, field in found]
+
+
+def strangers(live: Sequence[Object]) -> list[str]:
+    """Who else has set fields of LIVE objects. What they added is theirs by server-side apply's rules, and stays."""
+    lines = []
+    for one in live:
+        for entry in one["metadata"].get("managedFields", []):
+            if entry.get("subresource") or entry["manager"] in OURS or CONTROLLERS.match(entry["manager"]):
+                continue
+            what = f"{describe(one)} was also changed by `{entry['manager']}` ({entry.get('time', 'once')})"
+            lines.append(f"{what}: what that added stays; `kubectl get -o yaml --show-managed-fields` shows it")
+    return lines
 
 
 def _plain(one: Object) -> dict[str, Any]:

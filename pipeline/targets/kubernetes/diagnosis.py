@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.targets.diagnosis import failing_checks, telling_line
+from pipeline.targets.diagnosis import SILENT, failing_checks, telling_line
 from pipeline.targets.kubernetes.observation import (
     RESOURCES,
     Json,
@@ -161,7 +161,10 @@ def with_log(finding: Finding, log: str) -> Finding:
         return replace(finding, kind="platform", line=line, patience=0.0, wants_log=False)
     said = telling_line(log.splitlines())
     patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, said) else finding.patience
-    return replace(finding, line=f"{finding.line}: {said}", patience=patience, wants_log=False)
+    silent = finding.kind == "probe" and said == SILENT  # the probe's answer has said it
+    return replace(
+        finding, line=finding.line if silent else f"{finding.line}: {said}", patience=patience, wants_log=False
+    )
 
 
 def log_arguments(finding: Finding, lines: int = 200) -> list[str]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.targets.kubernetes.access import PRUNED
 from pipeline.targets.kubernetes.changes import Key, key_of
 from pipeline.targets.kubernetes.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
-__all__ = ["PRUNED", "SERVICE", "before_migrations", "leftovers", "marked"]
+__all__ = ["SERVICE", "before_migrations", "leftovers", "marked"]
 
 SERVICE = "backend"
 COMPONENT = "app.kubernetes.io/component"
 STORES = ("postgres", "redis", "migrate")
-# What a release may leave behind and is removed; data and what holds it never is.
-PRUNED = ("Deployment", "Service", "ServiceAccount", "ConfigMap", "HorizontalPodAutoscaler", "NetworkPolicy",
-          "PodDisruptionBudget", "HTTPRoute", "Gateway", "Ingress", "ServiceMonitor", "ExternalSecret")  # fmt: skip
 # These exist before the migrations run; all others change with the rollout, under traffic.
 FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
 RECORD = "slipway/record"

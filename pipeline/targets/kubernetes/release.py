@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.errors import UsageError
+from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import PushedImages, ReleaseImages
 from pipeline.model import Artifact, Source
 from pipeline.proof.requests import parse_requests
 from pipeline.records import read_json, write_json
+from pipeline.registry import image_ids, is_image
 from pipeline.run import CommandFailed, run
 from pipeline.targets.kubernetes.kubectl import Object, name_of
 
-__all__ = ["RELEASE_ANNOTATION", "Release", "Releases", "render"]
+__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run", "render"]
 
 RELEASE_ANNOTATION = "slipway/release"
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
@@ -143,6 +144,17 @@ def render(
             template = one["spec"]["template"].setdefault("metadata", {})
             template.setdefault("annotations", {})[RELEASE_ANNOTATION] = name
     return name, objects
+
+
+def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
+    """PODS run the image of RELEASE, by their own word. Raises `DeployFailed`."""
+    statuses = [one for pod in pods for one in pod["status"]["containerStatuses"] if one["name"] == "backend"]
+    strange = {one["imageID"] for one in statuses if not is_image(one["imageID"], [release.images.backend])}
+    # An engine may call it by the manifest of its platform, or by its config: the registry knows which those are.
+    known = image_ids(release.images.place("backend")) if strange else set()
+    wrong = sorted(one for one in strange if not is_image(one, known))
+    if wrong:
+        raise DeployFailed(f"a pod runs {', '.join(wrong)} and not {release.images.backend}: who rewrites it?")
 
 
 def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline.docker import Docker, docker_problems
@@ -24,18 +21,17 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
 from pipeline.targets.compose.artifacts import describe_difference
-from pipeline.targets.compose.rehearsal import ComposeStand, sweep
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, write_secret_files
-from pipeline.targets.kubernetes.access import RESOURCES, access_problems
+from pipeline.targets.compose.rehearsal import sweep
+from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
-from pipeline.targets.kubernetes.changes import changes, conflicts, key_of
+from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
 from pipeline.targets.kubernetes.job import MigrateJob
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
-from pipeline.targets.kubernetes.objects import PRUNED, SERVICE, before_migrations, leftovers, marked
+from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
 from pipeline.targets.kubernetes.observation import named
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
 from pipeline.targets.kubernetes.secret import (
     SECRET,
@@ -46,13 +42,17 @@ from pipeline.targets.kubernetes.secret import (
     secret_object,
     secret_values,
 )
+from pipeline.targets.kubernetes.stand import throwaway_stand
 from pipeline.targets.kubernetes.vantage import judge
 from pipeline.targets.kubernetes.witness import Witness
 from pipeline.targets.rehearsal import rehearse
 
 __all__ = ["KubernetesTarget"]
 
-OURS = "app.kubernetes.io/part-of=slipway"
+# Of what carries our name, the account that deploys and its limits are an administrator's.
+OURS = "app.kubernetes.io/part-of=slipway,app.kubernetes.io/managed-by=slipway"
+# A StatefulSet gives its claims the labels of its selector, and no others.
+DATA = "app.kubernetes.io/component in (postgres,redis)"
 STORE_SECONDS = 180
 TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
 
@@ -72,7 +72,6 @@ class KubernetesTarget:
         self._witness = Witness(self.kubectl)
         self.values = read_values(project.root)
         self._secrets: dict[str, str] = {}
-        self._token_before: str | None = None
         self._drift: list[str] = []
         self._rolled_out: str | None = None  # the release that got ready
         self._looked = 0.0
@@ -116,7 +115,6 @@ class KubernetesTarget:
 
     def _secret_problems(self, objects: list[Object]) -> list[str]:
         keys, there = needed_keys(objects), read_secret(self.kubectl)
-        self._token_before = there.get("SERVICE_TOKEN")
         if not self.on_this_machine:
             self._secrets = there
             return missing_keys(keys, there, self.kubectl)
@@ -124,7 +122,13 @@ class KubernetesTarget:
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self.values = read_values(self.project.root)
         self._secrets = secret_values(keys, split_secrets(self.values)[1], there)
-        return check_values(self.project.root, self.values)
+        problems = check_values(self.project.root, self.values)
+        changed = there and there.get("POSTGRES_PASSWORD") != self._secrets["POSTGRES_PASSWORD"]
+        if changed and self.kubectl.get("persistentvolumeclaims", f"--selector={DATA}"):
+            what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
+            empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
+            problems.append(f"{what}: take .env from who deployed there, put the old one back, or {empty}")
+        return problems
 
     def heal(self) -> bool:
         """Throwaway containers of a killed deploy go; everything else Kubernetes keeps by itself."""
@@ -168,7 +172,10 @@ class KubernetesTarget:
             return [
                 f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
             ]
-        self._drift = [*by_hand, *changes(self._live(wanted), after)]
+        live = self._live(wanted)
+        for line in strangers(live):
+            self.progress.warn(line)
+        self._drift = [*by_hand, *changes(live, after)]
         for line in self._drift:
             self.progress.say(f"changes {line}")
         return []
@@ -228,7 +235,9 @@ class KubernetesTarget:
         stores = release.objects(["StatefulSet"])
         if any(name_of(one) == "postgres" for one in stores) and not self._live(stores):
             return "none"
-        self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=True))])
+        if serving:  # all that its Job needs is there
+            return self._job(self.releases.find(serving[0])).run("current")
+        self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=False))])
         return self._job(release).run("current")
 
     def _replicas(self) -> tuple[Replica, ...]:
@@ -239,29 +248,13 @@ class KubernetesTarget:
         problems = docker_problems(compose=False)
         if problems:
             raise DeployFailed(f"new migrations are tried in containers first: {problems[0]}")
-        with self._stand() as stand:
-            rehearse(stand, new, old, (stand.secrets / "SERVICE_TOKEN").read_text())
-
-    @contextlib.contextmanager
-    def _stand(self) -> Iterator[ComposeStand]:
-        """With secrets of its own, which end with it."""
-        folder = Path(tempfile.mkdtemp(prefix="slipway-"))
-        try:
-            write_secret_files(folder, {name: os.urandom(24).hex() for name in SERVICE_SECRETS})
-            images = (self._image("postgres", "postgres:18-trixie"), self._image("redis", "redis:8-trixie"))
-            yield ComposeStand(self._stand_name, self.docker, self.releases.pullable, images, folder)
-        finally:
-            shutil.rmtree(folder)
+        _, objects = self.artifacts.render(NOTHING_YET)
+        with throwaway_stand(self._stand_name, self.docker, self.releases, objects) as (stand, token):
+            rehearse(stand, new, old, token)
 
     @property
     def _stand_name(self) -> str:
         return f"{self.values.get('PROJECT_NAME', 'slipway')}-{self.env.name}"
-
-    def _image(self, store: str, otherwise: str) -> str:
-        """The image of a STORE of the overlay; OTHERWISE where it is outside."""
-        _, objects = self.artifacts.render(NOTHING_YET)
-        sets = [one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", store)]
-        return str(sets[0]["spec"]["template"]["spec"]["containers"][0]["image"]) if sets else otherwise
 
     # --- migrate and roll out ---
 
@@ -305,7 +298,8 @@ class KubernetesTarget:
         deadline = time.monotonic() + self.env.timeout
         self._rolled_out = None
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
-        self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
+        pods = self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
+        must_run(self.releases.find(new.name), pods)
         self._rolled_out, self._looked = new.name, 0.0
 
     def _watched(self, watch: Callable[[str], None], line: str) -> None:
@@ -341,15 +335,16 @@ class KubernetesTarget:
         return self._secrets.get("SERVICE_TOKEN")
 
     def token_changes(self) -> bool:
-        """Whether the cluster's Secret had another one."""
-        return self._token_before is not None and self._token_before != self.token()
+        """Whether pods run that started with other secrets: any of them, which is more than needed and never less."""
+        mark = fingerprint(self._secrets)
+        return any(secrets_mark(one) != mark for one in service_pods(self.rollout.observe()))
 
     def prune(self, retained: list[str]) -> None:
         """Objects of recorded releases that the one that serves does not have."""
         serving = {replica(one, current=True).release for one in current_pods(self.rollout.observe())}
         known = [self.releases.find(name) for name in {*retained, *serving} if self.releases.knows(name)]
         needed = {key_of(one) for release in known if release.name in serving for one in release.manifests}
-        kinds = {one["kind"] for release in known for one in release.manifests} & set(PRUNED)
+        kinds = {one["kind"] for release in known for one in release.manifests} & PRUNED
         if not needed:
             return
         gone = leftovers(self.kubectl.get(_list(kinds), f"--selector={OURS}"), needed)
@@ -367,7 +362,8 @@ class KubernetesTarget:
         self.kubectl.do("delete", _list(kinds), f"--selector={OURS}", "--ignore-not-found", timeout=120)
         if volumes:
             secret = [f"secret/{SECRET}"] if self.on_this_machine else []
-            self.kubectl.do("delete", "persistentvolumeclaims,configmaps", f"--selector={OURS}", "--ignore-not-found")
+            self.kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
+            self.kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)
             self.kubectl.do("delete", *secret, "--ignore-not-found") if secret else None
             shutil.rmtree(self.home, ignore_errors=True)
 

@@ -185,7 +185,8 @@ class Supervisor:
             return
         with self._rpc() as rpc:
             rpc.shutdown()
-        self._wait(lambda: not psutil.pid_exists(pid), "supervisord did not end", seconds)
+        # Asked while we wait: its loop turns when it is called, and else once a second; a shutdown takes two turns.
+        self._wait(lambda: self.pid() is None and _ended(pid), "supervisord did not end", seconds)
 
     def _config(self) -> str:
         # Paths relative to its folder: it splits the include at spaces, and expands a % more than once.
@@ -216,6 +217,14 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise SlipwayError(message)
             time.sleep(0.02)
+
+
+def _ended(pid: int) -> bool:
+    """Whether the process PID is over; an init that buries its dead late, or never (a container's), changes nothing."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -151,8 +151,11 @@ class TestUpgrade:
         assert run("current").stdout == "0002\n"
         assert query(services, database, "SELECT to_regclass('kept') IS NOT NULL AND to_regclass('half') IS NULL")
 
-    def test_does_not_wait_long_for_a_table(self, run: Run, code: Path, services: Services, database: str) -> None:
+    def test_does_not_wait_long_for_a_table(
+        self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A table that another session holds ends the migration after lock_timeout: later queries wait behind it."""
+        monkeypatch.setattr("backend.migrations.runner.LOCK_TIMEOUT", "200ms")
         run("upgrade")
         add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN extra text")')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,14 @@ def test_another_machine_sees_the_releases_and_goes_back(
     deployed: KindCheckout, template: Path, tmp_path: Path
 ) -> None:
     """What one can roll back to is in the cluster."""
+    deployed.change("one to go back from")
+    deployed.proved()
+    deployed.commit()
     other = KindCheckout.make(template, tmp_path / "other")
+    strange = other.deploy()
+    assert strange.code == 2, str(strange)
+    assert "was made with another one: take .env from who deployed there" in strange.problems()[0]
+    shutil.copy(deployed.root / ".env", other.root / ".env")
     here, there = (json.loads(one.run("releases", "--json").stdout) for one in (deployed, other))
     assert [row["number"] for row in there] == [row["number"] for row in here]
     back = other.run("rollback")
@@ -68,14 +76,13 @@ def test_another_machine_sees_the_releases_and_goes_back(
 
 def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> None:
     """Not `unchanged`: what runs is not what was proved."""
-    kubectl("set", "env", "deployment/backend", "LOG_LEVEL=ERROR", "--field-manager=somebody")
-    kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
-    kubectl("annotate", "service", "backend", "app.kubernetes.io/component=odd", "--overwrite")
-    kubectl("label", "service", "backend", "app.kubernetes.io/component=odd", "--overwrite", "--field-manager=somebody")
+    patch = '{"spec": {"minReadySeconds": 1, "paused": false}}'
+    kubectl("patch", "deployment", "backend", "--patch", patch, "--field-manager=somebody")
     outcome = deployed.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
-    assert "was set by `somebody` since" in outcome.stderr
-    assert kubectl("get", "service", "backend", "--output=jsonpath={.metadata.labels}").count('"backend"') == 1
+    assert ".spec.minReadySeconds was set by `somebody` since: this deploy takes it back" in outcome.stderr
+    assert "Deployment backend was also changed by `somebody`" in outcome.stderr
+    assert kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.minReadySeconds}") == "3"
 
 
 def test_two_deploys_at_once(deployed: KindCheckout, template: Path, tmp_path: Path) -> None:
@@ -83,7 +90,9 @@ def test_two_deploys_at_once(deployed: KindCheckout, template: Path, tmp_path: P
     deployed.change("two at once")
     first = deployed.start("deploy")
     first.wait_for_stage("check")
-    second = KindCheckout.make(template, tmp_path / "second").deploy()
+    other = KindCheckout.make(template, tmp_path / "second")
+    shutil.copy(deployed.root / ".env", other.root / ".env")
+    second = other.deploy()
     assert second.code == 75, str(second)
     assert "another deploy holds the lock" in second.problems()[0]
     assert first.finish().verdict == "proved"

@@ -20,9 +20,9 @@ class TestNeededAccess:
         assert not [need for need in needed_access(["Deployment"]) if need[2] in ("gateways", "ingresses")]
 
     def test_applies_what_the_overlay_has(self) -> None:
-        """Server-side apply reads, creates and patches."""
+        """Server-side apply reads, creates and patches; what a release no longer has is deleted."""
         needs = needed_access(["HTTPRoute"])
-        assert {verb for verb, _, resource in needs if resource == "httproutes"} == {"get", "create", "patch"}
+        assert {verb for verb, _, resource in needs if resource == "httproutes"} == {"get", "create", "patch", "delete"}
 
 
 class TestMissingAccess:

@@ -43,7 +43,7 @@ def _supervisor(layout: Layout) -> Iterator[Supervisor]:
 
 
 def add(supervisor: Supervisor, name: str, command: list[str]) -> None:
-    supervisor.add(name, program_config(name, command, directory=Path("/"), stop_seconds=5, priority=1))
+    supervisor.add(name, program_config(name, command, directory=Path("/"), stop_seconds=1, priority=1))
 
 
 class TestSupervisor:

@@ -114,9 +114,11 @@ class Service:
     async def _end(self) -> None:
         await self._close()
         self._over.set()
-        for writer in self._serving.values():
-            writer.transport.abort()
-        await asyncio.gather(*self._serving)
+        # Not those that are served alone: one that was accepted a moment ago becomes one of them in a few turns.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._serving.values():
+                writer.transport.abort()
+            await asyncio.wait(others, timeout=0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = next(self._connections)

@@ -1,0 +1,135 @@
+"""A release that must not ship on Kubernetes: found out in seconds, undone, and the old one answers each user."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.deploy.breaking import add_migration, wrap_service
+from tests.deploy.conftest import AddRow
+from tests.deploy.kind.stack import KindCheckout, kubectl
+
+pytestmark = pytest.mark.e2e
+
+TABLE = "kind: broken releases"
+
+
+def op(path: str, value: Any, verb: str = "replace") -> dict[str, Any]:
+    """One operation of a JSON patch on the service's container."""
+    return {"op": verb, "path": f"/spec/template/spec/containers/0/{path}", "value": value}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """How a release is broken, what its report must say, and within how many seconds the rollout must have stopped."""
+
+    says: str
+    seconds: float
+    code: str = ""  # at the end of the service's module
+    layer: str = ""  # before each request
+    settings: dict[str, str] = field(default_factory=dict)
+    patch: tuple[dict[str, Any], ...] = ()
+
+
+MISSING = "localhost:5001/slipway@sha256:" + "0" * 64
+SMALL = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}
+BIG = {"requests": {"cpu": "50m", "memory": "3500Mi"}, "limits": {"memory": "3500Mi"}}
+NOWHERE = {"configMapRef": {"name": "nowhere"}}
+BROKEN = {
+    "crashes at import": Broken("the flux is off", 40, code="raise RuntimeError('the flux is off')"),
+    "bad configuration": Broken("LOG_LEVEL", 20, settings={"LOG_LEVEL": "LOUD"}),
+    "image missing": Broken("is not in its registry: push it", 25, patch=(op("image", MISSING),)),
+    "config missing": Broken("create the ConfigMap nowhere", 20, patch=(op("envFrom/-", NOWHERE, "add"),)),
+    "unschedulable": Broken("fits no node", 40, patch=(op("resources/requests/cpu", "3"),)),
+    "out of memory": Broken("killed at its memory limit of 64Mi", 60, code="_hoard = bytearray(256 * 2**20)",
+                            patch=(op("resources", SMALL),)),
+    "quota": Broken("quota slipway allows", 20, patch=(op("resources", BIG),)),
+    "breaks restricted": Broken("Pod Security restricted", 20,
+                                patch=(op("securityContext", {"allowPrivilegeEscalation": True}),)),
+    "ready, then 500": Broken("× 5xx, all answered by release", 60, layer="if self.asked >= 50:\n    status = 500"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_release_is_undone(name: str, sound: KindCheckout, add_row: AddRow) -> None:
+    """Exit code 1, the cause in one line, long before the rollout's deadline, and the old release serves."""
+    old, how = sound.answering(), BROKEN[name]
+    if how.code:
+        sound.append("backend/app.py", textwrap.dedent(how.code))
+    if how.layer:
+        wrap_service(sound, how.layer)
+    if how.settings:
+        sound.settle(**how.settings)
+    if how.patch:
+        sound.patch_backend(*how.patch)
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert how.says in outcome.reason, str(outcome)
+    stages = {stage["name"]: stage["seconds"] for stage in outcome.report["stages"]}
+    until = stages["roll out"] + stages.get("prove", 0)
+    assert until < how.seconds, str(outcome)
+    assert sound.answering() == old
+    assert outcome.report["rollback"]["verdict"] == "proved"
+    assert sound.untidy() == []
+    failed = (outcome.report["traffic"] or {}).get("failed", 0) + outcome.report["rollback"]["traffic"]["failed"]
+    add_row(TABLE, f"{name:18} stopped after {until:4.1f} s, undone in {outcome.seconds:4.1f} s, {failed:3} failed: "
+                   f"{outcome.reason[:110]}")  # fmt: skip
+
+
+def test_never_ready_is_told_at_the_deadline(sound: KindCheckout, add_row: AddRow) -> None:
+    """What may heal by itself has its time; then the probe's answer is the reason."""
+    old = sound.answering()
+    wrap_service(sound, "if path == '/ready':\n    status = 503")
+    sound.configure(timeout=25)
+    outcome = sound.deploy()
+    sound.configure(timeout=180)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "did not get ready in time" in outcome.reason
+    assert "GET /ready: answered 503" in outcome.reason
+    assert sound.answering() == old
+    add_row(TABLE, f"{'never gets ready':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
+
+
+def test_a_statefulset_change_that_kubernetes_refuses_is_said_first(sound: KindCheckout) -> None:
+    """By the API server's dry run: nothing was touched."""
+    old = sound.answering()
+    path = sound.root / "k8s/overlays/kind/kustomization.yaml"
+    path.write_text(path.read_text().replace("value: 1Gi", "value: 2Gi"))
+    outcome = sound.deploy()
+    assert outcome.code == 1, str(outcome)
+    assert outcome.report["rollback"] is None
+    assert "the API server refuses it" in outcome.reason
+    assert "StatefulSet" in outcome.reason
+    assert sound.answering() == old
+
+
+def test_a_failing_migration_stops_before_anything_real(sound: KindCheckout) -> None:
+    """In the rehearsal; and one that only the real data fails is undone with nothing half applied."""
+    old = sound.answering()
+    add_migration(sound, "is no SQL", "ALTER TABLE nowhere ADD COLUMN team text")
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
+    assert "a migration fails on an empty database" in outcome.reason
+    sound.restore()
+    sound.report_release("a row")
+    add_migration(sound, "fails on real rows", "ALTER TABLE releases ADD CONSTRAINT nothing CHECK (false) NOT VALID",
+                  "ALTER TABLE releases VALIDATE CONSTRAINT nothing")  # fmt: skip
+    outcome = sound.deploy()
+    assert outcome.code == 1, str(outcome)
+    assert sound.answering() == old
+    assert sound.sql("SELECT version_num FROM alembic_version") == "0001"
+    assert sound.untidy() == []
+
+
+def test_a_migration_ships_with_its_release(sound: KindCheckout) -> None:
+    """The Job brings the schema before the new pods need it, and the old ones live with it."""
+    add_migration(sound, "adds a column", "ALTER TABLE releases ADD COLUMN team text")
+    outcome = sound.proved()
+    assert sound.sql("SELECT version_num FROM alembic_version") == "0002"
+    assert kubectl("get", "jobs", "--output=name") == ""
+    back = sound.run("rollback")
+    assert (back.code, back.verdict) == (0, "proved"), str(back)
+    assert sound.answering() != {outcome.release}

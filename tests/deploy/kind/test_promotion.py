@@ -1,0 +1,86 @@
+"""Production takes what staging proved: the same digest, by the proof in the registry, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cluster import EDGE_PORT, REGISTRY
+from tests.deploy.conftest import AddRow
+from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.deploy.runs import Outcome
+
+pytestmark = pytest.mark.e2e
+
+NAMESPACE = "slipway-production"
+# One edge, two environments: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
+ENVIRONMENT = f"""
+[tool.slipway.environments.promoted]
+target = "kubernetes"
+url = "http://localhost:{EDGE_PORT}"
+overlay = "k8s/overlays/promoted"
+context = "kind-slipway"
+namespace = "{NAMESPACE}"
+repository = "{REGISTRY}/slipway"
+promote_from = "kind"
+rate = 50
+bake_seconds = 3
+timeout = 180
+"""
+OVERLAY = f"""
+namespace: {NAMESPACE}
+resources: [../kind]
+patches:
+  - target: {{kind: HTTPRoute, name: slipway}}
+    patch: |
+      - {{op: add, path: /spec/hostnames, value: [localhost]}}
+"""
+
+
+@pytest.fixture(name="two")
+def _two(deployed: KindCheckout) -> Iterator[KindCheckout]:
+    """The clone with a second environment, in a namespace that an administrator made."""
+    kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production")
+    path = deployed.root / "pyproject.toml"
+    before = path.read_text(encoding="utf-8")
+    text = before.replace(f'url = "http://localhost:{EDGE_PORT}"', f'url = "http://127.0.0.1:{EDGE_PORT}"')
+    path.write_text(text + ENVIRONMENT, encoding="utf-8")
+    deployed.write("k8s/overlays/promoted/kustomization.yaml", OVERLAY)
+    yield deployed
+    path.write_text(before, encoding="utf-8")
+    kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+
+
+def run(one: KindCheckout, *arguments: str) -> Outcome:
+    """Run the pipeline as the administrator: the account of one namespace has no business in the other."""
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return one.start_program(command, KUBECONFIG=str(Path.home() / ".kube/config")).finish(400)
+
+
+def images(namespace: str) -> set[str]:
+    """The imageIDs of the service's pods."""
+    path = "--output=jsonpath={.items[*].status.containerStatuses[*].imageID}"
+    return set(
+        kubectl("get", "pods", "--selector=app.kubernetes.io/component=backend", path, namespace=namespace).split()
+    )
+
+
+def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddRow) -> None:
+    """Refused before the first proof of a digest; then the same imageID runs in both namespaces."""
+    [proved] = two.answering()
+    unproved = f"{REGISTRY}/slipway@sha256:{'0' * 64}"
+    refused = run(two, "deploy", "promoted", "--release", unproved)
+    assert refused.code == 2, str(refused)
+    assert "was not proved in kind, and promoted takes only what was" in refused.problems()[0]
+    assert images(NAMESPACE) == set()
+    outcome: Any = run(two, "deploy", "promoted", "--json")
+    assert (outcome.code, outcome.verdict, outcome.release) == (0, "proved", proved), str(outcome)
+    assert "docker build" not in outcome.stderr
+    assert images(NAMESPACE) == images("slipway") == {f"{REGISTRY}/slipway@{proved}"}
+    again: Any = run(two, "deploy", "promoted", "--json")
+    assert (again.code, again.verdict) == (0, "unchanged"), str(again)
+    add_row("kind: promotion", f"unproved digest refused; {proved[:19]}… proved in kind runs as promoted, same imageID")
