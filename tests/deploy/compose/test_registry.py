@@ -23,7 +23,9 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 def _registry() -> Iterator[str]:
     """An empty registry of this module's own: its address."""
     ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
-    yield "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+    address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+    yield address
+    forget(f"{address}/team/board")
     docker("rm", "--force", "--volumes", ident)
 
 
