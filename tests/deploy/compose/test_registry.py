@@ -23,8 +23,17 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 def _registry() -> Iterator[str]:
     """An empty registry of this module's own: its address."""
     ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
-    yield "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+    address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
+    yield address
+    forget(f"{address}/team/board")
     docker("rm", "--force", "--volumes", ident)
+
+
+def forget(repository: str) -> None:
+    """Remove the names that REPOSITORY has here: by tag, and by digest where that is all there is."""
+    listed = docker("images", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}", repository)
+    for name, digest in (line.split() for line in listed.splitlines()):
+        docker("rmi", f"{repository}@{digest}" if name.endswith(":<none>") else name)
 
 
 def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: ComposeCheckout) -> None:
@@ -35,8 +44,7 @@ def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: Compo
     digest = pushed.stdout.splitlines()[-1]
     assert DIGEST.fullmatch(digest)
     checkout.forget_images()
-    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
-        docker("rmi", name)
+    forget(repository)
     shipped = checkout.proved("--release", f"{repository}@{digest}")
     assert shipped.release == digest
     assert checkout.answering() == {digest}
@@ -57,7 +65,10 @@ def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: Compo
 )
 def test_a_push_that_cannot_be_says_why(repository: str, code: int, says: str, checkout: ComposeCheckout) -> None:
     """No repository, a name that is none, a registry that is away: one line each."""
-    refused = checkout.run("push", IMAGE_REPOSITORY=repository.format(port=free_port()))
+    place = repository.format(port=free_port())
+    refused = checkout.run("push", IMAGE_REPOSITORY=place)
+    if code == 1:
+        forget(place)
     assert refused.code == code, str(refused)
     assert says in refused.problems()[0]
     assert refused.stdout == ""
@@ -84,8 +95,7 @@ def test_a_moved_tag_is_noticed(registry: str, checkout: ComposeCheckout) -> Non
     assert refused.code == 2, str(refused)
     assert f"{tag} is not of the release {digest}: its tag was moved" in refused.problems()[0]
     assert checkout.containers() == []
-    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
-        docker("rmi", name)
+    forget(repository)
     checkout.forget_images()
 
 
@@ -106,8 +116,7 @@ def test_a_registry_that_refuses_us_is_named_with_the_fix(
         assert f": `docker login {closed.address}` as somebody who may {verb} {repository}" in problem
         assert "not-the-password" not in refused.stderr
     assert checkout.containers() == []
-    for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split():
-        docker("rmi", name)
+    forget(repository)
     checkout.forget_images()
 
 
