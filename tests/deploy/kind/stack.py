@@ -83,12 +83,11 @@ class KindCheckout(Checkout):
     def patch_backend(self, *operations: dict[str, Any]) -> None:
         """Patch the Deployment of its overlay."""
         text = json.dumps(list(operations))
-        self.append("k8s/overlays/kind/kustomization.yaml", "")
-        path = self.root / "k8s/overlays/kind/kustomization.yaml"
         patch = f"  - target: {{kind: Deployment, name: backend}}\n    patch: '{text}'\n"
-        path.write_text(
-            path.read_text(encoding="utf-8").replace("patches:\n", f"patches:\n{patch}", 1), encoding="utf-8"
-        )
+        path = self.root / "k8s/overlays/kind/kustomization.yaml"
+        before = path.read_text(encoding="utf-8")
+        assert "\npatches:\n" in before
+        path.write_text(before + patch, encoding="utf-8")  # its patches stand last, and the last patch wins
 
     def restore(self) -> None:
         """Service and manifests as they were committed."""
