@@ -44,7 +44,7 @@ patches:
 @pytest.fixture(name="two")
 def _two(deployed: KindCheckout) -> Iterator[KindCheckout]:
     """The clone with a second environment, in a namespace that an administrator made."""
-    kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production")
+    kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production", namespace=NAMESPACE)
     path = deployed.root / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
     text = before.replace(f'url = "http://localhost:{EDGE_PORT}"', f'url = "http://127.0.0.1:{EDGE_PORT}"')
