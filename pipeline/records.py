@@ -73,6 +73,9 @@ class Records:
             },
         )
 
+    def refresh(self) -> None:
+        """See what others did since: where records are kept elsewhere, too."""
+
     def publish(self, record: Record) -> None:
         """Let others know what became of RECORD: where records are kept elsewhere, too."""
 

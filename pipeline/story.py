@@ -70,6 +70,7 @@ class Story:
                 if wanted:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
+                self.records.refresh()  # somebody else may have held the lock until now
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
                 "started": _now(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.docker import docker_problems
 from pipeline.errors import UsageError
-from pipeline.images import SCHEMA_LABEL, SHORT, Images, PushedImages, repository_problem, source_of
+from pipeline.images import SCHEMA_LABEL, SHORT, Images, PushedImages, repository_problem, same_build, source_of
 from pipeline.migrations import migration_hashes, required_revision
 from pipeline.project import Environment, Project
 from pipeline.promotion import admit
@@ -110,4 +110,10 @@ class Artifacts:
         place = place or self.repository()
         short = digest.removeprefix("sha256:")[:SHORT]
         others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
-        return PushedImages(place, digest, **others)
+        images = PushedImages(place, digest, **others)
+        if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
+            raise UsageError(
+                f"{place}:migrate-{short} is of another source than {reference}: somebody moved that tag;"
+                f" `nox -s push` pushes both"
+            )
+        return images

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ Object = dict[str, Any]
 FIELD_MANAGER = "slipway"
 OLDEST_SERVER = (1, 35)
 ASK_SECONDS = 20
+AWAY_SECONDS = 60  # a control plane that restarts takes half of that
 # Of the API server, its load balancer or etcd, not of what was asked: the same call may succeed in a second.
 AWAY = re.compile(
     r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
@@ -101,7 +103,18 @@ class Kubectl:
         if not dry_run:
             names = ", ".join(describe(one) for one in json.loads(given)["items"])
             self.say(f"$ {shlex.join(self.command(*options[:-1]))}  # {names}")
-        return self.items(self.ask(*options, given=given, timeout=60))
+        return self.items(self._patiently(*options, given=given))
+
+    def _patiently(self, *arguments: str, given: str) -> str:
+        """What an apply says, which may be said twice: an API server that is away for a moment is waited for."""
+        deadline = time.monotonic() + AWAY_SECONDS
+        while True:
+            try:
+                return self.ask(*arguments, given=given, timeout=60)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def server_problem(self) -> str | None:
         """What is wrong with kubectl, its context or the cluster, with its fix; None where all is well."""

@@ -6,6 +6,7 @@ secret). The newest ten are kept, and those that one can roll back to. A copy li
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pipeline.files import write_whole
 from pipeline.records import Record, Records, read_json
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.targets.kubernetes.release import Release, Releases
 
 __all__ = ["ClusterRecords"]
@@ -33,7 +34,7 @@ class ClusterRecords(Records):
         super().__init__(folder)
         self.releases, self.kubectl = releases, kubectl
 
-    def fetch(self) -> None:
+    def refresh(self) -> None:
         """Bring what the cluster knows to this machine. What is here of a namespace that is gone is forgotten."""
         found = self.kubectl.get("configmaps", f"--selector={LABEL}")
         self._forget_another_life()
@@ -55,7 +56,8 @@ class ClusterRecords(Records):
     def note(self, record: Record, **facts: Any) -> None:
         """Add what is known."""
         super().note(record, **facts)
-        self.publish(record)
+        with contextlib.suppress(Unreachable):  # the next one says it, too
+            self.publish(record)
 
     def close(self, record: Record, verdict: str, reason: str) -> None:
         """Give it its verdict."""

@@ -90,7 +90,7 @@ class KubernetesTarget:
         if problem:
             raise UsageError(problem)
         found = ClusterRecords(self.home / "releases", self.releases, self.kubectl)
-        found.fetch()
+        found.refresh()
         return found
 
     def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
