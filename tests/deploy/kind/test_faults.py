@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.targets.kubernetes.rollout import is_ready
 from tests.deploy.compose.stack import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl
@@ -89,6 +91,27 @@ def test_a_deploy_survives_a_drained_node(deployed: KindCheckout, add_row: AddRo
     assert outcome.traffic["failed"] == 0
     deployed.commit()
     add_row(FAULTS, f"node drained in mid-roll: proved, {outcome.traffic['sent']} requests, 0 failed")
+
+
+def test_a_stopped_worker_takes_its_pods_out_of_the_edge(deployed: KindCheckout, add_row: AddRow) -> None:
+    """Its replica is lost until Kubernetes notices; the others serve, and it comes back with the node."""
+    stores = {pod["spec"]["nodeName"] for name in ("postgres", "redis") for pod in deployed.pods(name)}
+    nodes = sorted({pod["spec"]["nodeName"] for pod in deployed.pods()} - stores)
+    if not nodes:
+        pytest.skip("each worker that runs a replica runs a data store, too")
+    with Visitors(f"http://localhost:{deployed.port}", "/health") as seen:
+        stopped = time.monotonic()
+        docker("stop", "--time=0", nodes[0])
+        try:
+            served = seen.wait_for("/health", 200, times=100, since=stopped + 1, seconds=120)
+        finally:
+            docker("start", nodes[0])
+        kubectl("wait", "--for=condition=Ready", f"node/{nodes[0]}", "--timeout=120s")
+        wait_until(lambda: len([one for one in deployed.pods() if is_ready(one)]) >= 2 or None, "two replicas", 120)
+    lost = sum(visit.status != 200 for visit in seen.visits)
+    outcome = deployed.deploy()
+    assert outcome.code == 0, str(outcome)
+    add_row(FAULTS, f"worker stopped: {lost} of {len(seen.visits)} visits lost, all served after {served:.0f} s")
 
 
 def test_a_deploy_survives_an_api_server_that_is_away_for_a_while(deployed: KindCheckout, add_row: AddRow) -> None:
