@@ -360,7 +360,9 @@ class KubernetesTarget:
         kinds = [
             kind for kind in (*PRUNED, "StatefulSet", "Job") if kind != "ConfigMap" and RESOURCES[kind][1] in there
         ]
-        self.kubectl.do("delete", _list(kinds), f"--selector={OURS}", "--ignore-not-found", timeout=120)
+        # In the foreground: what is gone is gone, its pods drained.
+        options = ["--ignore-not-found", "--cascade=foreground"]
+        self.kubectl.do("delete", _list(kinds), f"--selector={OURS}", *options, timeout=180)
         if volumes:
             secret = [f"secret/{SECRET}"] if self.on_this_machine else []
             self.kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
