@@ -142,16 +142,20 @@ class Database:
 
     def give_back(self, connection: Connection) -> None:
         """Begin to return it. The answer does not wait for that, nor for a hung PostgreSQL."""
-        task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_SECONDS))
-        self._releasing.add(task)
-        task.add_done_callback(self._given_back)
+        task = asyncio.create_task(self._release(connection))
+        self._releasing.add(task)  # the loop alone would let it be collected
 
-    def _given_back(self, task: asyncio.Task[None]) -> None:
-        self._releasing.discard(task)
-        self._metrics.connections_used.dec()
-        self._turns.release()
-        if not task.cancelled() and (error := task.exception()):
+    async def _release(self, connection: Connection) -> None:
+        try:
+            await self._pool.release(connection, timeout=RELEASE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the pool has dropped the connection
             self._log.warning("connection dropped on release", reason=type(error).__name__)
+        finally:
+            # No callback of the task: that would be another turn of the loop for each request.
+            if task := asyncio.current_task():
+                self._releasing.discard(task)
+            self._metrics.connections_used.dec()
+            self._turns.release()
 
     def lost(self, error: BaseException) -> DatabaseUnavailable:
         """What to raise for ERROR, one of LOST."""
