@@ -107,13 +107,16 @@ class Kubectl:
 
     def _patiently(self, *arguments: str, given: str) -> str:
         """What an apply says, which may be said twice: an API server that is away for a moment is waited for."""
-        deadline = time.monotonic() + AWAY_SECONDS
+        deadline, told = time.monotonic() + AWAY_SECONDS, False
         while True:
             try:
                 return self.ask(*arguments, given=given, timeout=60)
-            except Unreachable:
+            except Unreachable as away:
                 if time.monotonic() > deadline:
                     raise
+                if not told:
+                    self.say(f"{away.problems[0]}; waiting for it")
+                told = True
                 time.sleep(1)
 
     def server_problem(self) -> str | None:
