@@ -26,7 +26,9 @@ AWAY_SECONDS = 60  # a control plane that restarts takes half of that
 # Of the API server, its load balancer or etcd, not of what was asked: the same call may succeed in a second.
 AWAY = re.compile(
     r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
-    r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: ",
+    r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: "
+    # It listens, and is not ready yet: it knows neither its own API nor any account.
+    r"|apiserver not ready|error validating data: unknown;|error: You must be logged in",
     re.IGNORECASE,
 )
 NOISE = ("Warning:", "Flag --", "I0", "E0", "W0")
