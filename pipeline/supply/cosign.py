@@ -80,8 +80,11 @@ def verify_command(policy: Policy, reference: str, *, attestation: str | None = 
 
 @dataclass(frozen=True)
 class Cosign:
-    """Runs cosign; `say` gets each command. Raises `SlipwayError` with one line."""
+    """Runs cosign for the images of a `release` (its service's, by digest: what `nox -s sign` takes); `say` gets each
+    command. Raises `SlipwayError` with one line.
+    """
 
+    release: str
     say: Callable[[str], None]
 
     def sign(self, signer: Signer, references: Sequence[str]) -> None:
@@ -123,7 +126,7 @@ class Cosign:
         try:
             said = run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
-            raise SlipwayError(complaint(error.output, reference, policy)) from error
+            raise SlipwayError(complaint(error.output, reference, self.release, policy)) from error
         finally:
             self.say(quiet[0])
         return said
@@ -132,21 +135,21 @@ class Cosign:
 KEPT = ("COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY", "COSIGN_MAX_ATTACHMENT_SIZE")
 
 
-def complaint(said: str, reference: str, policy: Policy | None = None) -> str:
-    """What cosign SAID against REFERENCE, in one line with its fix; POLICY: who should have signed it."""
+def complaint(said: str, reference: str, release: str, policy: Policy | None = None) -> str:
+    """What cosign SAID against REFERENCE of a RELEASE, in one line with its fix; POLICY: who should have signed it."""
     who = policy.signer if policy else ""
-    again = f"`nox -s sign -- {reference}`"
+    again = f"`nox -s sign -- {release}`"
     identity = re.search(r'expected (?:SAN|issuer) value "([^"]*)", got "([^"]*)"', said)
     if identity:
         return f"{reference}: signed by {identity[2]} and not by {identity[1]}: take the image that the latter made"
-    known = {
+    known = {  # the graver first: each signature that does not hold has its line in what was said
+        "does not match any digest in statement": "its signature is of another image and was copied: do not run it;"
+        " find out who pushed it",
         "no signatures found": f"not signed: {again} as {who}",
         "expected key signature": f"signed by an identity and not by {who}: take one that is, or {again}",
         "expected certificate signature": f"signed by a key and not by {who}: take one that is",
         "signatures do not match threshold": f"signed by another key than {who}: take an image that is, or {again}",
         "transparency log": f"no entry of Sigstore's log vouches for its signature: {again} again",
-        "does not match any digest in statement": "its signature is of another image and was copied: do not run it;"
-        " find out who pushed it",
         "no matching attestations": f"nothing of it is signed by {who}: {again}",
         "none of the attestations matched": f"no such attestation of it: {again}",
         "MANIFEST_UNKNOWN": "not in the registry: is its name right, and was it pushed?",

@@ -56,7 +56,7 @@ def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
     problems = [problem for one in sboms if who.key is None and (problem := too_large(one))]
     if problems:
         raise SlipwayError(*problems)
-    cosign = Cosign(say)
+    cosign = Cosign(images.place("backend"), say)
     # What is signed first is what is worth least alone: a release that is signed has all of it.
     for one in sboms:
         cosign.attest(who, one.reference, CYCLONEDX, one.cyclonedx)

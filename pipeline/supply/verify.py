@@ -27,15 +27,15 @@ def verification_problems(images: PushedImages, policy: Policy, say: Callable[[s
     """
     if policy.key and "://" not in policy.key and not Path(policy.key).is_file():
         return [f"verify: there is no {policy.key}: it is the public key (cosign.pub) of who signs"]
-    cosign = Cosign(say)
+    cosign = Cosign(images.place("backend"), say)
 
     def signed(reference: str, wanted: dict[str, str]) -> str | None:
         try:
-            lacks = [name for kind, name in wanted.items() if kind not in cosign.signed(policy, reference)]
+            found = cosign.signed(policy, reference)
         except SlipwayError as error:
             return error.problems[0]
-        release = f"`nox -s sign -- {images.place('backend')}`"
-        return f"{reference}: no {' and no '.join(lacks)} by {policy.signer}: {release}" if lacks else None
+        lacks = " and no ".join(name for kind, name in wanted.items() if kind not in found)
+        return f"{reference}: no {lacks} by {policy.signer}: `nox -s sign -- {cosign.release}`" if lacks else None
 
     try:
         wanted: dict[str, dict[str, str]] = {place: {SIGNATURE: "signature"} for place in images.places}

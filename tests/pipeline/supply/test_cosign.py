@@ -12,6 +12,7 @@ from pipeline.supply.policy import Policy
 
 PLACE = f"ghcr.io/owner/board@sha256:{'1' * 64}"
 MAIN = "https://github.com/owner/board/.github/workflows/cd.yml@refs/heads/main"
+RELEASE = PLACE.replace("1", "2")  # whose frontend, say, PLACE is
 KEYLESS = Policy(identity=MAIN)
 # What it said to a certificate with the identity MAIN, where another one was expected.
 ANOTHER = (
@@ -84,7 +85,7 @@ class TestSigner:
 class TestComplaint:
     def test_names_who_signed_and_who_should_have(self) -> None:
         """The identity of a certificate, as cosign found it."""
-        line = complaint(ANOTHER, PLACE, Policy(identity="https://github.com/other/x"))
+        line = complaint(ANOTHER, PLACE, PLACE, Policy(identity="https://github.com/other/x"))
         assert line == (
             f"{PLACE}: signed by {MAIN} and not by https://github.com/other/x: take the image that the latter made"
         )
@@ -93,11 +94,11 @@ class TestComplaint:
         ("said", "means"),
         [
             (NO_ROOT, "Sigstore's trusted root cannot be fetched (tuf-repo-cdn.sigstore.dev): again when it can"),
-            (NOT_IN_LOG, f"no entry of Sigstore's log vouches for its signature: `nox -s sign -- {PLACE}` again"),
-            ("Error: no signatures found", f"not signed: `nox -s sign -- {PLACE}` as {KEYLESS.signer}"),
+            (NOT_IN_LOG, f"no entry of Sigstore's log vouches for its signature: `nox -s sign -- {RELEASE}` again"),
+            ("Error: no signatures found", f"not signed: `nox -s sign -- {RELEASE}` as {KEYLESS.signer}"),
             (
                 "Error: no matching attestations: expected key signature, not certificate",
-                f"signed by an identity and not by {KEYLESS.signer}: take one that is, or `nox -s sign -- {PLACE}`",
+                f"signed by an identity and not by {KEYLESS.signer}: take one that is, or `nox -s sign -- {RELEASE}`",
             ),
             ("Error: something new\nerror during command execution: something new", "cosign: something new"),
             ("", "cosign: it said nothing"),
@@ -105,7 +106,7 @@ class TestComplaint:
     )
     def test_is_one_line_with_a_fix(self, said: str, means: str) -> None:
         """The image first; what is not known is passed on."""
-        assert complaint(said, PLACE, KEYLESS) == f"{PLACE}: {means}"
+        assert complaint(said, PLACE, RELEASE, KEYLESS) == f"{PLACE}: {means}"
 
 
 class TestMissing:
@@ -115,4 +116,4 @@ class TestMissing:
         with pytest.raises(
             UsageError, match=r"cosign: not installed \(or not on the PATH\), version 3 is needed: http"
         ):
-            Cosign(lambda _: None).sign(Signer("k"), [PLACE])
+            Cosign(PLACE, lambda _: None).sign(Signer("k"), [PLACE])

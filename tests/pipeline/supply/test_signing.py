@@ -53,7 +53,9 @@ class TestSigned:
 
     def test_the_sbom_names_what_is_in_the_image(self, our_key: Path, signed: Release) -> None:
         """What was attested is what syft found."""
-        [bill] = Cosign(quiet).attestations(Policy(key=str(our_key)), signed.images.place("migrate"), CYCLONEDX)
+        [bill] = Cosign("the release", quiet).attestations(
+            Policy(key=str(our_key)), signed.images.place("migrate"), CYCLONEDX
+        )
         assert [(one["name"], one["version"]) for one in bill["components"] if "purl" in one] == [
             ("anyio", "4.16.0"),
             ("idna", "3.6"),
@@ -74,17 +76,27 @@ class TestSigned:
 
 
 class TestRefused:
+    def test_not_for_what_a_stranger_adds(self, our_key: Path, signed: Release, keys: Path) -> None:
+        """Who may push could stop every deploy otherwise."""
+        Cosign("the release", quiet).sign(Signer(str(keys / "other.key")), signed.images.places)
+        assert problems(signed.images, our_key) == []
+
     def test_an_unsigned_image(self, our_key: Path, tree: Path, repository: str) -> None:
         """A line for each image, with the command that mends it."""
         images = push_release(repository, tree)
         place = images.place("backend")
         assert problems(images, our_key)[0] == f"{place}: not signed: `nox -s sign -- {place}` as the key of {our_key}"
         assert len(problems(images, our_key)) == 3
+        assert problems(images, our_key)[2].startswith(
+            f"{images.place('frontend')}: not signed: `nox -s sign -- {place}`"
+        )
 
-    def test_one_that_another_key_signed(self, signed: Release, keys: Path) -> None:
+    def test_one_that_another_key_signed(self, our_key: Path, tree: Path, repository: str, keys: Path) -> None:
         """Not just anybody's signature."""
-        found = problems(signed.images, keys / "other.pub")
-        place = signed.images.place("backend")
+        images = push_release(repository, tree)
+        Cosign("the release", quiet).sign(Signer(str(keys / "ours.key")), images.places)
+        found = problems(images, keys / "other.pub")
+        place = images.place("backend")
         assert f"{place}: signed by another key than the key of {keys}/other.pub" in found[0]
 
     def test_one_that_the_signature_of_another_was_copied_to(self, our_key: Path, signed: Release) -> None:
@@ -182,7 +194,7 @@ class TestSigning:
         """In one line, and without it."""
         monkeypatch.setenv("COSIGN_PASSWORD", "wrong")
         with pytest.raises(SlipwayError, match="COSIGN_PASSWORD is not the password of COSIGN_KEY"):
-            Cosign(quiet).sign(Signer(str(keys / "ours.key")), signed.images.places[:1])
+            Cosign("the release", quiet).sign(Signer(str(keys / "ours.key")), signed.images.places[:1])
 
     def test_the_signer_of_this_place_does_not_decide_who_must_have_signed(
         self, our_key: Path, signed: Release
@@ -209,7 +221,7 @@ def sign_parts(
     attest: bool = True,
 ) -> None:
     """What `sign` does, but for some of it."""
-    signer, cosign = Signer(str(keys / "ours.key")), Cosign(quiet)
+    signer, cosign = Signer(str(keys / "ours.key")), Cosign("the release", quiet)
     path = root.parent / "predicate.json"  # not in the tree, which it would make dirty
     for place in sboms:
         path.write_text('{"bomFormat": "CycloneDX"}', encoding="utf-8")
