@@ -60,16 +60,15 @@ def own_policy(environment: Mapping[str, str]) -> Policy:
     elsewhere. ENVIRONMENT: the variables of the process.
     """
     key, workflow = environment.get("COSIGN_KEY"), environment.get("GITHUB_WORKFLOW_REF")
-    if key and "://" in key:
-        return Policy(key=key)  # a KMS knows both halves
-    if key:
-        return Policy(key=str(Path(key).with_suffix(".pub")))
-    if workflow:
+    if key and not key.startswith("env://"):
+        # A KMS knows both halves.
+        return Policy(key=key if "://" in key else str(Path(key).with_suffix(".pub")))
+    if workflow and not key:
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
         return Policy(identity=f"{server}/{workflow}", source=f"{server}/{environment.get('GITHUB_REPOSITORY')}")
     raise UsageError(
         "verify-image: who must have signed? `--env ENV` takes that environment's `verify`; without it, COSIGN_KEY"
-        " names your key pair"
+        " names the file of your key pair"
     )
 
 

@@ -78,7 +78,8 @@ class TestOwnPolicy:
         found = own_policy({"GITHUB_WORKFLOW_REF": WORKFLOW, "GITHUB_REPOSITORY": "owner/board"})
         assert found == Policy(identity=f"https://github.com/{WORKFLOW}", source="https://github.com/owner/board")
 
-    def test_is_nobody_elsewhere(self) -> None:
-        """One line with both ways."""
+    @pytest.mark.parametrize("variables", [{}, {"COSIGN_KEY": "env://KEY", "GITHUB_WORKFLOW_REF": WORKFLOW}])
+    def test_is_nobody_elsewhere(self, variables: dict[str, str]) -> None:
+        """One line with both ways; a private key in a variable has no public half beside it."""
         with pytest.raises(UsageError, match=r"`--env ENV` takes that environment's `verify`; .* COSIGN_KEY"):
-            own_policy({})
+            own_policy(variables)

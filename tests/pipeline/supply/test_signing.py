@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import PushedImages
+from pipeline.images import PushedImages, find_pushed
 from pipeline.oci import digest_of
 from pipeline.project import load_project
 from pipeline.registry import resolve
@@ -68,6 +68,7 @@ class TestSigned:
         images = push_release(repository, tree, platforms=("amd64", "arm64"))
         bills = [f"{repository}@{one.digest}" for place in images.places for one in resolve(place).platforms]
         assert len(bills) == 6
+        assert find_pushed(images.place("backend")) == images
         sign_parts(tree, images, keys, sboms=tuple(bills[1:]))
         [line] = problems(images, our_key)
         assert line.startswith(f"{bills[0]}: no")
