@@ -31,8 +31,8 @@ def test_only_what_is_signed_runs(checkout: ComposeCheckout, tmp_path: Path) -> 
             assert refused.code == 1, str(refused)
             assert f"{first}: not signed: `nox -s sign -- {first}`" in refused.problems()[0]
         assert checkout.containers() == []
-        again = checkout.deploy("--release", "1")
-        assert "not signed" in again.problems()[0], "the number of a refused record is no way round"
+        assert checkout.deploy("--release", "1").code != 0, "the number of a refused record is no way round"
+        assert checkout.containers() == []
         sign(checkout, first, other)
         assert "signed by another key" in checkout.deploy("--release", first).problems()[0]
         sign(checkout, first, ours)
