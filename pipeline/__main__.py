@@ -93,6 +93,8 @@ def _parser() -> _Parser:
     doctor = verb("doctor", "what is wrong with what runs, and how to mend it")
     for one in (deploy, rollback, verb("status", "what runs"), doctor, verb("releases", "the recorded releases")):
         one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    rename = verb("rename", "give the service another name", env=False)
+    rename.add_argument("name", metavar="NAME", help="for example my-service")
     verb("init", "write .env with fresh secrets", env=False)
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")

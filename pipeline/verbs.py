@@ -20,6 +20,7 @@ from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.proof.verdict import short
+from pipeline.rename import rename as rename_service
 from pipeline.report import summary_line
 from pipeline.settings import (
     compose_text,
@@ -45,6 +46,7 @@ __all__ = [
     "pins",
     "push",
     "releases",
+    "rename",
     "rollback",
     "settings",
     "status",
@@ -195,6 +197,13 @@ def init(project: Project, options: argparse.Namespace, progress: Progress) -> R
     return 0, None
 
 
+def rename(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Give the service another name, everywhere."""
+    if not rename_service(project.root, project.name, options.name, progress.say):
+        progress.say(f"the service is called {options.name} already: nothing to do")
+    return 0, None
+
+
 def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Build the images; the backend's ID is the last line."""
     images = _images(project, progress)
@@ -240,7 +249,7 @@ def _images(project: Project, progress: Progress) -> Images:
     problems = docker_problems(compose=False)
     if problems:
         raise UsageError(*problems)
-    return Images(project.root, read_values(project.root).get("PROJECT_NAME", "slipway"), progress.say)
+    return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name), progress.say)
 
 
 def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

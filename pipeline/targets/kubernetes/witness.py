@@ -24,6 +24,7 @@ class Witness:
     """Who asks the service from inside the cluster."""
 
     kubectl: Kubectl
+    secret: str  # the name of the Secret with the service's token
     _log: subprocess.Popen[str] | None = None
     _said: list[str] = field(default_factory=list)
     _reader: threading.Thread | None = None
@@ -33,7 +34,7 @@ class Witness:
         """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
         try:
             self._delete(*self._names(), wait=True)  # of a deploy that was killed
-            self.kubectl.apply(objects(image, requests, seconds))
+            self.kubectl.apply(objects(image, requests, seconds, self.secret))
         except SlipwayError as error:
             self._problem = error.problems[0]
             return
@@ -61,7 +62,7 @@ class Witness:
         self._said.extend(self._log.stdout)
 
     def _names(self) -> list[str]:
-        return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1))]
+        return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1, self.secret))]
 
     def _delete(self, *names: str, wait: bool = False) -> None:
         with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it
