@@ -14,10 +14,11 @@ from rich.table import Table
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.github import annotation
 from pipeline.images import Images
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
-from pipeline.progress import Progress
+from pipeline.progress import Progress, tame
 from pipeline.project import Project
 from pipeline.proof.verdict import short
 from pipeline.rename import rename as rename_service
@@ -70,9 +71,15 @@ def rollback(project: Project, options: argparse.Namespace, progress: Progress) 
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
-    code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    try:
+        code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    except SlipwayError as error:  # nothing was begun, so there is no report
+        sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
+        raise
+    line = summary_line(report)
+    sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
     if not options.json:
-        Console(highlight=False).print(f"\n{summary_line(report)}", soft_wrap=True, markup=False)
+        Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
         if code == 0:
             Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
     return code, report if options.json else None
