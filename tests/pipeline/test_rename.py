@@ -117,7 +117,7 @@ class TestRename:
         workflow = (clone / ".github/workflows/x.yml").read_text()
         assert workflow == f"image: ghcr.io/acme/{NEW}@sha256:1 # kind-slipway\n"
         assert f"/acme/{NEW}/actions/" in (clone / "docs/x.md").read_text()
-        assert (clone / "backend/x.py").read_text() == f"import {NAME}\nTITLE = NEW\n"
+        assert (clone / "backend/x.py").read_text() == f'import {NAME}\nTITLE = "{NEW}"\n'
 
     def test_has_nothing_to_do_for_the_same_name(self, clone: Path) -> None:
         """It says so."""
@@ -131,6 +131,11 @@ class TestRename:
     def test_refuses_what_is_no_name(self, clone: Path, name: str) -> None:
         """DNS label, package, image and database: all of these it has to be."""
         self._refused(clone, f"`{name}` is no name for a service", name)
+
+    def test_takes_the_name_of_its_own_example(self, clone: Path) -> None:
+        """A page that says `my-service` elsewhere than in the command would make it a word of the tree."""
+        done = run(clone, "rename", "my-service")
+        assert done.returncode == 0, done.stderr
 
     @pytest.mark.parametrize("name", ["backend", "pipeline", "postgres", "tests", "app"])
     def test_refuses_a_word_of_the_tree(self, clone: Path, name: str) -> None:
