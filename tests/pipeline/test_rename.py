@@ -22,7 +22,7 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit
 PIPELINES = re.compile(
     r"tool\.slipway|\.slipway/|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
-    r"slipway\.(?:release|config|slot|token|drain|password|schema)"
+    r"slipway\.(?:release|config|slot|token|drain|password|schema)|rename -- [\w-]+"
 )
 
 
