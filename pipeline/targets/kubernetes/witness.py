@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import threading
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from pipeline.errors import SlipwayError
+from pipeline.leash import held
 from pipeline.proof.requests import RequestSpec
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.kubectl import Kubectl
@@ -25,9 +28,8 @@ class Witness:
 
     kubectl: Kubectl
     secret: str  # the name of the Secret with the service's token
-    _log: subprocess.Popen[str] | None = None
-    _said: list[str] = field(default_factory=list)
-    _reader: threading.Thread | None = None
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _following: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
     _problem: str = ""
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
@@ -39,27 +41,23 @@ class Witness:
             self._problem = error.problems[0]
             return
         command = self.kubectl.command(*log_arguments())
-        self._log = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
+        self._following = self._held.enter_context(held(command, log=log, cwd=str(Path.cwd()))), log
 
     def end(self) -> View | None:
         """Let it tell what it saw, and remove it; None where nobody was asked to look."""
-        if self._log is None or self._reader is None:
+        if self._following is None:
             return View(problem=self._problem) if self._problem else None
+        (follower, log), self._following = self._following, None
         # Its Job first: without its policies, what it is still asking would get no answer.
         self._delete(f"job/{NAME}")
-        self._reader.join(LAST_WORDS_SECONDS)
-        self._log.kill()
-        self._log.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            follower.wait(LAST_WORDS_SECONDS)
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+        self._held.close()
         self._delete(*self._names())
-        self._log = None
-        return view_of("".join(self._said))
-
-    def _read(self) -> None:
-        assert self._log is not None
-        assert self._log.stdout is not None
-        self._said.extend(self._log.stdout)
+        return view_of(said)
 
     def _names(self) -> list[str]:
         return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1, self.secret))]
