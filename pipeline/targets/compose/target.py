@@ -62,7 +62,7 @@ class ComposeTarget(KeptHere):
         self.values = read_values(self.project.root)
         self.port = edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
-        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", "slipway"), self.docker)
+        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
 
     # --- plan ---
@@ -379,7 +379,7 @@ class ComposeTarget(KeptHere):
         if not running:
             return []
         plain, secrets = split_secrets(self.values)
-        role, database = plain.get("POSTGRES_USER", "slipway"), plain.get("POSTGRES_DB", "slipway")
+        role, database = (plain.get(name, self.project.name) for name in ("POSTGRES_USER", "POSTGRES_DB"))
         said = self.docker.try_login(running[0].ident, role, database, secrets.get("POSTGRES_PASSWORD", ""))
         if said is None:
             return []

@@ -330,9 +330,9 @@ class LocalTarget(KeptHere):
         """The service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            plain.get("POSTGRES_USER", "slipway"),
+            plain.get("POSTGRES_USER", self.project.name),
             secrets.get("POSTGRES_PASSWORD"),
-            plain.get("POSTGRES_DB", "slipway"),
+            plain.get("POSTGRES_DB", self.project.name),
         )
 
     def _database(self) -> dict[str, str]:

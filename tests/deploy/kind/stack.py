@@ -13,10 +13,11 @@ import httpx2
 from pipeline.cluster import CONTEXT, EDGE_PORT
 from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import docker
+from tests.project import NAME
 
 __all__ = ["KindCheckout", "deployer_config", "kubectl"]
 
-NAMESPACE = "slipway"
+NAMESPACE = NAME
 
 
 def kubectl(*arguments: str, given: str | None = None, check: bool = True, namespace: str = NAMESPACE) -> str:
@@ -67,7 +68,7 @@ class KindCheckout(Checkout):
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
-        script = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U slipway -d slipway -tAc "$0"'
+        script = f'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U {NAME} -d {NAME} -tAc "$0"'
         return kubectl("exec", "postgres-0", "--", "sh", "-c", script, query)
 
     def settle(self, **literals: str) -> None:

@@ -34,15 +34,15 @@ class TestSecretValues:
 class TestMissingKeys:
     def test_name_the_key_and_the_command_that_mends_it(self) -> None:
         """Without a value in it: it comes through standard input."""
-        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop", lambda _: None))
-        assert line.startswith("Secret slipway-secrets in namespace shop has no B: `kubectl --context=production")
-        assert "patch secret slipway-secrets --patch-file=/dev/stdin" in line
+        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop", lambda _: None), "shop-secrets")
+        assert line.startswith("Secret shop-secrets in namespace shop has no B: `kubectl --context=production")
+        assert "patch secret shop-secrets --patch-file=/dev/stdin" in line
 
 
 class TestSecretObject:
     def test_is_encoded(self) -> None:
         """As the API has it: a text that is sent as `stringData` would stay when it is taken out."""
-        secret = secret_object({"TOKEN": "ü"})
+        secret = secret_object("shop", {"TOKEN": "ü"})
         assert base64.b64decode(secret["data"]["TOKEN"]).decode() == "ü"
 
 
