@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipeline.proof.verdict import short
 from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
+from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
@@ -35,12 +37,15 @@ from pipeline.targets.local.supervision import describe, port_free, port_holder
 from pipeline.targets.rehearsal import rehearse
 from pipeline.targets.rolling import roll
 
-__all__ = ["ComposeTarget"]
+__all__ = ["ComposeTarget", "volume_findings"]
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
 FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
 CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+RECENT_SECONDS = 3600  # what ended before, and serves since, is history
+DATA_FOLDER = "/var/lib/postgresql"
+FULL_PERCENT = 90
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 
@@ -158,6 +163,27 @@ class ComposeTarget(KeptHere):
     def objections(self, new: Artifact) -> list[str]:
         """What is obviously wrong with the image."""
         return _obvious(self.docker.image(self.artifacts.find(new.name).images.backend))
+
+    def findings(self) -> list[str]:
+        """A container that was started again by itself; a data store whose disk is nearly full."""
+        found = []
+        for one in self.stack.containers():
+            if one.restarts and time.time() - datetime.fromisoformat(one.started).timestamp() < RECENT_SECONDS:
+                words = last_words(self.docker, one.ident)
+                found.append(
+                    f"{one.name} ended and was started again {one.restarts} times, last at {one.started}: {words}"
+                )
+        for one in self.stack.containers("postgres"):
+            if one.running:
+                found += volume_findings(one.name, self.docker.ask("exec", one.ident, "df", "-Pk", DATA_FOLDER))
+        return found
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Within a replica, as it sees them."""
+        mine = [one for one in self.replicas.all() if one.running and one.labels.get("slipway.release") == release]
+        if not mine:
+            return {}
+        return read_stores(self.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
@@ -384,3 +410,12 @@ def _obvious(image: dict[str, Any] | None) -> list[str]:
 def _digits(secret: str | None) -> str:
     """A label that changes with SECRET and does not tell it: twelve digits of a hash, of random text."""
     return hashlib.sha256((secret or "").encode()).hexdigest()[:12]
+
+
+def volume_findings(container: str, df: str) -> list[str]:
+    """What `df -Pk` of the data folder of CONTAINER says, where it is nearly full."""
+    _, blocks, _, free, used, _ = df.strip().splitlines()[-1].split(maxsplit=5)
+    if int(used.rstrip("%")) < FULL_PERCENT:
+        return []
+    sizes = f"{int(free) // 1024} of {int(blocks) // 1024} MB are free"
+    return [f"{container}: the disk of its volume is {used} full ({sizes}): make room (`docker system df`)"]

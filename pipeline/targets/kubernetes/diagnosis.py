@@ -33,6 +33,7 @@ __all__ = [
     "refusal",
     "restarts",
     "summary",
+    "unbound",
     "with_log",
 ]
 
@@ -120,13 +121,19 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
     return _merged(findings)
 
 
-def restarts(seen: Observation, release: str | None = None, name: str = "backend") -> tuple[Finding, ...]:
-    """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time."""
+def restarts(
+    seen: Observation, release: str | None = None, name: str = "backend", *, since: float = 0.0
+) -> tuple[Finding, ...]:
+    """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time.
+
+    SINCE: seconds since the Unix epoch; what ended before is history.
+    """
     deployment = seen.deployment(name)
     made = seen.newest_replicaset(deployment, release) if deployment else None
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
-    found = (_ended(seen, pod, spec, status) for pod, spec, status in pairs if _crashes(status))
+    ended = ((pod, spec, status) for pod, spec, status in pairs if _crashes(status) and _end_time(status) >= since)
+    found = (_ended(seen, *one) for one in ended)
     return _merged(replace(one, patience=0.0) for one in found if one)
 
 
@@ -343,6 +350,10 @@ def _last_end(status: Json) -> Json:
     return status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
 
 
+def _end_time(status: Json) -> float:
+    return epoch(_last_end(status).get("finishedAt"))
+
+
 def _crashes(status: Json) -> int:
     """How often it has ended."""
     back_off = _waiting(status).get("reason") == "CrashLoopBackOff"  # it ended, and is not counted as restarted yet
@@ -462,26 +473,28 @@ def _claim(seen: Observation, pod: Json) -> Finding | None:
         for one in pod["spec"].get("volumes", ())
         if "persistentVolumeClaim" in one
     ]
-    for claim in seen.claims:
-        if named(claim) not in names or claim["status"].get("phase") == "Bound":
-            continue
-        events = seen.events_of(claim, "ProvisioningFailed|FailedBinding|VolumeMismatch")
+    found = (_unbound(seen, claim) for claim in seen.claims if named(claim) in names)
+    return next((replace(one, pod=named(pod)) for one in found if one), None)
+
+
+def unbound(seen: Observation) -> list[Finding]:
+    """The claims whose storage is not there, whoever uses them."""
+    return [one for claim in seen.claims if (one := _unbound(seen, claim))]
+
+
+def _unbound(seen: Observation, claim: Json) -> Finding | None:
+    events = seen.events_of(claim, "ProvisioningFailed|FailedBinding|VolumeMismatch")
+    phase = claim["status"].get("phase", "Pending")
+    if phase == "Bound" or (not events and phase != "Lost"):
+        return None
+    said = _one_line(events[-1].get("message", "")) if events else "its volume is gone"
+    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {said[:300]}"
+    fix = "bring its volume back, or restore a backup into a new claim" if phase == "Lost" else ""
+    if "storageclass" in said:
         wanted = claim["spec"].get("storageClassName")
-        if not events and claim["status"].get("phase") != "Lost":
-            continue
-        said = _one_line(events[-1].get("message", "")) if events else "its volume is gone"
-        line = (
-            f"PersistentVolumeClaim {named(claim)} is {claim['status'].get('phase', 'Pending').lower()}: {said[:300]}"
-        )
-        fix = (
-            f"make the storage class {wanted}, or name one of `kubectl get storageclass`"
-            if "storageclass" in said
-            else ""
-        )
-        permanent = fix or "no storage class is set" in said
-        patience = SYNC_SECONDS if permanent else None
-        return Finding("claim", f"{line}{f': {fix}' if fix else ''}", pod=named(pod), patience=patience)
-    return None
+        fix = f"make the storage class {wanted}, or name one of `kubectl get storageclass`"
+    permanent = fix or "no storage class is set" in said
+    return Finding("claim", f"{line}{f': {fix}' if fix else ''}", patience=SYNC_SECONDS if permanent else None)
 
 
 def _node(seen: Observation, pod: Json) -> Finding | None:

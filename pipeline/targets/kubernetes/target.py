@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,19 +21,21 @@ from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
+from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import describe_difference
 from pipeline.targets.compose.rehearsal import sweep
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.job import MigrateJob
+from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
-from pipeline.targets.kubernetes.observation import named
+from pipeline.targets.kubernetes.observation import named, quantity
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
+from pipeline.targets.kubernetes.scaling import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.secret import (
     SECRET,
     fingerprint,
@@ -53,9 +56,11 @@ __all__ = ["KubernetesTarget"]
 OURS = "app.kubernetes.io/part-of=slipway,app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
+POSTGRES = "app.kubernetes.io/component=postgres"
 MANAGERS = "--show-managed-fields"
 STORE_SECONDS = 180
 TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
+SCALING_SECONDS = 5.0  # and for the autoscaler, which moves each 15 s
 
 
 class KubernetesTarget:
@@ -76,6 +81,9 @@ class KubernetesTarget:
         self._drift: list[str] = []
         self._rolled_out: str | None = None  # the release that got ready
         self._looked = 0.0
+        self._before: Reading | None = None  # the autoscaler, as the rollout found it
+        self._highest: Reading | None = None
+        self._complete = self._scaling = 0.0  # monotonic seconds: the last new pod got ready; the last look at that
 
     # --- plan ---
 
@@ -203,6 +211,28 @@ class KubernetesTarget:
         """What stands in the way of any pod of ours, or of its storage."""
         return self.rollout.findings()
 
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """A short Job beside the service asks them: from outside of the cluster they cannot be reached."""
+        if not self.releases.knows(release):
+            return {}
+        kept = self.releases.find(release)
+        redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
+        command = probe_command("database", *(["redis"] if redis else []))
+        question = question_of(kept.objects(["Job"])[0], command, redis=redis)
+        policies = policies_of(question) if redis else []
+        job = MigrateJob(self.kubectl, question, lambda _: None, "the Job that asks them")
+        try:
+            if policies:
+                self.kubectl.apply(policies)
+            seen = read_stores(job.do(question, "ask"))
+        finally:
+            names = [f"networkpolicy/{name_of(one)}" for one in policies]
+            if names:
+                self.kubectl.ask("delete", "--ignore-not-found", *names)
+        for one in self.kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
+            seen["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
+        return seen
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
         here, there = self.releases.find(new.name), self.releases.find(old.name)
@@ -267,6 +297,7 @@ class KubernetesTarget:
         for one in release.objects(["StatefulSet"]):
             self._wait_for_store(one)
         old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
+        self._before = self._highest = self._autoscaler()
         if old:
             image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
             self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
@@ -295,13 +326,14 @@ class KubernetesTarget:
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
-        del back  # the Deployment's own strategy drains, and never goes below N
+        # The way back is no other for Kubernetes: the Deployment's own strategy drains, and never goes below N.
         deadline = time.monotonic() + self.env.timeout
         self._rolled_out = None
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
         pods = self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
         must_run(self.releases.find(new.name), pods)
         self._rolled_out, self._looked = new.name, 0.0
+        self._complete = math.inf if back else time.monotonic()  # the load on the way back may be the failed one's
 
     def _watched(self, watch: Callable[[str], None], line: str) -> None:
         if self.lease.lost:
@@ -317,7 +349,29 @@ class KubernetesTarget:
             crashed = self.rollout.crashed(self._rolled_out)
             if crashed:
                 return f"release {short(self._rolled_out)} ended after it was ready: {crashed}"
+            too_much = self._scaled()
+            if too_much:
+                return f"release {short(self._rolled_out)}: {too_much}"
         return self.lease.lost
+
+    def _autoscaler(self) -> Reading | None:
+        found = self.kubectl.get("horizontalpodautoscaler", SERVICE)
+        return reading_of(found[0]) if found else None
+
+    def _scaled(self) -> str | None:
+        """Look at the autoscaler; what it says against the release that is proved."""
+        if time.monotonic() - self._scaling < SCALING_SECONDS:
+            return None
+        self._scaling, now = time.monotonic(), self._autoscaler()
+        if now is None or self._before is None or self._highest is None:
+            return None
+        self._highest = max(self._highest, now, key=lambda one: (one.replicas, one.used or 0))
+        return overwhelmed(self._before, now, time.monotonic() - self._complete)
+
+    def remarks(self) -> list[str]:
+        """That the autoscaler went up."""
+        line = moved(self._before, self._highest) if self._before and self._highest else None
+        return [line] if line else []
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """That of a Job beside the service."""

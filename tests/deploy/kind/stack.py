@@ -12,7 +12,7 @@ import httpx2
 
 from pipeline.cluster import CONTEXT, EDGE_PORT
 from tests.deploy.checkout import Checkout
-from tests.deploy.compose.stack import docker
+from tests.deploy.compose.stack import AS_SUPERUSER, docker
 
 __all__ = ["KindCheckout", "deployer_config", "kubectl"]
 
@@ -67,8 +67,7 @@ class KindCheckout(Checkout):
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
-        script = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U slipway -d slipway -tAc "$0"'
-        return kubectl("exec", "postgres-0", "--", "sh", "-c", script, query)
+        return kubectl("exec", "postgres-0", "--", "sh", "-c", AS_SUPERUSER, "slipway", query)
 
     def settle(self, **literals: str) -> None:
         """Change settings of its overlay."""
