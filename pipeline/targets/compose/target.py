@@ -30,7 +30,7 @@ from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_differe
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
 from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
-from pipeline.targets.compose.secret_files import closed_problem, fingerprint, write_secret_files
+from pipeline.targets.compose.secret_files import closed_problem, fingerprint, owner_of, write_secret_files
 from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local.supervision import describe, port_free, port_holder
@@ -328,6 +328,11 @@ class ComposeTarget(KeptHere):
     def _write_secrets(self) -> None:
         write_secret_files(self.secrets, split_secrets(self.values)[1])
 
+    @property
+    def _role(self) -> str:
+        """Who the service logs in as."""
+        return split_secrets(self.values)[0].get("POSTGRES_USER", "slipway")
+
     def _token(self) -> str:
         return _digits(self.token())
 
@@ -351,6 +356,9 @@ class ComposeTarget(KeptHere):
         variables: dict[str, str] = {
             **settings_environment(config),
             **{name: self.values[name] for name in PLACED if name in self.values},
+            # A role goes with its password, which is no part of a release: on the way back, too.
+            "POSTGRES_USER": self._role,
+            "SLIPWAY_OWNER": owner_of(self._role),
             "EDGE_PORT": str(self.port),
             "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
             "POSTGRES_MAX_CONNECTIONS": str(max(100, connections + CONNECTION_RESERVE)),
@@ -389,12 +397,15 @@ class ComposeTarget(KeptHere):
         if not running:
             return []
         plain, secrets = split_secrets(self.values)
-        role, database = plain.get("POSTGRES_USER", "slipway"), plain.get("POSTGRES_DB", "slipway")
-        said = self.docker.try_login(running[0].ident, role, database, secrets.get("POSTGRES_PASSWORD", ""))
+        database = plain.get("POSTGRES_DB", "slipway")
+        said = self.docker.try_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
         if said is None:
             return []
         what = f"POSTGRES_PASSWORD: the data in volume {self.stack.name}_postgres was made with another one ({said})"
-        return [f"{what}: put that back in .env, or start empty with `nox -s down -- {self.env.name} --volumes`"]
+        rotate = "rotate it (docs/4-runbook.md, New secrets)"
+        return [
+            f"{what}: put that back in .env, {rotate}, or start empty with `nox -s down -- {self.env.name} --volumes`"
+        ]
 
 
 def _obvious(image: dict[str, Any] | None) -> list[str]:

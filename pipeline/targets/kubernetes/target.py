@@ -33,10 +33,11 @@ from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
 from pipeline.targets.kubernetes.observation import named, quantity
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
 from pipeline.targets.kubernetes.scaling import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.secret import (
+    ROLE,
     SECRET,
     fingerprint,
     missing_keys,
@@ -130,13 +131,17 @@ class KubernetesTarget:
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self.values = read_values(self.project.root)
-        self._secrets = secret_values(keys, split_secrets(self.values)[1], there)
+        plain, own = split_secrets(self.values)
+        role = settings_of(objects).get(ROLE, "")
+        self._secrets = secret_values(keys, own, there, roles=(role, plain.get(ROLE, role)))
         problems = check_values(self.project.root, self.values)
-        changed = there and there.get("POSTGRES_PASSWORD") != self._secrets["POSTGRES_PASSWORD"]
+        known, now = [(one.get(ROLE, role), one.get("POSTGRES_PASSWORD")) for one in (there, self._secrets)]
+        changed = there and known[0] == now[0] and known != now  # another role has another password
         if changed and self.kubectl.get("persistentvolumeclaims", f"--selector={DATA}"):
             what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
+            rotate = "rotate it (docs/4-runbook.md, New secrets)"
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
-            problems.append(f"{what}: take .env from who deployed there, put the old one back, or {empty}")
+            problems.append(f"{what}: take .env from who deployed there, put the old one back, {rotate}, or {empty}")
         return problems
 
     def heal(self) -> bool:

@@ -19,6 +19,7 @@ from pipeline.run import CommandFailed, run
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
+from pipeline.targets.compose.secret_files import owner_of
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
@@ -357,7 +358,7 @@ class LocalTarget(KeptHere):
         """The service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            plain.get("POSTGRES_USER", "slipway"),
+            owner_of(plain.get("POSTGRES_USER", "slipway")),  # its socket asks for no password: nothing to rotate
             secrets.get("POSTGRES_PASSWORD"),
             plain.get("POSTGRES_DB", "slipway"),
         )
