@@ -27,6 +27,7 @@ from pipeline.targets.compose.rehearsal import sweep
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
+from pipeline.targets.kubernetes.errors import Counted, against, counted
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
@@ -82,6 +83,7 @@ class KubernetesTarget:
         self._drift: list[str] = []
         self._rolled_out: str | None = None  # the release that got ready
         self._looked = 0.0
+        self._addresses: list[str] = []  # of the new pods
         self._before: Reading | None = None  # the autoscaler, as the rollout found it
         self._highest: Reading | None = None
         self._complete = self._scaling = 0.0  # monotonic seconds: the last new pod got ready; the last look at that
@@ -337,6 +339,7 @@ class KubernetesTarget:
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
         pods = self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
         must_run(self.releases.find(new.name), pods)
+        self._addresses = [str(pod["status"].get("podIP")) for pod in pods]
         self._rolled_out, self._looked = new.name, 0.0
         self._complete = math.inf if back else time.monotonic()  # the load on the way back may be the failed one's
 
@@ -355,9 +358,13 @@ class KubernetesTarget:
             if crashed:
                 return f"release {short(self._rolled_out)} ended after it was ready: {crashed}"
             too_much = self._scaled()
-            if too_much:
-                return f"release {short(self._rolled_out)}: {too_much}"
+            found = too_much or against(*self._errors(), self.env.max_failures)
+            if found:
+                return f"release {short(self._rolled_out)}: {found}"
         return self.lease.lost
+
+    def _errors(self) -> tuple[Counted, Counted]:
+        return counted(tuple(self._witness.samples), self._addresses, self._complete)
 
     def _autoscaler(self) -> Reading | None:
         found = self.kubectl.get("horizontalpodautoscaler", SERVICE)
@@ -374,9 +381,11 @@ class KubernetesTarget:
         return overwhelmed(self._before, now, time.monotonic() - self._complete)
 
     def remarks(self) -> list[str]:
-        """That the autoscaler went up."""
+        """That the autoscaler went up; that the new pods answered with errors, however few."""
         line = moved(self._before, self._highest) if self._before and self._highest else None
-        return [line] if line else []
+        new = self._errors()[1].errors
+        counts = f"the new pods counted {new} answers of 5xx, of the proof's requests or of others'" if new else None
+        return [one for one in (line, counts) if one]
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """That of a Job beside the service."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import SlipwayError
 from pipeline.proof.requests import RequestSpec
 from pipeline.targets.kubernetes.changes import key_of
+from pipeline.targets.kubernetes.errors import Sample
 from pipeline.targets.kubernetes.kubectl import Kubectl
 from pipeline.targets.kubernetes.vantage import NAME, View, log_arguments, objects, view_of
 
@@ -24,6 +27,7 @@ class Witness:
     """Who asks the service from inside the cluster."""
 
     kubectl: Kubectl
+    samples: list[Sample] = field(default_factory=list)
     _log: subprocess.Popen[str] | None = None
     _said: list[str] = field(default_factory=list)
     _reader: threading.Thread | None = None
@@ -58,7 +62,11 @@ class Witness:
     def _read(self) -> None:
         assert self._log is not None
         assert self._log.stdout is not None
-        self._said.extend(self._log.stdout)
+        for line in self._log.stdout:
+            self._said.append(line)
+            with contextlib.suppress(ValueError, KeyError):  # another line, or one that was cut off
+                told = json.loads(line)
+                self.samples.append(Sample(time.monotonic(), told["errors"], told["own"]))
 
     def _names(self) -> list[str]:
         return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1))]
