@@ -17,9 +17,11 @@ from pipeline.lock import Holder
 from pipeline.manifests import unfilled
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
+from pipeline.oci import RegistryError
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import image_platforms
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import describe_difference
@@ -31,8 +33,9 @@ from pipeline.targets.kubernetes.errors import Counted, against, counted
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
-from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
+from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, image_of, leftovers, marked
 from pipeline.targets.kubernetes.observation import named, quantity
+from pipeline.targets.kubernetes.platforms import foreign, node_platforms
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
@@ -189,12 +192,31 @@ class KubernetesTarget:
                 f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
             ]
         live = self._live(wanted)
+        problem = self._foreign(wanted, live)
+        if problem:
+            return [problem]
         for line in strangers(live):
             self.progress.warn(line)
         self._drift = [*by_hand, *changes(live, after)]
         for line in self._drift:
             self.progress.say(f"changes {line}")
         return []
+
+    def _foreign(self, wanted: list[Object], live: list[Object]) -> str | None:
+        """Whether the service's image is of no platform that the nodes have; None too where the registry is away: who
+        pulls will say so.
+        """
+        images = [image_of(one, SERVICE) for one in (*wanted, *live) if _is_service(one)]
+        if not images or images[0] == images[-1]:
+            return None
+        nodes: list[Object] = []
+        with contextlib.suppress(Refused):  # a deployer may not
+            nodes = self.kubectl.get("nodes")
+        try:
+            return foreign(image_platforms(images[0]), node_platforms(nodes), image_platforms(images[-1]))
+        except RegistryError as error:
+            self.progress.say(f"which platforms the image is for could not be asked: {error}")
+            return None
 
     def running(self) -> Running:
         """The pods of the service, and what of their surroundings is not as it should be."""
@@ -451,6 +473,10 @@ class KubernetesTarget:
         places = [(*RESOURCES[one["kind"]], name_of(one)) for one in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
         return self.kubectl.get(*names, MANAGERS) if names else []
+
+
+def _is_service(one: Object) -> bool:
+    return (one["kind"], name_of(one)) == ("Deployment", SERVICE)
 
 
 def _list(kinds: Iterable[str]) -> str:

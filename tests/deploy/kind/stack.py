@@ -58,6 +58,10 @@ class KindCheckout(Checkout):
         )
         return [one for one in found["items"] if one["status"]["phase"] not in ("Succeeded", "Failed")]
 
+    def deployed_image(self) -> str:
+        """What the service's Deployment runs."""
+        return kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.template.spec.containers[0].image}")
+
     def serves(self) -> bool:
         """Whether its edge answers, and the service is ready."""
         try:
