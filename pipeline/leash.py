@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 __all__ = ["held"]
 
@@ -28,7 +29,7 @@ GRACE_SECONDS = 5
 def held(
     command: list[str],
     *,
-    log: Path,
+    log: Path | IO[bytes],
     user: str | None = None,
     remove: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -41,7 +42,7 @@ def held(
     """
     given = {"--user": user, "--remove": remove, "--grace": grace}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    with log.open("wb") as output:
+    with log.open("wb") if isinstance(log, Path) else contextlib.nullcontext(log) as output:
         leash = subprocess.Popen(
             # Isolated and without site: the leash is up in 15 ms and runs nobody's .pth files.
             [sys.executable, "-I", "-S", __file__, *options, "--", *command],

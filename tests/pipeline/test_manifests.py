@@ -102,6 +102,13 @@ def test_a_rollout_takes_nothing_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
+def test_replicas_are_spread_over_nodes_whatever_labels_those_have(name: str) -> None:
+    """The scheduler ignores every constraint on a node that lacks the label of one: nodes without zones are many."""
+    for pod in [spec for component, spec in pods(overlay(name)) if component in ("backend", "frontend")]:
+        assert [each["topologyKey"] for each in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_the_grace_outlasts_the_drain_and_the_longest_request(name: str) -> None:
     spec = one(overlay(name), "Deployment", "backend")["spec"]["template"]["spec"]
     drain = float(settings(overlay(name))["DRAIN_SECONDS"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.targets.diagnosis import SILENT, failing_checks, telling_line
@@ -28,6 +29,7 @@ __all__ = [
     "Observation",
     "Patience",
     "diagnose",
+    "ends",
     "examine",
     "log_arguments",
     "refusal",
@@ -56,6 +58,7 @@ NOT_FOUND = "404"
 # What no waiting mends: the program itself is wrong.
 PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
 LAST_EVENTS = 5
+Container = tuple[str, str]  # its pod's uid, its name
 
 
 @dataclass(frozen=True)
@@ -121,19 +124,30 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
     return _merged(findings)
 
 
+def ends(seen: Observation) -> dict[Container, int]:
+    """How often each container has ended."""
+    return {_key(pod, spec): _crashes(status) for pod in seen.pods for spec, status, _ in container_pairs(pod)}
+
+
 def restarts(
-    seen: Observation, release: str | None = None, name: str = "backend", *, since: float = 0.0
+    seen: Observation,
+    release: str | None = None,
+    before: Mapping[Container, int] = MappingProxyType({}),
+    *,
+    since: float = 0.0,
 ) -> tuple[Finding, ...]:
     """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time.
 
+    BEFORE: what `ends` said when the deploy began. A rollback may find pods that ended long ago, with their node.
     SINCE: seconds since the Unix epoch; what ended before is history.
     """
+    name = "backend"
     deployment = seen.deployment(name)
     made = seen.newest_replicaset(deployment, release) if deployment else None
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
-    ended = ((pod, spec, status) for pod, spec, status in pairs if _crashes(status) and _end_time(status) >= since)
-    found = (_ended(seen, *one) for one in ended)
+    fresh = [one for one in pairs if _crashes(one[2]) > before.get(_key(one[0], one[1]), 0)]
+    found = (_ended(seen, *one) for one in fresh if _end_time(one[2]) >= since)
     return _merged(replace(one, patience=0.0) for one in found if one)
 
 
@@ -352,6 +366,10 @@ def _last_end(status: Json) -> Json:
 
 def _end_time(status: Json) -> float:
     return epoch(_last_end(status).get("finishedAt"))
+
+
+def _key(pod: Json, spec: Json) -> Container:
+    return pod["metadata"]["uid"], spec["name"]
 
 
 def _crashes(status: Json) -> int:

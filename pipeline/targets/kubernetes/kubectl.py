@@ -26,7 +26,9 @@ AWAY_SECONDS = 60  # a control plane that restarts takes half of that
 # Of the API server, its load balancer or etcd, not of what was asked: the same call may succeed in a second.
 AWAY = re.compile(
     r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
-    r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: ",
+    r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: "
+    # It listens, and is not ready yet: it knows neither its own API nor any account.
+    r"|apiserver not ready|error validating data: unknown;|error: You must be logged in",
     re.IGNORECASE,
 )
 NOISE = ("Warning:", "Flag --", "I0", "E0", "W0")
@@ -107,13 +109,16 @@ class Kubectl:
 
     def _patiently(self, *arguments: str, given: str) -> str:
         """What an apply says, which may be said twice: an API server that is away for a moment is waited for."""
-        deadline = time.monotonic() + AWAY_SECONDS
+        deadline, told = time.monotonic() + AWAY_SECONDS, False
         while True:
             try:
                 return self.ask(*arguments, given=given, timeout=60)
-            except Unreachable:
+            except Unreachable as away:
                 if time.monotonic() > deadline:
                     raise
+                if not told:
+                    self.say(f"{away.problems[0]}; waiting for it")
+                told = True
                 time.sleep(1)
 
     def server_problem(self) -> str | None:

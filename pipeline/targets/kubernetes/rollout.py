@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.targets.kubernetes.diagnosis import (
     Finding,
     Patience,
     diagnose,
+    ends,
     examine,
     log_arguments,
     restarts,
@@ -48,6 +49,7 @@ class Rollout:
     """The Deployment of the service in a namespace."""
 
     kubectl: Kubectl
+    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before it
 
     def observe(self) -> Observation:
         """What the API server has of the namespace now."""
@@ -58,7 +60,7 @@ class Rollout:
 
         Raises `DeployFailed` as soon as it is certain that it cannot be, with the cause and the fix.
         """
-        patience = Patience()
+        patience, first = Patience(), True
         while True:
             late = time.monotonic() > deadline
             try:
@@ -69,7 +71,10 @@ class Rollout:
                 watch(away.problems[0])
                 time.sleep(TICK_SECONDS)
                 continue
-            now = standing(seen)
+            if first:  # what is there now has had no time to end since the apply
+                self._ends.clear()
+                self._ends.update(ends(seen))
+            now, first = standing(seen), False
             if now.done:
                 return current_pods(seen)
             found = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
@@ -91,8 +96,8 @@ class Rollout:
         return list(dict.fromkeys(lines))
 
     def crashed(self, release: str) -> str | None:
-        """What became of a pod of RELEASE that had been ready: it crashed, or was killed for its memory."""
-        found = [self._told(one) for one in restarts(self.observe(), release)]
+        """What became of a pod of RELEASE since `wait` began: it crashed, or was killed for its memory."""
+        found = [self._told(one) for one in restarts(self.observe(), release, self._ends)]
         return found[0].line if found else None
 
     def _told(self, finding: Finding) -> Finding:

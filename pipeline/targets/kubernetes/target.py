@@ -372,6 +372,7 @@ class KubernetesTarget:
 
     def trouble(self) -> str | None:
         """A pod that was ready and crashed since; or a lock that was lost."""
+        self._witness.look()
         if self._rolled_out is None or time.monotonic() - self._looked < TROUBLE_SECONDS:
             return None
         self._looked = time.monotonic()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
-import threading
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from pipeline.errors import SlipwayError
+from pipeline.leash import held
 from pipeline.proof.requests import RequestSpec
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.errors import Sample
@@ -19,6 +23,7 @@ from pipeline.targets.kubernetes.vantage import NAME, View, log_arguments, objec
 
 __all__ = ["Witness"]
 
+MOST_BYTES = 2**20  # at one look: a line of it has a hundred
 LAST_WORDS_SECONDS = 20  # its grace, and what a log takes to arrive
 
 
@@ -27,10 +32,10 @@ class Witness:
     """Who asks the service from inside the cluster."""
 
     kubectl: Kubectl
-    samples: list[Sample] = field(default_factory=list)
-    _log: subprocess.Popen[str] | None = None
-    _said: list[str] = field(default_factory=list)
-    _reader: threading.Thread | None = None
+    samples: list[Sample] = field(default_factory=list)  # what the pods count themselves, as `look` found it
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _following: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
+    _read: int = 0  # bytes of its log, whole lines
     _problem: str = ""
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
@@ -42,29 +47,34 @@ class Witness:
             self._problem = error.problems[0]
             return
         command = self.kubectl.command(*log_arguments())
-        self._log = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
+        self._following = self._held.enter_context(held(command, log=log, cwd=str(Path.cwd()))), log
 
     def end(self) -> View | None:
         """Let it tell what it saw, and remove it; None where nobody was asked to look."""
-        if self._log is None or self._reader is None:
+        if self._following is None:
             return View(problem=self._problem) if self._problem else None
+        (follower, log), self._following = self._following, None
         # Its Job first: without its policies, what it is still asking would get no answer.
         self._delete(f"job/{NAME}")
-        self._reader.join(LAST_WORDS_SECONDS)
-        self._log.kill()
-        self._log.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            follower.wait(LAST_WORDS_SECONDS)
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+        self._held.close()
         self._delete(*self._names())
-        self._log = None
-        return view_of("".join(self._said))
+        return view_of(said)
 
-    def _read(self) -> None:
-        assert self._log is not None
-        assert self._log.stdout is not None
-        for line in self._log.stdout:
-            self._said.append(line)
-            with contextlib.suppress(ValueError, KeyError):  # another line, or one that was cut off
+    def look(self) -> None:
+        """Add what it has said of the pods since the last look to `samples`."""
+        if self._following is None:
+            return
+        # At an offset of our own: the file's is that of who writes it.
+        said = os.pread(self._following[1].fileno(), MOST_BYTES, self._read)
+        whole = said[: said.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line of something else
                 told = json.loads(line)
                 self.samples.append(Sample(time.monotonic(), told["errors"], told["own"]))
 

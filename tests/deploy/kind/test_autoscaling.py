@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
+from types import TracebackType
+from typing import Self
 
+import httpx2
 import pytest
 
 from tests.deploy.conftest import AddRow
@@ -13,8 +18,42 @@ from tests.deploy.visitors import Visitors
 
 pytestmark = pytest.mark.e2e
 
+TABLE = "kind: autoscaling"
 LIST = "/api/v1/releases?limit=5"
-CROWD = 8
+CROWD = 4
+
+
+class Crowd:
+    """Clients that ask without a pause over a connection each, until the block ends: all that one process can."""
+
+    def __init__(self, url: str) -> None:
+        self.statuses: list[int] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(url,), daemon=True) for _ in range(CROWD)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, url: str) -> None:
+        with httpx2.Client(timeout=10) as client:
+            while not self._over.is_set():
+                try:
+                    self.statuses.append(client.get(url).status_code)
+                except httpx2.TransportError:
+                    self.statuses.append(0)
+
+
+def _hpa() -> str:
+    return kubectl("describe", "hpa", "backend")
 
 
 def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: AddRow) -> None:
@@ -23,16 +62,28 @@ def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: Ad
     wait_until(lambda: len(deployed.pods()) == 2 or None, "two replicas at rest", 180)
     with Visitors(base, LIST) as one:
         started = time.monotonic()
-        with Visitors(base, *[LIST] * CROWD) as crowd:
-            wait_until(lambda: len(deployed.pods()) >= 3 or None, kubectl("describe", "hpa", "backend"), 180)
+        with Crowd(base + LIST) as crowd:
+            wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)
             up = time.monotonic() - started
             kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
         ended = time.monotonic()
-        wait_until(lambda: len(deployed.pods()) == 2 or None, kubectl("describe", "hpa", "backend"), 240)
+        wait_until(lambda: len(deployed.pods()) == 2 or None, "still more than two replicas", 240)
         down = time.monotonic() - ended
-    visits = [*one.visits, *crowd.visits]
-    assert {visit.status for visit in visits} == {200}, [visit for visit in visits if visit.status != 200][:3]
-    add_row(
-        "kind: autoscaling",
-        f"up after {up:.0f} s of load, down {down:.0f} s after its end; {len(visits)} visits, 0 failed",
-    )
+    statuses = [*crowd.statuses, *(visit.status for visit in one.visits)]
+    assert set(statuses) == {200}, (Counter(statuses), _hpa())
+    add_row(TABLE, f"up after {up:.0f} s of load, down {down:.0f} s after its end; {len(statuses)} requests, 0 failed")
+
+
+def test_a_deploy_while_it_scales_is_proved(deployed: KindCheckout, add_row: AddRow) -> None:
+    """Replicas come and go with the load while releases change: the rollout keeps what the autoscaler wants."""
+    base = f"http://localhost:{deployed.port}"
+    deployed.change("scaled in mid-roll")
+    with Crowd(base + LIST) as crowd:
+        outcome = deployed.deploy()
+        scaled = len(deployed.pods())
+    assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
+    assert outcome.traffic["failed"] == 0
+    assert set(crowd.statuses) == {200}, Counter(crowd.statuses)
+    assert scaled > 2, _hpa()
+    deployed.commit()
+    add_row(TABLE, f"deploy under load: proved with {scaled} replicas; {len(crowd.statuses)} requests more, 0 failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import REGISTRY
+from pipeline.cluster import CONTEXT, REGISTRY
 from pipeline.registry import resolve
 from tests.deploy.breaking import add_migration, wrap_service
 from tests.deploy.compose.stack import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
 from tests.pipeline.kubernetes.record import FOREIGN_ELF
 from tests.registries import push_index
@@ -22,6 +24,13 @@ from tests.registries import push_index
 pytestmark = pytest.mark.e2e
 
 TABLE = "kind: broken releases"
+# A reader of the table, who takes his time; found and ended by what it runs.
+HOLD = (
+    "PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U slipway -d slipway"
+    " -c 'BEGIN; LOCK TABLE releases IN ACCESS SHARE MODE; SELECT pg_sleep(120)'"
+)
+HOLDER = "FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE%' AND wait_event = 'PgSleep'"
+HELD, RELEASE = f"SELECT count(*) {HOLDER}", f"SELECT pg_terminate_backend(pid) {HOLDER}"
 
 
 def op(path: str, value: Any, verb: str = "replace") -> dict[str, Any]:
@@ -201,6 +210,26 @@ def test_a_failing_migration_stops_before_anything_real(sound: KindCheckout) -> 
     assert sound.answering() == old
     assert sound.sql("SELECT version_num FROM alembic_version") == "0001"
     assert sound.untidy() == []
+
+
+def test_a_migration_that_waits_for_a_lock_gives_up(sound: KindCheckout, add_row: AddRow) -> None:
+    """Somebody holds the table: the Job ends at its lock_timeout instead of queueing every request behind itself."""
+    old = sound.answering()
+    add_migration(sound, "waits", "ALTER TABLE releases ADD COLUMN waits text")
+    holder = ("kubectl", f"--context={CONTEXT}", "--namespace=slipway", "exec", "postgres-0", "--", "sh", "-c", HOLD)
+    with subprocess.Popen(holder, stdout=subprocess.DEVNULL) as holding:
+        try:
+            wait_until(lambda: sound.sql(HELD) == "1" or None, "nobody holds the table")
+            outcome = sound.deploy()
+        finally:
+            sound.sql(RELEASE)
+            holding.wait(30)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "lock timeout" in outcome.reason, str(outcome)
+    assert sound.sql("SELECT version_num FROM alembic_version") == "0001"
+    assert sound.answering() == old
+    assert sound.untidy() == []
+    add_row(TABLE, f"{'blocked migration':18} stopped in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
 
 
 def test_a_migration_ships_with_its_release(sound: KindCheckout) -> None:

@@ -27,6 +27,7 @@ def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) ->
     """Two digests share the traffic of an update, none fails, and a rollback brings the first back."""
     [first] = deployed.answering()
     assert first.startswith("sha256:")
+    assert len({one["spec"]["nodeName"] for one in deployed.pods()}) == 2, "one worker runs every replica"
     deployed.report_release("before the update")
     deployed.change("an update")
     outcome = deployed.proved()

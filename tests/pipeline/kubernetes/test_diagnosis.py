@@ -15,6 +15,7 @@ from pipeline.targets.kubernetes.diagnosis import (
     Finding,
     Patience,
     diagnose,
+    ends,
     examine,
     log_arguments,
     refusal,
@@ -249,6 +250,13 @@ class TestRestarts:
         (found,) = restarts(Observation.of(at("crash-heals", 30)), "new")
         assert (found.kind, found.certain, found.previous) == ("crash", True, True)
         assert diagnose(Observation.of(at("crash-heals", 30)), "new") == ()
+
+    def test_what_ended_before_the_deploy_is_not_its_own(self) -> None:
+        """A rollback finds pods that a node's restart had ended; one end more counts."""
+        seen = Observation.of(at("crash-heals", 30))
+        before = ends(seen)
+        assert restarts(seen, "new", before) == ()
+        assert restarts(seen, "new", {one: count - 1 for one, count in before.items()})
 
     def test_is_silent_while_all_is_well(self) -> None:
         """No restart, no word."""

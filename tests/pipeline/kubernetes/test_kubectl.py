@@ -16,6 +16,8 @@ AWAY = (
     "Unable to connect to the server: net/http: TLS handshake timeout",
     'E1124 16:41:57 memcache.go:265] couldn\'t get current server API group list: Get "https://127.0.0.1:1/api": EOF',
     "Error from server: etcdserver: request timed out",
+    'error: error validating "STDIN": error validating data: unknown; if you choose to ignore these errors, …',
+    "error: You must be logged in to the server (Unauthorized)",
 )
 FORBIDDEN = (
     'Error from server (Forbidden): pods is forbidden: User "system:serviceaccount:slipway:deployer" cannot list'
