@@ -88,8 +88,9 @@ def scaling_findings(autoscaler: Json, now: float) -> list[str]:
         if one.get("reason") == "ScalingDisabled":
             fix = "its Deployment has 0 replicas: give it one, and the autoscaler goes on"
         found.append(f"the autoscaler {name} does not scale ({one.get('reason')}): {said}: {fix}")
-    reading = reading_of(autoscaler)
-    if reading.at_its_end:
+    reading, limited = reading_of(autoscaler), condition(autoscaler, "ScalingLimited")
+    lasting = now - epoch(limited.get("lastTransitionTime")) >= BLIND_SECONDS  # a deploy's own traffic is no lack
+    if reading.at_its_end and limited.get("status") == "True" and lasting:
         found.append(
             f"the autoscaler {name} is at its maximum of {reading.most} replicas with {reading.load}: raise"
             " maxReplicas (and the database's connections), or find what eats the CPU"

@@ -100,6 +100,10 @@ class TestScalingFindings:
 
     def test_says_that_it_is_at_its_end(self) -> None:
         """The next peak has nothing left."""
-        [line] = scaling_findings(autoscaler(4, 160), NOW)
+        limited = {"type": "ScalingLimited", "status": "True", "reason": "TooManyReplicas"}
+        since = {"lastTransitionTime": "2027-01-15T07:50:00Z"}
+        [line] = scaling_findings(autoscaler(4, 160, limited | since), NOW)
         assert "is at its maximum of 4 replicas with CPU 160 % where 70 % is its aim: raise maxReplicas" in line
-        assert scaling_findings(autoscaler(4, 60), NOW) == []
+        assert scaling_findings(autoscaler(4, 60, limited | since), NOW) == []
+        lately = {"lastTransitionTime": "2027-01-15T07:59:30Z"}
+        assert scaling_findings(autoscaler(4, 160, limited | lately), NOW) == []
