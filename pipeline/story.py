@@ -266,6 +266,9 @@ class Story:
             inside = self.target.second_view(result.failed, result.sent) if result else None
             if inside:
                 self.progress.say(f"from inside: {inside[0]}")
+            remarks = self.target.remarks() if result else []
+            for line in remarks:
+                self.progress.say(f"meanwhile {line}")
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(
@@ -284,6 +287,7 @@ class Story:
                     stages=chapter.stages or self.progress.stages[:-1],
                     traffic=result,
                     inside={"said": inside[0], **inside[1]} if inside else None,
+                    remarks=remarks,
                     rollback=chapter.rollback,
                     slow=chapter.proof.slow if chapter.proof else False,
                 )

@@ -66,6 +66,12 @@ class Target(Protocol):
     def findings(self) -> list[str]:
         """What the engine says is wrong with what runs, beyond `running`: one line each, with its fix."""
 
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """What PostgreSQL and Redis say of themselves where RELEASE serves (`pipeline.stores`); empty where none does.
+
+        Raises `SlipwayError` where they cannot be asked.
+        """
+
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """What changes between two releases, in words."""
 
@@ -94,6 +100,9 @@ class Target(Protocol):
         """What somebody beside the service saw of a rollout in which FAILED of SENT requests from outside failed: who
         lost them, in one line, and the figures. None where nobody looked.
         """
+
+    def remarks(self) -> list[str]:
+        """What the engine did by itself while a release was proved, worth knowing: one line each."""
 
     def withdraw(self) -> None:
         """Stop each replica: a first release that failed has nothing to go back to."""
