@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import SlipwayError, UsageError
 from pipeline.model import Source
 
-__all__ = ["Change", "content_hash", "last_change", "read_source", "remote_address", "shipped_files"]
+__all__ = ["Change", "content_hash", "is_older", "last_change", "read_source", "remote_address", "shipped_files"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ def last_change(root: Path, names: Sequence[str]) -> Change:
     if not said:
         return Change(commit=None, epoch=0, dirty=False)
     return Change(said[0], int(said[1]), dirty=bool(_git(root, "status", "--porcelain", "--", *names)))
+
+
+def is_older(root: Path, commit: str, other: str) -> bool:
+    """Whether COMMIT is an ancestor of OTHER, and not the same. Raises `UsageError` where ROOT's clone lacks one."""
+    for one in (commit, other):
+        if _git(root, "cat-file", "-e", f"{one}^{{commit}}") is None:
+            raise UsageError(f"commit {one} is not in this clone, so whether it is newer cannot be told: fetch it")
+    return commit != other and _git(root, "merge-base", "--is-ancestor", commit, other) is not None
 
 
 def remote_address(root: Path) -> str | None:

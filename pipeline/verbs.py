@@ -14,12 +14,13 @@ from rich.table import Table
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import Images
+from pipeline.images import Images, repository_problem
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
-from pipeline.project import Project
+from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import copy_release, newest_proved
 from pipeline.report import summary_line
 from pipeline.settings import (
     compose_text,
@@ -35,14 +36,17 @@ from pipeline.story import Story
 from pipeline.targets import open_target
 
 __all__ = [
+    "access",
     "build",
     "cluster",
+    "copy",
     "deploy",
     "dev",
     "doctor",
     "down",
     "init",
     "pins",
+    "proved",
     "push",
     "releases",
     "rollback",
@@ -63,12 +67,22 @@ def deploy(project: Project, options: argparse.Namespace, progress: Progress) ->
 def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Ship a release that was proved before."""
     story = Story(project, project.environment(options.env), progress)
-    reference = options.release or str(story.records.previous().number)
+    if options.unfinished and not story.records.killed():
+        progress.say(f"{options.env}: no deploy is unfinished, so there is nothing to undo")
+        return 0, {"environment": options.env, "unfinished": False} if options.json else None
+    before = story.records.serving() if options.unfinished else None
+    if options.unfinished and before is None:
+        raise SlipwayError(
+            f"{options.env}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {options.env}`"
+        )
+    reference = options.release or str((before or story.records.previous()).number)
     return _tell(story, options, reference)
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
-    code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    code, report = story.tell(
+        reference=reference, dry_run=getattr(options, "dry_run", False), forward=getattr(options, "forward", False)
+    )
     if not options.json:
         Console(highlight=False).print(f"\n{summary_line(report)}", soft_wrap=True, markup=False)
         if code == 0:
@@ -213,6 +227,41 @@ def push(project: Project, options: argparse.Namespace, progress: Progress) -> R
     progress.say(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
     return 0, None
+
+
+def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Have the images of a release in another repository, too; their digest is the last line."""
+    digest = copy_release(options.release, options.repository, progress.say)
+    sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def proved(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The digest that was proved last, asked of the registry: no access to a cluster is needed."""
+    env = project.environment(options.env)
+    repository = _repository(env)
+    found = newest_proved(repository, env.name)
+    if found is None:
+        raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
+    progress.say(f"{found.reference}, proved {found.finished:%Y-%m-%d %H:%M %Z}")
+    sys.stdout.write(f"{found.digest}\n")
+    return 0, None
+
+
+def access(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Write the kubeconfig of an environment, from what its job on GitHub was given."""
+    from pipeline.access import write_kubeconfig
+
+    progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    return 0, None
+
+
+def _repository(env: Environment) -> str:
+    repository = os.environ.get("IMAGE_REPOSITORY") or env.repository or ""
+    problem = repository_problem(repository)
+    if problem:
+        raise UsageError(problem)
+    return repository
 
 
 def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

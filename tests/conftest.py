@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
-from tests.containers import build_image, running_image
+from tests.containers import build_image, pull_image, running_image
 from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 
 TOKEN = "a-service-token-of-tests"
@@ -27,14 +27,16 @@ BROKER = pytest.StashKey[Broker]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--image` asks the image what otherwise is asked of the service in this process."""
-    parser.addoption("--image", action="store_true", help="build the production image, and test that")
+    what = "test the production image: the one of a digest (--image=REPOSITORY@DIGEST), or else one built here"
+    parser.addoption("--image", nargs="?", const="", metavar="REFERENCE", help=what)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of the session has the servers; workers of xdist ask it."""
     if not hasattr(config, "workerinput"):
-        if config.getoption("--image"):
-            os.environ[IMAGE] = build_image()
+        image = config.getoption("--image")
+        if image is not None:
+            os.environ[IMAGE] = pull_image(image) if image else build_image()
             os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container reaches no socket of embedded servers
         config.stash[BROKER] = Broker(choose())
 
