@@ -189,8 +189,8 @@ def test(session: nox.Session) -> None:
 def image(session: nox.Session) -> None:
     """The production image as itself: its contents, its rights, its API. [-- REPOSITORY@DIGEST, else it is built]"""
     asked = ["tests/image", "tests/backend/environments", "tests/backend/health", "tests/backend/releases"]
-    given = [f"--image={session.posargs[0]}", *asked] if "@sha256:" in "".join(session.posargs[:1]) else None
-    run(environment(session, "test"), "-m", "pytest", *(given or ["--image", *(session.posargs or asked)]))
+    pushed = ["--pushed", *session.posargs, *asked] if "@sha256:" in "".join(session.posargs) else None
+    run(environment(session, "test"), "-m", "pytest", *(pushed or ["--image", *(session.posargs or asked)]))
 
 
 @nox.session

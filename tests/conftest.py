@@ -27,16 +27,16 @@ BROKER = pytest.StashKey[Broker]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--image` asks the image what otherwise is asked of the service in this process."""
-    what = "test the production image: the one of a digest (--image=REPOSITORY@DIGEST), or else one built here"
-    parser.addoption("--image", nargs="?", const="", metavar="REFERENCE", help=what)
+    parser.addoption("--image", action="store_true", help="build the production image, and test that")
+    parser.addoption("--pushed", metavar="REPOSITORY@DIGEST", help="the same of an image that was pushed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of the session has the servers; workers of xdist ask it."""
     if not hasattr(config, "workerinput"):
-        image = config.getoption("--image")
-        if image is not None:
-            os.environ[IMAGE] = pull_image(image) if image else build_image()
+        pushed = config.getoption("--pushed")
+        if pushed or config.getoption("--image"):
+            os.environ[IMAGE] = pull_image(pushed) if pushed else build_image()
             os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container reaches no socket of embedded servers
         config.stash[BROKER] = Broker(choose())
 
