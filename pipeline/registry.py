@@ -13,13 +13,12 @@ at worst the one just before it: each of them proved.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.images import SHORT
 from pipeline.oci import (
     ARTIFACT,
     DIGEST,
@@ -41,7 +40,6 @@ __all__ = [
     "Platform",
     "ProofRecord",
     "attach_proof",
-    "copy_release",
     "image_ids",
     "image_labels",
     "is_image",
@@ -55,7 +53,6 @@ SCHEMA = "slipway.proof/1"
 VERDICTS = ("proved", "rolled_back", "failed")  # those that say something of the digest
 PROOF_BYTES = 2**16  # one is 1 KB
 CONFIG_BYTES = 2**20  # of an image
-LAYER_BYTES = 2**31  # a layer is in memory while it is copied; one of ours has 30 MB
 TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
 # What of a report is the same for whoever reads it: nothing of its addresses, requests and their answers.
@@ -157,34 +154,6 @@ def image_labels(reference: str) -> dict[str, str]:
         config = json.loads(repository.blob(image.platforms[0].config, limit=CONFIG_BYTES))
     labels: dict[str, str] = (config.get("config") or {}).get("Labels") or {}
     return labels
-
-
-def copy_release(reference: str, repository: str, say: Callable[[str], None]) -> str:
-    """Have the three images of the release REFERENCE (`repository@sha256:…`) in REPOSITORY, too; the digest, which is
-    the same there: what is copied are bytes. Signatures and proofs stay where they are.
-
-    Raises `UsageError` for a reference without digest, and `RegistryError`.
-    """
-    wanted = parse_reference(reference)
-    if wanted.digest is None:
-        raise UsageError(f"{reference}: a tag can be moved: name {wanted.repository}@sha256:…")
-    short = wanted.digest.removeprefix("sha256:")[:SHORT]
-    with Repository(wanted.repository) as here, Repository(repository, write=True) as there:
-        for name in (wanted.digest, f"migrate-{short}", f"frontend-{short}"):
-            say(f"{wanted.repository}: {name} → {repository}")
-            _copy(here, there, name)
-    return wanted.digest
-
-
-def _copy(here: Repository, there: Repository, name: str) -> None:
-    """Copy a manifest and what it names; the manifest last, as a registry refuses one whose parts it has not got."""
-    found = here.manifest(name)
-    for one in found.manifests:
-        _copy(here, there, one["digest"])
-    for blob in [found.content.get("config"), *found.content.get("layers", [])]:
-        if blob and not there.has_blob(blob["digest"]):
-            there.put_blob(here.blob(blob["digest"], limit=LAYER_BYTES))
-    there.put_manifest(name, found.raw, found.media_type)
 
 
 def is_image(image_id: str, ids: Collection[str]) -> bool:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.copies import copy_release
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
@@ -20,7 +21,7 @@ from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
-from pipeline.registry import copy_release, newest_proved
+from pipeline.registry import newest_proved
 from pipeline.report import summary_line
 from pipeline.settings import (
     compose_text,

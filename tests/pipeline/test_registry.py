@@ -10,9 +10,8 @@ import pytest
 
 from pipeline import oci
 from pipeline.errors import UsageError
-from pipeline.images import SHORT
 from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, written
-from pipeline.registry import PROOF, attach_proof, copy_release, image_ids, is_image, newest_proved, proofs, resolve
+from pipeline.registry import PROOF, attach_proof, image_ids, is_image, newest_proved, proofs, resolve
 from tests.containers import docker
 from tests.registries import played, push_image, push_index, report
 
@@ -274,30 +273,3 @@ class TestResolve:
         assert is_image(f"docker-pullable://{name}", ids)
         assert not is_image(f"{registry}/team/engine@sha256:{'0' * 64}", ids)
         assert not is_image("", ids)
-
-
-class TestCopyRelease:
-    def test_keeps_every_digest(self, registry: str) -> None:
-        """An index of two platforms with its attestation, and the two images beside it: the same bytes elsewhere."""
-        repository = f"{registry}/team/whole"
-        digest, manifests = push_index(repository, "amd64", "arm64")
-        short = digest.removeprefix("sha256:")[:SHORT]
-        others = {tag: push_image(repository, tag, tag=tag) for tag in (f"migrate-{short}", f"frontend-{short}")}
-        elsewhere = f"{repository}-copy"
-        for _ in range(2):
-            assert copy_release(f"{repository}@{digest}", elsewhere, lambda _: None) == digest
-        assert resolve(f"{elsewhere}@{digest}").ids == resolve(f"{repository}@{digest}").ids
-        assert {tag: resolve(f"{elsewhere}:{tag}").digest for tag in others} == others
-        with Repository(elsewhere) as opened:
-            assert [opened.manifest(one).digest for one in manifests] == manifests
-            config = opened.manifest(manifests[0]).content["config"]["digest"]
-            assert opened.blob(config, limit=10_000)
-
-    def test_takes_no_tag_and_no_half_release(self, registry: str) -> None:
-        """What could be moved is not named by its digest; an image alone cannot be deployed."""
-        repository = f"{registry}/team/half"
-        digest = push_image(repository)
-        with pytest.raises(UsageError, match="a tag can be moved"):
-            copy_release(f"{repository}:latest", f"{repository}-copy", lambda _: None)
-        with pytest.raises(RegistryLacks, match="migrate-"):
-            copy_release(f"{repository}@{digest}", f"{repository}-half", lambda _: None)
