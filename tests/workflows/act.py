@@ -30,7 +30,7 @@ __all__ = ["Checkout", "Run"]
 STAND_INS = {
     "ci": {
         "session: lint": "session: settings",
-        'session: test, python: "${{ matrix.python }}"': 'session: test, args: tests/pipeline/test_lock.py, python: "3.11"',
+        "session: test,": "session: test, args: tests/pipeline/test_lock.py,",
         "session: workflows": "session: workflows, args: tests/workflows/test_judges.py -k schemas_hold",
         'args: "${{ matrix.args }}"': 'args: "${{ matrix.args }} --collect-only -q"',
     },
@@ -118,7 +118,8 @@ class Checkout:
             place = folder / repository
             (place / "/".join(rest)).mkdir(parents=True, exist_ok=True)
             given = {key for text in self._texts() for key in _given(text, f"{name}@{sha}")}
-            note = 'jq -cn --arg action "$NAME" --arg job "$GITHUB_JOB" --argjson with "$GIVEN" \'$ARGS.named\' >> "$CALLS"'
+            note = 'jq -cn --arg action "$NAME" --arg job "$GITHUB_JOB" --argjson with "$GIVEN" \'$ARGS.named\' '
+            note += '>> "$CALLS"'
             env = {"NAME": name, "GIVEN": "${{ toJSON(inputs) }}", "CALLS": str(self.log)}
             action = {
                 "name": name,
@@ -219,10 +220,7 @@ class Started:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             pytest.fail(f"the run did not end within {timeout} s:\n{self.said()[-6000:]}")
-        lines = []
-        for line in self.said().splitlines():
-            if line.startswith("{"):
-                lines.append(json.loads(line))
+        lines = [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
         calls = [json.loads(line) for line in self.log.read_text().splitlines()]
         return Run(code, time.monotonic() - self.since, self.said(), lines, calls)
 

@@ -67,7 +67,7 @@ def test_zizmor_finds_nothing_and_nothing_is_suppressed() -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
-        ("workflows/ci.yml", "checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "checkout@v7", "unpinned-uses"),
+        ("workflows/ci.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7", "unpinned-uses"),
         ("workflows/ci.yml", "run: jq", "run: echo ${{ github.head_ref }}; jq", "template-injection"),
         ("workflows/ci.yml", "  pull_request:\n", "  pull_request_target:\n", "dangerous-triggers"),
         ("workflows/cd.yml", "packages: write # push the images", "packages: write", "undocumented-permissions"),
