@@ -37,6 +37,16 @@ STAND_INS = {
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
     "action": {'default: "3.13"': 'default: "3.11"'},  # the Python of a machine that may have no other
 }
+# Without a cluster Compose takes the digest, with the same story and the same proof, in the place of a release that is
+# built there; and the copy goes to the test's registry.
+WITHOUT_CLUSTER = {
+    "session: cluster": "session: deploy, args: compose",
+    ' localhost:5001/slipway"': ' ${{ vars.COPY }}"',
+    "kind --release localhost:5001/slipway@": "compose --release ${{ vars.COPY }}@",
+    ".slipway/kind/": ".slipway/compose/",
+    "session: access, args: staging": "session: settings",
+    "session: access, args: production": "session: settings",
+}
 # One of each matrix.
 MATRIX = ("python:3.11", "shard:local 1")
 KEPT = re.compile(
@@ -92,14 +102,17 @@ class Checkout:
     actions: list[str] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Path, folder: Path) -> Checkout:
-        """Clone TEMPLATE into FOLDER."""
+    def make(cls, template: Path, folder: Path, *, gateway_api: str | None = None, cluster: bool = False) -> Checkout:
+        """Clone TEMPLATE into FOLDER. With CLUSTER cd.yml makes one by kind, its GATEWAY_API from a file."""
+        stand_ins = {**STAND_INS, "cd": {} if cluster else WITHOUT_CLUSTER}
+        if cluster and gateway_api:
+            stand_ins["cd"] = {"session: cluster": f"session: cluster, args: --gateway-api {gateway_api}"}
         one = cls(folder / "app", folder / "home", folder / "calls.jsonl")
         shutil.copytree(template, one.root)
         one.home.mkdir()
         for path in one.root.glob(".github/**/*.yml"):
             text = path.read_text(encoding="utf-8").replace("uses: $/", "uses: ./")  # act does not know `$/` yet
-            for old, new in STAND_INS.get(path.stem, {}).items():
+            for old, new in stand_ins.get(path.stem, {}).items():
                 assert text.count(old) >= 1, f"{path.stem}: {old}"
                 text = text.replace(old, new)
             path.write_text(text, encoding="utf-8")
