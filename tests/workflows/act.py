@@ -37,6 +37,8 @@ STAND_INS = {
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
     "action": {'default: "3.13"': 'default: "3.11"'},  # the Python of a machine that may have no other
 }
+# The audit asks services that know advisories, which not every machine reaches: here SBOMs are made, and not judged.
+SCAN = {'session: scan, args: "': 'session: scan, args: "--sbom-only '}
 # Without a cluster Compose takes the digest, with the same story and the same proof, in the place of a release that is
 # built there; and the copy goes to the test's registry.
 WITHOUT_CLUSTER = {
@@ -104,9 +106,8 @@ class Checkout:
     @classmethod
     def make(cls, template: Path, folder: Path, *, gateway_api: str | None = None, cluster: bool = False) -> Checkout:
         """Clone TEMPLATE into FOLDER. With CLUSTER cd.yml makes one by kind, its GATEWAY_API from a file."""
-        stand_ins = {**STAND_INS, "cd": {} if cluster else WITHOUT_CLUSTER}
-        if cluster and gateway_api:
-            stand_ins["cd"] = {"session: cluster": f"session: cluster, args: --gateway-api {gateway_api}"}
+        gateway = {"session: cluster": f"session: cluster, args: --gateway-api {gateway_api}"} if gateway_api else {}
+        stand_ins = {**STAND_INS, "cd": {**SCAN, **(gateway if cluster else WITHOUT_CLUSTER)}}
         one = cls(folder / "app", folder / "home", folder / "calls.jsonl")
         shutil.copytree(template, one.root)
         one.home.mkdir()
@@ -184,6 +185,7 @@ class Checkout:
         own = {
             "HOME": str(self.home),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
+            "TTY_COMPATIBLE": "0",  # act gives steps a terminal, a runner does not
             "PATH": f"{Path(uv.find_uv_bin()).parent}{os.pathsep}{os.environ['PATH']}",
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache/uv")),
             "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache/pip")),
