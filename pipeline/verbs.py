@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from pipeline.copies import copy_release
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
-from pipeline.errors import SlipwayError, UsageError
+from pipeline.errors import LockHeld, SlipwayError, UsageError
 from pipeline.images import Images, repository_problem
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
@@ -55,6 +56,7 @@ __all__ = [
     "status",
 ]
 
+UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
 Result = tuple[int, Any]
@@ -67,17 +69,32 @@ def deploy(project: Project, options: argparse.Namespace, progress: Progress) ->
 
 def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Ship a release that was proved before."""
-    story = Story(project, project.environment(options.env), progress)
-    if options.unfinished and not story.records.killed():
-        progress.say(f"{options.env}: no deploy is unfinished, so there is nothing to undo")
-        return 0, {"environment": options.env, "unfinished": False} if options.json else None
-    before = story.records.serving() if options.unfinished else None
-    if options.unfinished and before is None:
-        raise SlipwayError(
-            f"{options.env}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {options.env}`"
-        )
-    reference = options.release or str((before or story.records.previous()).number)
-    return _tell(story, options, reference)
+    env = project.environment(options.env)
+    if options.unfinished:
+        return _finish(project, env, options, progress)
+    story = Story(project, env, progress)
+    return _tell(story, options, options.release or str(story.records.previous().number))
+
+
+def _finish(project: Project, env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
+    """Bring back what was proved before a deploy that nobody ended; one that still undoes itself is waited for."""
+    deadline = time.monotonic() + UNDOING_SECONDS
+    while True:
+        story = Story(project, env, progress)
+        if not story.records.killed():
+            progress.say(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
+            return 0, {"environment": env.name, "unfinished": False} if options.json else None
+        before = story.records.serving()
+        if before is None:
+            raise SlipwayError(
+                f"{env.name}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {env.name}`"
+            )
+        try:
+            return _tell(story, options, str(before.number))
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:

@@ -215,17 +215,13 @@ class Started:
         """All of its output so far."""
         return self.output.read_text(errors="replace")
 
-    def wait_for(self, text: str, seconds: float = 300) -> None:
-        """Wait until it said TEXT."""
+    def wait_for(self, text: str, seconds: float = 300, *, times: int = 1) -> None:
+        """Wait until it said TEXT so many TIMES."""
         deadline = time.monotonic() + seconds
-        while text not in self.said():
+        while self.said().count(text) < times:
             assert self.process.poll() is None, f"it ended without `{text}`:\n{self.said()[-6000:]}"
             assert time.monotonic() < deadline, f"no `{text}` within {seconds} s:\n{self.said()[-6000:]}"
             time.sleep(0.05)
-
-    def send(self, number: signal.Signals) -> None:
-        """Cancel it."""
-        self.process.send_signal(number)
 
     def finish(self, timeout: float = 900) -> Run:
         """What it did. A run that does not end is killed with all that it started."""

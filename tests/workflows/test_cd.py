@@ -7,11 +7,13 @@ import subprocess
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from pipeline.registry import resolve
 from tests.conftest import AddRow
-from tests.workflows.act import Checkout
+from tests.deploy.machine import processes
+from tests.workflows.act import Checkout, Run
 from tests.workflows.conftest import Place
 from tests.workflows.test_judges import tool
 
@@ -25,6 +27,12 @@ def catalog(registry: str) -> list[str]:
     """The repositories that a registry has."""
     found: list[str] = httpx2.get(f"http://{registry}/v2/_catalog", trust_env=False).json()["repositories"]
     return found
+
+
+def attested(done: Run) -> str:
+    """The digest that the run pushed and signed."""
+    [given] = [call["with"] for call in done.calls if call["action"] == ATTEST and call["job"] == "sign"]
+    return str(given["subject-digest"])
 
 
 def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tmp_path: Path, add_row: AddRow) -> None:
@@ -118,15 +126,26 @@ def test_a_failing_proof_rolls_back(checkout: Checkout, place: Place, add_row: A
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
-def test_a_cancelled_deploy_leaves_nothing(
-    number: signal.Signals, checkout: Checkout, place: Place, add_row: AddRow
-) -> None:
-    """The release before serves, and nothing holds a lock."""
+def test_a_cancelled_deploy_is_undone(checkout: Checkout, place: Place, add_row: AddRow) -> None:
+    """As a runner cancels: SIGINT, SIGTERM, and the end of all that is left, in ten seconds; then the step that heals."""
     started = place.start(checkout)
-    started.wait_for("roll out …", 600)
-    started.wait_for("prove …", 60)  # of the first deploy; the second one is the digest's
-    started.send(number)
+    started.wait_for("roll out …", 700, times=2)  # the first one is of the release before
+    [step] = [one for one in processes(checkout.home) if str(one.cmdline()[1:2]).endswith("/nox/run.py']")]
+    tree = [step, *step.children(recursive=True)]
+    step.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(tree, timeout=7.5)
+    if alive:
+        step.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(alive, timeout=2.5)
+    for one in alive:
+        one.kill()
     done = started.finish()
     assert done.code != 0
-    print(done)
+    assert done.jobs["kind"] == "failure", str(done)
+    healed = done.said("kind").partition("--unfinished")[2]
+    assert "proved" in healed or "no deploy is unfinished" in healed, str(done)
+    digest = attested(done)
+    answer = httpx2.get(f"http://localhost:{place.port}/health", trust_env=False)
+    assert answer.headers["x-release"] not in ("", digest)
+    how = f"killed after 10 s ({len(alive)} processes left), healed" if alive else "undone by itself"
+    add_row(TABLE, f"cd, cancelled in roll out   red in {done.seconds:3.0f} s; {how}: the old release serves")
