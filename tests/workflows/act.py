@@ -31,8 +31,8 @@ STAND_INS = {
     "ci": {
         "session: lint": "session: settings",
         "session: test,": "session: test, args: tests/pipeline/test_lock.py,",
-        "session: workflows": "session: workflows, args: tests/workflows/test_judges.py -k schemas_hold",
-        'args: "${{ matrix.args }}"': 'args: "${{ matrix.args }} --collect-only -q"',
+        'session: workflows, args: "${{ matrix.args }}"': "session: workflows, args: tests/workflows/test_action.py",
+        'session: e2e, args: "${{ matrix.args }}"': 'session: e2e, args: "${{ matrix.args }} --collect-only -q"',
     },
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
     "action": {'default: "3.13"': 'default: "3.11"'},  # the Python of a machine that may have no other
@@ -50,7 +50,7 @@ WITHOUT_CLUSTER = {
     "session: access, args: production": "session: settings",
 }
 # One of each matrix.
-MATRIX = ("python:3.11", "shard:local 1")
+MATRIX = ("python:3.11", "shard:local 1", "shard:cd 1")
 KEPT = re.compile(
     r"PATH|LANG|TMPDIR|(PIP|UV|SSL|DOCKER|TESTCONTAINERS|KIND)_\w+|\w+_(CA|CERTS?)_?\w*|https?_proxy|no_proxy", re.I
 )

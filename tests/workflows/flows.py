@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
 GATE = "all-green"
 LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml")
-SHARDED = ("tests/deploy/**/test_*.py", "tests/page/test_*.py")
+SHARDED = ("tests/deploy/**/test_*.py", "tests/page/test_*.py", "tests/workflows/test_*.py")
 
 # One version of each action, wherever it is used.
 PINS = {
@@ -180,7 +180,8 @@ def _gate(flows: Flows) -> Iterator[str]:
 def _shards(flows: Flows) -> Iterator[str]:
     """Every file in one shard; or in two, whose `-k` are each other's contrary."""
     parts: dict[str, list[str]] = {}
-    for shard in flows.flows["ci"]["jobs"]["e2e"]["strategy"]["matrix"]["include"]:
+    jobs = flows.flows["ci"]["jobs"]
+    for shard in [one for job in ("e2e", "workflows") for one in jobs[job]["strategy"]["matrix"]["include"]]:
         words = shlex.split(shard["args"])
         chosen = words[words.index("-k") + 1] if "-k" in words else ""
         for word in words:
@@ -189,10 +190,10 @@ def _shards(flows: Flows) -> Iterator[str]:
             for file in files:
                 parts.setdefault(str(file.relative_to(ROOT)), []).append(chosen)
     wanted = {str(path.relative_to(ROOT)) for pattern in SHARDED for path in ROOT.glob(pattern)}
-    yield from (f"ci.e2e: {name} is in no shard" for name in sorted(wanted - parts.keys()))
+    yield from (f"ci: {name} is in no shard" for name in sorted(wanted - parts.keys()))
     for name, chosen_by in parts.items():
         if sorted(chosen_by) not in ([""], sorted([chosen_by[0], f"not {chosen_by[0]}".replace("not not ", "")])):
-            yield f"ci.e2e: the shards of {name} leave something out, or run it twice: {chosen_by}"
+            yield f"ci: the shards of {name} leave something out, or run it twice: {chosen_by}"
 
 
 def _groups(flows: Flows) -> Iterator[str]:

@@ -14,6 +14,7 @@ LOGIN = "docker/login-action@dbcb813823bdd20940b903addbd779551569679f"
 
 # file, what is there, what somebody makes of it, what is said
 BROKEN = {
+    "a test of the workflows in no shard": ("ci", " tests/workflows/test_judges.py", "", "test_judges.py is in no shard"),
     "a need dropped": ("ci", "needs: [lint, test, workflows, image, e2e]", "needs: [lint, test, image, e2e]",
                        "ci.all-green: does not need workflows"),
     "a gate that is content with less": ("ci", '.result == "success"', '.result != "failure"', "content with less than success"),
@@ -22,10 +23,10 @@ BROKEN = {
     "unpinned": ("ci", "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "actions/checkout@v7", "ci: actions/checkout@v7 is not"),
     "a version that is not the pin's": ("cd", "# v4.6.0", "# v4.5.0", "cd: docker/login-action"),
     "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout"),
-    "no timeout": ("ci", "    timeout-minutes: 20\n", "", "ci.e2e: no timeout"),
+    "no timeout": ("ci", "    timeout-minutes: 20\n", "", "ci.workflows: no timeout"),
     "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.lint: may {'contents': 'write'}"),
     "rights at the top": ("cd", "\npermissions: {}\n", "\npermissions: write-all\n", "cd: not `permissions: {}`"),
-    "a file in no shard": ("ci", "tests/deploy/test_killed.py ", "", "ci.e2e: tests/deploy/test_killed.py is in no shard"),
+    "a file in no shard": ("ci", "tests/deploy/test_killed.py ", "", "ci: tests/deploy/test_killed.py is in no shard"),
     "half a file in no shard": ("ci", '-k "not is_undone"', '-k "not undone"', "leave something out"),
     "a file in two shards": ("ci", "-n 2 tests/deploy/test_bad_input.py", "-n 2 tests/page tests/deploy/test_bad_input.py", "run it twice"),
     "a deploy that is cancelled": ("cd", "{ group: deploy-staging, cancel-in-progress: false }",
