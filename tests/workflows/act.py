@@ -37,8 +37,9 @@ STAND_INS = {
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
     "action": {'default: "3.13"': 'default: "3.11"'},  # the Python of a machine that may have no other
 }
-# The audit asks services that know advisories, which not every machine reaches: here SBOMs are made, and not judged.
-SCAN = {'session: scan, args: "': 'session: scan, args: "--sbom-only '}
+# Two platforms need a builder of their own (setup-buildx-action, which is played). The audit asks services that know
+# advisories, which not every machine reaches: here SBOMs are made, and not judged.
+HERE = {"|| 'linux/amd64,linux/arm64'": "", 'session: scan, args: "': 'session: scan, args: "--sbom-only '}
 # Without a cluster Compose takes the digest, with the same story and the same proof, in the place of a release that is
 # built there; and the copy goes to the test's registry.
 WITHOUT_CLUSTER = {
@@ -107,7 +108,7 @@ class Checkout:
     def make(cls, template: Path, folder: Path, *, gateway_api: str | None = None, cluster: bool = False) -> Checkout:
         """Clone TEMPLATE into FOLDER. With CLUSTER cd.yml makes one by kind, its GATEWAY_API from a file."""
         gateway = {"session: cluster": f"session: cluster, args: --gateway-api {gateway_api}"} if gateway_api else {}
-        stand_ins = {**STAND_INS, "cd": {**SCAN, **(gateway if cluster else WITHOUT_CLUSTER)}}
+        stand_ins = {**STAND_INS, "cd": {**HERE, **(gateway if cluster else WITHOUT_CLUSTER)}}
         one = cls(folder / "app", folder / "home", folder / "calls.jsonl")
         shutil.copytree(template, one.root)
         one.home.mkdir()

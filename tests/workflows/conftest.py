@@ -48,11 +48,7 @@ class Place:
     @property
     def variables(self) -> dict[str, str]:
         """Of the repository: its images go to the test's registry."""
-        return {
-            "IMAGE_REPOSITORY": f"{self.registry}/Acme/App",
-            "IMAGE_PLATFORMS": "linux/amd64",
-            "COPY": f"{self.registry}/copied",
-        }
+        return {"IMAGE_REPOSITORY": f"{self.registry}/Acme/App", "COPY": f"{self.registry}/copied"}
 
     def start(self, checkout: Checkout, **how: Any) -> Started:
         """Start cd.yml."""
