@@ -228,10 +228,12 @@ class Started:
         """What it did. A run that does not end is killed with all that it started."""
         try:
             code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            pytest.fail(f"the run did not end within {timeout} s:\n{self.said()[-6000:]}")
+            if isinstance(error, subprocess.TimeoutExpired):
+                pytest.fail(f"the run did not end within {timeout} s:\n{self.said()[-6000:]}")
+            raise
         lines = [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
         calls = [json.loads(line) for line in self.log.read_text().splitlines()]
         return Run(code, time.monotonic() - self.since, self.said(), lines, calls)
