@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
+from pipeline.images import SHORT
 from pipeline.migrations import RetainedRelease, migration_problems
 from pipeline.model import Artifact, Migration
 from pipeline.progress import Progress, StageRecord
@@ -24,9 +25,9 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
-from pipeline.records import Record
+from pipeline.records import Record, read_json
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
-from pipeline.source import read_source
+from pipeline.source import is_older, read_source
 from pipeline.supply.verify import verification_problems
 from pipeline.targets import Target, open_target
 
@@ -62,8 +63,11 @@ class Story:
         self.records = self.target.records()
         self._recorded = False  # a release of the records was asked for
 
-    def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
-        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
+    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
+        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report.
+
+        FORWARD: not where what serves was deployed from a newer commit than the working tree's.
+        """
         adopted = self.target.adopt(reference)
         wanted = adopted or (self.records.find(reference).release if reference else None)
         self._recorded = adopted is None and wanted is not None
@@ -76,6 +80,8 @@ class Story:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # somebody else may have held the lock until now
+                if forward:
+                    self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
                 "started": _now(),
@@ -95,6 +101,19 @@ class Story:
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
+
+    def _refuse_backwards(self) -> None:
+        """A pipeline's run that is late, or is run again, takes nobody back: manifests included, so that it is the
+        commit of the clone which counts, and not that of the image.
+        """
+        serving = self.records.serving()
+        there = read_json(serving.folder / "begun.json").get("commit") if serving else None
+        here = read_source(self.project.root).commit
+        if there and here and is_older(self.project.root, here, there):
+            raise UsageError(
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is newer than {here[:SHORT]}: not deployed;"
+                f" to go back, `nox -s rollback -- {self.env.name}`, or deploy without --forward"
+            )
 
     def _heal(self) -> bool:
         """Mend what a killed deploy or machine left: processes, writes, open records. Whether there was any."""

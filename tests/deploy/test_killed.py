@@ -134,6 +134,22 @@ def test_a_killed_roll_back_is_healed_by_the_next_deploy(deployed: Checkout, add
     add_row(TABLE, f"{'roll back':25} /health {served}     next deploy {healed.verdict} in {healed.seconds:4.1f} s")
 
 
+def test_a_killed_deploy_is_undone_without_another(deployed: Checkout) -> None:
+    """What a pipeline runs after each deploy that did not end well: undone where it was killed, else nothing."""
+    old = deployed.answering()
+    deployed.change("killed, and undone")
+    deploy = deployed.start("deploy")
+    deploy.wait_for(lambda: new_replicas(1)(deployed, deploy), "a new replica")
+    deploy.kill()
+    undone = deployed.run("rollback", "--unfinished")
+    assert (undone.code, undone.verdict, {undone.release}) == (0, "proved", old), str(undone)
+    assert (deployed.answering(), deployed.untidy()) == (old, [])
+    again = deployed.run("rollback", "--unfinished")
+    assert (again.code, again.report) == (0, {"environment": "local", "unfinished": False}), str(again)
+    assert "no deploy is unfinished" in again.stderr
+    deployed.restore()
+
+
 def test_a_first_deploy_killed_while_its_database_is_made_is_healed(checkout: Checkout) -> None:
     """Half a data folder is no database: the next deploy makes a whole one."""
     deploy = checkout.start("deploy")
