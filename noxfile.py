@@ -170,6 +170,7 @@ def verify_image(session: nox.Session) -> None:
     slipway(session, "verify-image", *session.posargs)
 
 
+@nox.session
 def copy(session: nox.Session) -> None:
     """The images of a release in another repository, byte for byte. -- REPOSITORY@DIGEST REPOSITORY"""
     slipway(session, "copy", *session.posargs)

@@ -70,7 +70,6 @@ EVENT = {"github.event.pull_request.number", "github.event.repository.private"}
 # Workflows that a fork's pull request starts, or that such a one calls.
 OPEN = ("ci", "image")
 
-SUPPLY = {"scan", "sign", "verify-image"}  # sessions of the branch `supply`: goes when that is merged
 
 Flow = dict[str, Any]
 
@@ -131,7 +130,7 @@ def _pins(flows: Flows) -> Iterator[str]:
 
 
 def _steps(flows: Flows) -> Iterator[str]:
-    known = sessions() | SUPPLY
+    known = sessions()
     for name, step in flows.steps():
         uses, run, given = step.get("uses", ""), step.get("run", ""), step.get("with", {})
         if "\n" in run.strip():
