@@ -38,7 +38,8 @@ def follow(checkout: Checkout, block: Block) -> Outcome:
         assert checkout.start_program(command).finish(60).code == 0
     path = f"{home}/bin{os.pathsep}{os.environ['PATH']}"
     text = block.text.replace("localhost:8080", f"localhost:{checkout.port}")
-    command = ["bash", "-euo", "pipefail", "-c", text]
+    # Its name first: what begins with JSON would be read as a report, and a block may say more.
+    command = ["bash", "-euo", "pipefail", "-c", f"echo {block}\n{text}"]
     return checkout.start_program(command, PATH=path, VIRTUAL_ENV=str(home), PYTEST_ADDOPTS=AFFORDABLE).finish(
         MINUTES * 60
     )

@@ -8,10 +8,11 @@ import pytest
 
 from tests.deploy.compose.stack import ComposeCheckout, docker
 from tests.deploy.test_docs import follow
-from tests.pages import PAGES, blocks
+from tests.pages import PAGES, Block, blocks
 
 pytestmark = pytest.mark.e2e
 
+NOX = Block("README.md", 0, "sh", "pip install --quiet nox", "")
 READ = [block for page in PAGES for block in blocks(page) if block.language == "sh" and block.needs == "Docker"]
 
 
@@ -24,7 +25,7 @@ def test_a_renamed_clone_ships_as_the_page_says(checkout: ComposeCheckout) -> No
     del checkout.environ["PROJECT_NAME"]
     try:
         assert READ
-        for block in READ:
+        for block in (NOX, *READ):
             done = follow(checkout, block)
             assert done.code == 0, f"{block}: {done}"
     finally:
