@@ -20,7 +20,7 @@ nox.options.stop_on_first_error = True
 # Sessions share one environment for each dependency group (see `environment`): nox has one for each session.
 nox.options.default_venv_backend = "none"
 
-GROUPS = ("backend", "dev", "engines", "lint", "manifests", "migrate", "pipeline", "test", "uv")
+GROUPS = ("backend", "dev", "engines", "lint", "manifests", "migrate", "pipeline", "supply", "test", "uv")
 
 
 def environment(session: nox.Session, group: str) -> Path:
@@ -141,6 +141,24 @@ def pins(session: nox.Session) -> None:
 def push(session: nox.Session) -> None:
     """Build the images and push them to IMAGE_REPOSITORY; the last line is the digest."""
     slipway(session, "push", *session.posargs)
+
+
+@nox.session
+def scan(session: nox.Session) -> None:
+    """SBOMs of a release into .slipway/supply, and a gate on known vulnerabilities. -- REPOSITORY@sha256:…"""
+    run(environment(session, "supply"), "-m", "pipeline", "scan", *session.posargs)
+
+
+@nox.session
+def sign(session: nox.Session) -> None:
+    """Sign a release, its SBOMs and its provenance: keyless in GitHub, else by COSIGN_KEY. -- REPOSITORY@sha256:…"""
+    run(environment(session, "supply"), "-m", "pipeline", "sign", *session.posargs)
+
+
+@nox.session(name="verify-image")
+def verify_image(session: nox.Session) -> None:
+    """Whether signature, provenance and SBOM of a release hold. -- REPOSITORY@sha256:… [--env ENV]"""
+    slipway(session, "verify-image", *session.posargs)
 
 
 @nox.session

@@ -66,7 +66,7 @@ def _verb(options: argparse.Namespace, progress: Progress) -> int:
     from pipeline import verbs
 
     project = load_project(Path.cwd())
-    result: tuple[int, Any] = getattr(verbs, options.verb)(project, options, progress)
+    result: tuple[int, Any] = getattr(verbs, options.verb.replace("-", "_"))(project, options, progress)
     code, document = result
     if document is not None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -85,7 +85,10 @@ def _parser() -> _Parser:
 
     deploy = verb("deploy", "ship the working tree, or a recorded release")
     deploy.add_argument("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
-    deploy.add_argument("--release", metavar="REF", help="a recorded release (number or name) instead of building")
+    # No release's name has capitals; an image's, made of GitHub's names, may have been given some.
+    deploy.add_argument(
+        "--release", metavar="REF", type=str.lower, help="a recorded release (number or name) instead of building"
+    )
     rollback = verb("rollback", "go back to a recorded release")
     rollback.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
     down = verb("down", "stop everything")
@@ -100,6 +103,13 @@ def _parser() -> _Parser:
     pins = verb("pins", "compare the digests of base images with their registries'", env=False)
     pins.add_argument("--write", action="store_true", help="pin them")
     verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
+    scan = verb("scan", "SBOMs of a release, and whether what is known against it lets it pass", env=False)
+    scan.add_argument("--sbom-only", action="store_true", help="write the SBOMs, judge nothing")
+    sign = verb("sign", "sign a release, its SBOMs and its provenance", env=False)
+    verify = verb("verify-image", "whether a release is signed as it should be", env=False)
+    verify.add_argument("--env", metavar="ENV", help="by what this environment's `verify` demands")
+    for one in (scan, sign, verify):
+        one.add_argument("reference", type=str.lower, metavar="REPOSITORY@sha256:…", help="the digest of `push`")
     verb("dev", "the service with reload", env=False)
     cluster = verb("cluster", "a Kubernetes cluster on this machine, by kind", env=False)
     cluster.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="up by default")

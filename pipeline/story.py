@@ -26,6 +26,7 @@ from pipeline.proving import Proof
 from pipeline.records import Record
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
 from pipeline.source import read_source
+from pipeline.supply.verify import verification_problems
 from pipeline.targets import Target, open_target
 
 __all__ = ["Story"]
@@ -58,10 +59,13 @@ class Story:
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = open_target(project, env, progress)
         self.records = self.target.records()
+        self._recorded = False  # a release of the records was asked for
 
     def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
-        wanted = self.target.adopt(reference) or (self.records.find(reference).release if reference else None)
+        adopted = self.target.adopt(reference)
+        wanted = adopted or (self.records.find(reference).release if reference else None)
+        self._recorded = adopted is None and wanted is not None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
                 problems = self.target.problems()
@@ -139,7 +143,7 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self.target.objections(new)
+        objections = self._unverified(new) or self.target.objections(new)
         if objections:
             raise DeployFailed(*objections)
         running = self.target.running()
@@ -162,6 +166,22 @@ class Story:
             self.target.rehearse(new, chapter.old if running.replicas else None)
         proved = serving is not None and serving.release == new.name
         return proved and not unfinished and not pending and running.complete(new.name)
+
+    def _unverified(self, new: Artifact) -> list[str]:
+        """What the environment's `verify` has against NEW.
+
+        A release of the records that was proved here was verified when it came: going back to it in the night must not
+        wait for a registry or for Sigstore. One that was refused is in the records, too, and is asked again.
+        """
+        policy = self.env.verify
+        proved = any(one.verdict == "proved" for one in self.records.all() if one.release == new.name)
+        if policy is None or (self._recorded and proved):
+            return []
+        images = self.target.pushed(new)
+        if images is None:
+            what = f"release {short(new.name)} was built here and nobody signed it, which {self.env.name} demands"
+            return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
+        return verification_problems(images, policy, self.progress.say)
 
     def _retained(self, new: Artifact) -> list[RetainedRelease]:
         """The releases that a contracting migration must not break: what runs, and what one can go back to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import Images
+from pipeline.images import Images, image_repository
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress
@@ -46,8 +45,11 @@ __all__ = [
     "push",
     "releases",
     "rollback",
+    "scan",
     "settings",
+    "sign",
     "status",
+    "verify_image",
 ]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
@@ -208,10 +210,40 @@ def build(project: Project, options: argparse.Namespace, progress: Progress) -> 
 
 def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Build and push the images; the digest of the backend's is the last line."""
-    repository = os.environ.get("IMAGE_REPOSITORY", "")
+    repository = image_repository()
     digest = _images(project, progress).push(repository).backend
     progress.say(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def scan(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The SBOMs of a release, and what is known against what they name."""
+    from pipeline.supply import steps
+
+    with progress.stage("scan"):
+        audit = not options.sbom_only
+        steps.scan(project, options.reference, audit=audit, say=progress.say, warn=progress.warn)
+    return 0, None
+
+
+def sign(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Sign a release, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("sign"):
+        images = steps.sign(project, options.reference, say=progress.say)
+    progress.say(f"signed {', '.join(images.places)}")
+    return 0, None
+
+
+def verify_image(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Whether a release is signed by whom it should be, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("verify"):
+        who = steps.verify(project, options.reference, options.env, say=progress.say)
+    progress.say(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
     return 0, None
 
 

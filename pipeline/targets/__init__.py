@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
@@ -52,6 +53,12 @@ class Target(Protocol):
 
     def running(self) -> Running:
         """What runs now."""
+
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """Where the images of NEW are in a registry, whose word is asked for them; None for what is only here.
+
+        Raises `SlipwayError` where what would run is not what is there.
+        """
 
     def objections(self, new: Artifact) -> list[str]:
         """What the engine has against NEW, found out without touching anything: one line each, with its fix."""

@@ -218,6 +218,15 @@ class TestNewestProved:
             newest_proved(repository, "staging")
 
 
+class TestTag:
+    def test_names_the_same_bytes(self, repository: str) -> None:
+        """An index that was pushed by digest is what its tag names."""
+        index, _ = push_index(repository, "amd64", "arm64")
+        with Repository(repository, write=True) as opened:
+            opened.tag(index, "frontend-0123")
+        assert resolve(f"{repository}:frontend-0123").digest == index
+
+
 class TestResolve:
     def test_knows_each_platform_of_an_index(self, repository: str) -> None:
         """Its manifest and its config, and no attestation."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -16,12 +15,13 @@ from typing import Any
 
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
-from pipeline.images import Images
+from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import image_ids
 from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
@@ -60,6 +60,7 @@ class ComposeTarget(KeptHere):
         self.artifacts = Artifacts(project, self.home / "artifacts", self.docker, self.stack.name)
         self._rolled_out: dict[str, Container] = {}
         self._frontend: str | None = None
+        self._repository: str | None = None  # where what was asked for by digest is
 
     def _read_settings(self) -> None:
         self._fingerprints: dict[str, str] = {}
@@ -136,7 +137,8 @@ class ComposeTarget(KeptHere):
         """An image digest, pulled where it is not kept here."""
         if reference is None or not is_digest(reference):
             return None
-        return self.artifacts.adopt(reference, os.environ.get("IMAGE_REPOSITORY"), self._config()).name
+        self._repository = reference.rpartition("@")[0] or image_repository() or None
+        return self.artifacts.adopt(reference, self._repository, self._config()).name
 
     def running(self) -> Running:
         """The replicas, and which of their surroundings are missing."""
@@ -159,6 +161,20 @@ class ComposeTarget(KeptHere):
             if slot_of(one) is not None and network not in one.networks
         ]
         return Running(replicas=self.replicas.seen(self._wanted), wanted=self.env.replicas, problems=tuple(problems))
+
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """What was pulled by digest; the edge's image is built here, of the working tree."""
+        place = self._repository
+        if place is None or not is_digest(new.name.partition("+")[0]):
+            return None
+        found = find_pushed(f"{place}@{new.name.partition('+')[0]}")
+        here = self.artifacts.find(new.name).images
+        for part in ("backend", "migrate"):
+            ident = getattr(here, part)
+            # An engine calls an image by its config, or (its containerd store) by its manifest or index.
+            if ident not in image_ids(found.place(part)):
+                raise DeployFailed(f"{ident} is not {found.place(part)}, and was to be run as it: pull it again")
+        return found
 
     def objections(self, new: Artifact) -> list[str]:
         """What is obviously wrong with the image."""

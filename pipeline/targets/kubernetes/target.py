@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
+from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.manifests import unfilled
 from pipeline.migrations import pending_migrations
@@ -175,6 +176,10 @@ class KubernetesTarget:
     def attest(self, report: Mapping[str, Any]) -> None:
         """With the digest, in its registry."""
         self.artifacts.attest(report)
+
+    def pushed(self, new: Artifact) -> PushedImages:
+        """Every image of a release is."""
+        return self.releases.find(new.name).images
 
     def objections(self, new: Artifact) -> list[str]:
         """What the API server says to a dry run of everything; and who else changed what a deploy applies."""

@@ -178,6 +178,9 @@ class LocalTarget(KeptHere):
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
 
+    def pushed(self, new: Artifact) -> None:
+        """No image."""
+
     def objections(self, new: Artifact) -> list[str]:
         """None: what a release lacks is found out by building it."""
         del new

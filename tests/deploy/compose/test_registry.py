@@ -59,7 +59,7 @@ def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: Compo
     ("repository", "code", "says"),
     [
         ("", 2, "IMAGE_REPOSITORY: not set"),
-        ("ghcr.io/Owner/Name", 2, "for example ghcr.io/owner/name"),
+        ("ghcr.io/owner/name:1", 2, "for example ghcr.io/owner/name"),
         ("localhost:{port}/team/board", 1, "docker push: "),
     ],
 )
