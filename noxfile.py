@@ -120,6 +120,12 @@ def init(session: nox.Session) -> None:
 
 
 @nox.session
+def rename(session: nox.Session) -> None:
+    """Make the template yours: another name for package, images, labels, docs and badges. -- NAME"""
+    slipway(session, "rename", *session.posargs)
+
+
+@nox.session
 def settings(session: nox.Session) -> None:
     """Check that all that is made from backend/settings.py agrees with it. [-- --write]"""
     slipway(session, "settings", *session.posargs)

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 __all__ = ["SECTIONS", "Settings", "SettingsError", "load_settings"]
 
+NAME = "slipway"
 SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "network", "limits", "operation")
 SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
@@ -109,7 +110,7 @@ class Settings(BaseSettings):
     )
     debug: bool = _setting("service", "Put the error itself into 500 answers; development only.", default=False)
     project_name: str = _setting(
-        "service", "Name of the project: titles, and prefix of containers.", "slipway", min_length=1, max_length=63
+        "service", "Name of the project: titles, and prefix of containers.", NAME, min_length=1, max_length=63
     )
     release: str = _setting(
         "service",
@@ -121,8 +122,8 @@ class Settings(BaseSettings):
     build_target: str = _setting("image", "Stage of docker/Dockerfile.backend that compose builds.", "production")
     python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$")
 
-    postgres_db: str = _setting("database", "Name of the database.", "slipway", min_length=1)
-    postgres_user: str = _setting("database", "User of the database.", "slipway", min_length=1)
+    postgres_db: str = _setting("database", "Name of the database.", NAME, min_length=1)
+    postgres_user: str = _setting("database", "User of the database.", NAME, min_length=1)
     postgres_password: SecretStr | None = _setting("database", "Password of that user.", None, generate=True)
     postgres_host: str = _setting(
         "database", "Host, or the folder of a Unix socket when it starts with /.", "localhost", min_length=1

@@ -15,7 +15,7 @@ from pipeline.errors import Interrupted, SlipwayError, UsageError
 from pipeline.progress import Progress
 from pipeline.project import load_project
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     progress = Progress()
     try:
-        options, rest = _parser().parse_known_args(arguments)
+        options, rest = parser().parse_known_args(arguments)
         if rest:
             raise UsageError(f"unknown argument `{rest[0]}`: `nox -l` shows what each session takes, after `--`")
         code = _verb(options, progress)
@@ -73,9 +73,10 @@ def _verb(options: argparse.Namespace, progress: Progress) -> int:
     return code
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="python -m pipeline", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+def parser() -> _Parser:
+    """What the verbs take."""
+    whole = _Parser(prog="python -m pipeline", description=__doc__)
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, text: str, *, env: bool = True) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, prog=f"nox -s {name} --", help=text, description=text, allow_abbrev=False)
@@ -96,6 +97,8 @@ def _parser() -> _Parser:
     doctor = verb("doctor", "what is wrong with what runs, and how to mend it")
     for one in (deploy, rollback, verb("status", "what runs"), doctor, verb("releases", "the recorded releases")):
         one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    rename = verb("rename", "give the service another name", env=False)
+    rename.add_argument("name", metavar="NAME", help="for example my-service")
     verb("init", "write .env with fresh secrets", env=False)
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")
@@ -114,7 +117,7 @@ def _parser() -> _Parser:
     cluster = verb("cluster", "a Kubernetes cluster on this machine, by kind", env=False)
     cluster.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
     cluster.add_argument("--gateway-api", type=Path, metavar="FILE", help="its manifest, where GitHub is out of reach")
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

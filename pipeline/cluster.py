@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline import gateway_api
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.manifests import IMAGES
 from pipeline.progress import Progress
 from pipeline.run import CommandFailed, run
 
@@ -38,7 +39,6 @@ OLDEST_KIND = (0, 27)  # from here on nodes read certs.d: https://kind.sigs.k8s.
 MANIFESTS = "k8s/cluster"
 BOOTSTRAP = "k8s/bootstrap/kind"
 OVERLAY = "k8s/overlays/kind"
-OURS = "slipway"  # how the names of images begin that a deploy fills in
 ASK_SECONDS, CREATE_SECONDS, WAIT_SECONDS = 60, 600, 180
 FEWEST_WATCHERS = 512  # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
 
@@ -85,7 +85,7 @@ def load_command(image: str, nodes: Iterable[str]) -> list[str]:
 def images_named(manifest: str) -> list[str]:
     """The images of the rendered MANIFEST that no deploy of ours fills in, each once, in order."""
     found = re.findall(r"^\s*(?:- )?image:\s*[\"']?([^\s\"']+)", manifest, re.MULTILINE)
-    return list(dict.fromkeys(one for one in found if not one.startswith(OURS)))
+    return list(dict.fromkeys(one for one in found if one not in IMAGES))
 
 
 def full_name(image: str) -> str:

@@ -26,7 +26,8 @@ __all__ = ["IMAGES", "Document", "kubectl", "pod_template", "render", "render_as
 
 Document = dict[str, Any]
 
-IMAGES = ("slipway-backend", "slipway-migrate", "slipway-frontend")
+# The images as k8s/ calls them: a deploy puts repository and digest in.
+IMAGES = ("backend", "migrate", "frontend")
 VERSIONS = ("1.35", "1.36", "1.37")
 # No schema of these comes with Kubernetes: the API server of a cluster that has their CRDs checks them (`kubectl diff`
 # in each plan, the end-to-end tests on kind).
@@ -69,7 +70,7 @@ def trees(root: Path) -> Iterator[Tree]:
     for folder in sorted((root / "k8s/bootstrap").iterdir()):
         yield Tree(f"k8s/bootstrap/{folder.name}", {"resources": [folder]})
     for folder in sorted((root / "k8s/components").iterdir()):
-        component = {"resources": [root / "k8s/base"], "components": [folder], "namespace": "slipway"}
+        component = {"resources": [root / "k8s/base"], "components": [folder], "namespace": "example"}
         yield Tree(f"k8s/components/{folder.name}", {**component, "images": _digests()})
 
 
@@ -133,7 +134,6 @@ def _as_target(overlay: Path) -> dict[str, Any]:
         "resources": [overlay],
         "images": _digests(),
         "configMapGenerator": [{**merge, "literals": [f"RELEASE={SAMPLE_DIGEST}"]}],
-        "namespace": "slipway" if overlay.name == "kind" else f"slipway-{overlay.name}",
     }
 
 

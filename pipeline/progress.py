@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,10 +15,17 @@ from rich.text import Text
 
 from pipeline.errors import Interrupted
 
-__all__ = ["Progress", "StageRecord"]
+__all__ = ["Progress", "StageRecord", "tame"]
 
 PLAIN_LIVE_SECONDS = 5  # how often a long stage says where it stands where no line can be redrawn
 GOOD, BAD = "✓", "✗"
+
+
+def tame(text: str) -> str:
+    """TEXT for the log of GitHub Actions, where a line `::add-mask::…` or `##[error]…` of a service is a command."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return text
+    return re.sub(r"(?m)^(\s*)::", "\\1\u200b::", text).replace("##[", "##\u200b[")
 
 
 @dataclass
@@ -65,17 +74,17 @@ class Progress:
     def say(self, line: str) -> None:
         """One line that stays: dimmed on a terminal when it is a command or its output."""
         quiet = line.startswith(("$ ", "  "))
-        text = Text(f"    {line}", "dim" if quiet else "")
+        text = Text(tame(f"    {line}"), "dim" if quiet else "")
         one_line = quiet and self.console.is_terminal
         self.console.print(text, soft_wrap=not one_line, overflow="ellipsis" if one_line else None, no_wrap=one_line)
 
     def warn(self, line: str) -> None:
         """One line that the reader should not miss."""
-        self.console.print(Text.assemble(("    ! ", "bold yellow"), line), soft_wrap=True)
+        self.console.print(Text.assemble(("    ! ", "bold yellow"), tame(line)), soft_wrap=True)
 
     def problem(self, line: str) -> None:
         """One line of what is wrong and how to mend it."""
-        self.console.print(Text.assemble((f"{BAD} ", "bold red"), line), soft_wrap=True)
+        self.console.print(Text.assemble((f"{BAD} ", "bold red"), tame(line)), soft_wrap=True)
 
     def live(self, name: str, line: str) -> None:
         """Where the stage NAME stands now: redrawn on a terminal, every few seconds elsewhere."""
@@ -83,7 +92,7 @@ class Progress:
             self._status.update(Text.assemble((name, "bold"), f"  {line}"))
         elif time.monotonic() - self._last_live > PLAIN_LIVE_SECONDS:
             self._last_live = time.monotonic()
-            self.console.print(f"    {line}", markup=False, soft_wrap=True)
+            self.console.print(tame(f"    {line}"), markup=False, soft_wrap=True)
 
     def _begin(self, name: str) -> None:
         if self.console.is_terminal:
@@ -94,7 +103,7 @@ class Progress:
 
     def _ended(self, record: StageRecord) -> None:
         sign, colour = (GOOD, "green") if record.outcome in ("ok", "skipped") else (BAD, "red")
-        note = f"  {record.note}" if record.note else ""
+        note = f"  {tame(record.note)}" if record.note else ""
         self.console.print(
             Text.assemble(
                 (f"{sign} ", f"bold {colour}"), (f"{record.name:<9}", "bold"), f" {record.seconds:6.1f} s", note

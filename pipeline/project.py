@@ -48,9 +48,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class Project:
-    """The repository at `root`: its environments, the requests of the proof, and what a release consists of."""
+    """The repository at `root`: the service's name, its environments, the requests of the proof, and what a release
+    consists of.
+    """
 
     root: Path
+    name: str
     environments: dict[str, Environment]
     requests: tuple[RequestSpec, ...]
     source: tuple[str, ...] = ("backend",)
@@ -70,8 +73,8 @@ class Project:
 
 def load_project(root: Path) -> Project:
     """Read and check ROOT/pyproject.toml; one problem line for each wrong key, with its fix."""
-    table = _read_table(root / "pyproject.toml")
-    problems: list[str] = []
+    service, table = _read_tables(root / "pyproject.toml")
+    problems = [] if service else ['pyproject.toml [project]: missing key `name`: for example `name = "my-service"`']
     known = {"allow", "environments", "requests", "source", "retain"}
     problems += [
         f"pyproject.toml [tool.slipway]: unknown key `{key}`: {_there_is(key, known)}" for key in table.keys() - known
@@ -94,23 +97,32 @@ def load_project(root: Path) -> Project:
     if problems:
         raise UsageError(*problems)
     return Project(
-        root=root, environments=environments, requests=requests, source=tuple(source), retain=retain, allow=allow
+        root=root,
+        name=service,
+        environments=environments,
+        requests=requests,
+        source=tuple(source),
+        retain=retain,
+        allow=allow,
     )
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def _read_tables(path: Path) -> tuple[str, dict[str, Any]]:
+    """The name of the project ("" where there is none), and `[tool.slipway]`."""
     try:
-        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: not there; run this in the folder of the project") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+    project, tool = document.get("project"), document.get("tool", {})
+    name = project.get("name") if isinstance(project, dict) else None
     table = tool.get("slipway", {}) if isinstance(tool, dict) else tool
     if not isinstance(table, dict):
         raise UsageError("pyproject.toml: [tool.slipway] must be a table: docs/1-deploying.md shows one")
-    return table
+    return name if isinstance(name, str) else "", table
 
 
 def _tables(value: object, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "DeployFacts",
     "RollbackFacts",
     "build_report",
+    "code",
     "render_markdown",
     "summary_line",
     "write_evidence",
@@ -28,6 +30,8 @@ __all__ = [
 
 SCHEMA = "slipway.report/1"
 EXAMPLES = 5  # of each kind of failure
+PICTURE = "![requests a second by answering release, failures, latency](timeline.svg)"
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|\A[#+-]")
 Report = dict[str, Any]
 
 
@@ -227,23 +231,23 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def render_markdown(report: Report) -> str:
-    """`report.md`: what happened, the figures, what the reader can do now. GitHub's job summary shows it as it is."""
+def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
+    """`report.md`: what happened, the figures, what the reader can do now. GitHub shows it with another PICTURE."""
     rollback = report["rollback"]
     parts = [
-        f"# {_code_free(summary_line(report))}",
-        "![requests a second by answering release, failures, latency](timeline.svg)",
+        f"# {_prose(summary_line(report))}",
+        picture,
         _table(("", ""), _facts(report)),
         *_traffic_parts("The traffic", report["traffic"]),
-        *([f"Seen from inside: {_code_free(report['inside']['said'])}."] if report["inside"] else []),
-        *(f"Meanwhile {_code_free(line)}." for line in report["remarks"]),
+        *([f"Seen from inside: {_prose(report['inside']['said'])}."] if report["inside"] else []),
+        *(f"Meanwhile {_prose(line)}." for line in report["remarks"]),
         "## Stages",
         _table(("stage", "seconds", "outcome", ""), _stages(report["stages"])),
     ]
     if rollback:
         parts += [
             "## The rollback",
-            _code_free(rollback["reason"] or f"Release {short(rollback['release'])} serves again."),
+            _prose(rollback["reason"] or f"Release {short(rollback['release'])} serves again."),
         ]
         parts += (
             [_table(("stage", "seconds", "outcome", ""), _stages(rollback["stages"]))] if rollback["stages"] else []
@@ -257,9 +261,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     seconds = (datetime.fromisoformat(report["finished"]) - datetime.fromisoformat(report["started"])).total_seconds()
     dirty = " and uncommitted changes" if report["dirty"] else ""
     return [
-        ("release", _code(report["release"] or "none was built")),
-        ("previous", _code(report["previous"] or "none")),
-        ("commit", f"{_code(report['commit'] or 'no git repository')}{dirty}"),
+        ("release", code(report["release"] or "none was built")),
+        ("previous", code(report["previous"] or "none")),
+        ("commit", f"{code(report['commit'] or 'no git repository')}{dirty}"),
         ("environment", f"{report['environment']} ({report['target']}), <{report['url']}>"),
         ("started", f"{report['started']}, took {seconds:.0f} s"),
     ]
@@ -281,7 +285,7 @@ def _traffic_parts(title: str, traffic: Report | None) -> list[str]:
     if traffic["writes_left"]:
         lines.append(f"{traffic['writes_left']} synthetic writes could not be removed yet; the next deploy does it.")
     rows = [
-        (_code(short(name)), one["sent"], one["failed"], *(one["latency_ms"] or {}).values())
+        (code(short(name)), one["sent"], one["failed"], *(one["latency_ms"] or {}).values())
         for name, one in traffic["by_release"].items()
     ]
     parts = [f"## {title}", "\n".join(lines)]
@@ -299,17 +303,17 @@ def _example_rows(examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]
     return [
         (
             one["at"][11:23],
-            _code(f"{one['method']} {one['path']}"),
-            _code(short(one["release"]) or "none"),
-            _code(one["request_id"]),
-            _code(one["detail"] or "—"),
+            code(f"{one['method']} {one['path']}"),
+            code(short(one["release"]) or "none"),
+            code(one["request_id"]),
+            code(one["detail"] or "—"),
         )
         for one in examples
     ]
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [(one["name"], f"{one['seconds']:.1f}", one["outcome"], _code_free(one["note"])) for one in stages]
+    return [(one["name"], f"{one['seconds']:.1f}", one["outcome"], _prose(one["note"])) for one in stages]
 
 
 def _advice(report: Report) -> list[str]:
@@ -340,10 +344,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """TEXT as code in a cell, whatever a service answered."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
 
 
-def _code_free(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+def _prose(text: str) -> str:
+    """TEXT as words on one line, what it holds of `code` as code; no markup of it has an effect."""
+    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every other one is code
+    return "".join(code(part) if number % 2 else MARKUP.sub(r"\\\g<0>", part) for number, part in enumerate(parts))

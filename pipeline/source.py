@@ -12,7 +12,16 @@ from pathlib import Path
 from pipeline.errors import SlipwayError
 from pipeline.model import Source
 
-__all__ = ["Change", "content_hash", "last_change", "read_source", "remote_address", "shipped_files"]
+__all__ = [
+    "Change",
+    "changed_files",
+    "content_hash",
+    "last_change",
+    "read_source",
+    "remote_address",
+    "shipped_files",
+    "tracked_files",
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,19 @@ def last_change(root: Path, names: Sequence[str]) -> Change:
     if not said:
         return Change(commit=None, epoch=0, dirty=False)
     return Change(said[0], int(said[1]), dirty=bool(_git(root, "status", "--porcelain", "--", *names)))
+
+
+def tracked_files(root: Path) -> list[str] | None:
+    """The files that git tracks in ROOT; None where there is no git, or ROOT is not the top of a repository."""
+    if _git(root, "rev-parse", "--show-prefix") != "\n":
+        return None
+    return [name for name in (_git(root, "ls-files", "-z") or "").split("\0") if name]
+
+
+def changed_files(root: Path) -> list[str]:
+    """The files of ROOT that are not as they were committed, new ones included."""
+    said = _git(root, "status", "--porcelain", "-z", "--no-renames") or ""
+    return [line[3:] for line in said.split("\0") if line]
 
 
 def remote_address(root: Path) -> str | None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.migrations import RetainedRelease, migration_problems
 from pipeline.model import Artifact, Migration
@@ -291,6 +292,7 @@ class Story:
                     slow=chapter.proof.slow if chapter.proof else False,
                 )
             )
+            github.publish(report, self.progress.warn)
             try:
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
@@ -303,6 +305,7 @@ class Story:
                 self.records.prune()
             except (SlipwayError, OSError) as error:
                 self.progress.warn(f"the evidence is not complete: {error}")
+            board.tell(self.project.name, report, self.progress.warn)
             stage.note = str((chapter.record.folder / "report.md").relative_to(self.project.root))
         return report
 

@@ -13,12 +13,14 @@ from rich.table import Table
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.github import annotation
 from pipeline.images import Images, image_repository
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
-from pipeline.progress import Progress
+from pipeline.progress import Progress, tame
 from pipeline.project import Project
 from pipeline.proof.verdict import short
+from pipeline.rename import rename as rename_service
 from pipeline.report import summary_line
 from pipeline.settings import (
     compose_text,
@@ -44,6 +46,7 @@ __all__ = [
     "pins",
     "push",
     "releases",
+    "rename",
     "rollback",
     "scan",
     "settings",
@@ -70,9 +73,15 @@ def rollback(project: Project, options: argparse.Namespace, progress: Progress) 
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
-    code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    try:
+        code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+    except SlipwayError as error:  # nothing was begun, so there is no report
+        sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
+        raise
+    line = summary_line(report)
+    sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
     if not options.json:
-        Console(highlight=False).print(f"\n{summary_line(report)}", soft_wrap=True, markup=False)
+        Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
         if code == 0:
             Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
     return code, report if options.json else None
@@ -197,6 +206,13 @@ def init(project: Project, options: argparse.Namespace, progress: Progress) -> R
     return 0, None
 
 
+def rename(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Give the service another name, everywhere."""
+    if not rename_service(project.root, project.name, options.name, progress.say):
+        progress.say(f"the service is called {options.name} already: nothing to do")
+    return 0, None
+
+
 def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Build the images; the backend's ID is the last line."""
     images = _images(project, progress)
@@ -272,7 +288,7 @@ def _images(project: Project, progress: Progress) -> Images:
     problems = docker_problems(compose=False)
     if problems:
         raise UsageError(*problems)
-    return Images(project.root, read_values(project.root).get("PROJECT_NAME", "slipway"), progress.say)
+    return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name), progress.say)
 
 
 def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

@@ -26,7 +26,7 @@ __all__ = ["MigrationFailed", "current_revision", "stand_alone", "upgrade"]
 CONNECT_SECONDS = 5.0
 LOCK_SECONDS = 60.0
 LOCK_POLL_SECONDS = 0.2
-LOCK_KEY = 0x736C_6970_7761_79  # "slipway"
+LOCK_KEY = 0x736C_6970_7761_79  # the pipeline's name in ASCII
 # A statement that waits for a table's lock makes every later query of that table wait behind it.
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"

@@ -16,6 +16,7 @@ from backend.logs import configure_logging
 from backend.settings import load_settings
 from tests.backend.servers import Postgres, Valkey, frozen, postgres, valkey
 from tests.conftest import TOKEN, asgi_client
+from tests.project import NAME
 
 NEW = {"service": "a", "environment": "b", "version": "1", "status": "deployed"}
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -126,7 +127,7 @@ class TestPostgresHung:
             assert {answer.status_code for answer in answers} == {200}
             database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
             async with database.lease() as connection:
-                count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'slipway-backend'"
+                count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}-backend'"
                 assert await connection.fetchval(count) <= 3
 
 

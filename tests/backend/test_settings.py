@@ -11,6 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from backend.settings import SECTIONS, Settings, SettingsError, load_settings
+from tests.project import NAME
 
 CONTRACT = [
     "ENVIRONMENT",
@@ -149,7 +150,7 @@ class TestSources:
             "POSTGRES_PASSWORD": PRODUCTION["POSTGRES_PASSWORD"],
             "BACKEND_PORT": "x",
         }
-        assert load_settings(environ, sections=["database"], secrets_dir=tmp_path).postgres_user == "slipway"
+        assert load_settings(environ, sections=["database"], secrets_dir=tmp_path).postgres_user == NAME
 
 
 class TestProblems:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.project import NAME
 
 __all__ = ["rotates_the_database_password", "rotates_the_others"]
 
@@ -16,14 +17,14 @@ Psql = Callable[[str, str], object]  # what a psql of the superuser is told, and
 def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
     """There and back by the two roles, each a deploy that fails no request; then the password before lets nobody in."""
     outcomes = []
-    for role, before in (("slipway_other", "slipway"), ("slipway", "slipway_other")):
+    for role, before in ((f"{NAME}-other", NAME), (NAME, f"{NAME}-other")):
         fresh = secrets.token_urlsafe(36)
         psql(rf"\password {role}", f"{fresh}\n{fresh}\n")
         one.set_env(POSTGRES_USER=role, POSTGRES_PASSWORD=fresh)
         one.change(f"shipped as {role}")  # else there is no release to go back to
         outcomes.append(one.proved())
         assert fresh not in outcomes[-1].stderr + outcomes[-1].stdout
-        psql(f"ALTER ROLE {before} PASSWORD NULL", "")
+        psql(f'ALTER ROLE "{before}" PASSWORD NULL', "")
         assert one.sql("SELECT string_agg(DISTINCT usename, ' ') FROM pg_stat_activity"
                        " WHERE application_name LIKE '%-backend'") == role  # fmt: skip
         assert one.report_release(f"as {role}")["version"] == f"as {role}"
@@ -33,9 +34,7 @@ def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
         assert (back.traffic["failed"], back.traffic["writes_lost"]) == (0, 0), str(back)
         assert one.deploy().code == 0
     one.commit()
-    assert (
-        one.sql("SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname = 'public'") == "slipway"
-    )
+    assert one.sql("SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname = 'public'") == NAME
     return outcomes
 
 

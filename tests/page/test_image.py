@@ -15,6 +15,7 @@ import pytest
 from pipeline.docker import docker_problems
 from pipeline.targets.local.edge import PAGE_HEADERS
 from tests.page.conftest import PAGE
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -82,7 +83,7 @@ class TestImage:
         assert config["User"] == "10001:10001"
         assert "3000/tcp" in config["ExposedPorts"]
         assert config["Labels"]["org.opencontainers.image.revision"] == "0123abc"
-        assert config["Labels"]["org.opencontainers.image.title"] == "slipway edge and page"
+        assert config["Labels"]["org.opencontainers.image.title"] == f"{NAME} edge and page"
 
     def test_holds_what_it_serves(self, edge: dict[str, Any]) -> None:
         """The files of the page, readable, and not writable for who serves them."""

@@ -53,7 +53,7 @@ class TestCommands:
 
     def test_names_the_images_that_no_deploy_fills_in(self) -> None:
         """Each once, quoted or not, first of a list item or not."""
-        rendered = "image: slipway-backend\n  - image: postgres:18\n    image: 'redis:8'\n image: postgres:18\n"
+        rendered = "image: backend\n  - image: postgres:18\n    image: 'redis:8'\n image: postgres:18\n"
         assert cluster.images_named(rendered) == ["postgres:18", "redis:8"]
 
     @pytest.mark.parametrize(

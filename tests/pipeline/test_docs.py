@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
+import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from pipeline import verbs
+from pipeline.__main__ import parser
+from pipeline.errors import UsageError
 from pipeline.project import Environment
+from tests.pages import PAGES, ROOT, Block, blocks
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("k8s/**/README.md")])
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMMANDS = [block for block in BLOCKS if block.language == "sh"]
 DEPLOYING = ROOT / "docs/1-deploying.md"
 
 
@@ -63,3 +69,44 @@ def test_every_environment_and_every_key_of_one_is_explained() -> None:
     environments = set(project["tool"]["slipway"]["environments"])
     keys = {field.name for field in fields(Environment)} - {"name"}
     assert environments | keys <= named_in_code(DEPLOYING)
+
+
+def calls(text: str) -> list[list[str]]:
+    """What each `nox -s NAME -- ARGUMENTS` of TEXT asks for: the name, and the arguments."""
+    found = re.findall(r"nox -s ([a-z0-9]+)(?: -- ([^`\n#&|)]*))?", text)
+    return [[name, *shlex.split(arguments)] for name, arguments in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_is_one_that_its_session_takes(page: Path) -> None:
+    """A renamed verb or option is found here and not by a reader."""
+    for call in calls(page.read_text(encoding="utf-8")):
+        if call[0] in verbs.__all__:
+            try:
+                _, rest = parser().parse_known_args(call)
+            except UsageError as error:
+                pytest.fail(f"{shlex.join(call)}: {error}")
+            assert rest == [], call
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_every_block_of_commands_is_one(block: Block) -> None:
+    """Whether it is run (tests/deploy/test_docs.py) or needs something, a shell can read it."""
+    done = subprocess.run(["bash", "-n"], input=block.text, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block without its language, or an indented command, would be seen by no test."""
+    assert {block.language for block in BLOCKS} <= {"sh", "console", "toml", "python", "yaml", "json", "mermaid"}
+    for block in BLOCKS:
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        if block.language == "python":
+            ast.parse(block.text)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"(?m)^ *```", text)) == 2 * len(blocks(page)), page
+        prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
+        indented = re.findall(r"(?m)^ {4,}(?:nox|kubectl|docker|curl|git|pip|gh) .*", prose)
+        assert indented == [], page

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TABLE = '[tool.slipway.environments.local]\ntarget = "local"\nurl = "http://localhost:{EDGE_PORT}"\n'
+TABLE = '[project]\nname = "shop"\n[tool.slipway.environments.local]\ntarget = "local"\nurl = "http://localhost:{EDGE_PORT}"\n'
 
 
 def pipeline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

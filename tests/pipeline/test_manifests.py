@@ -16,6 +16,7 @@ import yaml
 from backend.settings import load_settings
 from pipeline.errors import SlipwayError
 from pipeline.manifests import IMAGES, Document, kubectl, pod_template, render, render_as_target, trees, unfilled
+from tests.project import NAME
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("kind", "staging", "production")
@@ -188,7 +189,7 @@ def test_postgres_makes_what_the_settings_name(name: str) -> None:
 
 
 def test_another_release_does_not_touch_the_stores() -> None:
-    again = {"resources": [ROOT / "k8s/overlays/kind"], "namespace": "slipway"}
+    again = {"resources": [ROOT / "k8s/overlays/kind"]}
     merge = {"name": "settings", "behavior": "merge", "literals": ["RELEASE=another"]}
     other = render({**again, "configMapGenerator": [merge]})
     for name in ("postgres", "redis"):
@@ -200,7 +201,7 @@ def test_the_overlays_differ() -> None:
     hosts = [settings(overlay(name))["FRONTEND_URL"] for name in OVERLAYS]
     spaces = [{each["metadata"]["namespace"] for each in overlay(name)} for name in OVERLAYS]
     assert len(set(scalers)) == len(set(hosts)) == len(OVERLAYS)
-    assert spaces == [{"slipway"}, {"slipway-staging"}, {"slipway-production"}]
+    assert spaces == [{NAME}, {f"{NAME}-staging"}, {f"{NAME}-production"}]
     assert not [each for each in overlay("production") if each["metadata"]["name"] == "postgres"]
     for name in OVERLAYS:
         assert (ROOT / "k8s/overlays" / name / "kustomization.yaml").read_text(encoding="utf-8").startswith("# ")
@@ -209,21 +210,21 @@ def test_the_overlays_differ() -> None:
 def test_what_nobody_filled_in_is_named() -> None:
     assert unfilled(overlay("kind")) == []
     named = "\n".join(unfilled(overlay("production")))
-    for word in ("POSTGRES_HOST", "FRONTEND_URL", "192.0.2.10/32", "Gateway slipway: spec.listeners[0].hostname"):
+    for word in ("POSTGRES_HOST", "FRONTEND_URL", "192.0.2.10/32", f"Gateway {NAME}: spec.listeners[0].hostname"):
         assert word in named
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_namespace_enforces_what_the_pods_keep(name: str) -> None:
     documents = bootstrap(name)
-    space = "slipway" if name == "kind" else f"slipway-{name}"
+    space = NAME if name == "kind" else f"{NAME}-{name}"
     labels = one(documents, "Namespace", space)["metadata"]["labels"]
     assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
     assert one(documents, "RoleBinding", "deployer")["subjects"] == [
         {"kind": "ServiceAccount", "name": "deployer", "namespace": space}
     ]
-    assert one(documents, "ResourceQuota", "slipway")
-    assert one(documents, "LimitRange", "slipway")
+    assert one(documents, "ResourceQuota", NAME)
+    assert one(documents, "LimitRange", NAME)
 
 
 def test_the_deployer_may_lose_no_data_and_raise_no_right() -> None:
@@ -274,12 +275,12 @@ def test_the_page_is_served_as_by_composes_edge() -> None:
 
 def test_the_edges_send_the_pages_files_to_it_and_retry_nothing() -> None:
     files = {f"/{path.name}" for path in (ROOT / "docker/frontend").iterdir()} | {"/"}
-    route = one(overlay("kind"), "HTTPRoute", "slipway")["spec"]["rules"]
+    route = one(overlay("kind"), "HTTPRoute", NAME)["spec"]["rules"]
     assert {each["path"]["value"] for each in route[0]["matches"]} == files
     assert {each["path"]["type"] for each in route[0]["matches"]} == {"Exact"}
     assert all("retry" not in rule for rule in route)
     ingress = next(each for each in trees(ROOT) if each.name == "k8s/components/ingress")
-    paths = one(render(ingress.kustomization), "Ingress", "slipway")["spec"]["rules"][0]["http"]["paths"]
+    paths = one(render(ingress.kustomization), "Ingress", NAME)["spec"]["rules"][0]["http"]["paths"]
     exact = {each["path"] for each in paths if each["backend"]["service"]["name"] == "frontend"}
     assert exact == files
     assert paths[-1] == {

@@ -10,6 +10,8 @@ from pipeline.errors import UsageError
 from pipeline.project import load_project
 
 GOOD = """
+[project]
+name = "shop"
 [tool.slipway.environments.local]
 target = "local"
 url = "http://localhost:8080"
@@ -54,11 +56,12 @@ class TestLoadProject:
         assert message in problem
 
     def test_reports_every_problem_at_once(self, tmp_path: Path) -> None:
-        """Two missing keys, an unknown one and a bad request are four lines of one error."""
+        """Three missing keys, an unknown one and a bad request are five lines of one error."""
         text = '[tool.slipway.environments.x]\nurls = "y"\n[[tool.slipway.requests]]\nname = "a"\nmethod = "GET"\n'
         with pytest.raises(UsageError) as caught:
             load_project(write(tmp_path, text))
-        assert len(caught.value.problems) == 4
+        assert len(caught.value.problems) == 5
+        assert caught.value.problems[0].startswith("pyproject.toml [project]: missing key `name`")
         assert caught.value.exit_code == 2
 
     def test_kubernetes_needs_its_own_keys_and_no_replicas(self, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class ComposeTarget(KeptHere):
         self.values = read_values(self.project.root)
         self.port = edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
-        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", "slipway"), self.docker)
+        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
 
     # --- plan ---
@@ -347,7 +347,7 @@ class ComposeTarget(KeptHere):
     @property
     def _role(self) -> str:
         """Who the service logs in as."""
-        return split_secrets(self.values)[0].get("POSTGRES_USER", "slipway")
+        return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
 
     def _token(self) -> str:
         return _digits(self.token())
@@ -413,7 +413,7 @@ class ComposeTarget(KeptHere):
         if not running:
             return []
         plain, secrets = split_secrets(self.values)
-        database = plain.get("POSTGRES_DB", "slipway")
+        database = plain.get("POSTGRES_DB", self.project.name)
         said = self.docker.try_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
         if said is None:
             return []

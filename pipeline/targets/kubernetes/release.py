@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import PushedImages, ReleaseImages
+from pipeline.manifests import IMAGES
 from pipeline.model import Artifact, Source
 from pipeline.proof.requests import parse_requests
 from pipeline.records import read_json, write_json
@@ -172,8 +173,7 @@ def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages
             "namespace": namespace,
             "resources": [os.path.relpath(overlay, folder)],
             "images": [
-                {"name": f"slipway-{part}", "newName": images.repository, "digest": getattr(images, part)}
-                for part in ("backend", "migrate", "frontend")
+                {"name": part, "newName": images.repository, "digest": getattr(images, part)} for part in IMAGES
             ],
             "configMapGenerator": [{"name": SETTINGS, "behavior": "merge", "literals": [f"RELEASE={release}"]}],
             "generatorOptions": {"immutable": True},

@@ -13,17 +13,16 @@ from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
 
 __all__ = [
     "ROLE",
-    "SECRET",
     "SECRETS_ANNOTATION",
     "fingerprint",
     "missing_keys",
     "needed_keys",
     "read_secret",
+    "secret_name",
     "secret_object",
     "secret_values",
 ]
 
-SECRET = "slipway-secrets"  # noqa: S105 - a name
 SECRETS_ANNOTATION = "slipway/secrets"
 OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
@@ -37,9 +36,14 @@ def needed_keys(objects: Iterable[Object]) -> list[str]:
     return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
 
 
-def read_secret(kubectl: Kubectl) -> dict[str, str]:
-    """What the cluster's Secret holds; empty where there is none."""
-    found = kubectl.get("secret", SECRET)
+def secret_name(service: str) -> str:
+    """What the Secret of SERVICE is called."""
+    return f"{service}-secrets"
+
+
+def read_secret(kubectl: Kubectl, name: str) -> dict[str, str]:
+    """What the Secret NAME of the cluster holds; empty where there is none."""
+    found = kubectl.get("secret", name)
     data: Mapping[str, str] = (found[0].get("data") or {}) if found else {}
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
@@ -62,21 +66,21 @@ def secret_values(
     return values
 
 
-def secret_object(values: Mapping[str, str]) -> Object:
-    """The Secret that holds VALUES."""
-    labels = {"app.kubernetes.io/part-of": "slipway", "app.kubernetes.io/managed-by": "slipway"}
-    metadata = {"name": SECRET, "labels": labels}
+def secret_object(service: str, values: Mapping[str, str]) -> Object:
+    """The Secret of SERVICE that holds VALUES."""
+    labels = {"app.kubernetes.io/part-of": service, "app.kubernetes.io/managed-by": "slipway"}
+    metadata = {"name": secret_name(service), "labels": labels}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": encoded}
 
 
-def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl) -> list[str]:
-    """A line for each of KEYS that the cluster's Secret lacks, with the command that mends it."""
+def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl, name: str) -> list[str]:
+    """A line for each of KEYS that the Secret NAME lacks, with the command that mends it."""
     base = " ".join(kubectl.command())
-    create = f"{base} create secret generic {SECRET}"
+    create = f"{base} create secret generic {name}"
     return [
-        f"Secret {SECRET} in namespace {kubectl.namespace} has no {key}:"
-        f" `{'' if there else f'{create}; '}{base} patch secret {SECRET} --patch-file=/dev/stdin"
+        f"Secret {name} in namespace {kubectl.namespace} has no {key}:"
+        f" `{'' if there else f'{create}; '}{base} patch secret {name} --patch-file=/dev/stdin"
         f""" <<< '{{"stringData": {{"{key}": "…"}}}}'` (or the component external-secrets)"""
         for key in keys
         if not there.get(key)

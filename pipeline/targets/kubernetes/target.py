@@ -43,11 +43,11 @@ from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, 
 from pipeline.targets.kubernetes.scaling import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.secret import (
     ROLE,
-    SECRET,
     fingerprint,
     missing_keys,
     needed_keys,
     read_secret,
+    secret_name,
     secret_object,
     secret_values,
 )
@@ -59,7 +59,7 @@ from pipeline.targets.rehearsal import rehearse
 __all__ = ["KubernetesTarget"]
 
 # Of what carries our name, the account that deploys and its limits are an administrator's.
-OURS = "app.kubernetes.io/part-of=slipway,app.kubernetes.io/managed-by=slipway"
+OURS = "app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
 POSTGRES = "app.kubernetes.io/component=postgres"
@@ -81,7 +81,7 @@ class KubernetesTarget:
         self.artifacts = Artifacts(project, env, self.home / "render", self.releases, progress.say)
         self.docker = Docker(project.root, progress.say)
         self.lease = Lease(self.kubectl)
-        self._witness = Witness(self.kubectl)
+        self._witness = Witness(self.kubectl, secret_name(project.name))
         self.values = read_values(project.root)
         self._secrets: dict[str, str] = {}
         self._drift: list[str] = []
@@ -130,10 +130,10 @@ class KubernetesTarget:
         return problems or self._secret_problems(objects)
 
     def _secret_problems(self, objects: list[Object]) -> list[str]:
-        keys, there = needed_keys(objects), read_secret(self.kubectl)
+        keys, there = needed_keys(objects), read_secret(self.kubectl, secret_name(self.project.name))
         if not self.on_this_machine:
             self._secrets = there
-            return missing_keys(keys, there, self.kubectl)
+            return missing_keys(keys, there, self.kubectl, secret_name(self.project.name))
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self.values = read_values(self.project.root)
@@ -162,7 +162,7 @@ class KubernetesTarget:
 
     def build(self) -> Artifact:
         """The images, pushed; and the manifests that go with their digests."""
-        return self.artifacts.build(self.values.get("PROJECT_NAME", "slipway")).artifact
+        return self.artifacts.build(self.values.get("PROJECT_NAME", self.project.name)).artifact
 
     def recorded(self, name: str) -> Artifact:
         """A release of the cluster's records."""
@@ -319,7 +319,7 @@ class KubernetesTarget:
 
     @property
     def _stand_name(self) -> str:
-        return f"{self.values.get('PROJECT_NAME', 'slipway')}-{self.env.name}"
+        return f"{self.values.get('PROJECT_NAME', self.project.name)}-{self.env.name}"
 
     # --- migrate and roll out ---
 
@@ -460,7 +460,7 @@ class KubernetesTarget:
         options = ["--ignore-not-found", "--cascade=foreground"]
         self.kubectl.do("delete", _list(kinds), f"--selector={OURS}", *options, timeout=180)
         if volumes:
-            secret = [f"secret/{SECRET}"] if self.on_this_machine else []
+            secret = [f"secret/{secret_name(self.project.name)}"] if self.on_this_machine else []
             self.kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
             self.kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)
             self.kubectl.do("delete", *secret, "--ignore-not-found") if secret else None
@@ -472,7 +472,7 @@ class KubernetesTarget:
         return marked((one for one in objects if one["kind"] != "Job"), marks)
 
     def _secret_objects(self) -> list[Object]:
-        return [secret_object(self._secrets)] if self.on_this_machine and self._secrets else []
+        return [secret_object(self.project.name, self._secrets)] if self.on_this_machine and self._secrets else []
 
     def _live(self, objects: list[Object]) -> list[Object]:
         """OBJECTS as they are in the cluster, those that are there."""

@@ -27,24 +27,24 @@ METRICS = "vantage-metrics"  # a name for the pods, each by itself: the service'
 METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
 SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, also when the deploy was killed
 KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy came to remove
-SECRET, TOKEN_KEY = "slipway-secrets", "SERVICE_TOKEN"
+TOKEN_KEY = "SERVICE_TOKEN"  # noqa: S105 - a name
 CONVINCING = 3  # failures expected inside when the service had lost them: none by chance in 1 of 20 (e^-3)
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
 Json = dict[str, Any]
 
 
-def objects(image: str, requests: Sequence[RequestSpec], seconds: float, *, url: str = URL) -> list[Json]:
+def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret: str, *, url: str = URL) -> list[Json]:
     """What to apply: the script and its orders, the Job that runs them in IMAGE, and the two ways that it needs.
 
     IMAGE (by digest) has Python: that of the release that runs already is on the nodes, and known to start. REQUESTS:
-    its reads are sent. SECONDS: how long at most.
+    its reads are sent. SECONDS: how long at most. SECRET: what the Secret with the service's token is called.
     """
     script = Path(vantage_probe.__file__).read_text()
     config = _object(
         "v1", "ConfigMap", data={"probe.py": script, "job.json": json.dumps(_orders(requests, seconds, url))}
     )
-    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds)]
+    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret)]
 
 
 def log_arguments() -> list[str]:
@@ -75,7 +75,7 @@ def _object(version: str, kind: str, name: str = NAME, **content: Any) -> Json:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **content}
 
 
-def _job(image: str, seconds: float) -> Json:
+def _job(image: str, seconds: float, secret: str) -> Json:
     container = {
         "name": NAME,
         "image": image,
@@ -92,7 +92,7 @@ def _job(image: str, seconds: float) -> Json:
         ],
     }
     # With the token it has the proof's rate limit; nothing else of the secrets is its business.
-    token = {"secretName": SECRET, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
+    token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
     pod = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -144,7 +144,7 @@ def _pods_by_name() -> Json:
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
-        "selector": {"app.kubernetes.io/name": "slipway", COMPONENT_LABEL: "backend"},
+        "selector": {COMPONENT_LABEL: "backend"},
         "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}],
     }
     return _object("v1", "Service", METRICS, spec=spec)

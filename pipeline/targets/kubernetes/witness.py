@@ -32,6 +32,7 @@ class Witness:
     """Who asks the service from inside the cluster."""
 
     kubectl: Kubectl
+    secret: str  # the name of the Secret with the service's token
     samples: list[Sample] = field(default_factory=list)  # what the pods count themselves, as `look` found it
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _following: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
@@ -42,7 +43,7 @@ class Witness:
         """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
         try:
             self._delete(*self._names(), wait=True)  # of a deploy that was killed
-            self.kubectl.apply(objects(image, requests, seconds))
+            self.kubectl.apply(objects(image, requests, seconds, self.secret))
         except SlipwayError as error:
             self._problem = error.problems[0]
             return
@@ -79,7 +80,7 @@ class Witness:
                 self.samples.append(Sample(time.monotonic(), told["errors"], told["own"]))
 
     def _names(self) -> list[str]:
-        return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1))]
+        return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1, self.secret))]
 
     def _delete(self, *names: str, wait: bool = False) -> None:
         with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it

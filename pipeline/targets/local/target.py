@@ -361,9 +361,9 @@ class LocalTarget(KeptHere):
         """The service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            owner_of(plain.get("POSTGRES_USER", "slipway")),  # its socket asks for no password: nothing to rotate
+            owner_of(plain.get("POSTGRES_USER", self.project.name)),  # no password is asked: nothing to rotate
             secrets.get("POSTGRES_PASSWORD"),
-            plain.get("POSTGRES_DB", "slipway"),
+            plain.get("POSTGRES_DB", self.project.name),
         )
 
     def _database(self) -> dict[str, str]:

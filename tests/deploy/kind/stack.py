@@ -13,10 +13,11 @@ import httpx2
 from pipeline.cluster import CONTEXT, EDGE_PORT
 from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import AS_SUPERUSER, docker
+from tests.project import NAME
 
 __all__ = ["KindCheckout", "deployer_config", "kubectl"]
 
-NAMESPACE = "slipway"
+NAMESPACE = NAME
 
 
 def kubectl(*arguments: str, given: str | None = None, check: bool = True, namespace: str = NAMESPACE) -> str:
@@ -71,7 +72,7 @@ class KindCheckout(Checkout):
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
-        return kubectl("exec", "postgres-0", "--", "sh", "-c", AS_SUPERUSER, "slipway", query)
+        return kubectl("exec", "postgres-0", "--", "sh", "-c", AS_SUPERUSER, NAME, query)
 
     def settle(self, **literals: str) -> None:
         """Change settings of its overlay."""

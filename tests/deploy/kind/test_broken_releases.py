@@ -19,6 +19,7 @@ from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
 from tests.pipeline.kubernetes.record import FOREIGN_ELF
+from tests.project import NAME, PROJECT
 from tests.registries import push_index
 
 pytestmark = pytest.mark.e2e
@@ -50,7 +51,7 @@ class Broken:
     patch: tuple[dict[str, Any], ...] = ()
 
 
-MISSING = "localhost:5001/slipway@sha256:" + "0" * 64
+MISSING = f"{PROJECT.environment('kind').repository}@sha256:{'0' * 64}"
 SMALL = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}
 BIG = {"requests": {"cpu": "50m", "memory": "3500Mi"}, "limits": {"memory": "3500Mi"}}
 NOWHERE = {"configMapRef": {"name": "nowhere"}}
@@ -62,7 +63,7 @@ BROKEN = {
     "unschedulable": Broken("fits no node", 40, patch=(op("resources/requests/cpu", "3"),)),
     "out of memory": Broken("killed at its memory limit of 64Mi", 60, code="_hoard = bytearray(256 * 2**20)",
                             patch=(op("resources", SMALL),)),
-    "quota": Broken("quota slipway allows", 20, patch=(op("resources", BIG),)),
+    "quota": Broken(f"quota {NAME} allows", 20, patch=(op("resources", BIG),)),
     "breaks restricted": Broken("Pod Security restricted", 20,
                                 patch=(op("securityContext", {"allowPrivilegeEscalation": True}),)),
     "ready, then 500": Broken("× 5xx, all answered by release", 60, layer="if self.asked >= 50:\n    status = 500"),

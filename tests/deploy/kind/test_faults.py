@@ -16,6 +16,7 @@ from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.runs import Deploy
 from tests.deploy.visitors import Visitors
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -162,7 +163,7 @@ def test_a_missing_permission_is_named_before_anything_is_touched(deployed: Kind
         kubectl("replace", "--filename=-", given=json.dumps(role))
     assert refused.code == 2, str(refused)
     [problem] = refused.problems()
-    assert problem.startswith("no permission to get, create, patch deployments.apps in namespace slipway: an admin")
+    assert problem.startswith(f"no permission to get, create, patch deployments.apps in namespace {NAME}: an admin")
 
 
 def test_an_expired_token_is_one_line(deployed: KindCheckout, tmp_path: Path) -> None:

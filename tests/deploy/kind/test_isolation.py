@@ -9,6 +9,7 @@ import pytest
 from pipeline.cluster import REGISTRY_NAME
 from tests.deploy.compose.stack import docker
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -40,7 +41,7 @@ def pod(name: str, image: str, component: str, places: list[str]) -> str:
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
     }
-    labels = {"app.kubernetes.io/component": component, "app.kubernetes.io/name": "slipway"}
+    labels = {"app.kubernetes.io/component": component, "app.kubernetes.io/name": NAME}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec})
 
 

@@ -13,10 +13,11 @@ from pipeline.cluster import EDGE_PORT, REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.runs import Outcome
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
-NAMESPACE = "slipway-production"
+NAMESPACE = f"{NAME}-production"
 # One edge, two environments: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
 ENVIRONMENT = f"""
 [tool.slipway.environments.promoted]
@@ -25,7 +26,7 @@ url = "http://localhost:{EDGE_PORT}"
 overlay = "k8s/overlays/promoted"
 context = "kind-slipway"
 namespace = "{NAMESPACE}"
-repository = "{REGISTRY}/slipway"
+repository = "{REGISTRY}/{NAME}"
 promote_from = "kind"
 rate = 50
 bake_seconds = 3
@@ -35,7 +36,7 @@ OVERLAY = f"""
 namespace: {NAMESPACE}
 resources: [../kind]
 patches:
-  - target: {{kind: HTTPRoute, name: slipway}}
+  - target: {{kind: HTTPRoute, name: {NAME}}}
     patch: |
       - {{op: add, path: /spec/hostnames, value: [localhost]}}
 """
@@ -72,7 +73,7 @@ def images(namespace: str) -> set[str]:
 def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddRow) -> None:
     """Refused before the first proof of a digest; then the same imageID runs in both namespaces."""
     [proved] = two.answering()
-    unproved = f"{REGISTRY}/slipway@sha256:{'0' * 64}"
+    unproved = f"{REGISTRY}/{NAME}@sha256:{'0' * 64}"
     refused = run(two, "deploy", "promoted", "--release", unproved)
     assert refused.code == 2, str(refused)
     assert "was not proved in kind, and promoted takes only what was" in refused.problems()[0]
@@ -80,7 +81,7 @@ def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddR
     outcome: Any = run(two, "deploy", "promoted", "--json")
     assert (outcome.code, outcome.verdict, outcome.release) == (0, "proved", proved), str(outcome)
     assert "docker build" not in outcome.stderr
-    assert images(NAMESPACE) == images("slipway") == {f"{REGISTRY}/slipway@{proved}"}
+    assert images(NAMESPACE) == images(NAME) == {f"{REGISTRY}/{NAME}@{proved}"}
     again: Any = run(two, "deploy", "promoted", "--json")
     assert (again.code, again.verdict) == (0, "unchanged"), str(again)
     add_row("kind: promotion", f"unproved digest refused; {proved[:19]}… proved in kind runs as promoted, same imageID")

@@ -11,6 +11,7 @@ import pytest
 from pipeline.cluster import REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +35,7 @@ def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) ->
     assert set(outcome.traffic["by_release"]) == {first, outcome.release}
     assert deployed.answering() == {outcome.release}
     assert {one["status"]["containerStatuses"][0]["imageID"] for one in deployed.pods()} == {
-        f"{REGISTRY}/slipway@{outcome.release}"
+        f"{REGISTRY}/{NAME}@{outcome.release}"
     }
     inside = outcome.report["inside"]
     assert inside["failed"] == 0, inside["said"]

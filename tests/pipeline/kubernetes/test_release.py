@@ -30,7 +30,7 @@ spec:
     spec:
       containers:
         - name: backend
-          image: slipway-backend
+          image: backend
           envFrom: [{configMapRef: {name: settings}}]
 """
 IMAGES = PushedImages("registry.example.com/shop", *(f"sha256:{digit * 64}" for digit in "abc"))

@@ -227,7 +227,9 @@ class TestMetrics:
 
 class TestObjects:
     def made(self, kind: str) -> list[dict[str, Any]]:
-        return [one for one in objects(IMAGE, parse_requests([LIST, MAKE]), 90.5) if one["kind"] == kind]
+        return [
+            one for one in objects(IMAGE, parse_requests([LIST, MAKE]), 90.5, "shop-secrets") if one["kind"] == kind
+        ]
 
     def test_sends_the_reads_of_the_table(self) -> None:
         """The script is the one that is tested here; a write would need somebody to remove it."""
@@ -239,7 +241,9 @@ class TestObjects:
 
     def test_asks_for_readiness_where_the_table_has_no_read(self) -> None:
         """There is always something to ask."""
-        config = next(one for one in objects(IMAGE, parse_requests([MAKE]), 9) if one["kind"] == "ConfigMap")
+        config = next(
+            one for one in objects(IMAGE, parse_requests([MAKE]), 9, "shop-secrets") if one["kind"] == "ConfigMap"
+        )
         assert [one["path"] for one in json.loads(config["data"]["job.json"])["requests"]] == ["/ready"]
 
     def test_runs_as_restricted_pods_must(self) -> None:

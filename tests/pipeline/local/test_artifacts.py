@@ -28,7 +28,7 @@ def _artifacts(tmp_path: Path, layout: Layout) -> Artifacts:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     env = Environment(name="local", target="local", url="http://localhost:1")
-    project = Project(root=root, environments={"local": env}, requests=())
+    project = Project(root=root, name="shop", environments={"local": env}, requests=())
     return Artifacts(project, layout, lambda _: None)
 
 

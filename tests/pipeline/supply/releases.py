@@ -24,7 +24,8 @@ def make_tree(root: Path) -> Path:
     (root / "backend").mkdir(parents=True)
     (root / "backend/app.py").write_text("", encoding="utf-8")
     (root / "pyproject.toml").write_text(
-        '[tool.slipway.environments.local]\ntarget = "local"\nurl = "http://localhost:8080"\n', encoding="utf-8"
+        '[project]\nname = "board"\n\n[tool.slipway.environments.local]\ntarget = "local"\nurl = "http://localhost:8080"\n',
+        encoding="utf-8",
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for command in (

@@ -48,7 +48,7 @@ def objections(
         records = target.records()
         records.close(records.begin({"release": RELEASE.name}), recorded, "as the test wants it")
     env = Environment("staging", "kubernetes", "https://x", verify=policy)
-    one = story.Story(Project(folder, {}, ()), env, Progress())
+    one = story.Story(Project(folder, "slipway", {}, ()), env, Progress())
     one._recorded = recorded is not None
     return one._unverified(RELEASE)
 

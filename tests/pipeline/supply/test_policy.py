@@ -12,6 +12,9 @@ from pipeline.supply.policy import GITHUB_ISSUER, Policy, own_policy
 
 WORKFLOW = "owner/board/.github/workflows/cd.yml@refs/heads/main"
 TABLE = """
+[project]
+name = "board"
+
 [tool.slipway.environments.staging]
 target = "{target}"
 url = "https://example.com"

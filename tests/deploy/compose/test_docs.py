@@ -1,0 +1,38 @@
+"""The pages' blocks that need Docker and nothing more, in a clone with another name."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.deploy.test_docs import follow
+from tests.pages import PAGES, blocks
+
+pytestmark = pytest.mark.e2e
+
+READ = [block for page in PAGES for block in blocks(page) if block.language == "sh" and block.needs == "Docker"]
+
+
+def test_a_renamed_clone_ships_as_the_page_says(checkout: ComposeCheckout) -> None:
+    """Containers, images and labels carry the new name, the database too."""
+    name = f"renamed-{secrets.token_hex(3)}"
+    checkout.environ["PROJECT_NAME"] = name  # as it will be called by itself: what the fixture has to remove
+    assert checkout.run("rename", name).code == 0
+    checkout.commit()
+    del checkout.environ["PROJECT_NAME"]
+    try:
+        assert READ
+        for block in READ:
+            done = follow(checkout, block)
+            assert done.code == 0, f"{block}: {done}"
+    finally:
+        checkout.environ["PROJECT_NAME"] = name
+    [postgres] = checkout.containers("postgres")
+    assert postgres == f"{name}-postgres-1"
+    assert checkout.sql("SELECT current_user || ' ' || current_database()") == f"{name} {name}"
+    image = checkout.inspect(checkout.containers("backend")[0])["Image"]
+    labels = docker("inspect", "--format", "{{json .Config.Labels}}", image)
+    assert f'"org.opencontainers.image.title":"{name}"' in labels
+    assert checkout.untidy() == []

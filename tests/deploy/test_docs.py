@@ -1,0 +1,66 @@
+"""README.md and docs/, followed to the letter by somebody who renamed the template first."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import uv
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.conftest import AddRow
+from tests.deploy.runs import Outcome
+from tests.pages import PAGES, Block, blocks
+
+pytestmark = pytest.mark.e2e
+
+NEW = "my-service"
+READ = [block for page in PAGES for block in blocks(page) if block.language == "sh" and not block.needs]
+MINUTES = 5
+# `nox -s test` as it stands is a minute of two cores, and `.ci/run` has it twice: here the tests that read names.
+AFFORDABLE = "-k 'rename or manifests or settings or compose_file or releases or test_main or secret'"
+
+
+@pytest.fixture(name="renamed")
+def _renamed(checkout: Checkout) -> Checkout:
+    """A clone with its new name, committed."""
+    assert checkout.run("rename", NEW).code == 0
+    checkout.commit()
+    return checkout
+
+
+def follow(checkout: Checkout, block: Block) -> Outcome:
+    """Run BLOCK in a shell, on the port of CHECKOUT. A virtual environment stands for the machine's Python."""
+    home = checkout.root.with_name("python")
+    if not home.exists():
+        command = [uv.find_uv_bin(), "venv", "--quiet", "--seed", "--python", sys.executable, str(home)]
+        assert checkout.start_program(command).finish(60).code == 0
+    path = f"{home}/bin{os.pathsep}{os.environ['PATH']}"
+    text = block.text.replace("localhost:8080", f"localhost:{checkout.port}")
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    return checkout.start_program(command, PATH=path, VIRTUAL_ENV=str(home), PYTEST_ADDOPTS=AFFORDABLE).finish(
+        MINUTES * 60
+    )
+
+
+def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) -> None:
+    """From the first line of the README to a rollback by number: every block that needs nothing, in reading order."""
+    readme = [block for block in READ if block.page == "README.md"]
+    others = [block for block in READ if block.page != "README.md"]
+    assert readme
+    assert others
+    for block in readme:
+        done = follow(renamed, block)
+        assert done.code == 0, f"{block}: {done}"
+        add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
+    versions = {one["version"] for one in renamed.request("GET", "/api/v1/releases").json()["items"]}
+    assert versions == {"1.0"}, "what the README reports by curl"
+    renamed.change("for the pages")
+    renamed.proved()  # there has to be something to go back from
+    for block in others:
+        done = follow(renamed, block)
+        assert done.code == 0, f"{block}: {done}"
+        add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
+    assert renamed.settings()["POSTGRES_USER"] == NEW
+    assert renamed.untidy() == []
