@@ -17,7 +17,7 @@ Psql = Callable[[str, str], object]  # what a psql of the superuser is told, and
 def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
     """There and back by the two roles, each a deploy that fails no request; then the password before lets nobody in."""
     outcomes = []
-    for role, before in ((f"{NAME}_other", NAME), (NAME, f"{NAME}_other")):
+    for role, before in ((f"{NAME}-other", NAME), (NAME, f"{NAME}-other")):
         fresh = secrets.token_urlsafe(36)
         psql(rf'\password "{role}"', f"{fresh}\n{fresh}\n")
         one.set_env(POSTGRES_USER=role, POSTGRES_PASSWORD=fresh)

@@ -18,15 +18,15 @@ SCRIPT = ROOT / "docker/postgres/init-scripts/10-service.sh"
 def _roles(services: Services, worker_id: str) -> Iterator[tuple[str, str]]:
     """The owner and the other one, by the statements of the script."""
     owner = f"init_{worker_id}"
-    values = {"role": owner, "other": f"{owner}_other", "database": owner, "password": "a-password-of-tests"}
+    values = {"role": owner, "other": f"{owner}-other", "database": owner, "password": "a-password-of-tests"}
     statements = re.findall(r"^(?:CREATE|ALTER) (?:ROLE|DATABASE) .*;$", SCRIPT.read_text(), re.MULTILINE)
     assert len(statements) == 4
     for statement in statements:
         quoted = re.sub(r":\"(\w+)\"", lambda found: f'"{values[found[1]]}"', statement)
         psql(services, "postgres", re.sub(r":'(\w+)'", lambda found: f"'{values[found[1]]}'", quoted))
-    yield owner, f"{owner}_other"
+    yield owner, f"{owner}-other"
     psql(services, "postgres", f"DROP DATABASE {owner} WITH (FORCE)")
-    psql(services, "postgres", f"DROP ROLE {owner}_other")
+    psql(services, "postgres", f'DROP ROLE "{owner}-other"')
     psql(services, "postgres", f"DROP ROLE {owner}")
 
 
@@ -50,7 +50,7 @@ async def test_the_other_role_is_the_owner_from_its_login_on(services: Services,
         assert tuple(found) == (role, owner, owner)
 
 
-@pytest.mark.parametrize("role", ["slipway", "slipway_other"])
+@pytest.mark.parametrize("role", ["shop", "shop-other"])
 def test_both_are_known_by_the_owners_name(role: str) -> None:
     """A deploy tells PostgreSQL's container that name alone, so that a rotation makes no other container."""
-    assert owner_of(role) == "slipway"
+    assert owner_of(role) == "shop"

@@ -17,7 +17,7 @@ __all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerpri
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
-OTHER = "_other"  # as docker/postgres/init-scripts calls the second role to log in as
+OTHER = "-other"  # as docker/postgres/init-scripts calls the second role to log in as
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:

@@ -361,8 +361,7 @@ class LocalTarget(KeptHere):
         """The service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            # Its socket asks for no password: nothing to rotate.
-            owner_of(plain.get("POSTGRES_USER", self.project.name)),
+            owner_of(plain.get("POSTGRES_USER", self.project.name)),  # no password is asked: nothing to rotate
             secrets.get("POSTGRES_PASSWORD"),
             plain.get("POSTGRES_DB", self.project.name),
         )

@@ -28,12 +28,10 @@ class TestSecretValues:
         assert again == first
         assert len(first["POSTGRES_SUPERUSER_PASSWORD"]) > 32
 
-    @pytest.mark.parametrize(
-        ("of_env", "role"), [("slipway", None), ("slipway_other", "slipway_other"), ("another", None)]
-    )
+    @pytest.mark.parametrize(("of_env", "role"), [("shop", None), ("shop-other", "shop-other"), ("another", None)])
     def test_say_whose_the_password_is_where_it_was_rotated(self, of_env: str, role: str | None) -> None:
         """The second of the two roles that own the database; any other name of `.env` is another target's."""
-        values = secret_values(needed_keys(STORES), HERE, {}, roles=("slipway", of_env))
+        values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
         assert values.get("POSTGRES_USER") == role
 
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
@@ -61,5 +59,5 @@ class TestFingerprint:
         """What no pod reads is no reason to roll."""
         assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
         assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
-        assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "slipway_other"})
+        assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
         assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])
