@@ -46,6 +46,7 @@ WITHOUT_CLUSTER = {
     "session: cluster": "session: deploy, args: compose",
     ' localhost:5001/slipway"': ' ${{ vars.COPY }}"',
     "kind --release localhost:5001/slipway@": "compose --release ${{ vars.COPY }}@",
+    "args: kind --unfinished": "args: compose --unfinished",
     ".slipway/kind/": ".slipway/compose/",
     "session: access, args: staging": "session: settings",
     "session: access, args: production": "session: settings",

@@ -71,11 +71,14 @@ class Place:
                            ("network", docker("network", "ls", "--quiet", "--filter", mine).split())):  # fmt: skip
             if left:
                 docker(kind, "rm", *(["--force", "--volumes"] if kind == "container" else []), *left)
-        listed = docker("images", "--format", "{{.Repository}}@{{.Digest}} {{.Repository}}:{{.Tag}}").splitlines()
-        for line in listed:
-            by_digest, by_tag = line.split()
-            if line.startswith((f"{self.registry}/", f"{self.project}-")):
-                docker("rmi", "--force", by_digest if by_tag.endswith(":<none>") else by_tag)
+        while names := self._images():  # one name at a time: others of the same image may go with it
+            docker("rmi", "--force", names[0])
+
+    def _images(self) -> list[str]:
+        """The names that images have of it: by tag, or by digest where that is all there is."""
+        listed = docker("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}").splitlines()
+        rows = [line.split() for line in listed if line.startswith((f"{self.registry}/", f"{self.project}-"))]
+        return [f"{name}@{digest}" if tag == "<none>" else f"{name}:{tag}" for name, tag, digest in rows]
 
 
 @pytest.fixture
