@@ -96,7 +96,7 @@ def test_a_digest_without_a_signature_is_refused(checkout: Checkout, place: Plac
     assert done.code != 0
     assert (done.jobs["push"], done.jobs["sign"]) == ("success", "failure"), str(done)
     assert "kind" not in done.jobs
-    assert "no signature" in done.said("sign")
+    assert "not signed: `nox -s sign -- " in done.said("sign")
     assert done.played()[ATTEST] == 0
     assert place.containers() == []
     add_row(
