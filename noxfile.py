@@ -20,7 +20,10 @@ nox.options.stop_on_first_error = True
 # Sessions share one environment for each dependency group (see `environment`): nox has one for each session.
 nox.options.default_venv_backend = "none"
 
-GROUPS = ("backend", "dev", "engines", "lint", "manifests", "migrate", "pipeline", "test", "uv")
+GROUPS = (
+    *("backend", "dev", "engines", "lint", "manifests", "migrate", "nox", "pipeline", "supply", "test", "uv"),
+    "workflows",
+)
 
 
 def environment(session: nox.Session, group: str) -> Path:
@@ -85,7 +88,7 @@ def deploy(session: nox.Session) -> None:
 
 @nox.session
 def rollback(session: nox.Session) -> None:
-    """Back to the release before, with the same proof. [-- ENV] [--release N] [--json]"""
+    """Back to the release before, with the same proof. [-- ENV] [--release N, or --unfinished] [--json]"""
     slipway(session, "rollback", *session.posargs)
 
 
@@ -150,6 +153,42 @@ def push(session: nox.Session) -> None:
 
 
 @nox.session
+def scan(session: nox.Session) -> None:
+    """SBOMs of a release into .slipway/supply, and a gate on known vulnerabilities. -- REPOSITORY@sha256:…"""
+    run(environment(session, "supply"), "-m", "pipeline", "scan", *session.posargs)
+
+
+@nox.session
+def sign(session: nox.Session) -> None:
+    """Sign a release, its SBOMs and its provenance: keyless in GitHub, else by COSIGN_KEY. -- REPOSITORY@sha256:…"""
+    run(environment(session, "supply"), "-m", "pipeline", "sign", *session.posargs)
+
+
+@nox.session(name="verify-image")
+def verify_image(session: nox.Session) -> None:
+    """Whether signature, provenance and SBOM of a release hold. -- REPOSITORY@sha256:… [--env ENV]"""
+    slipway(session, "verify-image", *session.posargs)
+
+
+@nox.session
+def copy(session: nox.Session) -> None:
+    """The images of a release in another repository, byte for byte. -- REPOSITORY@DIGEST REPOSITORY"""
+    slipway(session, "copy", *session.posargs)
+
+
+@nox.session
+def proved(session: nox.Session) -> None:
+    """The digest that was proved last, as its registry knows it; it is the last line. [-- ENV]"""
+    slipway(session, "proved", *session.posargs)
+
+
+@nox.session
+def access(session: nox.Session) -> None:
+    """In a job of GitHub Actions: the kubeconfig of an environment. -- ENV"""
+    slipway(session, "access", *session.posargs)
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """A kind cluster and a local registry, ready for `deploy -- kind`. [-- up or down] [--gateway-api FILE]"""
     slipway(session, "cluster", *session.posargs)
@@ -175,9 +214,10 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def image(session: nox.Session) -> None:
-    """Build the production image and test it as itself: its contents, its rights, and the API tests against it."""
+    """The production image as itself: its contents, its rights, its API. [-- REPOSITORY@DIGEST, else it is built]"""
     asked = ["tests/image", "tests/backend/environments", "tests/backend/health", "tests/backend/releases"]
-    run(environment(session, "test"), "-m", "pytest", "--image", *(session.posargs or asked))
+    pushed = ["--pushed", *session.posargs, *asked] if "@sha256:" in "".join(session.posargs) else None
+    run(environment(session, "test"), "-m", "pytest", *(pushed or ["--image", *(session.posargs or asked)]))
 
 
 @nox.session
@@ -196,14 +236,29 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def workflows(session: nox.Session) -> None:
+    """The workflows of .github/: judged, and run by act with a registry of their own; minutes. [-- PYTEST ARGUMENTS]"""
+    python = environment(session, "workflows")
+    run(python, "-m", "pytest", "-m", "e2e or not e2e", *(session.posargs or ["tests/workflows"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """What is known today against the actions and packages that are pinned. GH_TOKEN lets zizmor ask GitHub."""
+    python = environment(session, "workflows")
+    run(python.parent / "zizmor", "--persona", "auditor", "--no-config", ".github")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, lint, types, the settings schema, the Dockerfiles, what k8s/ renders to."""
+    """Formatting, lint, types, the settings schema, the Dockerfiles, the workflows, what k8s/ renders to."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
     run(python, "-m", "mypy")
     run(python, "-m", "pipeline", "settings")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
+    run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
     run(environment(session, "manifests"), "-m", "pipeline.manifests")
 
 

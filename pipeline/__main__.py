@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -66,7 +67,7 @@ def _verb(options: argparse.Namespace, progress: Progress) -> int:
     from pipeline import verbs
 
     project = load_project(Path.cwd())
-    result: tuple[int, Any] = getattr(verbs, options.verb)(project, options, progress)
+    result: tuple[int, Any] = getattr(verbs, options.verb.replace("-", "_"))(project, options, progress)
     code, document = result
     if document is not None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -86,9 +87,15 @@ def parser() -> _Parser:
 
     deploy = verb("deploy", "ship the working tree, or a recorded release")
     deploy.add_argument("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
-    deploy.add_argument("--release", metavar="REF", help="a recorded release (number or name) instead of building")
+    # No release's name has capitals; an image's, made of GitHub's names, may have been given some.
+    deploy.add_argument(
+        "--release", metavar="REF", type=str.lower, help="a recorded release (number or name) instead of building"
+    )
+    deploy.add_argument("--forward", action="store_true", help="refuse where a newer commit runs")
     rollback = verb("rollback", "go back to a recorded release")
-    rollback.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
+    which = rollback.add_mutually_exclusive_group()
+    which.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
+    which.add_argument("--unfinished", action="store_true", help="undo a deploy that was killed; nothing without one")
     down = verb("down", "stop everything")
     down.add_argument("--volumes", action="store_true", help="remove the data, too")
     doctor = verb("doctor", "what is wrong with what runs, and how to mend it")
@@ -99,15 +106,31 @@ def parser() -> _Parser:
     verb("init", "write .env with fresh secrets", env=False)
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")
-    verb("build", "build the images", env=False)
-    pins = verb("pins", "compare the digests of base images with their registries'", env=False)
-    pins.add_argument("--write", action="store_true", help="pin them")
-    verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
+    _image_verbs(verb)
+    verb("access", "a kubeconfig for an environment, in a job of GitHub Actions")
     verb("dev", "the service with reload", env=False)
     cluster = verb("cluster", "a Kubernetes cluster on this machine, by kind", env=False)
     cluster.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
     cluster.add_argument("--gateway-api", type=Path, metavar="FILE", help="its manifest, where GitHub is out of reach")
     return whole
+
+
+def _image_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    verb("build", "build the images", env=False)
+    pins = verb("pins", "compare the digests of base images with their registries'", env=False)
+    pins.add_argument("--write", action="store_true", help="pin them")
+    verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
+    scan = verb("scan", "SBOMs of a release, and whether what is known against it lets it pass", env=False)
+    scan.add_argument("--sbom-only", action="store_true", help="write the SBOMs, judge nothing")
+    sign = verb("sign", "sign a release, its SBOMs and its provenance", env=False)
+    verify = verb("verify-image", "whether a release is signed as it should be", env=False)
+    verify.add_argument("--env", metavar="ENV", help="by what this environment's `verify` demands")
+    for one in (scan, sign, verify):
+        one.add_argument("reference", type=str.lower, metavar="REPOSITORY@sha256:…", help="the digest of `push`")
+    copy = verb("copy", "copy the images of a release to another repository, byte for byte", env=False)
+    copy.add_argument("release", metavar="REPOSITORY@DIGEST", help="what `push` gave")
+    copy.add_argument("repository", metavar="REPOSITORY", help="where to")
+    verb("proved", "the digest that was proved last, as its registry knows it")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What is wrong with a running environment, each finding with its fix: as the engine, the edge and the records say."""
+"""What is wrong with a running environment, each finding with its fix: as the engine, the edge, the data stores and the
+records say.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,19 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from pipeline.errors import SlipwayError
 from pipeline.model import Running
 from pipeline.project import Environment
 from pipeline.proof.verdict import short
 from pipeline.records import Record, Records
+from pipeline.stores import store_findings
 from pipeline.targets import Target
 
-__all__ = ["certificate_finding", "examine", "ready_findings"]
+__all__ = ["certificate_finding", "examine", "handshake_finding", "ready_findings"]
 
 SECONDS = 5
 CERTIFICATE_DAYS = 14  # issuers renew a month before the end: this late, nobody does
+EXPIRED, WRONG_HOST = 10, 62  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH (openssl/x509_vfy.h)
 
 
 def examine(env: Environment, target: Target, records: Records) -> list[str]:
@@ -31,6 +36,7 @@ def examine(env: Environment, target: Target, records: Records) -> list[str]:
     if serving is None:
         return [*found, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
     found += _replicas(env, target.running(), serving, deploying=deploying)
+    found += _stores(env, target, serving)
     found += _edge(target.url, serving, deploying=deploying)
     if not deploying:
         found += [
@@ -71,8 +77,22 @@ def _replicas(env: Environment, running: Running, serving: Record, *, deploying:
         yield f"{len(running.replicas)} replicas run, and {running.wanted} should: {fix}"
 
 
+def _stores(env: Environment, target: Target, serving: Record) -> list[str]:
+    try:
+        seen = target.stores(serving.release or "")
+        needed = target.recorded(serving.release or "").revision
+    except SlipwayError as error:
+        return [f"the data stores could not be asked: {error.problems[0]}"]
+    return store_findings(seen, needed, f"nox -s deploy -- {env.name}")
+
+
 def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
     """What somebody from outside sees."""
+    place = urlsplit(url)
+    if place.scheme == "https" and place.hostname:
+        finding = handshake_finding(place.hostname, place.port or 443)
+        if finding:
+            yield finding
     try:
         answer = httpx2.get(f"{url}/ready", timeout=SECONDS, trust_env=False)  # as the proof goes: no proxy
     except httpx2.TransportError as error:
@@ -89,18 +109,22 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
     release = answer.headers.get("x-release")
     if release != serving.release and not deploying:
         yield f"{url} is answered by release {short(release) or '?'}, and {short(serving.release)} was proved last"
-    place = urlsplit(url)
-    if place.scheme == "https" and place.hostname:
-        finding = certificate_finding(place.hostname, _expires(place.hostname, place.port or 443), time.time())
-        if finding:
-            yield finding
 
 
-def _expires(host: str, port: int) -> float:
-    """When the certificate at HOST ends; whoever asks has just been answered over it."""
-    with (
-        socket.create_connection((host, port), timeout=SECONDS) as plain,
-        ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure,
-    ):
-        certificate = secure.getpeercert()
-    return float(ssl.cert_time_to_seconds(str((certificate or {})["notAfter"])))
+def handshake_finding(host: str, port: int) -> str | None:
+    """What is wrong with the certificate that HOST shows; None where nothing is, or where nobody answers."""
+    try:
+        with (
+            socket.create_connection((host, port), timeout=SECONDS) as plain,
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            certificate = secure.getpeercert()
+    except ssl.SSLCertVerificationError as error:
+        fix = {
+            EXPIRED: "renew it, and look why its issuer did not",
+            WRONG_HOST: "give the edge (the Gateway's or Ingress' Secret) one that names this host",
+        }.get(error.verify_code, "give the edge one of an issuer that its users trust, intermediates included")
+        return f"the certificate of {host} is refused ({error.verify_message.rstrip('.')}): {fix}"
+    except OSError:  # that nobody answers is said by who asks for an answer
+        return None
+    return certificate_finding(host, float(ssl.cert_time_to_seconds(str((certificate or {})["notAfter"]))), time.time())

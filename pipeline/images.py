@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -15,6 +16,8 @@ from pipeline.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.migrations import required_revision
 from pipeline.model import Source
+from pipeline.oci import Repository, parse_reference
+from pipeline.registry import image_labels, resolve
 from pipeline.run import CommandFailed, run
 from pipeline.settings import read_values
 from pipeline.source import Change, last_change, remote_address
@@ -26,6 +29,9 @@ __all__ = [
     "PushedImages",
     "ReleaseImages",
     "build_command",
+    "built_from",
+    "find_pushed",
+    "image_repository",
     "push_references",
     "repository_problem",
     "same_build",
@@ -38,6 +44,12 @@ FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend
 SCHEMA_LABEL = "slipway.schema"
 SHORT = 12  # hexadecimal digits of a digest in a tag, as docker shortens it
 REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
+PLATFORMS = re.compile(r"linux/[a-z0-9]+(/[a-z0-9]+)?(,linux/[a-z0-9]+(/[a-z0-9]+)?)*")
+EXAMPLE = "linux/amd64,linux/arm64"
+BUILDER = (
+    " (IMAGE_PLATFORMS needs a builder that can, `docker buildx create --use`, and QEMU for what this machine is not:"
+    " docker/setup-buildx-action, docker/setup-qemu-action)"
+)
 TIMEOUT_SECONDS = 1800
 
 
@@ -62,6 +74,11 @@ class PushedImages:
     backend: str
     migrate: str
     frontend: str
+
+    @property
+    def places(self) -> tuple[str, str, str]:
+        """Where each can be pulled, the service's first."""
+        return self.place("backend"), self.place("migrate"), self.place("frontend")
 
     def place(self, part: str) -> str:
         """Where the image of PART can be pulled."""
@@ -101,12 +118,39 @@ class Images:
         problem = repository_problem(repository)
         if problem:
             raise UsageError(problem)
+        platforms = os.environ.get("IMAGE_PLATFORMS")
+        if platforms:
+            return self._push_platforms(repository, platforms)
         images, frontend = self.build(), self.build_frontend()
         digest = self._push(images.backend, f"{repository}:{images.short}")
         others = push_references(repository, digest, images.migrate, frontend)
         return PushedImages(repository, digest, *(self._push(image, reference) for image, reference in others.items()))
 
-    def _build(self, dockerfile: str, target: str | None, inputs: Sequence[str]) -> str:
+    def _push_platforms(self, repository: str, platforms: str) -> PushedImages:
+        """Build for several PLATFORMS (`linux/amd64,linux/arm64`) and push: no engine keeps such images, so a builder
+        pushes them by digest, and the tags, which are made of a digest, come after.
+        """
+        if not PLATFORMS.fullmatch(platforms):
+            raise UsageError(f"IMAGE_PLATFORMS: `{platforms}` is no list of platforms: for example {EXAMPLE}")
+        output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
+        how = ["--platform", platforms, "--output", output]
+        pushed = PushedImages(
+            repository,
+            backend=self._build("docker/Dockerfile.backend", "production", BACKEND_INPUTS, how),
+            migrate=self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS, how),
+            frontend=self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS, how),
+        )
+        tags = {pushed.backend: f"{repository}:{pushed.references.short}"}
+        tags |= push_references(repository, pushed.backend, pushed.migrate, pushed.frontend)
+        with Repository(repository, write=True) as opened:
+            for digest, reference in tags.items():
+                opened.tag(digest, reference.removeprefix(f"{repository}:"))
+        return pushed
+
+    def _build(
+        self, dockerfile: str, target: str | None, inputs: Sequence[str], push: Sequence[str] | None = None
+    ) -> str:
+        """The ID of the image; with PUSH, how a builder is to push it, its digest."""
         change = last_change(self.root, inputs)
         values = read_values(self.root)
         arguments = {
@@ -123,15 +167,19 @@ class Images:
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             ident = Path(folder) / "id"
-            command = build_command(dockerfile, target, arguments, ident)
+            command = build_command(dockerfile, target, arguments, ident, push)
             try:
                 run(command, say=hear, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
             except CommandFailed as error:
                 for line in log:
                     self.say(line)
                 problems = docker_problems(compose=False)
-                raise SlipwayError(problems[0] if problems else f"{dockerfile}: {essence(error.output)}") from error
-            return ident.read_text(encoding="utf-8").strip()
+                hint = BUILDER if push else ""
+                raise SlipwayError(
+                    problems[0] if problems else f"{dockerfile}: {essence(error.output)}{hint}"
+                ) from error
+            said = ident.read_text(encoding="utf-8").strip()
+            return str(json.loads(said)["containerimage.digest"]) if push else said
 
     def _tag(self, image: str, name: str) -> None:
         Docker(self.root, self.say).do("tag", image, name)
@@ -146,8 +194,11 @@ class Images:
         return found[1]
 
 
-def build_command(dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path) -> list[str]:
-    """The command line that builds TARGET of DOCKERFILE and writes the image's ID to IDENT.
+def build_command(
+    dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path, push: Sequence[str] | None = None
+) -> list[str]:
+    """The command line that builds TARGET of DOCKERFILE and writes the image's ID to IDENT; with PUSH, by the builder
+    that is chosen (`docker build` would take the engine's own), and what it pushed.
 
     Not `--quiet`, which prints the ID: of a step that fails it does not tell what the step said.
     """
@@ -155,11 +206,12 @@ def build_command(dockerfile: str, target: str | None, arguments: dict[str, str]
     named = ["--target", target] if target else []
     return [
         "docker",
-        "build",
+        *(["buildx", "build"] if push else ["build"]),
         "--progress",
         "plain",
-        "--iidfile",
+        "--metadata-file" if push else "--iidfile",
         str(ident),
+        *(push or []),
         "--file",
         dockerfile,
         *named,
@@ -175,12 +227,21 @@ def labels(root: Path, change: Change, title: str) -> dict[str, str]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     return {
         "CREATED": datetime.fromtimestamp(change.epoch, UTC).isoformat().replace("+00:00", "Z"),
-        "REVISION": f"{change.commit or 'unknown'}{'-dirty' if change.dirty else ''}",
+        "REVISION": _revision(change),
         "SCHEMA": required_revision(root) or "",
         "SOURCE": remote_address(root) or "",
         "TITLE": title,
         "VERSION": str(project.get("version", "0")),
     }
+
+
+def built_from(root: Path) -> str:
+    """The label `revision` of a service's image that is built from the working tree at ROOT."""
+    return _revision(last_change(root, BACKEND_INPUTS))
+
+
+def _revision(change: Change) -> str:
+    return f"{change.commit or 'unknown'}{'-dirty' if change.dirty else ''}"
 
 
 def source_of(image_labels: Mapping[str, str]) -> Source:
@@ -200,6 +261,32 @@ def push_references(repository: str, digest: str, migrate: str, frontend: str) -
     """Where the other images of the backend with DIGEST go: image ID → reference, found again from the digest."""
     short = digest.removeprefix("sha256:")[:SHORT]
     return {migrate: f"{repository}:migrate-{short}", frontend: f"{repository}:frontend-{short}"}
+
+
+def find_pushed(reference: str) -> PushedImages:
+    """The images of the release whose service is REFERENCE (`REPOSITORY@sha256:…`), as `push` named the others.
+
+    Raises `UsageError` for a tag, and where the others are of another build; `RegistryError`.
+    """
+    wanted = parse_reference(reference)
+    if wanted.digest is None or wanted.tag:
+        raise UsageError(f"{reference}: a tag can be moved: name the image by digest, {wanted.repository}@sha256:…")
+    place, short = wanted.repository, wanted.digest.removeprefix("sha256:")[:SHORT]
+    others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
+    images = PushedImages(place, wanted.digest, **others)
+    if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
+        raise UsageError(
+            f"{place}:migrate-{short} is of another source than {reference}: somebody moved that tag;"
+            f" `nox -s push` pushes both"
+        )
+    return images
+
+
+def image_repository() -> str:
+    """IMAGE_REPOSITORY, in lower case as registries have it: GitHub's owners and repositories may be written otherwise,
+    and a workflow cannot change that.
+    """
+    return os.environ.get("IMAGE_REPOSITORY", "").lower()
 
 
 def repository_problem(repository: str) -> str | None:

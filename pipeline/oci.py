@@ -13,7 +13,7 @@ import random
 import re
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -135,6 +135,7 @@ class Manifest:
     media_type: str
     size: int
     content: dict[str, Any]
+    raw: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def manifests(self) -> list[dict[str, Any]]:
@@ -187,7 +188,7 @@ class Repository:
         if content is None:
             raise RegistryError(f"{what}: no manifest came from {self._host}: is it a registry?")
         kind = str(content.get("mediaType") or answer.headers.get("Content-Type", "").partition(";")[0])
-        return Manifest(digest, kind, len(answer.body), content)
+        return Manifest(digest, kind, len(answer.body), content, answer.body)
 
     def blob(self, digest: str, *, limit: int) -> bytes:
         """The blob with DIGEST, of LIMIT bytes at most."""
@@ -198,10 +199,14 @@ class Repository:
             raise RegistryError(f"{what}: the registry sent other content: its storage or a proxy is broken")
         return answer.body
 
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has the blob with DIGEST."""
+        return self._ask("HEAD", f"blobs/{digest}").status == httpx2.codes.OK
+
     def put_blob(self, content: bytes) -> dict[str, Any]:
         """Have CONTENT in the repository; the digest and size of its descriptor."""
         digest = digest_of(content)
-        if self._ask("HEAD", f"blobs/{digest}").status != httpx2.codes.OK:
+        if not self.has_blob(digest):
             begun = self._ask("POST", "blobs/uploads/", content=b"")
             self._expect(begun, self.name, httpx2.codes.ACCEPTED)
             place = httpx2.URL(urljoin(self._root, begun.headers.get("Location", "")))
@@ -219,6 +224,14 @@ class Repository:
         answer = self._ask("PUT", f"manifests/{reference}", content=content, headers={"Content-Type": media_type})
         self._expect(answer, f"{self.name}: {reference}", httpx2.codes.CREATED)
         return "OCI-Subject" in answer.headers
+
+    def tag(self, digest: str, tag: str) -> None:
+        """Let TAG name DIGEST: the same bytes again, since a manifest that is written anew may have another digest."""
+        answer = self._ask("GET", f"manifests/{digest}", headers={"Accept": ACCEPT}, follow=True)
+        self._expect(answer, f"{self.name}@{digest}")
+        if digest_of(answer.body) != digest:
+            raise RegistryError(f"{self.name}@{digest}: the registry sent other content: its storage is broken")
+        self.put_manifest(tag, answer.body, answer.headers.get("Content-Type", ARTIFACT).partition(";")[0])
 
     def attach(self, manifest: dict[str, Any]) -> str:
         """Push MANIFEST, which has a `subject`, so that it is found from that; its digest.

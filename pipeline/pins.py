@@ -13,10 +13,12 @@ from pipeline.files import write_whole
 
 __all__ = ["Pin", "find_pins", "pinned", "resolve", "write_pins"]
 
-# Where base images are named, once each: a Dockerfile's ARG, and the default of a variable of docker-compose.yml.
+# Where images are named that others make: a Dockerfile's ARG, the default of a variable of docker-compose.yml, and what
+# a manifest of k8s/ runs (the release's own have no tag there: a deploy names them by digest).
 FILES = ("docker/Dockerfile.backend", "docker/Dockerfile.frontend", "docker-compose.yml")
+MANIFESTS = "k8s"
 NAMED = re.compile(
-    r"(?P<lead>^ARG \w+_IMAGE=|\$\{(?:POSTGRES|REDIS)_IMAGE:-)"
+    r"(?P<lead>^ARG \w+_IMAGE=|\$\{(?:POSTGRES|REDIS)_IMAGE:-|^ +(?:- )?image: )"
     r"(?P<name>[a-z0-9][a-z0-9./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.MULTILINE,
 )
@@ -38,9 +40,10 @@ class Pin:
 
 def find_pins(root: Path) -> list[Pin]:
     """Every base image that the repository at ROOT names."""
+    manifests = sorted(path.relative_to(root).as_posix() for path in (root / MANIFESTS).rglob("*.yaml"))
     return [
         Pin(file, found["name"], found["digest"])
-        for file in FILES
+        for file in (*FILES, *manifests)
         if (root / file).exists()
         for found in NAMED.finditer((root / file).read_text(encoding="utf-8"))
     ]

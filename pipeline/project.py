@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
 from pipeline.proof.requests import RequestSpec, parse_requests
+from pipeline.supply.gate import Allowance, allowances
+from pipeline.supply.policy import Policy, parse_policy, policy_problems
 
 __all__ = ["TARGETS", "Environment", "Project", "load_project"]
 
@@ -41,6 +43,7 @@ class Environment:
     namespace: str | None = None
     repository: str | None = None  # of images; IMAGE_REPOSITORY wins
     promote_from: str | None = None
+    verify: Policy | None = None  # what must hold of an image before it runs here
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Project:
     requests: tuple[RequestSpec, ...]
     source: tuple[str, ...] = ("backend",)
     retain: int = 5
+    allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
 
     def environment(self, name: str) -> Environment:
         """The environment NAME; a usage error names the ones there are."""
@@ -71,7 +75,7 @@ def load_project(root: Path) -> Project:
     """Read and check ROOT/pyproject.toml; one problem line for each wrong key, with its fix."""
     service, table = _read_tables(root / "pyproject.toml")
     problems = [] if service else ['pyproject.toml [project]: missing key `name`: for example `name = "my-service"`']
-    known = {"environments", "requests", "source", "retain"}
+    known = {"allow", "environments", "requests", "source", "retain"}
     problems += [
         f"pyproject.toml [tool.slipway]: unknown key `{key}`: {_there_is(key, known)}" for key in table.keys() - known
     ]
@@ -80,9 +84,12 @@ def load_project(root: Path) -> Project:
         found = _environment_problems(name, entries, table["environments"])
         problems += found
         if not found:
-            environments[name] = Environment(name=name, **entries)
+            policy = {"verify": parse_policy(entries["verify"], root)} if "verify" in entries else {}
+            environments[name] = Environment(name=name, **{**entries, **policy})
     source, retain = table.get("source", ["backend"]), table.get("retain", 5)
     problems += _release_problems(root, source, retain)
+    allow, wrong = allowances(table.get("allow", []))
+    problems += wrong
     try:
         requests = parse_requests(table.get("requests", []), "pyproject.toml")
     except UsageError as error:
@@ -90,7 +97,13 @@ def load_project(root: Path) -> Project:
     if problems:
         raise UsageError(*problems)
     return Project(
-        root=root, name=service, environments=environments, requests=requests, source=tuple(source), retain=retain
+        root=root,
+        name=service,
+        environments=environments,
+        requests=requests,
+        source=tuple(source),
+        retain=retain,
+        allow=allow,
     )
 
 
@@ -134,7 +147,9 @@ def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, 
         for key, field in keys.items()
         if field.default is MISSING and key not in entries
     ]
-    for key in entries.keys() & keys.keys():
+    if "verify" in entries:
+        problems += [f"{where}: verify: {problem}" for problem in policy_problems(entries["verify"])]
+    for key in entries.keys() & keys.keys() - {"verify"}:
         problem = _value_problem(key, entries[key], str(keys[key].type))
         if problem:
             problems.append(f"{where}: {key}: {problem}")
@@ -142,7 +157,16 @@ def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, 
         problems.append(f"{where}: a name is letters, digits, - and _, for example `staging`: rename it")
     if isinstance(entries.get("url"), str):
         problems += [f"{where}: url: {problem}" for problem in _url_problems(entries["url"])]
+    problems += _target_problems(where, entries)
+    source = entries.get("promote_from")
+    if source is not None and (source == name or source not in others):
+        problems.append(f"{where}: promote_from: `{source}` is no other environment: {_there_is(str(source), others)}")
+    return problems
+
+
+def _target_problems(where: str, entries: dict[str, Any]) -> list[str]:
     target = entries.get("target")
+    problems = []
     if isinstance(target, str) and target not in TARGETS:
         problems.append(f"{where}: target: `{target}` is none of {', '.join(TARGETS)}")
     if target == "kubernetes":
@@ -155,9 +179,8 @@ def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, 
             problems.append(f"{where}: `replicas` belongs to the overlay on kubernetes: take it out here")
     elif target in TARGETS:
         problems += [f"{where}: `{key}` is for kubernetes: take it out" for key in KUBERNETES_KEYS if key in entries]
-    source = entries.get("promote_from")
-    if source is not None and (source == name or source not in others):
-        problems.append(f"{where}: promote_from: `{source}` is no other environment: {_there_is(str(source), others)}")
+    if target == "local" and "verify" in entries:
+        problems.append(f"{where}: `verify` is for images, and `local` runs none: take it out")
     return problems
 
 

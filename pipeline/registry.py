@@ -42,6 +42,7 @@ __all__ = [
     "attach_proof",
     "image_ids",
     "image_labels",
+    "image_platforms",
     "is_image",
     "newest_proved",
     "proofs",
@@ -143,6 +144,20 @@ def image_ids(reference: str) -> set[str]:
     Raises as `resolve` does.
     """
     return set(resolve(reference).ids)
+
+
+def image_platforms(reference: str) -> frozenset[str]:
+    """The platforms that the image REFERENCE runs on (`linux/amd64`); empty where it does not say. Raises as `resolve`
+    does.
+    """
+    image = resolve(reference)
+    named = [one.name or _said_platform(image, one) for one in image.platforms]
+    return frozenset("/".join(name.split("/")[:2]) for name in named if name)
+
+
+def _said_platform(image: Image, one: Platform) -> str | None:
+    with Repository(image.repository) as repository:
+        return _platform({"platform": json.loads(repository.blob(one.config, limit=CONFIG_BYTES))})
 
 
 def image_labels(reference: str) -> dict[str, str]:

@@ -71,6 +71,7 @@ class DeployFacts:
     events: Sequence[Mark] = ()
     slow: bool = False
     inside: Mapping[str, Any] | None = None  # what a second vantage, beside the service, saw and says
+    remarks: Sequence[str] = ()  # what the engine did by itself meanwhile
 
 
 def build_report(facts: DeployFacts) -> Report:
@@ -93,6 +94,7 @@ def build_report(facts: DeployFacts) -> Report:
         "stages": [asdict(stage) for stage in facts.stages],
         "traffic": _traffic(facts.traffic, facts.release, slow=facts.slow),
         "inside": dict(facts.inside) if facts.inside else None,
+        "remarks": list(facts.remarks),
         "events": [asdict(event) for event in facts.events],
         "rollback": None
         if rollback is None
@@ -238,6 +240,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
         _table(("", ""), _facts(report)),
         *_traffic_parts("The traffic", report["traffic"]),
         *([f"Seen from inside: {_prose(report['inside']['said'])}."] if report["inside"] else []),
+        *(f"Meanwhile {_prose(line)}." for line in report["remarks"]),
         "## Stages",
         _table(("stage", "seconds", "outcome", ""), _stages(report["stages"])),
     ]

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
+from pipeline.images import SHORT
 from pipeline.migrations import RetainedRelease, migration_problems
 from pipeline.model import Artifact, Migration
 from pipeline.progress import Progress, StageRecord
@@ -24,9 +25,10 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
-from pipeline.records import Record
+from pipeline.records import Record, read_json
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
-from pipeline.source import read_source
+from pipeline.source import is_older, read_source
+from pipeline.supply.verify import verification_problems
 from pipeline.targets import Target, open_target
 
 __all__ = ["Story"]
@@ -59,10 +61,16 @@ class Story:
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = open_target(project, env, progress)
         self.records = self.target.records()
+        self._recorded = False  # a release of the records was asked for
 
-    def tell(self, *, reference: str | None, dry_run: bool) -> tuple[int, dict[str, Any]]:
-        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report."""
-        wanted = self.target.adopt(reference) or (self.records.find(reference).release if reference else None)
+    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
+        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report.
+
+        FORWARD: not where what serves was deployed from a newer commit than the working tree's.
+        """
+        adopted = self.target.adopt(reference)
+        wanted = adopted or (self.records.find(reference).release if reference else None)
+        self._recorded = adopted is None and wanted is not None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
                 problems = self.target.problems()
@@ -72,6 +80,8 @@ class Story:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # somebody else may have held the lock until now
+                if forward:
+                    self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
                 "started": _now(),
@@ -91,6 +101,19 @@ class Story:
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
+
+    def _refuse_backwards(self) -> None:
+        """A pipeline's run that is late, or is run again, takes nobody back: manifests included, so that it is the
+        commit of the clone which counts, and not that of the image.
+        """
+        serving = self.records.serving()
+        there = read_json(serving.folder / "begun.json").get("commit") if serving else None
+        here = read_source(self.project.root).commit
+        if there and here and is_older(self.project.root, here, there):
+            raise UsageError(
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is newer than {here[:SHORT]}: not deployed;"
+                f" to go back, `nox -s rollback -- {self.env.name}`, or deploy without --forward"
+            )
 
     def _heal(self) -> bool:
         """Mend what a killed deploy or machine left: processes, writes, open records. Whether there was any."""
@@ -140,7 +163,7 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self.target.objections(new)
+        objections = self._unverified(new) or self.target.objections(new)
         if objections:
             raise DeployFailed(*objections)
         running = self.target.running()
@@ -163,6 +186,22 @@ class Story:
             self.target.rehearse(new, chapter.old if running.replicas else None)
         proved = serving is not None and serving.release == new.name
         return proved and not unfinished and not pending and running.complete(new.name)
+
+    def _unverified(self, new: Artifact) -> list[str]:
+        """What the environment's `verify` has against NEW.
+
+        A release of the records that was proved here was verified when it came: going back to it in the night must not
+        wait for a registry or for Sigstore. One that was refused is in the records, too, and is asked again.
+        """
+        policy = self.env.verify
+        proved = any(one.verdict == "proved" for one in self.records.all() if one.release == new.name)
+        if policy is None or (self._recorded and proved):
+            return []
+        images = self.target.pushed(new)
+        if images is None:
+            what = f"release {short(new.name)} was built here and nobody signed it, which {self.env.name} demands"
+            return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
+        return verification_problems(images, policy, self.progress.say)
 
     def _retained(self, new: Artifact) -> list[RetainedRelease]:
         """The releases that a contracting migration must not break: what runs, and what one can go back to."""
@@ -246,6 +285,9 @@ class Story:
             inside = self.target.second_view(result.failed, result.sent) if result else None
             if inside:
                 self.progress.say(f"from inside: {inside[0]}")
+            remarks = self.target.remarks() if result else []
+            for line in remarks:
+                self.progress.say(f"meanwhile {line}")
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(
@@ -264,6 +306,7 @@ class Story:
                     stages=chapter.stages or self.progress.stages[:-1],
                     traffic=result,
                     inside={"said": inside[0], **inside[1]} if inside else None,
+                    remarks=remarks,
                     rollback=chapter.rollback,
                     slow=chapter.proof.slow if chapter.proof else False,
                 )

@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.copies import copy_release
 from pipeline.docker import Docker, docker_problems
 from pipeline.doctor import examine
-from pipeline.errors import SlipwayError, UsageError
+from pipeline.errors import LockHeld, SlipwayError, UsageError
 from pipeline.github import annotation
-from pipeline.images import Images
+from pipeline.images import Images, image_repository, repository_problem
 from pipeline.lock import hold_lock
 from pipeline.pins import resolve, write_pins
 from pipeline.progress import Progress, tame
-from pipeline.project import Project
+from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import newest_proved
 from pipeline.rename import rename as rename_service
 from pipeline.report import summary_line
 from pipeline.settings import (
@@ -37,22 +40,29 @@ from pipeline.story import Story
 from pipeline.targets import open_target
 
 __all__ = [
+    "access",
     "build",
     "cluster",
+    "copy",
     "deploy",
     "dev",
     "doctor",
     "down",
     "init",
     "pins",
+    "proved",
     "push",
     "releases",
     "rename",
     "rollback",
+    "scan",
     "settings",
+    "sign",
     "status",
+    "verify_image",
 ]
 
+UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
 Result = tuple[int, Any]
@@ -65,14 +75,38 @@ def deploy(project: Project, options: argparse.Namespace, progress: Progress) ->
 
 def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Ship a release that was proved before."""
-    story = Story(project, project.environment(options.env), progress)
-    reference = options.release or str(story.records.previous().number)
-    return _tell(story, options, reference)
+    env = project.environment(options.env)
+    if options.unfinished:
+        return _finish(project, env, options, progress)
+    story = Story(project, env, progress)
+    return _tell(story, options, options.release or str(story.records.previous().number))
+
+
+def _finish(project: Project, env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
+    """Bring back what was proved before a deploy that nobody ended; one that still undoes itself is waited for."""
+    deadline = time.monotonic() + UNDOING_SECONDS
+    while True:
+        story = Story(project, env, progress)
+        if not story.records.killed():
+            progress.say(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
+            return 0, {"environment": env.name, "unfinished": False} if options.json else None
+        before = story.records.serving()
+        if before is None:
+            raise SlipwayError(
+                f"{env.name}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {env.name}`"
+            )
+        try:
+            return _tell(story, options, str(before.number))
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
+    dry_run, forward = (getattr(options, name, False) for name in ("dry_run", "forward"))
     try:
-        code, report = story.tell(reference=reference, dry_run=getattr(options, "dry_run", False))
+        code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
     except SlipwayError as error:  # nothing was begun, so there is no report
         sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
         raise
@@ -224,11 +258,76 @@ def build(project: Project, options: argparse.Namespace, progress: Progress) -> 
 
 def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Build and push the images; the digest of the backend's is the last line."""
-    repository = os.environ.get("IMAGE_REPOSITORY", "")
+    repository = image_repository()
     digest = _images(project, progress).push(repository).backend
     progress.say(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
     return 0, None
+
+
+def scan(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The SBOMs of a release, and what is known against what they name."""
+    from pipeline.supply import steps
+
+    with progress.stage("scan"):
+        audit = not options.sbom_only
+        steps.scan(project, options.reference, audit=audit, say=progress.say, warn=progress.warn)
+    return 0, None
+
+
+def sign(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Sign a release, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("sign"):
+        images = steps.sign(project, options.reference, say=progress.say)
+    progress.say(f"signed {', '.join(images.places)}")
+    return 0, None
+
+
+def verify_image(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Whether a release is signed by whom it should be, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("verify"):
+        who = steps.verify(project, options.reference, options.env, say=progress.say)
+    progress.say(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
+    return 0, None
+
+
+def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Have the images of a release in another repository, too; their digest is the last line."""
+    digest = copy_release(options.release, options.repository, progress.say)
+    sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def proved(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The digest that was proved last, asked of the registry: no access to a cluster is needed."""
+    env = project.environment(options.env)
+    repository = _repository(env)
+    found = newest_proved(repository, env.name)
+    if found is None:
+        raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
+    progress.say(f"{found.reference}, proved {found.finished:%Y-%m-%d %H:%M %Z}")
+    sys.stdout.write(f"{found.digest}\n")
+    return 0, None
+
+
+def access(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Write the kubeconfig of an environment, from what its job on GitHub was given."""
+    from pipeline.access import write_kubeconfig
+
+    progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    return 0, None
+
+
+def _repository(env: Environment) -> str:
+    repository = image_repository() or env.repository or ""
+    problem = repository_problem(repository)
+    if problem:
+        raise UsageError(problem)
+    return repository
 
 
 def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

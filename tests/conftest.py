@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,24 +19,29 @@ from fastapi import FastAPI
 from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
-from tests.containers import build_image, running_image
+from tests.containers import build_image, pull_image, running_image
 from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 
 TOKEN = "a-service-token-of-tests"
 IMAGE = "SLIPWAY_TEST_IMAGE"
 BROKER = pytest.StashKey[Broker]()
+ROOT = Path(__file__).parents[1]
+
+AddRow = Callable[[str, str], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--image` asks the image what otherwise is asked of the service in this process."""
     parser.addoption("--image", action="store_true", help="build the production image, and test that")
+    parser.addoption("--pushed", metavar="REPOSITORY@DIGEST", help="the same of an image that was pushed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of the session has the servers; workers of xdist ask it."""
     if not hasattr(config, "workerinput"):
-        if config.getoption("--image"):
-            os.environ[IMAGE] = build_image()
+        pushed = config.getoption("--pushed")
+        if pushed or config.getoption("--image"):
+            os.environ[IMAGE] = pull_image(pushed) if pushed else build_image()
             os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container reaches no socket of embedded servers
         config.stash[BROKER] = Broker(choose())
 
@@ -54,6 +61,37 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     broker = config.stash.get(BROKER, None)
     if broker is not None:
         broker.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that tests filled, whichever process they ran in."""
+    tables: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, row in report.user_properties:
+            tables.setdefault(name, []).append(str(row))
+    for name, rows in tables.items():
+        terminalreporter.section(name)
+        for row in rows:
+            terminalreporter.write_line(row)
+
+
+@pytest.fixture
+def add_row(record_property: Callable[[str, object], None]) -> AddRow:
+    """Adds a line to a table that the end of the run prints."""
+    return record_property
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone of this repository would hold, uncommitted work included, as it is when the tests start."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                            cwd=ROOT, check=True, capture_output=True, text=True).stdout  # fmt: skip
+    folder = tmp_path_factory.mktemp("template")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="session")

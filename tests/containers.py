@@ -14,7 +14,7 @@ from pipeline.docker import docker_problems
 from pipeline.images import Images
 from tests.backend.process import free_port, wait_until
 
-__all__ = ["ROOT", "build_image", "docker", "running_image", "say"]
+__all__ = ["ROOT", "build_image", "docker", "have_image", "pull_image", "running_image", "say"]
 
 ROOT = Path(__file__).parent.parent
 # As docker-compose.yml runs it: what works here needs no right.
@@ -34,6 +34,22 @@ def build_image() -> str:
     if problems:
         raise SystemExit(problems[0])
     return Images(ROOT, "slipway-test", say).build().backend
+
+
+def pull_image(reference: str) -> str:
+    """Pull an image by its digest; REFERENCE. Raises SystemExit where it cannot be had."""
+    say(f"$ docker pull {reference}")
+    done = subprocess.run(["docker", "pull", "--quiet", reference], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"docker pull {reference}: {done.stderr.strip()}")
+    return reference
+
+
+def have_image(name: str) -> str:
+    """NAME, pulled where this machine has it not: BuildKit keeps a base image where nobody else sees it."""
+    if subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode:
+        docker("pull", "--quiet", name)
+    return name
 
 
 def say(line: str) -> None:

@@ -78,7 +78,9 @@ def push_index(repository: str, *architectures: str) -> tuple[str, list[str]]:
 
 
 def _image(repository: Repository, content: str) -> bytes:
-    config = repository.put_blob(written({"os": "linux", "config": {"Labels": {"content": content}}}))
+    config = repository.put_blob(
+        written({"os": "linux", "architecture": "amd64", "config": {"Labels": {"content": content}}})
+    )
     layer = repository.put_blob(content.encode())
     return written(
         {

@@ -4,10 +4,13 @@ Runs by itself on the service's image (Python 3.13, standard library alone: `pyt
 imports nothing of ours. JOB is a file:
 
     {"url": "http://backend:8000", "rate": 10, "seconds": 300, "timeout": 10, "warm_up": 15, "token_file": PATH or null,
-     "requests": [{"name": …, "path": …, "status": 200, "weight": 3, "headers": {}}, …]}
+     "requests": [{"name": …, "path": …, "status": 200, "weight": 3, "headers": {}}, …],
+     "metrics": {"host": "vantage-metrics", "port": 9090, "every": 2} or null}
 
 Prints a JSON line when the first right answer came (what was sent before is not counted), and one with all it saw after
-`seconds` or at SIGTERM. The model is open: a request is sent when it is due, whatever became of those before.
+`seconds` or at SIGTERM. The model is open: a request is sent when it is due, whatever became of those before. With
+`metrics`, also a line every so many seconds: how many answers of 5xx each address of that host has counted by itself,
+and how many of them this script got.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import http.client
 import io
 import json
 import math
+import re
 import signal
 import sys
 import time
@@ -29,6 +33,12 @@ from urllib.parse import urlsplit
 EXAMPLES = 5  # of each kind
 MOST_TIMES = 1000  # failures whose time is told
 SERVER_ERROR = 500
+METRICS_SECONDS = 3.0  # for one answer of /metrics
+# A counter of requests by status, as every library for Prometheus has one: `http_requests_total{…,status="503"} 4`.
+COUNTER = re.compile(r"http\w*requests\w*_total\{(?P<labels>.*)\} (?P<value>\S+)")
+SERVER_ERRORS = re.compile(r'(?:^|,)(?:status|code|status_code|http_status)="5(?:\d\d|xx)"', re.IGNORECASE)
+# The kubelet is told 503 by whoever drains or starts, and that is no user.
+PROBED = re.compile(r'"/(?:ready|health)"')
 WARM_UP_PAUSE = 0.2  # seconds: a network policy or a DNS entry may still be on its way
 
 
@@ -96,6 +106,30 @@ class Probe:
                 else:
                     break
 
+    async def look(self, host: str, port: int, every: float) -> None:
+        """Say what each address of HOST has counted, until cancelled."""
+        while True:
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+            except OSError:  # the name is not there yet
+                found = []
+            places = sorted({(str(one[4][0]), int(one[4][1])) for one in found})
+            counts = await asyncio.gather(*(self._counted(*place) for place in places))
+            known = {place[0]: count for place, count in zip(places, counts, strict=True) if count is not None}
+            _say({"errors": known, "own": self._failures["5xx"]})
+            await asyncio.sleep(every)
+
+    async def _counted(self, host: str, port: int) -> int | None:
+        """The errors that a pod has counted; None where it does not say."""
+        shown = f"[{host}]" if ":" in host else host
+        asked = f"GET /metrics HTTP/1.1\r\nHost: {shown}:{port}\r\nConnection: close\r\n\r\n".encode()
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                status, _, body = _parsed(await _exchange(asked, host, port))
+        except (RequestFailed, TimeoutError):
+            return None
+        return errors_in(body.decode("utf-8", "replace")) if status == http.HTTPStatus.OK else None
+
     def result(self) -> dict[str, Any]:
         """All that was seen; times are seconds since the Unix epoch."""
         ok, failed = sum(self._by_release.values()), sum(self._failures.values())
@@ -138,7 +172,7 @@ class Probe:
 
     async def _ask(self, request: dict[str, Any]) -> str:
         """The release that gave the right answer; raises `RequestFailed` for anything else."""
-        status, release, body = _parsed(await self._exchange(self._written(request)))
+        status, release, body = _parsed(await self._exchanged(self._written(request)))
         if status != request.get("status", 200):
             kind = "5xx" if status >= SERVER_ERROR else "status"
             detail = f"{status} {body[:200].decode('utf-8', 'replace')}".strip()
@@ -154,22 +188,36 @@ class Probe:
         )
         return text.replace("{unique}", unique[:16]).encode("latin-1")
 
-    async def _exchange(self, content: bytes) -> bytes:
+    async def _exchanged(self, content: bytes) -> bytes:
         try:
             addresses = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=1)
         except OSError as error:
             raise RequestFailed("dns", f"no address for {self._host}: {error}") from error
-        try:
-            reader, writer = await asyncio.open_connection(*addresses[0][4][:2])
-        except OSError as error:
-            raise RequestFailed("refused", f"no connection: {error}") from error
-        try:
-            writer.write(content)
-            return await reader.read()
-        except OSError as error:
-            raise RequestFailed("reset", f"the connection broke before the answer was whole: {error}") from error
-        finally:
-            writer.transport.abort()  # the answer is over, or nobody waits for it
+        return await _exchange(content, *addresses[0][4][:2])
+
+
+async def _exchange(content: bytes, host: str | int, port: str | int) -> bytes:
+    try:
+        reader, writer = await asyncio.open_connection(str(host), int(port))
+    except OSError as error:
+        raise RequestFailed("refused", f"no connection: {error}") from error
+    try:
+        writer.write(content)
+        return await reader.read()
+    except OSError as error:
+        raise RequestFailed("reset", f"the connection broke before the answer was whole: {error}") from error
+    finally:
+        writer.transport.abort()  # the answer is over, or nobody waits for it
+
+
+def errors_in(metrics: str) -> int:
+    """How many answers of 5xx the METRICS of a process count, in the text format of Prometheus."""
+    counters = [found for line in metrics.splitlines() if (found := COUNTER.match(line))]
+    return sum(
+        round(float(one["value"]))
+        for one in counters
+        if SERVER_ERRORS.search(one["labels"]) and not PROBED.search(one["labels"])
+    )
 
 
 def _parsed(content: bytes) -> tuple[int, str, bytes]:
@@ -203,8 +251,10 @@ async def _main(job: dict[str, Any]) -> None:
     answered = warm.done() and warm.result()
     warm.cancel()
     _say({"ready": answered, "at": time.time()})
+    looks = [asyncio.ensure_future(probe.look(**job["metrics"]))] if job.get("metrics") else []
     await probe.run(over)
-    stopped.cancel()
+    for task in (stopped, *looks):
+        task.cancel()
     _say({"result": probe.result()})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
@@ -53,11 +54,23 @@ class Target(Protocol):
     def running(self) -> Running:
         """What runs now."""
 
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """Where the images of NEW are in a registry, whose word is asked for them; None for what is only here.
+
+        Raises `SlipwayError` where what would run is not what is there.
+        """
+
     def objections(self, new: Artifact) -> list[str]:
         """What the engine has against NEW, found out without touching anything: one line each, with its fix."""
 
     def findings(self) -> list[str]:
         """What the engine says is wrong with what runs, beyond `running`: one line each, with its fix."""
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """What PostgreSQL and Redis say of themselves where RELEASE serves (`pipeline.stores`); empty where none does.
+
+        Raises `SlipwayError` where they cannot be asked.
+        """
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """What changes between two releases, in words."""
@@ -87,6 +100,9 @@ class Target(Protocol):
         """What somebody beside the service saw of a rollout in which FAILED of SENT requests from outside failed: who
         lost them, in one line, and the figures. None where nobody looked.
         """
+
+    def remarks(self) -> list[str]:
+        """What the engine did by itself while a release was proved, worth knowing: one line each."""
 
     def withdraw(self) -> None:
         """Stop each replica: a first release that failed has nothing to go back to."""

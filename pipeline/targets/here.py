@@ -27,10 +27,6 @@ class KeptHere:
         """The lock of this machine."""
         return hold_lock(self.project.state(self.env.name) / "lock", say)
 
-    def findings(self) -> list[str]:
-        """Nothing more: `running` asks the engine for all of it."""
-        return []
-
     def attest(self, report: Mapping[str, Any]) -> None:
         """Nobody else takes what ships on this machine."""
 
@@ -38,6 +34,10 @@ class KeptHere:
         """On one machine there is no other place to look from."""
         del failed, sent
         return None
+
+    def remarks(self) -> list[str]:
+        """Nothing here changes the number of replicas but a deploy."""
+        return []
 
     def holder(self) -> Holder | None:
         """Who deploys on this machine now."""

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from pipeline.settings import variables
 from pipeline.targets.local.layout import make_layout
+from pipeline.targets.local.stores import SUPERUSER
 from tests.deploy.machine import free_port, processes, roster, scratch_folders, wait_until
 from tests.deploy.runs import Deploy, Outcome, newest
 
@@ -212,11 +213,8 @@ class Checkout:
         return asyncio.run(self._sql(query))
 
     async def _sql(self, query: str) -> Any:
-        values = self.settings()
-        connection = await asyncpg.connect(
-            host=str(make_layout(self.home).postgres_sockets), port=5432, user=values["POSTGRES_USER"],
-            password=values["POSTGRES_PASSWORD"], database=values["POSTGRES_DB"], timeout=10,
-        )  # fmt: skip
+        folder, database = make_layout(self.home).postgres_sockets, self.settings()["POSTGRES_DB"]
+        connection = await asyncpg.connect(host=str(folder), port=5432, user=SUPERUSER, database=database, timeout=10)
         try:
             return await connection.fetchval(query)
         finally:

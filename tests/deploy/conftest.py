@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.checkout import ROOT, Checkout
+from tests.conftest import AddRow
+from tests.deploy.checkout import Checkout
 from tests.deploy.machine import scratch_folders
 
+__all__ = ["AddRow", "MakeCheckout"]
+
 MakeCheckout = Callable[..., Checkout]
-AddRow = Callable[[str, str], None]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the tables that tests filled, whichever process they ran in."""
-    tables: dict[str, list[str]] = {}
-    for report in terminalreporter.stats.get("passed", ()):
-        for name, row in report.user_properties:
-            tables.setdefault(name, []).append(str(row))
-    for name, rows in tables.items():
-        terminalreporter.section(name)
-        for row in rows:
-            terminalreporter.write_line(row)
-
-
-@pytest.fixture
-def add_row(record_property: Callable[[str, object], None]) -> AddRow:
-    """Adds a line to a table that the end of the run prints."""
-    return record_property
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone of this repository would hold, uncommitted work included, as it is when the tests start."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                            cwd=ROOT, check=True, capture_output=True, text=True).stdout  # fmt: skip
-    folder = tmp_path_factory.mktemp("template")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
 
 
 @contextmanager

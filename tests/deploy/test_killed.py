@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -38,10 +39,17 @@ def new_replicas(count: int) -> Callable[[Checkout, Deploy], object]:
     """COUNT replicas of the new release were started."""
 
     def reached(checkout: Checkout, deploy: Deploy) -> bool:
-        found = [path.read_text() for path in checkout.home.glob("programs/replica-*.conf")]
+        found = [_text(path) for path in checkout.home.glob("programs/replica-*.conf")]
         return deploy.stage() == "roll out" and sum(f'"{deploy.release()}"' in text for text in found) == count
 
     return reached
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:  # that of an old one, which went since its name was read
+        return ""
 
 
 def _rehearses(_: Checkout, deploy: Deploy) -> bool:
@@ -124,6 +132,22 @@ def test_a_killed_roll_back_is_healed_by_the_next_deploy(deployed: Checkout, add
     assert deployed.answering() == {healed.release}
     assert deployed.untidy() == []
     add_row(TABLE, f"{'roll back':25} /health {served}     next deploy {healed.verdict} in {healed.seconds:4.1f} s")
+
+
+def test_a_killed_deploy_is_undone_without_another(deployed: Checkout) -> None:
+    """What a pipeline runs after each deploy that did not end well: undone where it was killed, else nothing."""
+    old = deployed.answering()
+    deployed.change("killed, and undone")
+    deploy = deployed.start("deploy")
+    deploy.wait_for(lambda: new_replicas(1)(deployed, deploy), "a new replica")
+    deploy.kill()
+    undone = deployed.run("rollback", "--unfinished")
+    assert (undone.code, undone.verdict, {undone.release}) == (0, "proved", old), str(undone)
+    assert (deployed.answering(), deployed.untidy()) == (old, [])
+    again = deployed.run("rollback", "--unfinished")
+    assert (again.code, again.report) == (0, {"environment": "local", "unfinished": False}), str(again)
+    assert "no deploy is unfinished" in again.stderr
+    deployed.restore()
 
 
 def test_a_first_deploy_killed_while_its_database_is_made_is_healed(checkout: Checkout) -> None:

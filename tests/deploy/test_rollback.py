@@ -70,3 +70,19 @@ def test_a_release_that_is_no_longer_kept_says_so(deployed: Checkout) -> None:
     assert oldest in line
     assert "retain" in line
     assert deployed.answering() == {newest.release}
+
+
+def test_forward_refuses_an_older_commit(deployed: Checkout) -> None:
+    """The run of a pipeline that is late, or run again, touches nothing; going back is asked for by another name."""
+    older = deployed.git("rev-parse", "HEAD").strip()
+    deployed.change("newer")
+    deployed.commit()
+    newer = deployed.proved("--forward")
+    deployed.git("checkout", "--quiet", older)
+    refused = deployed.deploy("--forward")
+    assert refused.code == 2, str(refused)
+    [line] = refused.problems()
+    assert f"is newer than {older[:12]}: not deployed; to go back, `nox -s rollback -- local`" in line
+    assert deployed.answering() == {newer.release}
+    assert deployed.deploy().code == 0
+    deployed.git("checkout", "--quiet", "-")

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError
-from pipeline.images import build_command, push_references, repository_problem
+from pipeline.images import Images, build_command, image_repository, push_references, repository_problem
 
 # What BuildKit says of a step that fails.
 FULL = """#5 [2/2] RUN dd
@@ -140,6 +140,37 @@ class TestImages:
             "--file", "docker/Dockerfile.backend", "--target", "production",
             "--build-arg", "A=1", "--build-arg", "B=2", ".",
         ]  # fmt: skip
+
+    def test_a_builder_pushes_what_no_engine_keeps(self) -> None:
+        """For several platforms: by the builder that is chosen, which says what it pushed."""
+        command = build_command("docker/Dockerfile.frontend", None, {}, Path("/tmp/id"), ["--platform", "linux/amd64"])
+        assert command == [
+            "docker", "buildx", "build", "--progress", "plain", "--metadata-file", "/tmp/id",
+            "--platform", "linux/amd64", "--file", "docker/Dockerfile.frontend", ".",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("platforms", "line"),
+        [
+            ("amd64", "IMAGE_PLATFORMS: `amd64` is no list of platforms: for example linux/amd64,linux/arm64"),
+            ("linux/amd64,linux/arm64", "docker/Dockerfile.backend: not for this driver (IMAGE_PLATFORMS needs a"),
+        ],
+    )
+    def test_a_builder_that_cannot_is_said(
+        self, platforms: str, line: str, engine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the builder says, and which one can."""
+        says(engine, "*buildx*) echo 'ERROR: not for this driver' >&2; exit 1 ;;", "*) echo 27.0.0 ;;")
+        monkeypatch.setenv("IMAGE_PLATFORMS", platforms)
+        (engine.parent / "pyproject.toml").write_text("", encoding="utf-8")
+        with pytest.raises(SlipwayError) as caught:
+            Images(engine.parent, "slipway", lambda _: None).push("ghcr.io/o/n")
+        assert caught.value.problems[0].startswith(line)
+
+    def test_a_repository_is_in_lower_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """GitHub's owners need not be."""
+        monkeypatch.setenv("IMAGE_REPOSITORY", "ghcr.io/Owner/Name")
+        assert image_repository() == "ghcr.io/owner/name"
 
     def test_finds_the_other_images_from_the_digest(self) -> None:
         """What belongs to a backend's digest has a tag that is made of it."""

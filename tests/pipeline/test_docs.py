@@ -39,7 +39,8 @@ def sessions() -> set[str]:
     """The sessions of noxfile.py, read and not run: nox is not among the tests' packages."""
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     functions = [one for one in tree.body if isinstance(one, ast.FunctionDef)]
-    return {one.name for one in functions if any(ast.unparse(mark) == "nox.session" for mark in one.decorator_list)}
+    marks = {one.name: ast.unparse(mark) for one in functions for mark in one.decorator_list}
+    return {name.replace("_", "-") for name, mark in marks.items() if mark.startswith("nox.session")}
 
 
 def named_in_code(page: Path) -> set[str]:
@@ -59,7 +60,7 @@ def test_every_page_leads_to_what_is_there(page: Path) -> None:
         target = (page.parent / place).resolve() if place else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
-    assert set(re.findall(r"nox -s ([a-z0-9]+)", text)) <= sessions()
+    assert set(re.findall(r"nox -s ([a-z0-9-]*[a-z0-9])", text)) <= sessions()
 
 
 def test_every_environment_and_every_key_of_one_is_explained() -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipeline import oci
 from pipeline.errors import UsageError
 from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, written
-from pipeline.registry import PROOF, attach_proof, image_ids, is_image, newest_proved, proofs, resolve
+from pipeline.registry import PROOF, attach_proof, image_ids, image_platforms, is_image, newest_proved, proofs, resolve
 from tests.containers import docker
 from tests.registries import played, push_image, push_index, report
 
@@ -218,6 +218,15 @@ class TestNewestProved:
             newest_proved(repository, "staging")
 
 
+class TestTag:
+    def test_names_the_same_bytes(self, repository: str) -> None:
+        """An index that was pushed by digest is what its tag names."""
+        index, _ = push_index(repository, "amd64", "arm64")
+        with Repository(repository, write=True) as opened:
+            opened.tag(index, "frontend-0123")
+        assert resolve(f"{repository}:frontend-0123").digest == index
+
+
 class TestResolve:
     def test_knows_each_platform_of_an_index(self, repository: str) -> None:
         """Its manifest and its config, and no attestation."""
@@ -273,3 +282,11 @@ class TestResolve:
         assert is_image(f"docker-pullable://{name}", ids)
         assert not is_image(f"{registry}/team/engine@sha256:{'0' * 64}", ids)
         assert not is_image("", ids)
+
+
+class TestImagePlatforms:
+    def test_are_those_of_an_index_or_of_the_image_itself(self, repository: str) -> None:
+        """An attestation is none."""
+        index, _ = push_index(repository, "amd64", "arm64")
+        assert image_platforms(f"{repository}@{index}") == {"linux/amd64", "linux/arm64"}
+        assert image_platforms(f"{repository}@{push_image(repository)}") == {"linux/amd64"}

@@ -79,6 +79,7 @@ UNDONE = replace(
         release=OLD, verdict="proved", reason=None, stages=(StageRecord("roll back", 1_800_000_001.0, 2.0, "ok"),)
     ),
 )
+MOVED = replace(FACTS, remarks=("the autoscaler backend went from 2 to 3 replicas",))
 UNCHANGED = replace(FACTS, verdict="unchanged", traffic=None)
 NO_BUILD = replace(FACTS, verdict="failed", reason="no space left", release=None, traffic=None)
 INTERRUPTED = replace(FACTS, verdict="interrupted", previous=None, traffic=None)
@@ -111,6 +112,7 @@ class TestBuildReport:
             "stages",
             "traffic",
             "inside",
+            "remarks",
             "events",
             "rollback",
         ]
@@ -214,6 +216,12 @@ class TestRenderMarkdown:
         nasty = failure("5xx", NEW, "2027-01-15T08:00:01", "500 <b>`a`|b\n\n# c")
         text = render_markdown(build_report(replace(FACTS, traffic=replace(TRAFFIC, failures=(nasty,)))))
         assert "| `500 <b>'a'\\|b # c` |" in text
+
+    def test_says_what_the_engine_did_by_itself(self) -> None:
+        """More replicas, say: it is no verdict, and explains a latency."""
+        assert "\n\nMeanwhile the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(
+            build_report(MOVED)
+        )
 
     def test_does_not_claim_what_was_not_read_back(self) -> None:
         """A rollout that was stopped at once has no word about its writes."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SlipwayError
-from pipeline.source import content_hash, read_source, shipped_files
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.source import content_hash, is_older, read_source, shipped_files
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -96,3 +96,27 @@ class TestReadSource:
     def test_knows_nothing_without_git(self, tree: Path) -> None:
         """Where there is no repository there is no commit."""
         assert read_source(tree).commit is None
+
+
+class TestIsOlder:
+    def test_is_an_ancestor_and_nothing_else(self, tree: Path) -> None:
+        """Not the same commit, not a newer one, not one of another branch."""
+        commits = []
+        git(tree, "init", "-q", "-b", "main")
+        for name in ("one", "two", "aside"):
+            if name == "aside":
+                git(tree, "checkout", "-q", "-b", "aside", "HEAD~1")
+            git(tree, "commit", "-q", "--allow-empty", "-m", name)
+            commits.append(read_source(tree).commit or "")
+        one, two, aside = commits
+        assert is_older(tree, one, two)
+        assert not is_older(tree, two, one)
+        assert not is_older(tree, one, one)
+        assert not is_older(tree, aside, two)
+
+    def test_says_what_a_shallow_clone_lacks(self, tree: Path) -> None:
+        """Not known is not newer."""
+        git(tree, "init", "-q")
+        git(tree, "commit", "-q", "--allow-empty", "-m", "one")
+        with pytest.raises(UsageError, match=r"commit 1111.* is not in this clone"):
+            is_older(tree, read_source(tree).commit or "", "1" * 40)

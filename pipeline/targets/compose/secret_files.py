@@ -11,11 +11,13 @@ from pathlib import Path
 
 from pipeline.files import write_whole
 
-__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "redis_acl", "write_secret_files"]
+__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "owner_of", "redis_acl",
+           "write_secret_files"]  # fmt: skip
 
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
+OTHER = "-other"  # as docker/postgres/init-scripts calls the second role to log in as
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
@@ -35,6 +37,11 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
         path.chmod(0o444)
+
+
+def owner_of(role: str) -> str:
+    """The role that owns the database of who logs in as ROLE: that, or the one that it is the alternate of."""
+    return role.removesuffix(OTHER)
 
 
 def redis_acl(password: str) -> str:

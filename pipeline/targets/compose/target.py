@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
-from pipeline.images import Images
+from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import image_ids
 from pipeline.run import CommandFailed
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
+from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.rehearsal import ComposeStand, sweep
 from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
-from pipeline.targets.compose.secret_files import closed_problem, fingerprint, write_secret_files
+from pipeline.targets.compose.secret_files import closed_problem, fingerprint, owner_of, write_secret_files
 from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local.supervision import describe, port_free, port_holder
 from pipeline.targets.rehearsal import rehearse
 from pipeline.targets.rolling import roll
 
-__all__ = ["ComposeTarget"]
+__all__ = ["ComposeTarget", "volume_findings"]
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
 FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
 CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+RECENT_SECONDS = 3600  # what ended before, and serves since, is history
+DATA_FOLDER = "/var/lib/postgresql"
+FULL_PERCENT = 90
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 
@@ -55,6 +60,7 @@ class ComposeTarget(KeptHere):
         self.artifacts = Artifacts(project, self.home / "artifacts", self.docker, self.stack.name)
         self._rolled_out: dict[str, Container] = {}
         self._frontend: str | None = None
+        self._repository: str | None = None  # where what was asked for by digest is
 
     def _read_settings(self) -> None:
         self._fingerprints: dict[str, str] = {}
@@ -131,7 +137,8 @@ class ComposeTarget(KeptHere):
         """An image digest, pulled where it is not kept here."""
         if reference is None or not is_digest(reference):
             return None
-        return self.artifacts.adopt(reference, os.environ.get("IMAGE_REPOSITORY"), self._config()).name
+        self._repository = reference.rpartition("@")[0] or image_repository() or None
+        return self.artifacts.adopt(reference, self._repository, self._config()).name
 
     def running(self) -> Running:
         """The replicas, and which of their surroundings are missing."""
@@ -155,9 +162,44 @@ class ComposeTarget(KeptHere):
         ]
         return Running(replicas=self.replicas.seen(self._wanted), wanted=self.env.replicas, problems=tuple(problems))
 
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """What was pulled by digest; the edge's image is built here, of the working tree."""
+        place = self._repository
+        if place is None or not is_digest(new.name.partition("+")[0]):
+            return None
+        found = find_pushed(f"{place}@{new.name.partition('+')[0]}")
+        here = self.artifacts.find(new.name).images
+        for part in ("backend", "migrate"):
+            ident = getattr(here, part)
+            # An engine calls an image by its config, or (its containerd store) by its manifest or index.
+            if ident not in image_ids(found.place(part)):
+                raise DeployFailed(f"{ident} is not {found.place(part)}, and was to be run as it: pull it again")
+        return found
+
     def objections(self, new: Artifact) -> list[str]:
         """What is obviously wrong with the image."""
         return _obvious(self.docker.image(self.artifacts.find(new.name).images.backend))
+
+    def findings(self) -> list[str]:
+        """A container that was started again by itself; a data store whose disk is nearly full."""
+        found = []
+        for one in self.stack.containers():
+            if one.restarts and time.time() - datetime.fromisoformat(one.started).timestamp() < RECENT_SECONDS:
+                words = last_words(self.docker, one.ident)
+                found.append(
+                    f"{one.name} ended and was started again {one.restarts} times, last at {one.started}: {words}"
+                )
+        for one in self.stack.containers("postgres"):
+            if one.running:
+                found += volume_findings(one.name, self.docker.ask("exec", one.ident, "df", "-Pk", DATA_FOLDER))
+        return found
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Within a replica, as it sees them."""
+        mine = [one for one in self.replicas.all() if one.running and one.labels.get("slipway.release") == release]
+        if not mine:
+            return {}
+        return read_stores(self.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
@@ -302,6 +344,11 @@ class ComposeTarget(KeptHere):
     def _write_secrets(self) -> None:
         write_secret_files(self.secrets, split_secrets(self.values)[1])
 
+    @property
+    def _role(self) -> str:
+        """Who the service logs in as."""
+        return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
+
     def _token(self) -> str:
         return _digits(self.token())
 
@@ -325,6 +372,9 @@ class ComposeTarget(KeptHere):
         variables: dict[str, str] = {
             **settings_environment(config),
             **{name: self.values[name] for name in PLACED if name in self.values},
+            # A role goes with its password, which is no part of a release: on the way back, too.
+            "POSTGRES_USER": self._role,
+            "SLIPWAY_OWNER": owner_of(self._role),
             "EDGE_PORT": str(self.port),
             "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
             "POSTGRES_MAX_CONNECTIONS": str(max(100, connections + CONNECTION_RESERVE)),
@@ -363,12 +413,15 @@ class ComposeTarget(KeptHere):
         if not running:
             return []
         plain, secrets = split_secrets(self.values)
-        role, database = (plain.get(name, self.project.name) for name in ("POSTGRES_USER", "POSTGRES_DB"))
-        said = self.docker.try_login(running[0].ident, role, database, secrets.get("POSTGRES_PASSWORD", ""))
+        database = plain.get("POSTGRES_DB", self.project.name)
+        said = self.docker.try_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
         if said is None:
             return []
         what = f"POSTGRES_PASSWORD: the data in volume {self.stack.name}_postgres was made with another one ({said})"
-        return [f"{what}: put that back in .env, or start empty with `nox -s down -- {self.env.name} --volumes`"]
+        rotate = "rotate it (docs/4-runbook.md, New secrets)"
+        return [
+            f"{what}: put that back in .env, {rotate}, or start empty with `nox -s down -- {self.env.name} --volumes`"
+        ]
 
 
 def _obvious(image: dict[str, Any] | None) -> list[str]:
@@ -384,3 +437,12 @@ def _obvious(image: dict[str, Any] | None) -> list[str]:
 def _digits(secret: str | None) -> str:
     """A label that changes with SECRET and does not tell it: twelve digits of a hash, of random text."""
     return hashlib.sha256((secret or "").encode()).hexdigest()[:12]
+
+
+def volume_findings(container: str, df: str) -> list[str]:
+    """What `df -Pk` of the data folder of CONTAINER says, where it is nearly full."""
+    _, blocks, _, free, used, _ = df.strip().splitlines()[-1].split(maxsplit=5)
+    if int(used.rstrip("%")) < FULL_PERCENT:
+        return []
+    sizes = f"{int(free) // 1024} of {int(blocks) // 1024} MB are free"
+    return [f"{container}: the disk of its volume is {used} full ({sizes}): make room (`docker system df`)"]

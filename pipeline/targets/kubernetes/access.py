@@ -31,7 +31,8 @@ RESOURCES = {
 }
 # What a release may leave behind and is removed; data and what holds it never is.
 PRUNED = frozenset(RESOURCES) - {"PersistentVolumeClaim", "Secret", "StatefulSet", "Job"}
-WATCHED = (("", "pods"), ("", "pods/log"), ("", "events"), ("", "persistentvolumeclaims"), ("apps", "replicasets"))
+WATCHED = (("", "pods"), ("", "pods/log"), ("", "events"), ("", "persistentvolumeclaims"), ("apps", "replicasets"),
+           ("autoscaling", "horizontalpodautoscalers"))  # fmt: skip
 Need = tuple[str, str, str]  # verb, API group, resource
 
 

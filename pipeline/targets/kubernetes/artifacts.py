@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,19 @@ from typing import Any
 
 from pipeline.docker import docker_problems
 from pipeline.errors import UsageError
-from pipeline.images import SCHEMA_LABEL, SHORT, Images, PushedImages, repository_problem, same_build, source_of
+from pipeline.images import (
+    SCHEMA_LABEL,
+    Images,
+    PushedImages,
+    find_pushed,
+    image_repository,
+    repository_problem,
+    source_of,
+)
 from pipeline.migrations import migration_hashes, required_revision
 from pipeline.project import Environment, Project
 from pipeline.promotion import admit
-from pipeline.registry import VERDICTS, attach_proof, image_labels, resolve
+from pipeline.registry import VERDICTS, attach_proof, image_labels
 from pipeline.source import read_source
 from pipeline.targets.compose.artifacts import is_digest, shipped_hashes
 from pipeline.targets.kubernetes.kubectl import Object
@@ -98,22 +105,12 @@ class Artifacts:
 
     def repository(self) -> str:
         """Where the images are: IMAGE_REPOSITORY, or what the environment's table says."""
-        repository = os.environ.get("IMAGE_REPOSITORY") or self.env.repository or ""
+        repository = image_repository() or self.env.repository or ""
         problem = repository_problem(repository)
         if problem:
             raise UsageError(f"{problem}; or `repository` in [tool.slipway.environments.{self.env.name}]")
         return repository
 
     def _found(self, reference: str) -> PushedImages:
-        """The images of the release whose backend is REFERENCE (`[REPOSITORY@]sha256:…`), as `push` names them."""
-        place, _, digest = reference.rpartition("@")
-        place = place or self.repository()
-        short = digest.removeprefix("sha256:")[:SHORT]
-        others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
-        images = PushedImages(place, digest, **others)
-        if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
-            raise UsageError(
-                f"{place}:migrate-{short} is of another source than {reference}: somebody moved that tag;"
-                f" `nox -s push` pushes both"
-            )
-        return images
+        """The images of the release whose backend is REFERENCE (`[REPOSITORY@]sha256:…`)."""
+        return find_pushed(reference if "@" in reference else f"{self.repository()}@{reference}")

@@ -35,6 +35,7 @@ __all__ = [
     "refusal",
     "restarts",
     "summary",
+    "unbound",
     "with_log",
 ]
 
@@ -129,11 +130,16 @@ def ends(seen: Observation) -> dict[Container, int]:
 
 
 def restarts(
-    seen: Observation, release: str | None = None, before: Mapping[Container, int] = MappingProxyType({})
+    seen: Observation,
+    release: str | None = None,
+    before: Mapping[Container, int] = MappingProxyType({}),
+    *,
+    since: float = 0.0,
 ) -> tuple[Finding, ...]:
     """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time.
 
     BEFORE: what `ends` said when the deploy began. A rollback may find pods that ended long ago, with their node.
+    SINCE: seconds since the Unix epoch; what ended before is history.
     """
     name = "backend"
     deployment = seen.deployment(name)
@@ -141,7 +147,7 @@ def restarts(
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
     fresh = [one for one in pairs if _crashes(one[2]) > before.get(_key(one[0], one[1]), 0)]
-    found = (_ended(seen, pod, spec, status) for pod, spec, status in fresh)
+    found = (_ended(seen, *one) for one in fresh if _end_time(one[2]) >= since)
     return _merged(replace(one, patience=0.0) for one in found if one)
 
 
@@ -358,6 +364,10 @@ def _last_end(status: Json) -> Json:
     return status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
 
 
+def _end_time(status: Json) -> float:
+    return epoch(_last_end(status).get("finishedAt"))
+
+
 def _key(pod: Json, spec: Json) -> Container:
     return pod["metadata"]["uid"], spec["name"]
 
@@ -481,26 +491,28 @@ def _claim(seen: Observation, pod: Json) -> Finding | None:
         for one in pod["spec"].get("volumes", ())
         if "persistentVolumeClaim" in one
     ]
-    for claim in seen.claims:
-        if named(claim) not in names or claim["status"].get("phase") == "Bound":
-            continue
-        events = seen.events_of(claim, "ProvisioningFailed|FailedBinding|VolumeMismatch")
+    found = (_unbound(seen, claim) for claim in seen.claims if named(claim) in names)
+    return next((replace(one, pod=named(pod)) for one in found if one), None)
+
+
+def unbound(seen: Observation) -> list[Finding]:
+    """The claims whose storage is not there, whoever uses them."""
+    return [one for claim in seen.claims if (one := _unbound(seen, claim))]
+
+
+def _unbound(seen: Observation, claim: Json) -> Finding | None:
+    events = seen.events_of(claim, "ProvisioningFailed|FailedBinding|VolumeMismatch")
+    phase = claim["status"].get("phase", "Pending")
+    if phase == "Bound" or (not events and phase != "Lost"):
+        return None
+    said = _one_line(events[-1].get("message", "")) if events else "its volume is gone"
+    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {said[:300]}"
+    fix = "bring its volume back, or restore a backup into a new claim" if phase == "Lost" else ""
+    if "storageclass" in said:
         wanted = claim["spec"].get("storageClassName")
-        if not events and claim["status"].get("phase") != "Lost":
-            continue
-        said = _one_line(events[-1].get("message", "")) if events else "its volume is gone"
-        line = (
-            f"PersistentVolumeClaim {named(claim)} is {claim['status'].get('phase', 'Pending').lower()}: {said[:300]}"
-        )
-        fix = (
-            f"make the storage class {wanted}, or name one of `kubectl get storageclass`"
-            if "storageclass" in said
-            else ""
-        )
-        permanent = fix or "no storage class is set" in said
-        patience = SYNC_SECONDS if permanent else None
-        return Finding("claim", f"{line}{f': {fix}' if fix else ''}", pod=named(pod), patience=patience)
-    return None
+        fix = f"make the storage class {wanted}, or name one of `kubectl get storageclass`"
+    permanent = fix or "no storage class is set" in said
+    return Finding("claim", f"{line}{f': {fix}' if fix else ''}", patience=SYNC_SECONDS if permanent else None)
 
 
 def _node(seen: Observation, pod: Json) -> Finding | None:

@@ -1,4 +1,4 @@
-"""The migrations of a release as a Job: one shot, from the release's own image, before the rollout."""
+"""One shot from a release's own image as a Job: its migrations before a rollout, and the questions of `doctor`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pipeline.errors import DeployFailed
 from pipeline.targets.diagnosis import telling_line
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Unreachable, name_of
 
-__all__ = ["MigrateJob", "job_of"]
+__all__ = ["MigrateJob", "job_of", "policies_of", "question_of"]
 
+QUESTION = "doctor"
+
+NAME_LABEL = "app.kubernetes.io/name"
 SECONDS = 600  # migrations have timeouts of their own: lock and statement
 STUCK_SECONDS = 60  # a pod that does not even start
 TICK_SECONDS = 0.5
@@ -25,6 +28,7 @@ class MigrateJob:
     kubectl: Kubectl
     manifest: Object
     tell: Callable[[str], None]
+    what: str = "the migrations' Job"
 
     def run(self, verb: str, prepare: Sequence[Object] = ()) -> str:
         """Run a VERB of the migrations; gives what it printed. PREPARE: objects that it needs, applied first.
@@ -33,9 +37,13 @@ class MigrateJob:
         """
         if prepare:
             self.kubectl.apply(prepare)
-        name = f"{name_of(self.manifest)}-{verb}"
+        return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb), verb)
+
+    def do(self, job: Object, verb: str) -> str:
+        """Run a JOB that is made of the manifest; gives what it printed. Raises `DeployFailed` with its last words."""
+        name = name_of(job)
         self._delete(name)  # of a deploy that was killed
-        self.kubectl.apply([job_of(self.manifest, name, verb)])
+        self.kubectl.apply([job])
         try:
             return self._wait(name, verb)
         finally:
@@ -51,12 +59,10 @@ class MigrateJob:
                 said = self.kubectl.ask("logs", name_of(pod))
                 if phase == "Succeeded":
                     return said.strip()
-                raise DeployFailed(f"the migrations' Job failed: {telling_line(said.splitlines())}")
+                raise DeployFailed(f"{self.what} failed: {telling_line(said.splitlines())}")
             seconds = time.monotonic() - started
             if seconds > (SECONDS if phase == "Running" else STUCK_SECONDS):
-                raise DeployFailed(
-                    f"the migrations' Job did not {'end' if phase == 'Running' else 'start'}: {_why(pod)}"
-                )
+                raise DeployFailed(f"{self.what} did not {'end' if phase == 'Running' else 'start'}: {_why(pod)}")
             self.tell(f"migrations: {verb}, {phase or 'no pod yet'} for {seconds:.0f} s")
             time.sleep(TICK_SECONDS)
 
@@ -77,6 +83,44 @@ def job_of(manifest: Object, name: str, verb: str) -> Object:
     job["metadata"]["name"] = name
     job["spec"]["template"]["spec"]["containers"][0]["args"] = [verb]
     return job
+
+
+def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Object:
+    """The migrations' MANIFEST as a Job that runs python with COMMAND, and knows the password of REDIS, too.
+
+    It is a migration to the network policies, the overlay's own among them: that way leads to the database.
+    """
+    job = job_of(manifest, QUESTION, "")
+    job["metadata"]["labels"][NAME_LABEL] = QUESTION
+    template = job["spec"]["template"]
+    template["metadata"]["labels"][NAME_LABEL] = QUESTION
+    container = template["spec"]["containers"][0]
+    container["command"], container["args"] = ["python"], list(command)
+    if redis:
+        secret = next(one["secret"] for one in template["spec"]["volumes"] if one["name"] == "secrets")
+        secret["items"].append({"key": "REDIS_PASSWORD", "path": "REDIS_PASSWORD"})
+    return job
+
+
+def policies_of(job: Object) -> list[Object]:
+    """The way from the question JOB to Redis, both ends; it is there as long as the Job is."""
+    asks = {"podSelector": {"matchLabels": {NAME_LABEL: QUESTION}}}
+    redis = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "redis"}}}
+    ports = [{"protocol": "TCP", "port": 6379}]
+    labels = {key: value for key, value in job["metadata"]["labels"].items() if key != "app.kubernetes.io/component"}
+    specs = {
+        f"{QUESTION}-to-redis": {**asks, "policyTypes": ["Egress"], "egress": [{"to": [redis], "ports": ports}]},
+        f"{QUESTION}-into-redis": {**redis, "policyTypes": ["Ingress"], "ingress": [{"from": [asks], "ports": ports}]},
+    }
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, "labels": labels},
+            "spec": spec,
+        }
+        for name, spec in specs.items()
+    ]
 
 
 def _why(pod: Object | None) -> str:

@@ -99,7 +99,7 @@ class Lease:
         renewed = time.monotonic()
         while not self._ended.wait(RENEW_SECONDS):
             try:
-                self._write(holder=_us())
+                self._write_again()
                 renewed = time.monotonic()
             except Unreachable:
                 if time.monotonic() - renewed > LEASE_SECONDS:
@@ -107,6 +107,17 @@ class Lease:
             except SlipwayError as error:
                 self.lost = f"the lock was taken away ({error.problems[0]})"
                 return
+
+    def _write_again(self) -> None:
+        """Renew it; a renewal that arrived, and whose answer did not, is a conflict with ourselves."""
+        try:
+            self._write(holder=_us())
+        except Refused as error:
+            found = self.kubectl.get("lease", LEASE) if "Conflict" in error.said else []
+            spec = found[0]["spec"] if found else {}
+            if (spec.get("holderIdentity"), spec.get("acquireTime")) != (_us(), self._since):
+                raise
+            self._version = found[0]["metadata"]["resourceVersion"]
 
     def _write(self, *, holder: str) -> None:
         """Create or replace it; a change by anybody else since is a conflict."""

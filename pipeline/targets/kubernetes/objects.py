@@ -11,7 +11,7 @@ from pipeline.targets.kubernetes.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
-__all__ = ["SERVICE", "before_migrations", "leftovers", "marked"]
+__all__ = ["SERVICE", "before_migrations", "image_of", "leftovers", "marked"]
 
 SERVICE = "backend"
 COMPONENT = "app.kubernetes.io/component"
@@ -19,6 +19,12 @@ STORES = ("postgres", "redis", "migrate")
 # These exist before the migrations run; all others change with the rollout, under traffic.
 FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
 RECORD = "slipway/record"
+
+
+def image_of(deployment: Object, container: str) -> str:
+    """What the CONTAINER of a Deployment runs."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return str(next(one["image"] for one in containers if one["name"] == container))
 
 
 def before_migrations(release: Release, *, serving: bool) -> list[Object]:

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-__all__ = ["RESOURCES", "Json", "Observation", "condition", "container_pairs", "epoch", "event_time", "named"]
+__all__ = [
+    "RESOURCES",
+    "Json",
+    "Observation",
+    "condition",
+    "container_pairs",
+    "epoch",
+    "event_time",
+    "named",
+    "quantity",
+]
 
 Json = Mapping[str, Any]
 
@@ -28,6 +38,7 @@ class Observation:
     pods: Sequence[Json] = ()
     events: Sequence[Json] = ()  # oldest first
     claims: Sequence[Json] = ()  # PersistentVolumeClaims
+    autoscalers: Sequence[Json] = ()  # where they were asked for: a rollout goes on without
 
     @classmethod
     def of(cls, items: Iterable[Json]) -> Observation:
@@ -41,6 +52,7 @@ class Observation:
             pods=kinds.get("Pod", ()),
             events=sorted(kinds.get("Event", ()), key=event_time),
             claims=kinds.get("PersistentVolumeClaim", ()),
+            autoscalers=kinds.get("HorizontalPodAutoscaler", ()),
         )
 
     def deployment(self, name: str) -> Json | None:
@@ -127,6 +139,13 @@ def event_time(event: Json) -> float:
 def epoch(told: str | None) -> float:
     """RFC 3339 in seconds since the Unix epoch; 0 for none."""
     return datetime.fromisoformat(told).timestamp() if told else 0.0
+
+
+def quantity(text: str) -> int:
+    """Bytes of a resource QUANTITY of storage: `10Gi`, `500M`, `1073741824`."""
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", text).groups()  # type: ignore[union-attr] # the API server checked it
+    power = "kmgtp".find(unit[:1].lower()) + 1 if unit else 0
+    return int(float(number) * (1024 if unit.endswith("i") else 1000) ** power)
 
 
 def _of_a_job(pod: Json) -> bool:

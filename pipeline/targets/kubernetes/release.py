@@ -22,7 +22,7 @@ from pipeline.registry import image_ids, is_image
 from pipeline.run import CommandFailed, run
 from pipeline.targets.kubernetes.kubectl import Object, name_of
 
-__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run", "render"]
+__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run", "render", "settings_of"]
 
 RELEASE_ANNOTATION = "slipway/release"
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
@@ -60,10 +60,7 @@ class Release:
     @property
     def config(self) -> dict[str, str]:
         """Its plain settings."""
-        for one in self.manifests:
-            if one["kind"] == "ConfigMap" and name_of(one).startswith(f"{SETTINGS}-"):
-                return dict(one["data"])
-        return {}
+        return settings_of(self.manifests)
 
     @property
     def pullable(self) -> Pullable:
@@ -128,6 +125,14 @@ class Releases:
         if first is None or _content(first) == content:
             return digest
         return f"{digest}+{content[:NAME_DIGITS]}"
+
+
+def settings_of(objects: Iterable[Object]) -> dict[str, str]:
+    """The plain settings that are among OBJECTS."""
+    for one in objects:
+        if one["kind"] == "ConfigMap" and name_of(one).startswith(f"{SETTINGS}-"):
+            return dict(one["data"])
+    return {}
 
 
 def render(

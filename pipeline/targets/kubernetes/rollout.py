@@ -20,17 +20,20 @@ from pipeline.targets.kubernetes.diagnosis import (
     log_arguments,
     restarts,
     summary,
+    unbound,
     with_log,
 )
 from pipeline.targets.kubernetes.kubectl import Kubectl, Unreachable
 from pipeline.targets.kubernetes.observation import RESOURCES, Json, Observation, named
 from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
+from pipeline.targets.kubernetes.scaling import scaling_findings
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
 __all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secrets_mark", "service_pods", "standing"]
 
 SERVICE = "backend"
 TICK_SECONDS = 0.5
+RECENT_SECONDS = 3600  # what ended before, and serves since, is history
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,13 @@ class Rollout:
             time.sleep(TICK_SECONDS)
 
     def findings(self) -> list[str]:
-        """What is wrong with any pod of the namespace, one line each."""
-        seen = self.observe()
-        found = [*examine(seen, seen.pods), *diagnose(seen)]
-        return list(dict.fromkeys(self._told(one).line for one in found))
+        """What is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
+        seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
+        found = [*examine(seen, seen.pods), *diagnose(seen), *unbound(seen)]
+        found += restarts(seen, since=time.time() - RECENT_SECONDS)
+        lines = [self._told(one).line for one in found]
+        lines += [line for one in seen.autoscalers for line in scaling_findings(one, time.time())]
+        return list(dict.fromkeys(lines))
 
     def crashed(self, release: str) -> str | None:
         """What became of a pod of RELEASE since `wait` began: it crashed, or was killed for its memory."""

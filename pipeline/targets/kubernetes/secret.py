@@ -8,10 +8,11 @@ import json
 import secrets as randomness
 from collections.abc import Iterable, Mapping
 
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
+from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
 
 __all__ = [
+    "ROLE",
     "SECRETS_ANNOTATION",
     "fingerprint",
     "missing_keys",
@@ -25,6 +26,7 @@ __all__ = [
 SECRETS_ANNOTATION = "slipway/secrets"
 OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
+ROLE = "POSTGRES_USER"  # whose password it is, where that is not who the overlay says
 
 
 def needed_keys(objects: Iterable[Object]) -> list[str]:
@@ -46,11 +48,19 @@ def read_secret(kubectl: Kubectl, name: str) -> dict[str, str]:
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def secret_values(keys: Iterable[str], here: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """The values of KEYS from the secrets of `.env` (HERE); what only the cluster knows (THERE) stays."""
+def secret_values(
+    keys: Iterable[str], here: Mapping[str, str], there: Mapping[str, str], *, roles: tuple[str, str] = ("", "")
+) -> dict[str, str]:
+    """The values of KEYS from the secrets of `.env` (HERE); what only the cluster knows (THERE) stays.
+
+    ROLES: who logs in by the overlay, and by `.env`: the second of the two roles has to be in the Secret.
+    """
     values = {name: here.get(name, "") for name in (*keys, *OPTIONAL) if name in SERVICE_SECRETS}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
+    of_overlay, of_env = roles
+    if of_overlay != of_env and owner_of(of_overlay) == owner_of(of_env):
+        values[ROLE] = of_env
     if REDIS_ACL in keys:
         values[REDIS_ACL] = redis_acl(values["REDIS_PASSWORD"])
     return values
@@ -80,4 +90,6 @@ def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl
 def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:
     """Changes with any of the secrets NAMES and tells none: they are random and of 32 bytes and more."""
     known = {name: values.get(name, "") for name in names}
+    if ROLE in values and "POSTGRES_PASSWORD" in known:
+        known[ROLE] = values[ROLE]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

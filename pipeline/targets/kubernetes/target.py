@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,28 +13,36 @@ from typing import Any
 
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
+from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.manifests import unfilled
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
+from pipeline.oci import RegistryError
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.registry import image_platforms
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
+from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import describe_difference
 from pipeline.targets.compose.rehearsal import sweep
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.job import MigrateJob
+from pipeline.targets.kubernetes.errors import Counted, against, counted
+from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
-from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
-from pipeline.targets.kubernetes.observation import named
+from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, image_of, leftovers, marked
+from pipeline.targets.kubernetes.observation import named, quantity
+from pipeline.targets.kubernetes.platforms import foreign, node_platforms
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
+from pipeline.targets.kubernetes.scaling import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.secret import (
+    ROLE,
     fingerprint,
     missing_keys,
     needed_keys,
@@ -53,9 +62,11 @@ __all__ = ["KubernetesTarget"]
 OURS = "app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
+POSTGRES = "app.kubernetes.io/component=postgres"
 MANAGERS = "--show-managed-fields"
 STORE_SECONDS = 180
 TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
+SCALING_SECONDS = 5.0  # and for the autoscaler, which moves each 15 s
 
 
 class KubernetesTarget:
@@ -76,6 +87,10 @@ class KubernetesTarget:
         self._drift: list[str] = []
         self._rolled_out: str | None = None  # the release that got ready
         self._looked = 0.0
+        self._addresses: list[str] = []  # of the new pods
+        self._before: Reading | None = None  # the autoscaler, as the rollout found it
+        self._highest: Reading | None = None
+        self._complete = self._scaling = 0.0  # monotonic seconds: the last new pod got ready; the last look at that
 
     # --- plan ---
 
@@ -122,13 +137,17 @@ class KubernetesTarget:
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self.values = read_values(self.project.root)
-        self._secrets = secret_values(keys, split_secrets(self.values)[1], there)
+        plain, own = split_secrets(self.values)
+        role = settings_of(objects).get(ROLE, "")
+        self._secrets = secret_values(keys, own, there, roles=(role, plain.get(ROLE, role)))
         problems = check_values(self.project.root, self.values)
-        changed = there and there.get("POSTGRES_PASSWORD") != self._secrets["POSTGRES_PASSWORD"]
+        known, now = [(one.get(ROLE, role), one.get("POSTGRES_PASSWORD")) for one in (there, self._secrets)]
+        changed = there and known[0] == now[0] and known != now  # another role has another password
         if changed and self.kubectl.get("persistentvolumeclaims", f"--selector={DATA}"):
             what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
+            rotate = "rotate it (docs/4-runbook.md, New secrets)"
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
-            problems.append(f"{what}: take .env from who deployed there, put the old one back, or {empty}")
+            problems.append(f"{what}: take .env from who deployed there, put the old one back, {rotate}, or {empty}")
         return problems
 
     def heal(self) -> bool:
@@ -158,6 +177,10 @@ class KubernetesTarget:
         """With the digest, in its registry."""
         self.artifacts.attest(report)
 
+    def pushed(self, new: Artifact) -> PushedImages:
+        """Every image of a release is."""
+        return self.releases.find(new.name).images
+
     def objections(self, new: Artifact) -> list[str]:
         """What the API server says to a dry run of everything; and who else changed what a deploy applies."""
         wanted = [*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)]
@@ -174,12 +197,31 @@ class KubernetesTarget:
                 f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
             ]
         live = self._live(wanted)
+        problem = self._foreign(wanted, live)
+        if problem:
+            return [problem]
         for line in strangers(live):
             self.progress.warn(line)
         self._drift = [*by_hand, *changes(live, after)]
         for line in self._drift:
             self.progress.say(f"changes {line}")
         return []
+
+    def _foreign(self, wanted: list[Object], live: list[Object]) -> str | None:
+        """Whether the service's image is of no platform that the nodes have; None too where the registry is away: who
+        pulls will say so.
+        """
+        images = [image_of(one, SERVICE) for one in (*wanted, *live) if _is_service(one)]
+        if not images or images[0] == images[-1]:
+            return None
+        nodes: list[Object] = []
+        with contextlib.suppress(Refused):  # a deployer may not
+            nodes = self.kubectl.get("nodes")
+        try:
+            return foreign(image_platforms(images[0]), node_platforms(nodes), image_platforms(images[-1]))
+        except RegistryError as error:
+            self.progress.say(f"which platforms the image is for could not be asked: {error}")
+            return None
 
     def running(self) -> Running:
         """The pods of the service, and what of their surroundings is not as it should be."""
@@ -202,6 +244,28 @@ class KubernetesTarget:
     def findings(self) -> list[str]:
         """What stands in the way of any pod of ours, or of its storage."""
         return self.rollout.findings()
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """A short Job beside the service asks them: from outside of the cluster they cannot be reached."""
+        if not self.releases.knows(release):
+            return {}
+        kept = self.releases.find(release)
+        redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
+        command = probe_command("database", *(["redis"] if redis else []))
+        question = question_of(kept.objects(["Job"])[0], command, redis=redis)
+        policies = policies_of(question) if redis else []
+        job = MigrateJob(self.kubectl, question, lambda _: None, "the Job that asks them")
+        try:
+            if policies:
+                self.kubectl.apply(policies)
+            seen = read_stores(job.do(question, "ask"))
+        finally:
+            names = [f"networkpolicy/{name_of(one)}" for one in policies]
+            if names:
+                self.kubectl.ask("delete", "--ignore-not-found", *names)
+        for one in self.kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
+            seen["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
+        return seen
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
@@ -267,6 +331,7 @@ class KubernetesTarget:
         for one in release.objects(["StatefulSet"]):
             self._wait_for_store(one)
         old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
+        self._before = self._highest = self._autoscaler()
         if old:
             image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
             self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
@@ -295,13 +360,15 @@ class KubernetesTarget:
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
-        del back  # the Deployment's own strategy drains, and never goes below N
+        # The way back is no other for Kubernetes: the Deployment's own strategy drains, and never goes below N.
         deadline = time.monotonic() + self.env.timeout
         self._rolled_out = None
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
         pods = self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
         must_run(self.releases.find(new.name), pods)
+        self._addresses = [str(pod["status"].get("podIP")) for pod in pods]
         self._rolled_out, self._looked = new.name, 0.0
+        self._complete = math.inf if back else time.monotonic()  # the load on the way back may be the failed one's
 
     def _watched(self, watch: Callable[[str], None], line: str) -> None:
         if self.lease.lost:
@@ -310,6 +377,7 @@ class KubernetesTarget:
 
     def trouble(self) -> str | None:
         """A pod that was ready and crashed since; or a lock that was lost."""
+        self._witness.look()
         if self._rolled_out is None or time.monotonic() - self._looked < TROUBLE_SECONDS:
             return None
         self._looked = time.monotonic()
@@ -317,7 +385,35 @@ class KubernetesTarget:
             crashed = self.rollout.crashed(self._rolled_out)
             if crashed:
                 return f"release {short(self._rolled_out)} ended after it was ready: {crashed}"
+            too_much = self._scaled()
+            found = too_much or against(*self._errors(), self.env.max_failures)
+            if found:
+                return f"release {short(self._rolled_out)}: {found}"
         return self.lease.lost
+
+    def _errors(self) -> tuple[Counted, Counted]:
+        return counted(tuple(self._witness.samples), self._addresses, self._complete)
+
+    def _autoscaler(self) -> Reading | None:
+        found = self.kubectl.get("horizontalpodautoscaler", SERVICE)
+        return reading_of(found[0]) if found else None
+
+    def _scaled(self) -> str | None:
+        """Look at the autoscaler; what it says against the release that is proved."""
+        if time.monotonic() - self._scaling < SCALING_SECONDS:
+            return None
+        self._scaling, now = time.monotonic(), self._autoscaler()
+        if now is None or self._before is None or self._highest is None:
+            return None
+        self._highest = max(self._highest, now, key=lambda one: (one.replicas, one.used or 0))
+        return overwhelmed(self._before, now, time.monotonic() - self._complete)
+
+    def remarks(self) -> list[str]:
+        """That the autoscaler went up; that the new pods answered with errors, however few."""
+        line = moved(self._before, self._highest) if self._before and self._highest else None
+        new = self._errors()[1].errors
+        counts = f"the new pods counted {new} answers of 5xx, of the proof's requests or of others'" if new else None
+        return [one for one in (line, counts) if one]
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """That of a Job beside the service."""
@@ -383,6 +479,10 @@ class KubernetesTarget:
         places = [(*RESOURCES[one["kind"]], name_of(one)) for one in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
         return self.kubectl.get(*names, MANAGERS) if names else []
+
+
+def _is_service(one: Object) -> bool:
+    return (one["kind"], name_of(one)) == ("Deployment", SERVICE)
 
 
 def _list(kinds: Iterable[str]) -> str:

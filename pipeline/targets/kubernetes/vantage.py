@@ -1,4 +1,5 @@
-"""The second vantage: a short Job beside the service that asks it too, so that a failure says who lost it.
+"""The second vantage: a short Job beside the service that asks it too, so that a failure says who lost it; and
+that reads what the pods count themselves, so that people's requests which the proof does not send judge, too.
 
 Pure: what to apply, how to read its log, and what its view means beside that from outside. The target applies `objects`
 before it changes anything, reads the log with `log_arguments` (which follows it) in the background, waits until the
@@ -22,11 +23,14 @@ __all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "ph
 NAME = COMPONENT = "vantage"
 RATE = 10  # requests a second: what a rollout loses lasts seconds; more would be load
 URL = "http://backend:8000"
+METRICS = "vantage-metrics"  # a name for the pods, each by itself: the service's own name has no way to /metrics
+METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
 SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, also when the deploy was killed
 KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy came to remove
 TOKEN_KEY = "SERVICE_TOKEN"  # noqa: S105 - a name
 CONVINCING = 3  # failures expected inside when the service had lost them: none by chance in 1 of 20 (e^-3)
 COMPONENT_LABEL = "app.kubernetes.io/component"
+PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
 Json = dict[str, Any]
 
 
@@ -40,7 +44,7 @@ def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret:
     config = _object(
         "v1", "ConfigMap", data={"probe.py": script, "job.json": json.dumps(_orders(requests, seconds, url))}
     )
-    return [_may_reach_backend(), _lets_in(), config, _job(image, seconds, secret)]
+    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret)]
 
 
 def log_arguments() -> list[str]:
@@ -57,7 +61,8 @@ def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
     # A table without a read: `/ready` is what each service of this pipeline answers.
     reads = reads or [{"name": "ready", "path": "/ready", "status": 200, "weight": 1, "headers": {}}]
     token = f"/run/secrets/{TOKEN_KEY}"
-    return {"url": url, "rate": RATE, "seconds": seconds, "token_file": token, "requests": reads}
+    metrics = {"host": METRICS, "port": METRICS_PORT, "every": METRICS_EVERY}
+    return {"url": url, "rate": RATE, "seconds": seconds, "token_file": token, "requests": reads, "metrics": metrics}
 
 
 def _object(version: str, kind: str, name: str = NAME, **content: Any) -> Json:
@@ -120,7 +125,7 @@ def _may_reach_backend() -> Json:
     """The vantage reaches the service and names, and nobody reaches it."""
     names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     egress = [
-        {"to": [_pods("backend")], "ports": [{"protocol": "TCP", "port": 8000}]},
+        {"to": [_pods("backend")], "ports": PORTS},
         {"ports": names},  # to anywhere: a node's own DNS cache is no pod that a selector could name
     ]
     spec = {"podSelector": _labelled(COMPONENT), "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": egress}
@@ -128,10 +133,21 @@ def _may_reach_backend() -> Json:
 
 
 def _lets_in() -> Json:
-    """The service lets the vantage in."""
-    ingress = [{"from": [_pods(COMPONENT)], "ports": [{"protocol": "TCP", "port": 8000}]}]
+    """The service lets the vantage in, to its metrics, too: nobody else has that way."""
+    ingress = [{"from": [_pods(COMPONENT)], "ports": PORTS}]
     spec = {"podSelector": _labelled("backend"), "policyTypes": ["Ingress"], "ingress": ingress}
     return _object("networking.k8s.io/v1", "NetworkPolicy", "vantage-to-backend", spec=spec)
+
+
+def _pods_by_name() -> Json:
+    """A name that leads to each pod of the service, ready or not."""
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {COMPONENT_LABEL: "backend"},
+        "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}],
+    }
+    return _object("v1", "Service", METRICS, spec=spec)
 
 
 def _labelled(component: str) -> Json:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +17,13 @@ from pipeline.errors import SlipwayError
 from pipeline.leash import held
 from pipeline.proof.requests import RequestSpec
 from pipeline.targets.kubernetes.changes import key_of
+from pipeline.targets.kubernetes.errors import Sample
 from pipeline.targets.kubernetes.kubectl import Kubectl
 from pipeline.targets.kubernetes.vantage import NAME, View, log_arguments, objects, view_of
 
 __all__ = ["Witness"]
 
+MOST_BYTES = 2**20  # at one look: a line of it has a hundred
 LAST_WORDS_SECONDS = 20  # its grace, and what a log takes to arrive
 
 
@@ -28,8 +33,10 @@ class Witness:
 
     kubectl: Kubectl
     secret: str  # the name of the Secret with the service's token
+    samples: list[Sample] = field(default_factory=list)  # what the pods count themselves, as `look` found it
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _following: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
+    _read: int = 0  # bytes of its log, whole lines
     _problem: str = ""
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
@@ -58,6 +65,19 @@ class Witness:
         self._held.close()
         self._delete(*self._names())
         return view_of(said)
+
+    def look(self) -> None:
+        """Add what it has said of the pods since the last look to `samples`."""
+        if self._following is None:
+            return
+        # At an offset of our own: the file's is that of who writes it.
+        said = os.pread(self._following[1].fileno(), MOST_BYTES, self._read)
+        whole = said[: said.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line of something else
+                told = json.loads(line)
+                self.samples.append(Sample(time.monotonic(), told["errors"], told["own"]))
 
     def _names(self) -> list[str]:
         return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1, self.secret))]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.engines import Engines, find_engines, postgres_user
 from pipeline.migrations import migration_hashes, pending_migrations
@@ -15,7 +17,9 @@ from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
+from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
+from pipeline.targets.compose.secret_files import owner_of
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
@@ -42,6 +46,7 @@ from pipeline.targets.rolling import roll
 __all__ = ["LocalTarget"]
 
 FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
+STORES_SECONDS = 60  # each question has an end of its own
 HEAL_SECONDS = 15  # for replicas that come back with the machine
 UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
 
@@ -76,15 +81,22 @@ class LocalTarget(KeptHere):
         if set(str(self.project.root)) & set(UNUSABLE):
             wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"
             return [f"{self.project.root}: {wrong}: clone to another folder"]
-        place = next(path for path in (self.layout.home, *self.layout.home.parents) if path.exists())
-        free = shutil.disk_usage(place).free
-        if free < FREE_BYTES:
-            problems.append(f"{place}: {free // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room")
+        problems += self._room_problems()
         problems += role_problems(*self._credentials()[::2]) or self._owner_problems()
         if not any("EDGE_PORT: " in problem for problem in problems):
             problems += self._port_problems()
         postgres_user()
         return problems
+
+    def _room_problems(self) -> list[str]:
+        folders = (self.layout.home, self.layout.postgres)  # root's data is elsewhere, perhaps on another disk
+        places = dict.fromkeys(next(path for path in (one, *one.parents) if path.exists()) for one in folders)
+        free = {place: shutil.disk_usage(place).free for place in places}
+        return [
+            f"{place}: {count // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room"
+            for place, count in free.items()
+            if count < FREE_BYTES
+        ]
 
     def _owner_problems(self) -> list[str]:
         """Another role owns nothing of the database: neither the new release nor the old one would get ready."""
@@ -166,10 +178,32 @@ class LocalTarget(KeptHere):
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
 
+    def pushed(self, new: Artifact) -> None:
+        """No image."""
+
     def objections(self, new: Artifact) -> list[str]:
         """None: what a release lacks is found out by building it."""
         del new
         return []
+
+    def findings(self) -> list[str]:
+        """Little room on the disk, which PostgreSQL fills; `running` says the rest."""
+        return self._room_problems()
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """By the release's own Python, with what a replica is told."""
+        if not self.artifacts.folder(release).exists():
+            return {}
+        done = subprocess.run(
+            [self.artifacts.python(release, "backend"), *probe_command("database", "redis")],
+            env={**self._base_environment(), **self._database(), "REDIS_HOST": str(self.layout.run / "valkey.sock")},
+            cwd=self.artifacts.folder(release),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STORES_SECONDS,
+        )
+        return read_stores(done.stdout or done.stderr)
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files, packages and settings that differ."""
@@ -327,7 +361,7 @@ class LocalTarget(KeptHere):
         """The service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            plain.get("POSTGRES_USER", self.project.name),
+            owner_of(plain.get("POSTGRES_USER", self.project.name)),  # no password is asked: nothing to rotate
             secrets.get("POSTGRES_PASSWORD"),
             plain.get("POSTGRES_DB", self.project.name),
         )

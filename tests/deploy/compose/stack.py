@@ -13,8 +13,10 @@ import httpx2
 
 from tests.deploy.checkout import Checkout
 
-__all__ = ["ComposeCheckout", "docker"]
+__all__ = ["AS_SUPERUSER", "ComposeCheckout", "docker"]
 
+# The service's own role, and its password, may be rotated by a test.
+AS_SUPERUSER = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_SUPERUSER_PASSWORD) psql -U postgres -d "$0" -tAc "$1"'
 SERVICES = {"backend": 2, "frontend": 1, "postgres": 1, "redis": 1}
 
 
@@ -65,9 +67,7 @@ class ComposeCheckout(Checkout):
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
         [postgres] = self.containers("postgres")
-        role, database = self.settings()["POSTGRES_USER"], self.settings()["POSTGRES_DB"]
-        script = f'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U {role} -d {database} -tAc "$0"'
-        return docker("exec", postgres, "sh", "-c", script, query)
+        return docker("exec", postgres, "sh", "-c", AS_SUPERUSER, self.settings()["POSTGRES_DB"], query)
 
     def untidy(self) -> list[str]:
         """What a finished deploy must not leave: other containers than should run, a lock, parts, synthetic rows."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.compose.stack import ComposeCheckout, docker
 from tests.deploy.machine import free_port
-from tests.registries import played
+from tests.registries import played, running_registry
 
 pytestmark = pytest.mark.e2e
 
@@ -22,11 +22,9 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 @pytest.fixture(scope="module", name="registry")
 def _registry() -> Iterator[str]:
     """An empty registry of this module's own: its address."""
-    ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
-    address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
-    yield address
-    forget(f"{address}/team/board")
-    docker("rm", "--force", "--volumes", ident)
+    with running_registry() as address:
+        yield address
+        forget(f"{address}/team/board")
 
 
 def forget(repository: str) -> None:
@@ -59,7 +57,7 @@ def test_what_was_pushed_is_shipped_by_its_digest(registry: str, checkout: Compo
     ("repository", "code", "says"),
     [
         ("", 2, "IMAGE_REPOSITORY: not set"),
-        ("ghcr.io/Owner/Name", 2, "for example ghcr.io/owner/name"),
+        ("ghcr.io/owner/name:1", 2, "for example ghcr.io/owner/name"),
         ("localhost:{port}/team/board", 1, "docker push: "),
     ],
 )
@@ -127,6 +125,8 @@ def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout
         ("docker/Dockerfile.frontend", "caddy:2"),
         ("docker-compose.yml", "postgres:18-trixie"),
         ("docker-compose.yml", "redis:8-trixie"),
+        ("k8s/components/postgres/postgres.yaml", "postgres:18-trixie"),
+        ("k8s/components/redis/redis.yaml", "redis:8-trixie"),
     ):
         checkout.patch(file, name, f"{registry}/{name}")
         real = name.replace("${PYTHON_VERSION}", "3.13")
@@ -134,6 +134,9 @@ def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout
             docker("tag", real, f"{registry}/{real}")
             docker("push", "--quiet", f"{registry}/{real}")
             docker("rmi", f"{registry}/{real}")
+    for file in ("metrics-server", "traefik"):  # that registry has neither
+        path = checkout.root / f"k8s/cluster/{file}.yaml"
+        path.write_text(re.sub(r"image: \S+", f"image: {registry}/postgres:18-trixie", path.read_text()))
     before = (checkout.root / "docker-compose.yml").read_text()
     refused = checkout.run("pins", "--write")
     assert refused.code == 1, str(refused)
@@ -145,7 +148,9 @@ def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout
     assert checkout.run("pins").code == 1
     assert checkout.run("pins", "--write").code == 0
     assert checkout.run("pins").code == 0
-    for file, count in (("docker/Dockerfile.backend", 1), ("docker/Dockerfile.frontend", 1), ("docker-compose.yml", 2)):
+    counts = {"docker/Dockerfile.backend": 1, "docker/Dockerfile.frontend": 1, "docker-compose.yml": 2}
+    counts |= {f"k8s/{name}.yaml": 1 for name in ("components/postgres/postgres", "components/redis/redis")}
+    for file, count in counts.items():
         assert len(re.findall(r"@sha256:[0-9a-f]{64}", (checkout.root / file).read_text())) == count, file
     built = checkout.run("build")
     assert built.code == 0, str(built)

@@ -12,7 +12,7 @@ import httpx2
 
 from pipeline.cluster import CONTEXT, EDGE_PORT
 from tests.deploy.checkout import Checkout
-from tests.deploy.compose.stack import docker
+from tests.deploy.compose.stack import AS_SUPERUSER, docker
 from tests.project import NAME
 
 __all__ = ["KindCheckout", "deployer_config", "kubectl"]
@@ -59,6 +59,10 @@ class KindCheckout(Checkout):
         )
         return [one for one in found["items"] if one["status"]["phase"] not in ("Succeeded", "Failed")]
 
+    def deployed_image(self) -> str:
+        """What the service's Deployment runs."""
+        return kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.template.spec.containers[0].image}")
+
     def serves(self) -> bool:
         """Whether its edge answers, and the service is ready."""
         try:
@@ -68,8 +72,7 @@ class KindCheckout(Checkout):
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
-        script = f'PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U {NAME} -d {NAME} -tAc "$0"'
-        return kubectl("exec", "postgres-0", "--", "sh", "-c", script, query)
+        return kubectl("exec", "postgres-0", "--", "sh", "-c", AS_SUPERUSER, NAME, query)
 
     def settle(self, **literals: str) -> None:
         """Change settings of its overlay."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 import subprocess
 import textwrap
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.cluster import CONTEXT
+from pipeline.cluster import CONTEXT, REGISTRY
+from pipeline.registry import resolve
 from tests.deploy.breaking import add_migration, wrap_service
+from tests.deploy.compose.stack import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
+from tests.deploy.visitors import Visitors
+from tests.pipeline.kubernetes.record import FOREIGN_ELF
 from tests.project import NAME, PROJECT
+from tests.registries import push_index
 
 pytestmark = pytest.mark.e2e
 
@@ -102,6 +108,78 @@ def test_never_ready_is_told_at_the_deadline(sound: KindCheckout, add_row: AddRo
     assert "GET /ready: answered 503" in outcome.reason
     assert sound.answering() == old
     add_row(TABLE, f"{'never gets ready':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
+
+
+NOT_ASKED = """
+@hot.get("/broken")
+async def broken(request: Request) -> Response:
+    raise RuntimeError("people see this, and the proof does not")
+"""
+
+
+def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: AddRow) -> None:
+    """The proof sends nothing that fails; the pods' own metrics tell, to nobody but the vantage."""
+    old = sound.answering()
+    sound.append("backend/environments/endpoints.py", NOT_ASKED)
+    sound.configure(bake_seconds=45)
+    with Visitors(f"http://localhost:{sound.port}", "/api/v1/environments/broken"):
+        outcome = sound.deploy()
+    sound.configure(bake_seconds=3)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "requests of others with 5xx" in outcome.reason, str(outcome)
+    assert outcome.traffic["failed"] == 0
+    assert sound.answering() == old
+    assert sound.untidy() == []
+    add_row(TABLE, f"{'breaks for people':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
+
+
+def test_a_release_that_cannot_carry_the_load_is_undone(sound: KindCheckout, add_row: AddRow) -> None:
+    """The autoscaler is at its end, and was not before; what a start costs has left its figures by then."""
+    old = sound.answering()
+    sound.patch_backend(op("resources/requests/cpu", "10m"))
+    sound.patch("k8s/overlays/kind/kustomization.yaml", "path: /spec/maxReplicas, value: 4",
+                "path: /spec/maxReplicas, value: 2")  # fmt: skip
+    sound.configure(bake_seconds=150)
+    outcome = sound.deploy()
+    sound.configure(bake_seconds=3)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "it cannot carry the load: the autoscaler backend is at its maximum of 2" in outcome.reason, str(outcome)
+    assert sound.answering() == old
+    add_row(TABLE, f"{'too slow to scale':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
+
+
+def test_an_image_without_the_nodes_platform_is_refused_first(sound: KindCheckout) -> None:
+    """By what it says of itself, beside the image that serves: a deployer may ask no node."""
+    old, released = sound.answering(), sound.deployed_image()
+    digest, _ = push_index(f"{REGISTRY}/{NAME}", "s390x")
+    sound.patch_backend(op("image", f"{REGISTRY}/{NAME}@{digest}"))
+    outcome = sound.deploy()
+    assert outcome.code == 1, str(outcome)
+    assert outcome.report["rollback"] is None
+    assert "its image is for linux/s390x, and what serves runs on linux/" in outcome.reason, str(outcome)
+    assert sound.answering() == old
+    assert sound.deployed_image() == released
+
+
+def test_an_image_with_another_machines_program_is_undone(sound: KindCheckout, add_row: AddRow, tmp_path: Path) -> None:
+    """It says that it is for these nodes, and its program is not: nobody can know before it starts."""
+    old = sound.answering()
+    (tmp_path / "program").write_bytes(FOREIGN_ELF)
+    dockerfile = f'FROM {sound.deployed_image()}\nCOPY --chmod=755 program /program\nENTRYPOINT ["/program"]\n'
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    name = f"{REGISTRY}/{NAME}:another-machine"
+    docker("build", "--quiet", "--provenance=false", "--tag", name, str(tmp_path))
+    try:
+        docker("push", "--quiet", name)
+        sound.patch_backend(op("image", f"{REGISTRY}/{NAME}@{resolve(name).digest}"))
+        outcome = sound.deploy()
+    finally:
+        docker("rmi", name)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "its image is of another architecture than its node" in outcome.reason, str(outcome)
+    assert sound.answering() == old
+    assert sound.untidy() == []
+    add_row(TABLE, f"{'another machine':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
 
 
 def test_a_statefulset_change_that_kubernetes_refuses_is_said_first(sound: KindCheckout) -> None:

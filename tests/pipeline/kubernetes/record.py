@@ -30,6 +30,10 @@ POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"ty
 Json = dict[str, Any]
 Case = Callable[[Json, Json], list[Json]]  # (pod spec, its container), changed in place → more objects, before it
 
+# An ELF header that says RISC-V (243).
+FOREIGN_ELF = (
+    b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0)
+)
 READY = "python -m http.server 8000 --directory /tmp"
 ANSWERS = """
 import http.server, json, sys, time
@@ -118,10 +122,9 @@ def volume(pod: Json, container: Json, **source: Json) -> list[Json]:
 
 
 def exec_format(pod: Json, container: Json) -> list[Json]:
-    """A program for a machine that no node is: an ELF header that says RISC-V (243)."""
-    elf = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0)
+    """A program for a machine that no node is."""
     program = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "program"}}
-    program["binaryData"] = {"program": base64.b64encode(elf).decode()}
+    program["binaryData"] = {"program": base64.b64encode(FOREIGN_ELF).decode()}
     volume(pod, container, configMap={"name": "program", "defaultMode": 0o755})
     container["command"] = ["/mounted/program"]
     return [program]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from pipeline.targets.kubernetes.kubectl import Kubectl
 from pipeline.targets.kubernetes.secret import fingerprint, missing_keys, needed_keys, secret_object, secret_values
 
@@ -25,6 +27,12 @@ class TestSecretValues:
         again = secret_values(needed_keys(STORES), HERE, first)
         assert again == first
         assert len(first["POSTGRES_SUPERUSER_PASSWORD"]) > 32
+
+    @pytest.mark.parametrize(("of_env", "role"), [("shop", None), ("shop-other", "shop-other"), ("another", None)])
+    def test_say_whose_the_password_is_where_it_was_rotated(self, of_env: str, role: str | None) -> None:
+        """The second of the two roles that own the database; any other name of `.env` is another target's."""
+        values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
+        assert values.get("POSTGRES_USER") == role
 
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
         """Its file of users is read by its process, and tells nothing."""
@@ -51,4 +59,5 @@ class TestFingerprint:
         """What no pod reads is no reason to roll."""
         assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
         assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
+        assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
         assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])

@@ -6,13 +6,17 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
+from backend.metrics import Metrics
 from pipeline.proof import vantage_probe
 from pipeline.proof.requests import parse_requests
 from pipeline.targets.kubernetes.vantage import View, judge, objects, phase_failures, view_of
@@ -165,6 +169,62 @@ class TestProbe:
                 vantage_probe._parsed(content)
 
 
+class TestMetrics:
+    def test_counts_the_errors_of_people(self) -> None:
+        """In what the service's own metrics say; what the kubelet is told while it drains is none of theirs."""
+        metrics = Metrics("r")
+        for route, status in (
+            ("/things", 200),
+            ("/things/{id}", 503),
+            ("/things", 500),
+            ("/ready", 503),
+            ("/things", 404),
+        ):
+            metrics.observe("GET", route, status, 0.01)
+        metrics.observe("GET", "/things", 503, 0.01)
+        assert vantage_probe.errors_in(generate_latest(metrics.registry).decode()) == 3
+
+    @pytest.mark.parametrize(
+        ("line", "errors"),
+        [
+            ('http_requests_total{handler="/things",method="GET",status="5xx"} 4.0', 4),
+            ('http_server_requests_total{code="502"} 2', 2),
+            ('http_requests_total{code="200",build="500"} 9', 0),
+            ('http_request_duration_seconds_count{status="500"} 9', 0),
+            ("# HELP http_requests_total Requests.", 0),
+        ],
+    )
+    def test_knows_how_others_name_them(self, line: str, errors: int) -> None:
+        """A counter of requests with a status."""
+        assert vantage_probe.errors_in(line) == errors
+
+    def test_says_what_each_address_has_counted(self, start: Any, service: Service) -> None:
+        """As often as it was told, beside its requests; whoever does not answer is left out."""
+        text = 'http_requests_total{status="500"} 7\n'
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Tests have other words."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            service.behave = lambda _, request: Reply(503) if request.number % 5 == 4 else None
+            told = {"host": "127.0.0.1", "port": server.server_address[1], "every": 0.1}
+            log, _ = start(seconds=0.5, metrics=told).communicate(timeout=20)
+            server.shutdown()
+        lines = [json.loads(line) for line in log.splitlines() if '"errors"' in line]
+        assert len(lines) >= 3
+        assert lines[-1] == {"errors": {"127.0.0.1": 7}, "own": lines[-1]["own"]}
+        assert 0 <= lines[0]["own"] < lines[-1]["own"] <= 10
+        away, _ = start(seconds=0.3, metrics={"host": "127.0.0.1", "port": 1, "every": 0.1}).communicate(timeout=20)
+        assert json.loads(away.splitlines()[1]) == {"errors": {}, "own": 0}
+
+
 class TestObjects:
     def made(self, kind: str) -> list[dict[str, Any]]:
         return [
@@ -201,11 +261,12 @@ class TestObjects:
         assert job["spec"]["backoffLimit"] == 0
 
     def test_opens_two_ways_and_no_other(self) -> None:
-        """From the vantage to the service and to DNS; nobody reaches the vantage."""
+        """From the vantage to the service, its metrics and DNS; nobody reaches the vantage."""
         own, lets_in = self.made("NetworkPolicy")
         assert own["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "vantage"}
         assert own["spec"]["ingress"] == []
-        assert [rule["ports"][0]["port"] for rule in own["spec"]["egress"]] == [8000, 53]
+        assert [[port["port"] for port in rule["ports"]] for rule in own["spec"]["egress"]] == [[8000, 9090], [53, 53]]
+        assert [port["port"] for port in lets_in["spec"]["ingress"][0]["ports"]] == [8000, 9090]
         assert lets_in["spec"]["ingress"][0]["from"][0]["podSelector"] == own["spec"]["podSelector"]
 
 

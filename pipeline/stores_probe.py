@@ -1,0 +1,120 @@
+"""What PostgreSQL and Redis say of themselves to the service's own role: a JSON line for `doctor`.
+
+Runs by itself where a replica runs (`python -c THIS database redis`), on the service's Python, packages and settings,
+so that it sees what the service sees. It asks for nothing that the service's role may not see, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+SECONDS = 5.0  # for a connection, and for each question
+LONG_SECONDS = 300  # of a transaction: the service's end after 10 s
+WAIT_SECONDS = 5  # for a lock: the service gives up after 2 s, a migration after 4 s
+
+# `numbackends`: without more rights one sees whose each session is, and not what kind.
+CONNECTIONS = """
+SELECT session_user AS role, current_database() AS name, pg_database_size(current_database()) AS bytes,
+       pg_is_in_recovery() AS standby,
+       (SELECT sum(numbackends)::int FROM pg_stat_database) AS used,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) AS most,
+       (SELECT count(*)::int FROM pg_stat_activity WHERE usename = session_user) AS role_used,
+       (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user) AS role_most,
+       (SELECT numbackends FROM pg_stat_database WHERE datname = current_database()) AS database_used,
+       (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS database_most
+"""
+SLOTS = """
+SELECT slot_name AS name, active, wal_status AS wal,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END AS bytes
+FROM pg_replication_slots
+"""
+TRANSACTIONS = """
+SELECT pid, application_name AS who, state, extract(epoch FROM now() - xact_start)::int AS seconds
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - make_interval(secs => $1)
+ORDER BY xact_start LIMIT 3
+"""
+WAITING = """
+SELECT count(*)::int AS sessions, max(extract(epoch FROM clock_timestamp() - waitstart))::int AS seconds,
+       (array_agg(pg_blocking_pids(pid) ORDER BY waitstart))[1:1] AS behind
+FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - make_interval(secs => $1)
+"""
+# One that is being built now is not valid yet.
+INVALID_INDEXES = """
+SELECT indexrelid::regclass::text FROM pg_index
+WHERE NOT indisvalid AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index WHERE index_relid > 0)
+"""
+
+
+async def database(settings: Any) -> dict[str, Any]:
+    """What PostgreSQL says; `problem` alone where it does not let us in."""
+    import asyncpg
+
+    url, password = settings.database_url, settings.postgres_password
+    place = {"dsn": url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)} if url else {
+        "host": settings.postgres_host,
+        "port": settings.postgres_port,
+        "user": settings.postgres_user,
+        "database": settings.postgres_db,
+        "password": password.get_secret_value() if password else None,
+    }  # fmt: skip
+    own = {"application_name": "slipway-doctor"}
+    try:
+        connection = await asyncpg.connect(**place, timeout=SECONDS, command_timeout=SECONDS, server_settings=own)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return {"problem": " ".join(str(error).split()) or type(error).__name__}
+    try:
+        seen = dict(await connection.fetchrow(CONNECTIONS))
+        seen["slots"] = [dict(one) for one in await connection.fetch(SLOTS)]
+        seen["transactions"] = [dict(one) for one in await connection.fetch(TRANSACTIONS, LONG_SECONDS)]
+        seen["waiting"] = dict(await connection.fetchrow(WAITING, WAIT_SECONDS))
+        seen["invalid_indexes"] = [one[0] for one in await connection.fetch(INVALID_INDEXES)]
+        migrated = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
+        seen["revision"] = await connection.fetchval("SELECT version_num FROM alembic_version") if migrated else None
+    finally:
+        await connection.close()
+    return seen
+
+
+def cache(settings: Any) -> dict[str, Any]:
+    """What Redis says; `problem` alone where it does not answer."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.retry import Retry
+
+    limits: dict[str, Any] = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
+    limits |= {"retry": Retry(NoBackoff(), 0), "decode_responses": True}
+    if settings.redis_url:
+        client = Redis.from_url(settings.redis_url.get_secret_value(), **limits)
+    else:
+        host, password = settings.redis_host, settings.redis_password
+        place = {"unix_socket_path": host} if host.startswith("/") else {"host": host, "port": settings.redis_port}
+        client = Redis(**place, password=password.get_secret_value() if password else None, **limits)
+    try:
+        with client:
+            said: dict[str, Any] = client.info()
+    except (OSError, RedisError) as error:
+        return {"problem": " ".join(str(error).split()) or type(error).__name__}
+    names = ("used_memory", "maxmemory", "maxmemory_policy", "connected_clients", "maxclients", "aof_last_write_status")
+    return {name: said.get(name) for name in names}
+
+
+def main(stores: list[str]) -> None:
+    """Print what STORES (`database`, `redis`) say."""
+    from backend.settings import load_settings
+
+    settings, seen = load_settings(sections=stores), {}
+    if "database" in stores:
+        seen["database"] = asyncio.run(database(settings))
+    if "redis" in stores:
+        seen["redis"] = cache(settings)
+    sys.stdout.write(json.dumps(seen) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

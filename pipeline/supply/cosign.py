@@ -1,0 +1,177 @@
+"""The cosign command line, version 3: what signs, what verifies, and what it says against an image in one line.
+
+A key pair works without Sigstore's services: an empty signing configuration and an empty trusted root keep cosign from
+asking for them, and no name of a private image gets into a public log. Keyless is nothing but those services.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.run import CommandFailed, run
+from pipeline.supply.policy import Policy
+
+__all__ = ["CYCLONEDX", "PROVENANCE", "SIGNATURE", "Cosign", "Signer", "complaint", "signer", "verify_command"]
+
+SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
+CYCLONEDX = "https://cyclonedx.org/bom"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+NO_SERVICES = {
+    "signing-config": '{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json",'
+    '"rekorTlogConfig":{},"tsaConfig":{}}',
+    "trusted-root": '{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}',
+}
+TIMEOUT_SECONDS = 240  # cosign gives up by itself after 180
+ISSUED = "https://docs.sigstore.dev/cosign/system_config/installation"
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs: the private key that `key` names (a file, `env://NAME`, an address of a KMS), or, with None, the
+    identity that GitHub Actions gives a job.
+    """
+
+    key: str | None
+
+    def arguments(self, folder: Path) -> list[str]:
+        """What `cosign sign` and `cosign attest` are told; FOLDER holds the files of `NO_SERVICES`."""
+        if self.key is None:
+            return ["--yes"]
+        return ["--yes", "--key", self.key, *(f"--{name}={folder / name}" for name in NO_SERVICES)]
+
+
+def signer(environment: Mapping[str, str]) -> Signer:
+    """Who signs in this place, by the variables of the process. Raises `UsageError` where nobody can."""
+    key = environment.get("COSIGN_KEY")
+    if key:
+        if "://" not in key and not Path(key).is_file():
+            raise UsageError(f"COSIGN_KEY: there is no {key}: `cosign generate-key-pair` makes cosign.key, cosign.pub")
+        if ("://" not in key or key.startswith("env://")) and "COSIGN_PASSWORD" not in environment:
+            raise UsageError("COSIGN_PASSWORD: not set: the password of COSIGN_KEY, empty where it has none")
+        return Signer(key)
+    if "ACTIONS_ID_TOKEN_REQUEST_URL" in environment:
+        return Signer(None)
+    if environment.get("GITHUB_ACTIONS"):
+        raise UsageError("sign: the job has no identity to sign with: give it the permission `id-token: write`")
+    raise UsageError(
+        "COSIGN_KEY: not set: the private key to sign with; `cosign generate-key-pair` makes one"
+        " (cosign.key is a secret, cosign.pub goes into the repository)"
+    )
+
+
+def verify_command(policy: Policy, reference: str, *, attestation: str | None = None) -> list[str]:
+    """The command line that verifies all that is signed of REFERENCE, or its ATTESTATIONs of one type."""
+    verb = ["verify-attestation", "--type", attestation] if attestation else ["verify", "--output", "json"]
+    # Without its services a signature by a key is in no log to look into.
+    by_key = ["--key", str(policy.key), "--insecure-ignore-tlog"]
+    by_name = ["--certificate-identity", str(policy.identity), "--certificate-oidc-issuer", policy.issuer]
+    return ["cosign", *verb, *(by_key if policy.key else by_name), reference]
+
+
+@dataclass(frozen=True)
+class Cosign:
+    """Runs cosign for the images of a `release` (its service's, by digest: what `nox -s sign` takes); `say` gets each
+    command. Raises `SlipwayError` with one line.
+    """
+
+    release: str
+    say: Callable[[str], None]
+
+    def sign(self, signer: Signer, references: Sequence[str]) -> None:
+        """Sign the images REFERENCES (by digest)."""
+        with _folder() as folder:
+            self._run(["cosign", "sign", *signer.arguments(folder), *references], references[0])
+
+    def attest(self, signer: Signer, reference: str, kind: str, predicate: Path) -> None:
+        """Attach an attestation of KIND, with the content of the file PREDICATE, to REFERENCE."""
+        told = ["--type", kind, "--predicate", str(predicate)]
+        with _folder() as folder:
+            self._run(["cosign", "attest", *signer.arguments(folder), *told, reference], reference)
+
+    def signed(self, policy: Policy, reference: str) -> set[str]:
+        """The types of what the signer of POLICY has signed of REFERENCE: SIGNATURE, CYCLONEDX, …
+
+        `cosign verify` takes any attestation for a signature; which it was stands in its answer.
+        """
+        said = self._run(verify_command(policy, reference), reference, policy)
+        return {one["critical"]["type"] for one in json.loads(said)}
+
+    def attestations(self, policy: Policy, reference: str, kind: str) -> list[dict[str, Any]]:
+        """The verified predicates of one KIND."""
+        import base64
+
+        said = self._run(verify_command(policy, reference, attestation=kind), reference, policy)
+        envelopes = [json.loads(line) for line in said.splitlines() if line.strip()]
+        statements = [json.loads(base64.b64decode(one["payload"])) for one in envelopes]
+        return [one["predicate"] for one in statements if one.get("predicateType") == kind]
+
+    def _run(self, command: list[str], reference: str, policy: Policy | None = None) -> str:
+        if shutil.which("cosign") is None:
+            raise UsageError(f"cosign: not installed (or not on the PATH), version 3 is needed: {ISSUED}")
+        # cosign takes each option from a variable, too: COSIGN_KEY would decide who must have signed.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("COSIGN_") or name in KEPT
+        }
+        quiet: list[str] = []
+        try:
+            said = run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
+        except CommandFailed as error:
+            raise SlipwayError(complaint(error.output, reference, self.release, policy)) from error
+        finally:
+            self.say(quiet[0])
+        return said
+
+
+KEPT = ("COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY", "COSIGN_MAX_ATTACHMENT_SIZE")
+
+
+def complaint(said: str, reference: str, release: str, policy: Policy | None = None) -> str:
+    """What cosign SAID against REFERENCE of a RELEASE, in one line with its fix; POLICY: who should have signed it."""
+    who = policy.signer if policy else ""
+    again = f"`nox -s sign -- {release}`"
+    identity = re.search(r'expected (?:SAN|issuer) value "([^"]*)", got "([^"]*)"', said)
+    if identity:
+        return f"{reference}: signed by {identity[2]} and not by {identity[1]}: take the image that the latter made"
+    known = {  # the graver first: each signature that does not hold has its line in what was said
+        "does not match any digest in statement": "its signature is of another image and was copied: do not run it;"
+        " find out who pushed it",
+        "no signatures found": f"not signed: {again} as {who}",
+        "expected key signature": f"signed by an identity and not by {who}: take one that is, or {again}",
+        "expected certificate signature": f"signed by a key and not by {who}: take one that is",
+        "signatures do not match threshold": f"signed by another key than {who}: take an image that is, or {again}",
+        "transparency log": f"no entry of Sigstore's log vouches for its signature: {again} again",
+        "no matching attestations": f"nothing of it is signed by {who}: {again}",
+        "none of the attestations matched": f"no such attestation of it: {again}",
+        "MANIFEST_UNKNOWN": "not in the registry: is its name right, and was it pushed?",
+        "NAME_UNKNOWN": "not in the registry: is its name right, and was it pushed?",
+        "UNAUTHORIZED": "the registry wants a login: `docker login` there",
+        "DENIED": "the registry gives no right to it: `docker login` there as somebody who may write",
+        "connection refused": "the registry does not answer: is it up, and its name right?",
+        "decryption failed": "COSIGN_PASSWORD is not the password of COSIGN_KEY: set the right one",
+        "unsupported pem type": "COSIGN_KEY is no private key of cosign: `cosign generate-key-pair` makes one",
+        "from TUF": "Sigstore's trusted root cannot be fetched (tuf-repo-cdn.sigstore.dev): again when it can",
+        "rekor.sigstore.dev": "Sigstore's log did not take it: again later; an attestation of some MiB is too large",
+    }
+    for sign, meaning in known.items():
+        if sign in said:
+            return f"{reference}: {meaning}"
+    lines = [line.removeprefix("Error: ") for line in said.splitlines() if line.startswith("Error: ")]
+    return f"{reference}: cosign: {(lines or [said.strip() or 'it said nothing'])[-1][:400]}"
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as name:
+        for file, text in NO_SERVICES.items():
+            (Path(name) / file).write_text(text, encoding="utf-8")
+        yield Path(name)

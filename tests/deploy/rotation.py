@@ -1,0 +1,52 @@
+"""The rotation of every secret as a user does it, on any target: docs/4-runbook.md, New secrets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.runs import Outcome
+from tests.project import NAME
+
+__all__ = ["rotates_the_database_password", "rotates_the_others"]
+
+Psql = Callable[[str, str], object]  # what a psql of the superuser is told, and its standard input
+
+
+def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
+    """There and back by the two roles, each a deploy that fails no request; then the password before lets nobody in."""
+    outcomes = []
+    for role, before in ((f"{NAME}-other", NAME), (NAME, f"{NAME}-other")):
+        fresh = secrets.token_urlsafe(36)
+        psql(rf'\password "{role}"', f"{fresh}\n{fresh}\n")
+        one.set_env(POSTGRES_USER=role, POSTGRES_PASSWORD=fresh)
+        one.change(f"shipped as {role}")  # else there is no release to go back to
+        outcomes.append(one.proved())
+        assert fresh not in outcomes[-1].stderr + outcomes[-1].stdout
+        psql(f'ALTER ROLE "{before}" PASSWORD NULL', "")
+        assert one.sql("SELECT string_agg(DISTINCT usename, ' ') FROM pg_stat_activity"
+                       " WHERE application_name LIKE '%-backend'") == role  # fmt: skip
+        assert one.report_release(f"as {role}")["version"] == f"as {role}"
+        assert one.run("doctor").code == 0
+        back = one.run("rollback")  # a release of the time before, with what is right now
+        assert back.code == 0, str(back)
+        assert (back.traffic["failed"], back.traffic["writes_lost"]) == (0, 0), str(back)
+        assert one.deploy().code == 0
+    one.commit()
+    assert one.sql("SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname = 'public'") == NAME
+    return outcomes
+
+
+def rotates_the_others(one: Checkout) -> Outcome:
+    """JWT_SECRET_KEY, SERVICE_TOKEN and Redis' password in one deploy that fails no request and tells none of them."""
+    fresh = {name: secrets.token_urlsafe(36) for name in ("JWT_SECRET_KEY", "SERVICE_TOKEN", "REDIS_PASSWORD")}
+    before = one.settings()["JWT_SECRET_KEY"]
+    one.set_env(JWT_SECRET_KEY_PREVIOUS=before, **fresh)
+    outcome = one.proved()
+    assert not [name for name, value in fresh.items() if value in outcome.stderr + outcome.stdout]
+    assert one.report_release("with the new token")["version"] == "with the new token"
+    assert one.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
+    one.set_env(JWT_SECRET_KEY_PREVIOUS="")
+    one.proved()
+    return outcome

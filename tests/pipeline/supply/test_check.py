@@ -1,0 +1,78 @@
+"""The stage `check` under an environment's `verify`: what is asked, and of what it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import story
+from pipeline.images import PushedImages
+from pipeline.model import Artifact, Source
+from pipeline.progress import Progress
+from pipeline.project import Environment, Project
+from pipeline.records import Records
+from pipeline.supply.policy import Policy
+
+IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "123"))
+POLICY = Policy(key="cosign.pub")
+RELEASE = Artifact(IMAGES.backend, Source(None, dirty=False), None, ())
+
+
+class Target:
+    """As much of one as is asked here; `images`: where the release is in a registry."""
+
+    def __init__(self, folder: Path, images: PushedImages | None) -> None:
+        self.folder, self.images = folder, images
+
+    def records(self) -> Records:
+        return Records(self.folder)
+
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        return self.images
+
+
+def objections(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *,
+    policy: Policy | None = POLICY,
+    images: PushedImages | None = IMAGES,
+    recorded: str | None = None,
+) -> list[str]:
+    """What `verify` has against the release, which is RECORDED with a verdict and asked for by its number."""
+    target = Target(folder, images)
+    monkeypatch.setattr(story, "open_target", lambda *_: target)
+    monkeypatch.setattr(story, "verification_problems", lambda images, *_: [f"asked: {images.backend}"])
+    if recorded:
+        records = target.records()
+        records.close(records.begin({"release": RELEASE.name}), recorded, "as the test wants it")
+    env = Environment("staging", "kubernetes", "https://x", verify=policy)
+    one = story.Story(Project(folder, "slipway", {}, ()), env, Progress())
+    one._recorded = recorded is not None
+    return one._unverified(RELEASE)
+
+
+def test_asks_for_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the environment's policy, and where it has none, nothing."""
+    assert objections(monkeypatch, tmp_path) == [f"asked: {IMAGES.backend}"]
+    assert objections(monkeypatch, tmp_path, policy=None) == []
+
+
+def test_goes_back_without_asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was proved here was verified when it came; a night's rollback waits for no registry."""
+    assert objections(monkeypatch, tmp_path, recorded="proved") == []
+
+
+def test_asks_again_for_what_it_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A refused release is in the records, too: its number is no way round."""
+    assert objections(monkeypatch, tmp_path, recorded="failed") == [f"asked: {IMAGES.backend}"]
+
+
+def test_refuses_what_is_in_no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A build of this machine is signed by nobody."""
+    [line] = objections(monkeypatch, tmp_path, images=None)
+    assert line == (
+        "release 111111111111… was built here and nobody signed it, which staging demands (`verify`):"
+        " `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"
+    )

@@ -1,0 +1,276 @@
+"""What `.github/` says, and the rules that it keeps: each rule names what breaks it, so that a test can break it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["PERMISSIONS", "PINS", "ROOT", "SHARDED", "Flows", "problems", "read", "sessions", "table"]
+
+ROOT = Path(__file__).parents[2]
+NOX = "$/.github/actions/nox"
+GATE = "all-green"
+LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml")
+SHARDED = ("tests/deploy/**/test_*.py", "tests/page/test_*.py", "tests/workflows/test_*.py")
+
+# One version of each action, wherever it is used.
+PINS = {
+    "actions/attest": ("1e69f48acb82d1966a394da916b4c1698aa569d6", "v4.2.2"),
+    "actions/checkout": ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
+    "actions/upload-artifact": ("043fb46d1a93c77aae656e7c1c64a875d1fc6a0a", "v7.0.1"),
+    "astral-sh/setup-uv": ("20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
+    "docker/login-action": ("dbcb813823bdd20940b903addbd779551569679f", "v4.6.0"),
+    "docker/setup-buildx-action": ("37fe631027851001ddb9b187196cc803df7f5f0e", "v4.3.0"),
+    "docker/setup-qemu-action": ("96fe6ef7f33517b61c61be40b68a1882f3264fb8", "v4.2.0"),
+    "github/codeql-action/analyze": ("ff2f1c621b7f889edc0d3c761ac2e6a3f8cdb0dd", "v4.37.7"),
+    "github/codeql-action/init": ("ff2f1c621b7f889edc0d3c761ac2e6a3f8cdb0dd", "v4.37.7"),
+    "sigstore/cosign-installer": ("6f9f17788090df1f26f669e9d70d6ae9567deba6", "v4.1.2"),
+}
+
+# What each job may do, and no more: contents, packages, id-token, attestations, others.
+READ = {"contents": "read"}
+DEPLOY = {**READ, "packages": "write", "id-token": "write"}
+SIGN = {"id-token": "write", "attestations": "write"}
+PERMISSIONS: dict[str, dict[str, str]] = {
+    "cd.ci": {**READ, "packages": "read"},
+    "cd.image": {**READ, "packages": "read"},
+    "cd.kind": {**READ, "packages": "read", **SIGN},
+    "cd.left-out": {},
+    "cd.production": {**DEPLOY, **SIGN},
+    "cd.push": {**READ, "packages": "write"},
+    "cd.sign": {**READ, "packages": "write", **SIGN},
+    "cd.staging": {**DEPLOY, **SIGN},
+    "ci.all-green": {},
+    "ci.e2e": READ,
+    "ci.image": {**READ, "packages": "read"},
+    "ci.lint": READ,
+    "ci.test": READ,
+    "ci.workflows": READ,
+    "image.image": {**READ, "packages": "read"},
+    "rollback.production": DEPLOY,
+    "rollback.staging": DEPLOY,
+    "security.audit": READ,
+    "security.codeql": {**READ, "security-events": "write", "actions": "read"},
+    "security.left-out": {},
+    "security.rescan": {**READ, "packages": "read"},
+}
+
+# What an outsider cannot choose: a number, and whether the repository is private. Titles, branches and messages are not
+# here, and so are in no workflow.
+EVENT = {"github.event.pull_request.number", "github.event.repository.private"}
+# Workflows that a fork's pull request starts, or that such a one calls.
+OPEN = ("ci", "image")
+
+
+Flow = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The workflows and the composite action: their text, and what it means (each scalar a string)."""
+
+    texts: Mapping[str, str]
+
+    @property
+    def flows(self) -> dict[str, Flow]:
+        """The workflows by name."""
+        return {name: _parse(text) for name, text in self.texts.items() if name != "action"}
+
+    def jobs(self) -> Iterator[tuple[str, Flow]]:
+        """Each job as `workflow.job`."""
+        for name, flow in self.flows.items():
+            for job, content in flow["jobs"].items():
+                yield f"{name}.{job}", content
+
+    def steps(self) -> Iterator[tuple[str, Flow]]:
+        """Each step of each job, and of the action."""
+        for name, job in self.jobs():
+            for step in job.get("steps", []):
+                yield name, step
+        for step in _parse(self.texts["action"])["runs"]["steps"]:
+            yield "action", step
+
+
+def read() -> Flows:
+    """Those of this repository."""
+    paths = sorted((ROOT / ".github/workflows").glob("*"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    return Flows({**texts, "action": (ROOT / ".github/actions/nox/action.yml").read_text(encoding="utf-8")})
+
+
+@cache
+def _parse(text: str) -> Flow:
+    found: Flow = yaml.load(text, Loader=yaml.CBaseLoader)
+    return found
+
+
+def problems(flows: Flows) -> list[str]:
+    """What breaks a rule, a line each."""
+    rules = (_pins, _steps, _permissions, _jobs, _gate, _shards, _groups, _expressions, _forks, _deploys)
+    return [line for rule in rules for line in rule(flows)]
+
+
+def _pins(flows: Flows) -> Iterator[str]:
+    for file, text in flows.texts.items():
+        for name, rest in re.findall(r"uses: ([^\s@]+)(.*)", text):
+            if name in (NOX, *LOCAL) and not rest:
+                continue
+            sha, version = PINS.get(name, ("?", "?"))
+            if rest != f"@{sha} # {version}":
+                yield f"{file}: {name}{rest} is not @{sha} # {version}"
+
+
+def _steps(flows: Flows) -> Iterator[str]:
+    known = sessions()
+    for name, step in flows.steps():
+        uses, run, given = step.get("uses", ""), step.get("run", ""), step.get("with", {})
+        if "\n" in run.strip():
+            yield f"{name}: a script of more than a line"
+        if "${{" in run:
+            yield f"{name}: an expression in a script: {run}"
+        if uses == NOX and given["session"] not in known:
+            yield f"{name}: there is no session {given['session']}"
+        if uses == NOX and name.partition(".")[0] != "ci" and given.get("cache", "false") != "false":
+            yield f"{name}: a cache, which others may write, where something is published"
+        if uses.startswith("actions/checkout@") and given.get("persist-credentials") != "false":
+            yield f"{name}: a checkout that leaves its token behind"
+
+
+def _permissions(flows: Flows) -> Iterator[str]:
+    for name, flow in flows.flows.items():
+        if flow.get("permissions") != {}:
+            yield f"{name}: not `permissions: {{}}` at the top"
+    found = {name: job.get("permissions") for name, job in flows.jobs()}
+    for name in sorted(found.keys() | PERMISSIONS.keys()):
+        if found.get(name) != PERMISSIONS.get(name):
+            yield f"{name}: may {found.get(name)}, not {PERMISSIONS.get(name)}"
+
+
+def _jobs(flows: Flows) -> Iterator[str]:
+    for name, job in flows.jobs():
+        if "name" not in job:
+            yield f"{name}: no name"
+        if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= 30:
+            yield f"{name}: no timeout of 30 minutes or less"
+        if "continue-on-error" in job or job.get("secrets"):
+            yield f"{name}: continues on an error, or hands all secrets on"
+
+
+def _gate(flows: Flows) -> Iterator[str]:
+    jobs = flows.flows["ci"]["jobs"]
+    gate = jobs[GATE]
+    if set(gate["needs"]) != jobs.keys() - {GATE}:
+        yield f"ci.{GATE}: does not need {', '.join(sorted(jobs.keys() - {GATE} - set(gate['needs'])))}"
+    if gate.get("if") != "always()" or '.result == "success"' not in gate["steps"][-1]["run"]:
+        yield f"ci.{GATE}: skipped, or content with less than success"
+    yield from (f"ci.{name}: has a condition, and what is skipped counts as passed" for name in jobs
+                if name != GATE and "if" in jobs[name])  # fmt: skip
+
+
+def _shards(flows: Flows) -> Iterator[str]:
+    """Every file in one shard; or in two, whose `-k` are each other's contrary."""
+    parts: dict[str, list[str]] = {}
+    jobs = flows.flows["ci"]["jobs"]
+    for shard in [one for job in ("e2e", "workflows") for one in jobs[job]["strategy"]["matrix"]["include"]]:
+        words = shlex.split(shard["args"])
+        chosen = words[words.index("-k") + 1] if "-k" in words else ""
+        for word in words:
+            place = ROOT / word
+            files = [place] if place.is_file() else place.glob("test_*.py") if word.startswith("tests/") else []
+            for file in files:
+                parts.setdefault(str(file.relative_to(ROOT)), []).append(chosen)
+    wanted = {str(path.relative_to(ROOT)) for pattern in SHARDED for path in ROOT.glob(pattern)}
+    yield from (f"ci: {name} is in no shard" for name in sorted(wanted - parts.keys()))
+    for name, chosen_by in parts.items():
+        if sorted(chosen_by) not in ([""], sorted([chosen_by[0], f"not {chosen_by[0]}".replace("not not ", "")])):
+            yield f"ci: the shards of {name} leave something out, or run it twice: {chosen_by}"
+
+
+def _groups(flows: Flows) -> Iterator[str]:
+    for name, flow in flows.flows.items():
+        group = flow.get("concurrency", {}).get("group", "")
+        # Never `github.workflow`: in a called workflow that is the caller's name.
+        if "workflow_call" not in flow["on"] and not re.match(rf"{name}(-\$|$)", group):
+            yield f"{name}: its concurrency group does not begin with its own name: {group}"
+        if "github.workflow" in group:
+            yield f"{name}: a concurrency group by the caller's name"
+    for name, job in flows.jobs():
+        if "environment" in job:
+            wanted = {"group": f"deploy-{job['environment']['name']}", "cancel-in-progress": "false"}
+            if job.get("concurrency") != wanted:
+                yield f"{name}: two deploys at once, or one that is cancelled: {job.get('concurrency')}"
+
+
+def _expressions(flows: Flows) -> Iterator[str]:
+    for name, text in flows.texts.items():
+        for one in sorted(set(re.findall(r"github\.(?:event\.[\w.]+|head_ref)", text)) - EVENT):
+            yield f"{name}: {one} is chosen by whoever opens a pull request"
+
+
+def _forks(flows: Flows) -> Iterator[str]:
+    for name, flow in flows.flows.items():
+        for event in {"pull_request_target", "workflow_run", "issue_comment"} & set(flow["on"]):
+            yield f"{name}: {event} runs with secrets for strangers"
+    for name, job in flows.jobs():
+        text = json.dumps(job)
+        if name.partition(".")[0] in OPEN:
+            if "secrets." in text or "write" in (job.get("permissions") or {}).values():
+                yield f"{name}: a pull request reaches a secret, or may write"
+            for step in job.get("steps", []):
+                if "login-action" in step.get("uses", "") and step.get("if") != "inputs.image != ''":
+                    yield f"{name}: logs in for a pull request"
+        elif "secrets." in text and "environment" not in job:
+            yield f"{name}: a secret without an environment that guards it"
+
+
+def _deploys(flows: Flows) -> Iterator[str]:
+    jobs = dict(flows.jobs())
+    for flow in ("cd", "rollback"):
+        one, other = (_told(jobs[f"{flow}.{name}"], name) for name in ("staging", "production"))
+        if one != other:
+            yield f"{flow}: staging and production differ in more than their names"
+    for name, job in jobs.items():
+        if "environment" not in job:
+            continue
+        used = [(step.get("if"), step["with"]) for step in job["steps"] if step.get("uses") == NOX]
+        heal = {"session": "rollback", "args": f"{job['environment']['name']} --unfinished"}
+        if used[-1] != ("failure() || cancelled()", heal):
+            yield f"{name}: nothing undoes what a killed runner has begun"
+    for source, name in (("kind", "staging"), ("staging", "production"), ("sign", "kind")):
+        if source not in jobs[f"cd.{name}"]["needs"] or "always()" in jobs[f"cd.{name}"].get("if", ""):
+            yield f"cd.{name}: does not wait for {source}"
+
+
+def _told(job: Flow, name: str) -> str:
+    rest = {key: value for key, value in job.items() if key not in ("needs", "if")}
+    return json.dumps(rest).replace(name, "NAME").replace(name.upper(), "NAME")
+
+
+def sessions() -> set[str]:
+    """The sessions of noxfile.py, read and not run."""
+    found = set()
+    for one in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body:
+        if isinstance(one, ast.FunctionDef):
+            marks = [ast.unparse(mark) for mark in one.decorator_list if "nox.session" in ast.unparse(mark)]
+            names = [re.search(r"name='([\w-]+)'", mark) for mark in marks]
+            found |= {name[1] if name else one.name for name in names}
+    return found
+
+
+def table(flows: Flows) -> str:
+    """Who may do what, for docs/8-github.md."""
+    lines = ["| job | may | secrets | environment |", "|---|---|---|---|"]
+    for name, job in sorted(flows.jobs()):
+        rights = ", ".join(f"{key}: {value}" for key, value in (job.get("permissions") or {}).items()) or "nothing"
+        held = ", ".join(sorted(set(re.findall(r"secrets\.(\w+)", json.dumps(job))))) or "none"
+        lines.append(f"| `{name}` | {rights} | {held} | {job.get('environment', {}).get('name', '')} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,88 @@
+"""The workflows keep their rules, and each rule notices when it is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+
+from tests.workflows.flows import ROOT, Flows, problems, read, table
+
+LOGIN = "docker/login-action@dbcb813823bdd20940b903addbd779551569679f"
+
+# file, what is there, what somebody makes of it, what is said
+BROKEN = {
+    "a test of the workflows in no shard": ("ci", " tests/workflows/test_judges.py", "", "test_judges.py is in no shard"),
+    "a need dropped": ("ci", "needs: [lint, test, workflows, image, e2e]", "needs: [lint, test, image, e2e]",
+                       "ci.all-green: does not need workflows"),
+    "a gate that is content with less": ("ci", '.result == "success"', '.result != "failure"', "content with less than success"),
+    "a gate that can be skipped": ("ci", "    if: always()\n", "", "ci.all-green: skipped"),
+    "a job that can be skipped": ("ci", "    name: lint\n", "    name: lint\n    if: github.actor != 'x'\n", "ci.lint: has a condition"),
+    "unpinned": ("ci", "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "actions/checkout@v7", "ci: actions/checkout@v7 is not"),
+    "a version that is not the pin's": ("cd", "# v4.6.0", "# v4.5.0", "cd: docker/login-action"),
+    "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout"),
+    "no timeout": ("ci", "    timeout-minutes: 20\n", "", "ci.workflows: no timeout"),
+    "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.lint: may {'contents': 'write'}"),
+    "rights at the top": ("cd", "\npermissions: {}\n", "\npermissions: write-all\n", "cd: not `permissions: {}`"),
+    "a file in no shard": ("ci", "tests/deploy/test_killed.py ", "", "ci: tests/deploy/test_killed.py is in no shard"),
+    "half a file in no shard": ("ci", '-k "not is_undone"', '-k "not undone"', "leave something out"),
+    "a file in two shards": ("ci", "-n 2 tests/deploy/test_bad_input.py", "-n 2 tests/page tests/deploy/test_bad_input.py", "run it twice"),
+    "a deploy that is cancelled": ("cd", "{ group: deploy-staging, cancel-in-progress: false }",
+                                   "{ group: deploy-staging, cancel-in-progress: true }", "cd.staging: two deploys at once"),
+    "two deploys at once": ("rollback", "group: deploy-production", "group: rollback-production", "rollback.production: two deploys"),
+    "a group by the caller's name": ("ci", "group: ci-$", "group: ${{ github.workflow }}-$", "by the caller's name"),
+    "a title in a script": ("ci", '        run: jq', "        run: echo ${{ github.event.pull_request.title }}; jq", "an expression in a script"),
+    "a branch's name": ("ci", 'args: "${{ matrix.args }}"', 'args: "${{ github.head_ref }}"', "ci: github.head_ref is chosen by"),
+    "strangers with secrets": ("ci", "  pull_request:\n", "  pull_request_target:\n", "ci: pull_request_target runs with secrets"),
+    "a secret for strangers": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { X: "${{ secrets.X }}" }', "ci.lint: a pull request reaches a secret"),
+    "a login for strangers": ("image", "      - if: inputs.image != ''\n        uses: docker", "      - uses: docker", "image.image: logs in for a pull request"),
+    "an unguarded secret": ("cd", "linux/arm64' }}\" }", "linux/arm64' }}\", X: \"${{ secrets.X }}\" }", "cd.push: a secret without an environment"),
+    "a cache where it is published": ("cd", "with: { session: push }", 'with: { session: push, cache: "true" }', "cd.push: a cache"),
+    "a token left behind": ("image", "persist-credentials: false", "persist-credentials: true", "leaves its token behind"),
+    "a session that is none": ("ci", "session: lint", "session: lynt", "ci.lint: there is no session lynt"),
+    "no healing": ("cd", "args: staging --unfinished", "args: production --unfinished", "cd.staging: nothing undoes"),
+    "production apart": ("cd", "args: production }", "args: elsewhere }", "staging and production differ"),
+    "production first": ("cd", "needs: [push, staging]", "needs: [push, kind]", "cd.production: does not wait for staging"),
+    "a script": ("security", "        run: echo", "        run: |\n          true\n          echo", "a script of more than a line"),
+}  # fmt: skip
+
+
+def test_keep_their_rules() -> None:
+    """None is broken."""
+    assert problems(read()) == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_rule_is_noticed(what: str) -> None:
+    """A check that cannot fail says nothing."""
+    name, old, new, says = BROKEN[what]
+    texts = dict(read().texts)
+    assert old in texts[name]
+    texts[name] = texts[name].replace(old, new, 1)
+    found = problems(Flows(texts))
+    assert any(says in line for line in found), found
+
+
+def test_each_supported_python_is_tested() -> None:
+    """From the one that pyproject.toml asks for, without a gap."""
+    lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    matrix = read().flows["ci"]["jobs"]["test"]["strategy"]["matrix"]["python"]
+    first = int(re.fullmatch(r">=3\.(\d+)", lowest)[1])  # type: ignore[index]
+    assert matrix == [f"3.{minor}" for minor in range(first, first + len(matrix))]
+
+
+def test_the_ruleset_requires_the_gate() -> None:
+    """By the name that GitHub shows, and of GitHub Actions alone."""
+    ruleset = json.loads((ROOT / ".github/rulesets/main.json").read_text())
+    [checks] = [rule["parameters"] for rule in ruleset["rules"] if rule["type"] == "required_status_checks"]
+    gate = read().flows["ci"]["jobs"]["all-green"]["name"]
+    assert checks["required_status_checks"] == [{"context": gate, "integration_id": 15368}]
+    assert ruleset["enforcement"] == "active"
+
+
+def test_the_documented_rights_are_those_of_the_jobs() -> None:
+    """docs/8-github.md has the table that this makes."""
+    page = (ROOT / "docs/8-github.md").read_text(encoding="utf-8")
+    assert table(read()) in page, f"put this into docs/8-github.md:\n{table(read())}"
