@@ -58,10 +58,26 @@ def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) 
     versions = {one["version"] for one in renamed.request("GET", "/api/v1/releases").json()["items"]}
     assert versions == {"1.0"}, "what the README reports by curl"
     renamed.change("for the pages")
-    renamed.proved()  # there has to be something to go back from
+    _tells_github_and_the_board(renamed)  # and there has to be something to go back from
     for block in others:
         done = follow(renamed, block)
         assert done.code == 0, f"{block}: {done}"
         add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
     assert renamed.settings()["POSTGRES_USER"] == NEW
     assert renamed.untidy() == []
+
+
+def _tells_github_and_the_board(checkout: Checkout) -> None:
+    """A deploy in a run of Actions, whose board is the service itself: docs/1-deploying.md, "Who else is told"."""
+    summary, output = checkout.root.with_name("summary.md"), checkout.root.with_name("output")
+    told = checkout.proved(
+        GITHUB_STEP_SUMMARY=str(summary),
+        GITHUB_OUTPUT=str(output),
+        RELEASE_BOARD_URL=f"http://localhost:{checkout.port}",
+        RELEASE_BOARD_TOKEN=checkout.settings()["SERVICE_TOKEN"],
+    )
+    assert f"# Release {told.release} serves local" in summary.read_text()
+    assert "```mermaid" in summary.read_text()
+    assert output.read_text().startswith(f"verdict=proved\nrelease={told.release}\n")
+    [row] = checkout.request("GET", f"/api/v1/releases?service={NEW}").json()["items"]
+    assert (row["environment"], row["version"], row["status"]) == ("local", told.release, "deployed")
