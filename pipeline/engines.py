@@ -277,7 +277,7 @@ def throwaway_valkey(engines: Engines | None = None) -> Iterator[ValkeyServer]:
 def _scratch(user: str | None) -> Iterator[Path]:
     memory = Path("/dev/shm")  # noqa: S108 - the folder made in it is ours alone
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SCRATCH_BYTES
-    folder = Path(tempfile.mkdtemp(prefix="slipway-", dir=memory if roomy else None))
+    folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-", dir=memory if roomy else None))
     try:
         if user:
             shutil.chown(folder, user)

@@ -17,10 +17,12 @@ from typing import Any
 
 import httpx2
 
+from pipeline.targets.local.supervision import free_port
+
 __all__ = ["Service", "free_port", "serve", "start", "wait_until"]
 
 ROOT = Path(__file__).parent.parent.parent
-DEADLINE_SECONDS = 15
+DEADLINE_SECONDS = 30  # patience, for a busy machine; shorter than the drain of a test that says it waits for none
 
 
 @dataclass
@@ -125,14 +127,6 @@ def wait_until(true: Callable[[], object], otherwise: str) -> None:
     while not true():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _answers(service: Service) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import tempfile
 import time
 from collections import Counter
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+
+from pipeline.targets.local.supervision import free_port
 
 __all__ = ["free_port", "processes", "roster", "scratch_folders", "wait_until"]
 
@@ -31,19 +32,13 @@ def wait_until(found: Callable[[], T | None], otherwise: str, seconds: float = 3
     return answer
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def processes(*folders: Path) -> list[psutil.Process]:
     """Every process that has to do with one of FOLDERS: by its working folder, its command line or its environment.
 
     Three ways because servers write their title over the memory that `/proc/PID/environ` shows.
     """
-    return [process for process in psutil.process_iter() if _concerns(process, [str(folder) for folder in folders])]
+    found = psutil.process_iter(["name"])  # in its `info`, which is there when it has ended meanwhile
+    return [process for process in found if _concerns(process, [str(folder) for folder in folders])]
 
 
 def roster(found: list[psutil.Process]) -> Counter[str]:
@@ -61,7 +56,7 @@ def roster(found: list[psutil.Process]) -> Counter[str]:
 def scratch_folders() -> set[Path]:
     """The folders of throwaway servers that no living process has to do with: what somebody forgot."""
     places = {Path("/dev/shm"), Path(tempfile.gettempdir())}
-    folders = {path for place in places if place.is_dir() for path in place.glob("slipway-????????")}
+    folders = {path for place in places if place.is_dir() for path in place.glob("slipway-throwaway-*")}
     return {path for path in folders if not processes(path)}
 
 

@@ -88,7 +88,7 @@ def _refused(checkout: Checkout, arguments: list[str], words: list[str], **envir
 
 def _state(checkout: Checkout) -> tuple[set[int], set[Path], set[str]]:
     running = {
-        process.pid for process in checkout.processes() if process.name() != "postgres"
+        process.pid for process in checkout.processes() if process.info["name"] != "postgres"
     }  # it has helpers that come and go
     files = {path for path in checkout.home.rglob("*") if "postgres" not in path.parts}
     return running, files, checkout.answering()

@@ -54,7 +54,7 @@ class LocalStand:
     @contextmanager
     def replica(self, release: Artifact, database: dict[str, str]) -> Iterator[str]:
         """One replica of RELEASE outside the supervisor, on a Unix socket."""
-        folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+        folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-"))
         socket, log = folder / "replica.sock", folder / "replica.log"
         own = {
             "BACKEND_HOST": str(socket),

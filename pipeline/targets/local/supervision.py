@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shlex
 import socket
 import subprocess
@@ -40,6 +41,8 @@ __all__ = [
 START_SECONDS = 15
 STOPPED = ("STOPPED", "EXITED", "FATAL")
 _DO_NOT_WAIT = False
+# Below those that the kernel lends to whoever asks for any (Linux from 32768 on, macOS from 49152).
+PORTS = range(20000, 30000)
 MARK = "SLIPWAY_HOME"  # in the environment of all that a local deploy starts, so that strays can be found
 
 
@@ -260,10 +263,13 @@ def kill_strays(home: Path, supervisord: int | None) -> list[str]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nothing listens on now.
+
+    The kernel gives it to nobody else until it is listened on, seconds later, nor while that is started again.
+    """
+    while not port_free(port := secrets.choice(PORTS)):
+        continue
+    return port
 
 
 def port_free(port: int) -> bool:

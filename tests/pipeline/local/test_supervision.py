@@ -131,6 +131,10 @@ class TestKillStrays:
 
 
 class TestPorts:
+    def test_are_none_that_the_kernel_lends(self) -> None:
+        """A replica is started again on the port of its metrics: meanwhile no client may have it as its own."""
+        assert all(1024 <= free_port() < 32768 for _ in range(50))
+
     def test_know_who_listens(self) -> None:
         """The holder of a taken port is named with its process id."""
         port = free_port()
