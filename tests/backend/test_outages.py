@@ -12,8 +12,10 @@ import httpx2
 import pytest
 
 from backend.app import create_app
+from backend.cache import BREAK_SECONDS
 from backend.logs import configure_logging
 from backend.settings import load_settings
+from pipeline.proof.generator import StallClock
 from tests.backend.servers import Postgres, Valkey, frozen, postgres, valkey
 from tests.conftest import TOKEN, asgi_client
 
@@ -34,6 +36,17 @@ def _cache(tmp_path: Path) -> Iterator[Valkey]:
         yield server
 
 
+async def timed(client: httpx2.AsyncClient, path: str) -> tuple[httpx2.Response, float]:
+    """The answer, and the seconds it took, without those in which this process could not run."""
+    loop = asyncio.get_running_loop()
+    clock, began = StallClock(loop), loop.time()
+    try:
+        answer = await client.get(path)
+        return answer, loop.time() - began - clock.stalled(loop.time())
+    finally:
+        clock.stop()
+
+
 @asynccontextmanager
 async def caller(environ: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
     """A caller with the token, of a service with ENVIRON that runs in this process."""
@@ -46,8 +59,8 @@ async def caller(environ: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def eventually(client: httpx2.AsyncClient, path: str, status: int) -> None:
-    """Ask until the answer has STATUS, for ten seconds."""
-    async with asyncio.timeout(10):
+    """Ask until the answer has STATUS, for half a minute."""
+    async with asyncio.timeout(30):
         while (await client.get(path)).status_code != status:  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.02)
 
@@ -98,9 +111,8 @@ class TestPostgresHung:
             assert (await client.get("/ready")).status_code == 200
             with frozen(own.processes()):
                 for _ in range(3):
-                    began = time.perf_counter()
-                    answer = await client.get("/ready")
-                    assert (answer.status_code, time.perf_counter() - began < 1) == (503, True)
+                    answer, seconds = await timed(client, "/ready")
+                    assert (answer.status_code, seconds < 1) == (503, True)
                     assert answer.json()["checks"]["database"]["state"] == "timeout"
                 assert (await client.get("/health")).status_code == 200
                 answer = await client.get("/ready?exclude=database&exclude=schema&exclude=redis")
@@ -174,16 +186,14 @@ class TestRedis:
         async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
             await client.get("/api/v1/environments")
             with frozen(cache.processes()):
-                times = []
+                began = time.perf_counter()
                 for _ in range(60):
-                    began = time.perf_counter()
-                    assert (await client.get("/api/v1/environments")).status_code == 200
-                    times.append(time.perf_counter() - began)
-                assert sorted(times)[-4] < 0.1
-                assert max(times) < 0.6
+                    answer, seconds = await timed(client, "/api/v1/environments")
+                    assert (answer.status_code, seconds < 0.6) == (200, True)
                 metrics = client._transport.app.state.environments.cache._metrics  # type: ignore[attr-defined]
-                assert metrics.redis_errors._value.get() >= 1
-                assert metrics.redis_bypassed._value.get() >= 50
+                waited = metrics.redis_errors._value.get()
+                assert 1 <= waited <= 1 + (time.perf_counter() - began) / BREAK_SECONDS
+                assert metrics.redis_bypassed._value.get() >= 60 - waited
                 ready = await client.get("/ready")
                 assert (ready.status_code, ready.json()["checks"]["redis"]["state"]) == (200, "degraded")
 
@@ -205,14 +215,14 @@ class TestRedis:
             assert (await client.get("/api/v1/environments")).status_code == 200
             await asyncio.to_thread(cache.start)
             hits = client._transport.app.state.environments.cache._metrics.cache.labels("hit")  # type: ignore[attr-defined]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not hits._value.get():
                     assert (await client.get("/api/v1/environments")).status_code == 200
                     await asyncio.sleep(0.05)
 
 
 async def eventually_serves(client: httpx2.AsyncClient, identity: str) -> None:
-    """Ask until the release is among what runs, for ten seconds."""
-    async with asyncio.timeout(10):
+    """Ask until the release is among what runs, for half a minute."""
+    async with asyncio.timeout(30):
         while identity not in (await client.get("/api/v1/environments")).text:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)

@@ -35,6 +35,6 @@ def job(service: Service, specs: tuple[RequestSpec, ...], tmp_path: Path) -> Job
         full=specs,
         journal=tmp_path / "writes.jsonl",
         phase="bake",
-        timeout=2,
+        timeout=10,
         token="t" * 32,
     )

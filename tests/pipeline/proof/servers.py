@@ -109,6 +109,9 @@ class Service:
 
     async def _close(self) -> None:
         assert self._server
+        for listener in self._server.sockets:
+            self._loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0)  # what was accepted in this turn becomes a connection: on a closed server it would leak
         self._server.close()
 
     async def _end(self) -> None:

@@ -72,17 +72,18 @@ class TestGenerator:
     async def test_goes_on_whatever_the_service_does(self, job: Job, service: Service) -> None:
         """A service that answers nothing gets as many requests as a good one, and each is a timeout."""
         service.behave = lambda _service, _request: HANG
-        started = time.monotonic()
         result = await run(replace(job, requests=job.requests[:1], timeout=0.3))
+        await until(lambda: len(service.requests) >= result.sent)  # its thread may be late
         assert len(service.requests) == result.sent >= 40
         assert result.shares[0].failed == {"timeout": result.sent}
-        assert time.monotonic() - started < 5
+        due = job.rate * (result.seconds - result.stalled_ms / 1000)
+        assert result.sent + result.skipped > due - 10
 
     async def test_does_not_blame_the_service_for_its_own_stalls(self, job: Job) -> None:
         """Requests that fell due while this process could not run count without that time; it is reported."""
         loop = asyncio.get_running_loop()
         loop.call_later(0.1, block, 0.6)
-        result = await run(job, count=200)
+        result = await run(replace(job, rate=50), count=50)  # few enough for the service, which answers them at once
         assert result.failed == 0
         assert result.latency
         assert result.latency.p95 < 400  # more than half of them fell due in it
@@ -92,6 +93,7 @@ class TestGenerator:
     async def test_skips_what_is_older_than_a_second(self, job: Job) -> None:
         """After a long stall no flood is sent; what was skipped is counted."""
         asyncio.get_running_loop().call_later(0.05, block, 1.3)
+        job = replace(job, rate=50)
         result = await run(job, count=50)
         assert result.skipped > 0.2 * job.rate
         assert result.failed == 0
@@ -105,13 +107,16 @@ class TestGenerator:
         generator.hold()
         assert not generator.snapshot().settled
         await until(lambda: generator.snapshot().settled)
-        held = len(service.requests)
+        held = generator.snapshot().sent
+        await until(lambda: len(service.requests) >= held)
         await asyncio.sleep(0.5)
         assert (len(service.requests), generator.snapshot().sent) == (held, held)
         service.behave = None
         generator.phase("confirm")
-        await asyncio.sleep(0.1)
-        assert 0 < len(service.requests) - held < 0.4 * job.rate
+        began = time.monotonic()
+        await until(lambda: len(service.requests) > held)
+        made = len(service.requests) - held
+        assert made <= job.rate * (time.monotonic() - began) + 2
         generator.stop()
         result = await work
         assert (result.failed, result.skipped, result.settled) == (held, 0, False)

@@ -84,7 +84,8 @@ class TestTraffic:
     ) -> None:
         """Each way to fail has its kind, and the first five have what an engineer wants to know."""
         service.behave = lambda server, request: behave(server, request) if len(server.requests) < 150 else None
-        result = run(replace(job, timeout=0.5), until=lambda traffic: traffic.snapshot().sent > 120)
+        patience = 0.5 if kind == "timeout" else job.timeout
+        result = run(replace(job, timeout=patience), until=lambda traffic: traffic.snapshot().sent > 120)
         assert {name for share in result.shares for name in share.failed} == {kind}
         examples = of_kind(result, kind)
         assert 1 <= len(examples) <= 10  # five of the release, five of nobody
