@@ -57,14 +57,21 @@ def image() -> Iterator[str]:
 def edge(image: str) -> Iterator[dict[str, Any]]:
     """A container of it, as confined as Compose confines it, healthy."""
     ident = docker("run", "--detach", "--rm", *CONFINED, "--env", "EDGE_UPSTREAMS=127.0.0.1:9", image)
-    deadline = time.monotonic() + 15
     try:
-        while (seen := json.loads(docker("inspect", ident))[0])["State"]["Health"]["Status"] != "healthy":
-            assert time.monotonic() < deadline, docker("logs", ident)
-            time.sleep(0.1)
-        yield seen
+        yield healthy(ident)
     finally:
         docker("rm", "--force", ident)
+
+
+def healthy(ident: str) -> dict[str, Any]:
+    """What docker knows of a container, once it is healthy."""
+    deadline = time.monotonic() + 30
+    while True:
+        seen: dict[str, Any] = json.loads(docker("inspect", ident))[0]
+        if seen["State"]["Health"]["Status"] == "healthy":
+            return seen
+        assert time.monotonic() < deadline, docker("logs", ident)
+        time.sleep(0.1)
 
 
 class TestImage:
@@ -112,7 +119,7 @@ class TestImage:
         """A signal reaches Caddy, which ends well."""
         ident = docker("run", "--detach", *CONFINED, image)
         try:
-            time.sleep(0.5)
+            healthy(ident)
             docker("stop", "--time", "5", ident)
             assert json.loads(docker("inspect", ident))[0]["State"]["ExitCode"] == 0
         finally:
