@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,22 @@ class Deploy:
         else:
             self.process.send_signal(number)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It stands still while the block runs, and keeps what it holds."""
+        self.send(signal.SIGSTOP, group=False)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT, group=False)
+
     def kill(self) -> None:
         """`kill -9` of the deploy itself. What hung on it must be gone soon."""
-        family = self.family()
-        self.process.kill()
+        with self.paused():  # to list all processes takes longer than some stages
+            family = self.family()
+            self.process.kill()
         assert self.process.wait() == -signal.SIGKILL, f"it had ended already: {self.said()}"
-        _, alive = psutil.wait_procs(family, timeout=15)
+        _, alive = psutil.wait_procs(family, timeout=60)  # a docker client ends with its build
         assert not alive, f"outlived the deploy: {[one.cmdline() for one in alive]}"
 
     def finish(self, seconds: float = 180) -> Outcome:

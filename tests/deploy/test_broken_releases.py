@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.deploy.breaking import wrap_service
+from tests.deploy.breaking import SLOW_SECONDS, wrap_service
 from tests.deploy.checkout import Checkout
 
 pytestmark = pytest.mark.e2e
@@ -52,8 +52,8 @@ CASES = {
         layer("if self.asked >= 50:\n    status = 500"), "rolled_back",
         ("requests failed", "× 5xx", "all answered by release {release}", "→ 500")),
     "is slow": Case(
-        layer("if path.startswith('/api/'):\n    await asyncio.sleep(0.8)"), "rolled_back",
-        ("release {release} is slow", "p95", "confirmed twice")),
+        layer(f"if path.startswith('/api/'):\n    await asyncio.sleep({SLOW_SECONDS})"), "rolled_back",
+        ("release {release} is slow: p", "confirmed twice")),
     "a list that is no JSON": Case(
         layer("if path == '/api/v1/releases' and method == 'GET':\n    body = b'<'"), "rolled_back",
         ("requests failed", "× body", "all answered by release {release}")),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from pipeline.targets.admission import HEALTH_FAILS, HEALTH_INTERVAL_SECONDS
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
@@ -16,7 +17,8 @@ from tests.deploy.visitors import Visitors
 pytestmark = pytest.mark.e2e
 
 HEALTH, READY, LIST = "/health", "/ready", "/api/v1/releases?limit=1"
-BACK_SECONDS = 10
+BACK_SECONDS = 30  # patience: the tables have how long it took
+NOTICED_SECONDS = HEALTH_FAILS * (HEALTH_INTERVAL_SECONDS + 1)  # with its timeout
 TABLE = "kill -9 under traffic"
 
 
@@ -59,9 +61,11 @@ def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add
     wait_until(lambda: len(_replicas_that_answer(deployed)) == 2, "the edge did not let it in again", BACK_SECONDS)
     seconds = time.monotonic() - killed
     hurt = [visit for visit in visitors.visits if visit.status != 200]
-    # Two failed checks, 0.4 s, until the edge knows; half of the visits of that time meet the closed door.
-    assert len(hurt) <= 12, hurt
-    assert all(visit.at - killed < 1.5 for visit in hurt)
+    assert all(visit.at - killed < NOTICED_SECONDS for visit in hurt), hurt
+    # Until the edge knows, visits take turns: half meet the closed door, and it was answering some of the three.
+    last = max((visit.at for visit in hurt), default=killed)
+    met = [visit for visit in visitors.visits if killed < visit.at + visit.seconds and visit.at <= last]
+    assert len(hurt) <= len(met) / 2 + 3, (hurt, met)
     add_row(TABLE, f"replica      back in {seconds:4.1f} s  {len(hurt)} of {len(visitors.visits)} visits failed")
 
 
@@ -160,7 +164,6 @@ def _cut_the_power(checkout: Checkout, sockets: str) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(victims, timeout=10)
-    assert checkout.processes() == []
+    wait_until(lambda: not checkout.processes(), "not all ended")  # a child that PostgreSQL had just begun, too
     for path in checkout.home.glob("run/*") if sockets == "gone" else ():
         path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -38,10 +39,17 @@ def new_replicas(count: int) -> Callable[[Checkout, Deploy], object]:
     """COUNT replicas of the new release were started."""
 
     def reached(checkout: Checkout, deploy: Deploy) -> bool:
-        found = [path.read_text() for path in checkout.home.glob("programs/replica-*.conf")]
+        found = [_text(path) for path in checkout.home.glob("programs/replica-*.conf")]
         return deploy.stage() == "roll out" and sum(f'"{deploy.release()}"' in text for text in found) == count
 
     return reached
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:  # that of an old one, which went since its name was read
+        return ""
 
 
 def _rehearses(_: Checkout, deploy: Deploy) -> bool:

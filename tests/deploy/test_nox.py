@@ -8,6 +8,7 @@ import signal
 import pytest
 import uv
 
+from tests.deploy.breaking import wrap_service
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy
 
@@ -30,7 +31,7 @@ def test_nox_passes_everything_through(checkout: Checkout) -> None:
     assert first.stdout.startswith("{\n")
     assert _nox(checkout, "deploy", "lokal").finish().code == 2
 
-    checkout.change("for nox")
+    wrap_service(checkout, "if path == '/ready':\n    status = 503")  # it rolls out until it is interrupted
     deploy = _nox(checkout, "deploy", "--json")
     deploy.wait_for_stage("roll out")
     assert _nox(checkout, "deploy").finish().code == 75
@@ -39,6 +40,7 @@ def test_nox_passes_everything_through(checkout: Checkout) -> None:
     assert (interrupted.code, interrupted.verdict) == (130, "interrupted"), str(interrupted)
     assert checkout.answering() == {first.release}
 
+    checkout.restore()
     checkout.append("backend/app.py", "raise RuntimeError('broken')\n")
     broken = _nox(checkout, "deploy", "--json").finish()
     assert (broken.code, broken.verdict) == (1, "rolled_back"), str(broken)
