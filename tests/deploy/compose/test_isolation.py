@@ -85,6 +85,8 @@ def test_from_outside_the_edge_answers_on_loopback_alone(deployed: ComposeChecko
     """As shipped, its port is closed on every other address of the host; /metrics is nobody's."""
     deployed.answering()
     for address in addresses():
-        with pytest.raises(OSError, match="refused"):
+        with pytest.raises(OSError, match=r"refused|timed out|nreachable|No route") as caught:
             socket.create_connection((address, deployed.port), 1)
+        gone = address not in addresses()  # the bridge of another test
+        assert gone or isinstance(caught.value, ConnectionRefusedError), address
     assert deployed.request("GET", "/metrics").status_code == 404

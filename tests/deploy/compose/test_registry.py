@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.compose.stack import ComposeCheckout, docker
 from tests.deploy.machine import free_port
-from tests.registries import played
+from tests.registries import played, running_registry
 
 pytestmark = pytest.mark.e2e
 
@@ -22,11 +22,9 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 @pytest.fixture(scope="module", name="registry")
 def _registry() -> Iterator[str]:
     """An empty registry of this module's own: its address."""
-    ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
-    address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]
-    yield address
-    forget(f"{address}/team/board")
-    docker("rm", "--force", "--volumes", ident)
+    with running_registry() as address:
+        yield address
+        forget(f"{address}/team/board")
 
 
 def forget(repository: str) -> None:
