@@ -109,11 +109,11 @@ def test_what_a_release_no_longer_has_goes(sound: KindCheckout) -> None:
 
 def test_two_deploys_at_once(deployed: KindCheckout, template: Path, tmp_path: Path) -> None:
     """The second one, from another machine, is told who deploys, and touches nothing."""
+    other = KindCheckout.make(template, tmp_path / "second")
+    shutil.copy(deployed.root / ".env", other.root / ".env")
     deployed.change("two at once")
     first = deployed.start("deploy")
     first.wait_for_stage("check")
-    other = KindCheckout.make(template, tmp_path / "second")
-    shutil.copy(deployed.root / ".env", other.root / ".env")
     second = other.deploy()
     assert second.code == 75, str(second)
     assert "another deploy holds the lock" in second.problems()[0]
