@@ -24,7 +24,7 @@ PIPELINE = ("pipeline/", "tests/", "noxfile.py")
 # The template is called like the pipeline. These are the pipeline's; and an example of a command stays one.
 KEPT = re.compile(
     r"""
-    tool\.slipway | (?<!\w)\.slipway | /var/lib/slipway | vnd\.slipway
+    tool\.slipway | (?<!\w)\.slipway | /var/lib/slipway | vnd\.slipway | urn:slipway
     | (?:managed-by[:=]\ ? | field-manager= | manager\ \(`) slipway
     | kind-slipway | cluster\ `slipway | slipway-(?:cluster|registry|control-plane|worker)
     | slipway-(?:deploy|proof|release|synthetic)

@@ -73,7 +73,7 @@ def test_every_environment_and_every_key_of_one_is_explained() -> None:
 
 def calls(text: str) -> list[list[str]]:
     """What each `nox -s NAME -- ARGUMENTS` of TEXT asks for: the name, and the arguments."""
-    found = re.findall(r"nox -s ([a-z0-9]+)(?: -- ([^`\n#&|)]*))?", text)
+    found = re.findall(r"nox -s ([a-z0-9-]*[a-z0-9])(?: -- ([^`\n#&|)]*))?", text)
     return [[name, *shlex.split(arguments)] for name, arguments in found]
 
 
@@ -81,7 +81,7 @@ def calls(text: str) -> list[list[str]]:
 def test_every_command_is_one_that_its_session_takes(page: Path) -> None:
     """A renamed verb or option is found here and not by a reader."""
     for call in calls(page.read_text(encoding="utf-8")):
-        if call[0] in verbs.__all__:
+        if call[0].replace("-", "_") in verbs.__all__:
             try:
                 _, rest = parser().parse_known_args(call)
             except UsageError as error:

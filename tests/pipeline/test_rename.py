@@ -20,7 +20,8 @@ NEW = "quite-another"  # neither the template's name nor likely that of a servic
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
 # The template's own name is the pipeline's too: these stay.
 PIPELINES = re.compile(
-    r"tool\.slipway|\.slipway/|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
+    r"tool\.slipway|urn:slipway|"
+    r"\.slipway/|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
     r"slipway\.(?:release|config|slot|token|drain|password|schema)|rename -- [\w-]+"
 )

@@ -20,6 +20,7 @@ import uv
 import yaml
 
 from tests.deploy.checkout import IDENTITY
+from tests.project import NAME
 from tests.workflows.flows import PINS
 from tests.workflows.test_judges import tool
 
@@ -44,8 +45,8 @@ HERE = {"|| 'linux/amd64,linux/arm64'": "", 'session: scan, args: "': 'session: 
 # built there; and the copy goes to the test's registry.
 WITHOUT_CLUSTER = {
     "session: cluster": "session: deploy, args: compose",
-    ' localhost:5001/slipway"': ' ${{ vars.COPY }}"',
-    "kind --release localhost:5001/slipway@": "compose --release ${{ vars.COPY }}@",
+    f' localhost:5001/{NAME}"': ' ${{ vars.COPY }}"',
+    f"kind --release localhost:5001/{NAME}@": "compose --release ${{ vars.COPY }}@",
     "args: kind --unfinished": "args: compose --unfinished",
     ".slipway/kind/": ".slipway/compose/",
     "session: access, args: staging": "session: settings",
