@@ -139,7 +139,7 @@ def test_a_cancelled_deploy_is_undone(checkout: Checkout, place: Place, add_row:
     done = started.finish()
     assert done.code != 0
     assert done.jobs["kind"] == "failure", str(done)
-    healed = done.said("kind").partition("--unfinished")[2]
+    healed = done.said("kind").partition("Running session rollback")[2]
     assert "proved" in healed or "no deploy is unfinished" in healed, str(done)
     digest = attested(done)
     answer = httpx2.get(f"http://localhost:{place.port}/health", trust_env=False)
