@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -102,9 +103,7 @@ class KindCheckout(Checkout):
         """What a finished deploy must not leave: other pods, Jobs, a lock, throwaway parts, synthetic rows."""
         [release] = {one["metadata"]["annotations"]["slipway/release"] for one in self.pods()} or {"?"}
         wrong = [] if release in self.answering(5) else [f"pods of {release}"]
-        wrong += kubectl(
-            "get", "jobs,pods", "--selector=app.kubernetes.io/component in (migrate, vantage)", "--output=name"
-        ).split()
+        wrong += self._leaving(30)
         holder = kubectl("get", "lease", "slipway-deploy", "--output=jsonpath={.spec.holderIdentity}")
         wrong += [f"the lock of {holder}"] if holder else []
         wrong += docker("ps", "--all", "--quiet", "--filter", "label=slipway.throwaway=slipway-test-kind-kind").split()
@@ -113,6 +112,15 @@ class KindCheckout(Checkout):
         ]
         rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
         return wrong + ([f"{rows} synthetic rows"] if rows != "0" else [])
+
+    def _leaving(self, seconds: float) -> list[str]:
+        """The Jobs of deploys and their pods that stay: a kubelet takes its time to end one that was deleted."""
+        deadline, selector = time.monotonic() + seconds, "--selector=app.kubernetes.io/component in (migrate, vantage)"
+        while True:
+            found = kubectl("get", "jobs,pods", selector, "--output=name").split()
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.5)
 
     def remove(self, scratch: set[Path]) -> None:
         """`down --volumes`, as the administrator: what a deployer may not delete is data."""
