@@ -29,6 +29,13 @@ def catalog(registry: str) -> list[str]:
     return found
 
 
+def _command(one: psutil.Process) -> list[str]:
+    try:
+        return one.cmdline()
+    except psutil.NoSuchProcess:  # a docker client, between the listing and now
+        return []
+
+
 def attested(done: Run) -> str:
     """The digest that the run pushed and signed."""
     [given] = [call["with"] for call in done.calls if call["action"] == ATTEST and call["job"] == "sign"]
@@ -127,7 +134,9 @@ def test_a_cancelled_deploy_is_undone(checkout: Checkout, place: Place, add_row:
     """As a runner cancels: SIGINT, SIGTERM, and the end of all that is left, in ten seconds; then the step that heals."""
     started = place.start(checkout)
     started.wait_for("roll out …", 700, times=2)  # the first one is of the release before
-    [step] = [one for one in processes(checkout.home) if str(one.cmdline()[1:2]).endswith("/nox/run.py']")]
+    [step] = [
+        one for one in processes(checkout.home) if _command(one)[1:2] and _command(one)[1].endswith("/nox/run.py")
+    ]
     tree = [step, *step.children(recursive=True)]
     step.send_signal(signal.SIGINT)
     _, alive = psutil.wait_procs(tree, timeout=7.5)
