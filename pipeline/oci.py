@@ -227,11 +227,8 @@ class Repository:
 
     def tag(self, digest: str, tag: str) -> None:
         """Let TAG name DIGEST: the same bytes again, since a manifest that is written anew may have another digest."""
-        answer = self._ask("GET", f"manifests/{digest}", headers={"Accept": ACCEPT}, follow=True)
-        self._expect(answer, f"{self.name}@{digest}")
-        if digest_of(answer.body) != digest:
-            raise RegistryError(f"{self.name}@{digest}: the registry sent other content: its storage is broken")
-        self.put_manifest(tag, answer.body, answer.headers.get("Content-Type", ARTIFACT).partition(";")[0])
+        found = self.manifest(digest)
+        self.put_manifest(tag, found.raw, found.media_type)
 
     def attach(self, manifest: dict[str, Any]) -> str:
         """Push MANIFEST, which has a `subject`, so that it is found from that; its digest.
