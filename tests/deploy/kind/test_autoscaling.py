@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from types import TracebackType
-from typing import Self
 
 import httpx2
 import pytest
@@ -14,7 +11,7 @@ import pytest
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
-from tests.deploy.visitors import Visitors
+from tests.deploy.visitors import Visit, Visitors
 
 pytestmark = pytest.mark.e2e
 
@@ -23,33 +20,26 @@ LIST = "/api/v1/releases?limit=5"
 CROWD = 4
 
 
-class Crowd:
-    """Clients that ask without a pause over a connection each, until the block ends: all that one process can."""
+class Crowd(Visitors):
+    """Visitors of LIST who keep their connection and make no pause: all that one process can."""
 
-    def __init__(self, url: str) -> None:
-        self.statuses: list[int] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(url,), daemon=True) for _ in range(CROWD)]
+    def __init__(self, base: str) -> None:
+        super().__init__(base, *[LIST] * CROWD)
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
+    @property
+    def statuses(self) -> list[int]:
+        """What they were answered; 0 for no answer."""
+        return [visit.status for visit in self.visits]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, url: str) -> None:
+    def _ask(self, path: str) -> None:
         with httpx2.Client(timeout=10) as client:
             while not self._over.is_set():
+                at = time.monotonic()
                 try:
-                    self.statuses.append(client.get(url).status_code)
+                    status = client.get(self._base + path).status_code
                 except httpx2.TransportError:
-                    self.statuses.append(0)
+                    status = 0
+                self.visits.append(Visit(path, at, time.monotonic() - at, status, "", b"", None))
 
 
 def _hpa() -> str:
@@ -62,7 +52,7 @@ def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: Ad
     wait_until(lambda: len(deployed.pods()) == 2 or None, "two replicas at rest", 180)
     with Visitors(base, LIST) as one:
         started = time.monotonic()
-        with Crowd(base + LIST) as crowd:
+        with Crowd(base) as crowd:
             wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)
             up = time.monotonic() - started
             kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
@@ -78,7 +68,7 @@ def test_a_deploy_while_it_scales_is_proved(deployed: KindCheckout, add_row: Add
     """Replicas come and go with the load while releases change: the rollout keeps what the autoscaler wants."""
     base = f"http://localhost:{deployed.port}"
     deployed.change("scaled in mid-roll")
-    with Crowd(base + LIST) as crowd:
+    with Crowd(base) as crowd:
         outcome = deployed.deploy()
         scaled = len(deployed.pods())
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
