@@ -209,7 +209,8 @@ def migration(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
-    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "worksteal"]))
+    # A third of the time a test waits: three at once for two cores.
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "3", "--dist", "worksteal"]))
 
 
 @nox.session
@@ -224,7 +225,7 @@ def image(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The deploy story end to end, with all that goes wrong; minutes. [-- local, compose, kind or PYTEST ARGUMENTS]"""
     targets = {
-        (): ["tests/deploy", "tests/page", "--ignore=tests/deploy/kind"],
+        (): ["tests/deploy", "tests/page", "tests/pipeline/supply", "--ignore=tests/deploy/kind"],
         ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose", "--ignore=tests/deploy/kind"],
         ("compose",): ["tests/deploy/compose"],
     }

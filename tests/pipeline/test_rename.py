@@ -75,6 +75,14 @@ def _clone(template: Path, tmp_path: Path) -> Path:
     return tmp_path / "clone"
 
 
+@pytest.fixture(name="kept", scope="module")
+def _kept(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One clone for every test that sees it refused: it stays as it was."""
+    root = tmp_path_factory.mktemp("kept")
+    git(root, "clone", "--quiet", str(template), ".")
+    return root
+
+
 class TestRename:
     def test_leaves_no_old_name(self, clone: Path) -> None:
         """Nowhere but in what is the pipeline's; and what is made from the settings' schema still agrees with it."""
@@ -120,18 +128,18 @@ class TestRename:
         assert f"/acme/{NEW}/actions/" in (clone / "docs/x.md").read_text()
         assert (clone / "backend/x.py").read_text() == f'import {NAME}\nTITLE = "{NEW}"\n'
 
-    def test_has_nothing_to_do_for_the_same_name(self, clone: Path) -> None:
+    def test_has_nothing_to_do_for_the_same_name(self, kept: Path) -> None:
         """It says so."""
-        done = run(clone, "rename", NAME)
-        assert (done.returncode, git(clone, "status", "--porcelain")) == (0, "")
+        done = run(kept, "rename", NAME)
+        assert (done.returncode, git(kept, "status", "--porcelain")) == (0, "")
         assert f"called {NAME} already: nothing to do" in done.stderr
 
     @pytest.mark.parametrize(
         "name", ["My-Service", "my_service", "-x", "x-", "a--b", "1st", "é", "", "a" * 41, "a b", "slipway-2"]
     )
-    def test_refuses_what_is_no_name(self, clone: Path, name: str) -> None:
+    def test_refuses_what_is_no_name(self, kept: Path, name: str) -> None:
         """DNS label, package, image and database: all of these it has to be."""
-        self._refused(clone, f"`{name}` is no name for a service", name)
+        self._refused(kept, f"`{name}` is no name for a service", name)
 
     def test_takes_the_name_of_its_own_example(self, clone: Path) -> None:
         """A page that says `my-service` elsewhere than in the command would make it a word of the tree."""
@@ -139,9 +147,9 @@ class TestRename:
         assert done.returncode == 0, done.stderr
 
     @pytest.mark.parametrize("name", ["backend", "pipeline", "postgres", "tests", "app"])
-    def test_refuses_a_word_of_the_tree(self, clone: Path, name: str) -> None:
+    def test_refuses_a_word_of_the_tree(self, kept: Path, name: str) -> None:
         """No later rename could tell what is the service's."""
-        self._refused(clone, f"`{name}` already is a word of ", name)
+        self._refused(kept, f"`{name}` already is a word of ", name)
 
     def test_refuses_a_dirty_tree(self, clone: Path) -> None:
         """Git would not undo it."""

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
 GATE = "all-green"
 LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml")
-SHARDED = ("tests/deploy/**/test_*.py", "tests/page/test_*.py", "tests/workflows/test_*.py")
+SHARDED = (
+    *("tests/deploy/**/test_*.py", "tests/page/test_*.py", "tests/pipeline/supply/test_signing.py"),
+    "tests/workflows/test_*.py",
+)
 
 # One version of each action, wherever it is used.
 PINS = {

@@ -23,6 +23,7 @@ from pipeline.supply.verify import verification_problems
 from tests.pipeline.supply.conftest import Release
 from tests.pipeline.supply.releases import attach_copy, push_release
 
+pytestmark = pytest.mark.e2e
 SOURCE = "https://github.com/owner/board"
 
 
