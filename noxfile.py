@@ -246,8 +246,8 @@ def workflows(session: nox.Session) -> None:
 @nox.session
 def audit(session: nox.Session) -> None:
     """What is known today against the actions and packages that are pinned. GH_TOKEN lets zizmor ask GitHub."""
-    python = environment(session, "workflows")
-    run(python.parent / "zizmor", "--persona", "auditor", "--no-config", ".github")
+    run(environment(session, "workflows").parent / "zizmor", "--persona", "auditor", "--no-config", ".github")
+    run(environment(session, "supply"), "-m", "pipeline", "audit")
 
 
 @nox.session

@@ -64,10 +64,11 @@ def _already(*_: object) -> None:
 
 
 def _verb(options: argparse.Namespace, progress: Progress) -> int:
-    from pipeline import verbs
+    from pipeline import image_verbs, verbs
 
-    project = load_project(Path.cwd())
-    result: tuple[int, Any] = getattr(verbs, options.verb.replace("-", "_"))(project, options, progress)
+    name = options.verb.replace("-", "_")
+    run = getattr(image_verbs if name in image_verbs.__all__ else verbs, name)
+    result: tuple[int, Any] = run(load_project(Path.cwd()), options, progress)
     code, document = result
     if document is not None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -122,6 +123,7 @@ def _image_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
     scan = verb("scan", "SBOMs of a release, and whether what is known against it lets it pass", env=False)
     scan.add_argument("--sbom-only", action="store_true", help="write the SBOMs, judge nothing")
+    verb("audit", "what is known against the packages that requirements/ pins", env=False)
     sign = verb("sign", "sign a release, its SBOMs and its provenance", env=False)
     verify = verb("verify-image", "whether a release is signed as it should be", env=False)
     verify.add_argument("--env", metavar="ENV", help="by what this environment's `verify` demands")

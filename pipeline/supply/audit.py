@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -14,21 +15,30 @@ from typing import Any
 from pipeline.errors import SlipwayError
 from pipeline.run import CommandFailed, run
 from pipeline.supply.gate import UNAUDITED, Finding, from_grype, from_pip_audit
-from pipeline.supply.sbom import Sbom, python_packages
+from pipeline.supply.sbom import Sbom
 
-__all__ = ["ask_grype", "ask_pip_audit", "pip_audit_command"]
+__all__ = ["ask_grype", "ask_pip_audit", "locked_packages", "pip_audit_command"]
 
 TIMEOUT_SECONDS = 900
+PIN = re.compile(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)  # in a lock that uv wrote
 AWAY = "what it answers is not known, so nothing passes: again later, or another service (PIP_AUDIT_OSV_URL)"
 
 
-def ask_pip_audit(sboms: Sequence[Sbom], say: Callable[[str], None]) -> list[Finding]:
-    """What pip-audit knows against the Python packages of SBOMS.
+def locked_packages(root: Path) -> dict[str, set[str]]:
+    """The Python packages that the locks below ROOT/requirements pin, with their versions, for whatever platform."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((root / "requirements").glob("*.txt")):
+        for name, version in PIN.findall(path.read_text(encoding="utf-8")):
+            found.setdefault(name, set()).add(version)
+    return found
 
-    Those of the images and not those of the lock: what a base image brings ships, too. Raises `SlipwayError` where the
-    service cannot be asked: pip-audit itself calls it well when it found no package there.
+
+def ask_pip_audit(packages: Mapping[str, set[str]], say: Callable[[str], None]) -> list[Finding]:
+    """What pip-audit knows against PACKAGES, Python's, each with its versions.
+
+    Raises `SlipwayError` where the service cannot be asked: pip-audit itself calls it well when it found no package
+    there.
     """
-    packages = python_packages(sboms)
     findings: list[Finding] = []
     # A file of requirements has one version of each; two images may have two.
     for versions in zip_longest(*(sorted(one) for one in packages.values())):

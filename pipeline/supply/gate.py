@@ -77,7 +77,7 @@ def judge(
         else:
             refused.append(str(finding))
     stale = [
-        f"[[tool.slipway.allow]]: {one.id} of {one.package} matches nothing any more: take it out"
+        f"[[tool.slipway.allow]]: {one.id} of {one.package} matches nothing: `scan` and `audit` say so? take it out"
         for one in allowed
         if one not in used
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,15 +15,15 @@ from pipeline.oci import written
 from pipeline.project import Project
 from pipeline.registry import image_labels
 from pipeline.source import read_source, remote_address
-from pipeline.supply.audit import ask_grype, ask_pip_audit
+from pipeline.supply.audit import ask_grype, ask_pip_audit, locked_packages
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, Cosign, signer
-from pipeline.supply.gate import judge
+from pipeline.supply.gate import Finding, judge
 from pipeline.supply.policy import own_policy
 from pipeline.supply.provenance import provenance
-from pipeline.supply.sbom import Sbom, make_sboms, too_large
+from pipeline.supply.sbom import Sbom, make_sboms, python_packages, too_large
 from pipeline.supply.verify import verification_problems
 
-__all__ = ["scan", "sign", "verify"]
+__all__ = ["audit", "scan", "sign", "verify"]
 
 Say = Callable[[str], None]
 
@@ -38,13 +38,26 @@ def scan(project: Project, reference: str, *, audit: bool, say: Say, warn: Say) 
     if not audit:
         warn("--sbom-only: nothing was judged")
         return
-    findings = [*ask_pip_audit(sboms, say), *ask_grype(sboms, warn)]
+    # What the images hold, and not what a lock promises: what a base image brings ships, too.
+    _gate(project, [*ask_pip_audit(python_packages(sboms), say), *ask_grype(sboms, warn)], reference, warn)
+
+
+def audit(project: Project, *, say: Say, warn: Say) -> None:
+    """Let the packages of requirements/ pass, or not: what tests, lints and deploys ships nowhere, and runs with every
+    right. Raises `SlipwayError` as `scan` does.
+    """
+    packages = locked_packages(project.root)
+    _gate(project, ask_pip_audit(packages, say), "requirements/", warn)
+    say(f"nothing is known against the {len(packages)} packages of requirements/ that is not allowed")
+
+
+def _gate(project: Project, findings: Iterable[Finding], what: str, warn: Say) -> None:
     refused, passed, stale = judge(findings, project.allow, datetime.now(UTC).date())
     for line in (*passed, *stale):
         warn(line)
     if refused:
         hint = "mend it, or allow it for a while and a reason: docs/9-supply-chain.md#the-gate"
-        raise SlipwayError(*refused, f"{reference}: {len(refused)} findings stop it: {hint}")
+        raise SlipwayError(*refused, f"{what}: {len(refused)} findings stop it: {hint}")
 
 
 def sign(project: Project, reference: str, *, say: Say) -> PushedImages:

@@ -82,7 +82,7 @@ class TestJudge:
     def test_says_which_allowance_is_needed_no_more(self) -> None:
         """A list that only grows is not read."""
         assert judge([], [allowed()], TODAY)[2] == [
-            "[[tool.slipway.allow]]: CVE-2024-3651 of idna matches nothing any more: take it out"
+            "[[tool.slipway.allow]]: CVE-2024-3651 of idna matches nothing: `scan` and `audit` say so? take it out"
         ]
 
 

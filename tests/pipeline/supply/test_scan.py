@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,52 +19,31 @@ from pipeline.supply.gate import Allowance
 from pipeline.supply.sbom import LARGEST_ATTESTED, Sbom, make_sboms, python_packages, too_large
 from tests.deploy.machine import free_port
 from tests.pipeline.supply.conftest import Release
+from tests.pipeline.supply.osv import osv_variables, played_osv
 
-ADVISORY = {
-    "id": "GHSA-jjg7-2v4v-x38h",
-    "aliases": ["CVE-2024-3651"],
-    "affected": [
-        {
-            "package": {"ecosystem": "PyPI", "name": "idna"},
-            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "3.7"}]}],
-        }
-    ],
-}
+ROOT = Path(__file__).parents[3]
+LOCK = """\
+idna==3.6 \\
+    --hash=sha256:1
+pywin32==311 ; sys_platform == 'win32' \\
+    --hash=sha256:1
+uvicorn[standard]==0.54.1 \\
+    --hash=sha256:1 \\
+    --hash=sha256:2
+"""
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict[str, object]]]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """OSV, as it answers: it knows something of idna 3.6. What it was asked."""
-    asked: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(query)
-            known = query == {"package": {"name": "idna", "ecosystem": "PyPI"}, "version": "3.6"}
-            body = json.dumps({"vulns": [ADVISORY]} if known else {}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """`asked` has it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    use_service(monkeypatch, server.server_address[1])
-    yield asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with played_osv() as (port, asked):
+        use_service(monkeypatch, port)
+        yield asked
 
 
 def use_service(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setenv("PIP_AUDIT_VULNERABILITY_SERVICE", "osv")
-    monkeypatch.setenv("PIP_AUDIT_OSV_URL", f"http://127.0.0.1:{port}/v1/query")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name, value in osv_variables(port).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -80,7 +58,7 @@ def quiet(_: str) -> None:
 
 class TestScan:
     def test_stops_a_release_with_a_known_vulnerability(
-        self, scanned: tuple[Project, str], service: list[dict[str, object]]
+        self, scanned: tuple[Project, str], service: list[dict[str, Any]]
     ) -> None:
         """What the images hold is judged; each finding is a line, and the last says where to go."""
         project, reference = scanned
@@ -91,7 +69,7 @@ class TestScan:
         assert last.startswith(f"{reference}: 1 findings stop it")
         assert sorted(str(one["package"]) for one in service)[0] == "{'name': 'anyio', 'ecosystem': 'PyPI'}"
 
-    def test_lets_pass_what_is_allowed(self, scanned: tuple[Project, str], service: list[dict[str, object]]) -> None:
+    def test_lets_pass_what_is_allowed(self, scanned: tuple[Project, str], service: list[dict[str, Any]]) -> None:
         """And says it, and that what is not Python's was judged by nobody where there is no grype."""
         said: list[str] = []
         project, reference = scanned
@@ -132,6 +110,28 @@ class TestScan:
         assert sorted(one.name for one in folder.iterdir()) == ["sbom.cdx.json", "sbom.spdx.json"]
         spdx = json.loads((folder / "sbom.spdx.json").read_text(encoding="utf-8"))
         assert {"idna", "anyio"} <= {one["name"] for one in spdx["packages"]}
+
+
+class TestAudit:
+    def test_stops_at_a_pin_with_a_known_vulnerability(self, tree: Path, service: list[dict[str, Any]]) -> None:
+        """Each version that a lock pins for some platform is asked for, whatever machine asks."""
+        (tree / "requirements").mkdir()
+        (tree / "requirements/test.txt").write_text(LOCK, encoding="utf-8")
+        (tree / "requirements/lint.txt").write_text("idna==3.7 \\\n    --hash=sha256:1\n", encoding="utf-8")
+        with pytest.raises(SlipwayError) as caught:
+            steps.audit(load_project(tree), say=quiet, warn=quiet)
+        assert caught.value.problems[0] == "idna 3.6: CVE-2024-3651, GHSA-jjg7-2v4v-x38h: update to 3.7"
+        assert caught.value.problems[1].startswith("requirements/: 1 findings stop it")
+        asked = {(one["package"]["name"], one["version"]) for one in service}
+        assert asked == {("idna", "3.6"), ("idna", "3.7"), ("uvicorn", "0.54.1"), ("pywin32", "311")}
+
+    def test_reads_our_own_locks(self) -> None:
+        """All of them; none has a package without a version."""
+        found = audit.locked_packages(ROOT)
+        lines = [line for path in (ROOT / "requirements").glob("*.txt") for line in path.read_text().splitlines()]
+        names = {line.split("==")[0].partition("[")[0] for line in lines if line and line[0] not in " #"}
+        assert names == found.keys()
+        assert {"fastapi", "checkov", "nox", "uv"} <= names
 
 
 class TestSbom:
