@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.errors import UsageError
-from pipeline.images import SHORT
-from pipeline.oci import Repository, parse_reference
+from pipeline.images import find_pushed, push_references
+from pipeline.oci import Repository
 
 __all__ = ["copy_release"]
 
@@ -17,17 +16,17 @@ def copy_release(reference: str, repository: str, say: Callable[[str], None]) ->
     """Have the three images of the release REFERENCE (`repository@sha256:…`) in REPOSITORY, too; the digest, which is
     the same there: what is copied are bytes. Signatures and proofs stay where they are.
 
-    Raises `UsageError` for a reference without digest, and `RegistryError`.
+    Raises `UsageError` for a reference without digest or of another build, and `RegistryError`.
     """
-    wanted = parse_reference(reference)
-    if wanted.digest is None:
-        raise UsageError(f"{reference}: a tag can be moved: name {wanted.repository}@sha256:…")
-    short = wanted.digest.removeprefix("sha256:")[:SHORT]
-    with Repository(wanted.repository) as here, Repository(repository, write=True) as there:
-        for name in (wanted.digest, f"migrate-{short}", f"frontend-{short}"):
-            say(f"{wanted.repository}: {name} → {repository}")
-            _copy(here, there, name)
-    return wanted.digest
+    found = find_pushed(reference)
+    tags = push_references(repository, found.backend, found.migrate, found.frontend)
+    with Repository(found.repository) as here, Repository(repository, write=True) as there:
+        for digest in (found.backend, *tags):
+            say(f"{found.repository}@{digest} → {repository}")
+            _copy(here, there, digest)
+        for digest, tag in tags.items():
+            there.tag(digest, tag.removeprefix(f"{repository}:"))
+    return found.backend
 
 
 def _copy(here: Repository, there: Repository, name: str) -> None:
