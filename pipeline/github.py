@@ -26,12 +26,13 @@ OUTPUTS = ("verdict", "release", "url")
 Report = dict[str, Any]
 
 
-def publish(report: Report, warn: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
-    """Append REPORT to the files that GitHub names; WARN says which one could not be written."""
+def publish(report: Report, place: str, warn: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
+    """Append REPORT, which is kept at PLACE, to the files that GitHub names; WARN says which could not be written."""
     if environ.get("GITHUB_STEP_SUMMARY"):
         _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST, warn)
     if environ.get("GITHUB_OUTPUT"):
-        lines = [f"{name}={' '.join(str(report[name] or '').split())}\n" for name in OUTPUTS]
+        outputs = {name: report[name] or "" for name in OUTPUTS} | {"report": place}
+        lines = [f"{name}={' '.join(str(value).split())}\n" for name, value in outputs.items()]
         _append(environ["GITHUB_OUTPUT"], "".join(lines), None, warn)
 
 

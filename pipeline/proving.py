@@ -99,6 +99,7 @@ class Proof:
             self._traffic.phase(CONFIRM, full=True)
             self._wait(self.env.bake_seconds, "prove", early=not rollback)
         self.progress.live("prove", "reading back what was written")
+        self.target.dismiss()
         self.result = self._traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
         self.slow = verdict.slow

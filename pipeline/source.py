@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import SlipwayError, UsageError
+from pipeline.errors import SlipwayError
 from pipeline.model import Source
 
 __all__ = [
     "Change",
     "changed_files",
     "content_hash",
+    "has_commit",
     "is_older",
     "last_change",
     "read_source",
@@ -65,11 +66,13 @@ def changed_files(root: Path) -> list[str]:
     return [line[3:] for line in said.split("\0") if line]
 
 
+def has_commit(root: Path, commit: str) -> bool:
+    """Whether ROOT's clone has COMMIT."""
+    return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
 def is_older(root: Path, commit: str, other: str) -> bool:
-    """Whether COMMIT is an ancestor of OTHER, and not the same. Raises `UsageError` where ROOT's clone lacks one."""
-    for one in (commit, other):
-        if _git(root, "cat-file", "-e", f"{one}^{{commit}}") is None:
-            raise UsageError(f"commit {one} is not in this clone, so whether it is newer cannot be told: fetch it")
+    """Whether COMMIT is an ancestor of OTHER, and not the same; ROOT's clone has both."""
     return commit != other and _git(root, "merge-base", "--is-ancestor", commit, other) is not None
 
 

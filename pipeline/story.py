@@ -9,6 +9,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images import SHORT
 from pipeline.migrations import RetainedRelease, migration_problems
-from pipeline.model import Artifact, Migration
+from pipeline.model import Artifact, Migration, Running
 from pipeline.progress import Progress, StageRecord
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
@@ -27,7 +28,7 @@ from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
 from pipeline.records import Record, read_json
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
-from pipeline.source import is_older, read_source
+from pipeline.source import has_commit, is_older, read_source
 from pipeline.supply.verify import verification_problems
 from pipeline.targets import Target, open_target
 
@@ -69,8 +70,9 @@ class Story:
         FORWARD: not where what serves was deployed from a newer commit than the working tree's.
         """
         adopted = self.target.adopt(reference)
-        wanted = adopted or (self.records.find(reference).release if reference else None)
-        self._recorded = adopted is None and wanted is not None
+        kept = self.records.find(reference) if reference and not adopted else None
+        wanted = adopted or (kept.release if kept else None)
+        self._recorded = kept is not None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
                 problems = self.target.problems()
@@ -88,7 +90,7 @@ class Story:
                 "release": wanted,
                 "stage": "plan",
                 "dry_run": dry_run,
-                **asdict(read_source(self.project.root)),
+                **(_source_of(kept) if kept else asdict(read_source(self.project.root))),
             }
             chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
             try:
@@ -109,10 +111,18 @@ class Story:
         serving = self.records.serving()
         there = read_json(serving.folder / "begun.json").get("commit") if serving else None
         here = read_source(self.project.root).commit
-        if there and here and is_older(self.project.root, here, there):
+        if not there or not here:
+            return
+        way = f"to go back, `nox -s rollback -- {self.env.name}`; or deploy without --forward"
+        if not has_commit(self.project.root, there):
+            raise UsageError(
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is not in this clone, so whether it is newer"
+                f" than {here[:SHORT]} cannot be told: fetch it; where nobody pushed it, {way}"
+            )
+        if is_older(self.project.root, here, there):
             raise UsageError(
                 f"{self.env.name} was deployed from {there[:SHORT]}, which is newer than {here[:SHORT]}: not deployed;"
-                f" to go back, `nox -s rollback -- {self.env.name}`, or deploy without --forward"
+                f" {way}"
             )
 
     def _heal(self) -> bool:
@@ -179,7 +189,7 @@ class Story:
                 self.progress.say(f"changes {line}")
         for migration in pending:
             self.progress.say(f"migration {migration.revision}: {migration.message}")
-        problems = migration_problems(pending, self._retained(new))
+        problems = migration_problems(pending, self._retained(new, running))
         if problems:
             raise DeployFailed(*problems)
         if pending:
@@ -203,9 +213,9 @@ class Story:
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
         return verification_problems(images, policy, self.progress.say)
 
-    def _retained(self, new: Artifact) -> list[RetainedRelease]:
+    def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
         """The releases that a contracting migration must not break: what runs, and what one can go back to."""
-        names = dict.fromkeys([*self.target.running().releases, *self.records.retained(self.project.retain)])
+        names = dict.fromkeys([*running.releases, *self.records.retained(self.project.retain)])
         kept = [self._artifact(name) for name in names if name != new.name]
         return [RetainedRelease(one.name, one.revision) for one in kept if one and one.revision]
 
@@ -311,21 +321,24 @@ class Story:
                     slow=chapter.proof.slow if chapter.proof else False,
                 )
             )
-            github.publish(report, self.progress.warn)
+            place = chapter.record.folder.relative_to(self.project.root)
+            github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
             try:
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
                     return report
                 write_evidence(chapter.record.folder, report)
                 self.records.publish(chapter.record)
-                if chapter.proof:
-                    self.target.attest(report)
-                self.target.prune(self.records.retained(self.project.retain))
-                self.records.prune()
+                with ThreadPoolExecutor(1) as beside:  # a registry may want to be read again after a second
+                    told = beside.submit(self.target.attest, report) if chapter.proof else None
+                    self.target.prune(self.records.retained(self.project.retain))
+                    self.records.prune()
+                if told:
+                    told.result()
             except (SlipwayError, OSError) as error:
                 self.progress.warn(f"the evidence is not complete: {error}")
             board.tell(self.project.name, report, self.progress.warn)
-            stage.note = str((chapter.record.folder / "report.md").relative_to(self.project.root))
+            stage.note = f"{place}/report.md"
         return report
 
     @contextmanager
@@ -333,6 +346,14 @@ class Story:
         with self.progress.stage(name) as stage:
             self.records.note(chapter.record, stage=name)
             yield stage
+
+
+def _source_of(record: Record) -> dict[str, Any]:
+    """What a recorded release was deployed from: it comes back whole, and the clone of whoever asks for it has no part
+    in it.
+    """
+    begun = read_json(record.folder / "begun.json")
+    return {name: begun.get(name) for name in ("commit", "dirty")}
 
 
 @contextmanager

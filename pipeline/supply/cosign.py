@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,16 +123,22 @@ class Cosign:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("COSIGN_") or name in KEPT
         }
-        quiet: list[str] = []
-        try:
-            said = run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
-        except CommandFailed as error:
-            raise SlipwayError(complaint(error.output, reference, self.release, policy)) from error
-        finally:
-            self.say(quiet[0])
-        return said
+        for pause in (*PAUSES, None):
+            quiet: list[str] = []
+            try:
+                return run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
+            except CommandFailed as error:
+                if pause is None or not any(sign in error.output for sign in TOO_MANY):
+                    raise SlipwayError(complaint(error.output, reference, self.release, policy)) from error
+                self.say(f"the registry wants fewer requests: asking again in {pause} s")
+                time.sleep(pause)
+            finally:
+                self.say(quiet[0])
+        raise AssertionError("the last attempt returns or raises")
 
 
+PAUSES = (5, 20)  # seconds: GHCR lets one in again after a few
+TOO_MANY = ("TOOMANYREQUESTS", "429 Too Many Requests")
 KEPT = ("COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY", "COSIGN_MAX_ATTACHMENT_SIZE")
 
 
@@ -154,6 +161,7 @@ def complaint(said: str, reference: str, release: str, policy: Policy | None = N
         "none of the attestations matched": f"no such attestation of it: {again}",
         "MANIFEST_UNKNOWN": "not in the registry: is its name right, and was it pushed?",
         "NAME_UNKNOWN": "not in the registry: is its name right, and was it pushed?",
+        **dict.fromkeys(TOO_MANY, "the registry answers no more for now (too many requests): again in a minute"),
         "UNAUTHORIZED": "the registry wants a login: `docker login` there",
         "DENIED": "the registry gives no right to it: `docker login` there as somebody who may write",
         "connection refused": "the registry does not answer: is it up, and its name right?",

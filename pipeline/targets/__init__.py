@@ -96,6 +96,9 @@ class Target(Protocol):
     def trouble(self) -> str | None:
         """What the engine says against the release that was rolled out: a replica of it ended, say."""
 
+    def dismiss(self) -> None:
+        """The proof has seen enough: who looks beside it may stop, and say so while the writes are read back."""
+
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """What somebody beside the service saw of a rollout in which FAILED of SENT requests from outside failed: who
         lost them, in one line, and the figures. None where nobody looked.

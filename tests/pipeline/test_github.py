@@ -27,6 +27,7 @@ from tests.pipeline.test_report import (
 
 START = 1_800_000_000.0
 MIB = 1024 * 1024
+PLACE = ".slipway/kind/releases/7/report.json"
 NASTY = (
     "\n\n# owned <img src=x onerror=1> ![x](https://evil.example) [go](javascript:1) |a| **b** ~~c~~ _d_ ``e`` ``` f \\"
 )
@@ -43,7 +44,7 @@ def publish(facts: DeployFacts, folder: Path) -> tuple[str, str, list[str]]:
     warned: list[str] = []
     summary, output = folder / "summary.md", folder / "output"
     environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
-    github.publish(build_report(facts), warned.append, environ)
+    github.publish(build_report(facts), PLACE, warned.append, environ)
     return summary.read_text(encoding="utf-8"), output.read_text(encoding="utf-8"), warned
 
 
@@ -55,7 +56,7 @@ class TestPublish:
         assert warned == []
         assert summary.startswith("# ")
         assert "timeline.svg" not in summary
-        assert output == f"verdict={facts.verdict}\nrelease={facts.release or ''}\nurl={facts.url}\n"
+        assert output == f"verdict={facts.verdict}\nrelease={facts.release or ''}\nurl={facts.url}\nreport={PLACE}\n"
 
     def test_adds_to_what_is_there(self, tmp_path: Path) -> None:
         """A job may deploy twice."""
@@ -79,13 +80,15 @@ class TestPublish:
     def test_says_what_it_could_not_write(self, tmp_path: Path) -> None:
         """The deploy goes on."""
         warned: list[str] = []
-        github.publish(build_report(FACTS), warned.append, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")})
+        github.publish(
+            build_report(FACTS), PLACE, warned.append, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")}
+        )
         [line] = warned
         assert "no/such/folder: No such file or directory" in line
 
     def test_does_nothing_elsewhere(self, tmp_path: Path) -> None:
         """A laptop has no summary."""
-        github.publish(build_report(FACTS), pytest.fail, {})
+        github.publish(build_report(FACTS), PLACE, pytest.fail, {})
 
     def test_lets_no_text_of_others_out_of_its_place(self, tmp_path: Path) -> None:
         """A reason, a note, an answer or the name of a release may hold any markup: none of it takes effect."""
@@ -99,7 +102,7 @@ class TestPublish:
         )
         facts = replace(facts, traffic=replace(facts.traffic or TRAFFIC, failures=(failure("5xx", NEW, "", NASTY),)))
         summary, output, _ = publish(facts, tmp_path)
-        assert output.count("\n") == 3
+        assert output.count("\n") == 4
         assert re.findall(r"(?m)^#+ .*owned.*$", summary) == [summary.splitlines()[0]], "one heading, which is ours"
         assert summary.count("\n```") == 2, "our chart opens and ends"
         chart = summary[summary.index("```mermaid") : summary.rindex("\n```")]

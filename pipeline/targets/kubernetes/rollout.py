@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,6 @@ from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.model import Replica
 from pipeline.proof.verdict import short
 from pipeline.targets.kubernetes.diagnosis import (
-    Finding,
     Patience,
     diagnose,
     ends,
@@ -20,11 +20,12 @@ from pipeline.targets.kubernetes.diagnosis import (
     log_arguments,
     restarts,
     summary,
-    unbound,
     with_log,
 )
+from pipeline.targets.kubernetes.findings import Finding
 from pipeline.targets.kubernetes.kubectl import Kubectl, Unreachable
-from pipeline.targets.kubernetes.observation import RESOURCES, Json, Observation, named
+from pipeline.targets.kubernetes.observation import PODS, RESOURCES, Json, Observation, named
+from pipeline.targets.kubernetes.placement import unbound
 from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
 from pipeline.targets.kubernetes.scaling import scaling_findings
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
@@ -33,6 +34,7 @@ __all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secret
 
 SERVICE = "backend"
 TICK_SECONDS = 0.5
+LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers, as if it were the log
 RECENT_SECONDS = 3600  # what ended before, and serves since, is history
 
 
@@ -54,6 +56,10 @@ class Rollout:
     def observe(self) -> Observation:
         """What the API server has of the namespace now."""
         return Observation.of(self.kubectl.get(RESOURCES))
+
+    def glance(self) -> Observation:
+        """The pods and what owns them, and no more: a third of the time."""
+        return Observation.of(self.kubectl.get(PODS))
 
     def wait(self, release: str, watch: Callable[[str], None], deadline: float) -> list[Json]:
         """Wait until nothing but new pods is there, all ready (DEADLINE: monotonic seconds). Gives them.
@@ -104,10 +110,13 @@ class Rollout:
         """FINDING with the log that says why, where there is one."""
         if not finding.wants_log:
             return finding
-        try:
-            return with_log(finding, self.kubectl.ask(*log_arguments(finding)))
-        except SlipwayError:  # no log is no reason to lose the finding
-            return finding
+        # Between two looks it may have started or ended again, and its runs moved up by one.
+        for one in (finding, replace(finding, previous=not finding.previous)):
+            with contextlib.suppress(SlipwayError):  # no log is no reason to lose the finding
+                said = self.kubectl.ask(*log_arguments(one))
+                if not said.startswith(LOG_GONE):
+                    return with_log(finding, said)
+        return finding
 
 
 def standing(seen: Observation) -> Standing:

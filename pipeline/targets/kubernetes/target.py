@@ -225,7 +225,7 @@ class KubernetesTarget:
 
     def running(self) -> Running:
         """The pods of the service, and what of their surroundings is not as it should be."""
-        seen = self.rollout.observe()
+        seen = self.rollout.glance()
         mark = fingerprint(self._secrets) if self._secrets else None
         fresh = [named(one) for one in current_pods(seen) if mark in (None, secrets_mark(one))]
         replicas = tuple(replica(one, current=named(one) in fresh) for one in service_pods(seen))
@@ -277,8 +277,9 @@ class KubernetesTarget:
         if new.revision is None:
             return []
         release = self.releases.find(new.name)
-        current = self._revision(release)
-        serving = {one.release for one in self._replicas() if self.releases.knows(one.release)}
+        replicas = [one for one in self._replicas() if self.releases.knows(one.release)]
+        current = self._revision(release, [one.release for one in replicas if one.ready])
+        serving = {one.release for one in replicas}
         plan = ("run", "--rm", "--network", "none", release.images.place("migrate"), "plan", "--from", current)
         return pending_migrations(
             new.revision,
@@ -289,11 +290,10 @@ class KubernetesTarget:
             say=self.progress.say,
         )
 
-    def _revision(self, release: Release) -> str:
+    def _revision(self, release: Release, serving: list[str]) -> str:
         """The database's revision, or `none`. A release that serves needs no less than its own, and a database is never
-        taken back: so a pod has to ask only where none serves, or a newer one is wanted.
+        taken back: so a pod has to ask only where none of SERVING does, or a newer one is wanted.
         """
-        serving = [one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)]
         known = max((self.releases.find(name).revision or "" for name in serving), default="")
         if known and known >= (release.revision or ""):
             return known
@@ -306,7 +306,7 @@ class KubernetesTarget:
         return self._job(release).run("current")
 
     def _replicas(self) -> tuple[Replica, ...]:
-        return tuple(replica(one, current=True) for one in service_pods(self.rollout.observe()))
+        return tuple(replica(one, current=True) for one in service_pods(self.rollout.glance()))
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On throwaway containers of this machine: nothing of it is the cluster's business."""
@@ -415,6 +415,10 @@ class KubernetesTarget:
         counts = f"the new pods counted {new} answers of 5xx, of the proof's requests or of others'" if new else None
         return [one for one in (line, counts) if one]
 
+    def dismiss(self) -> None:
+        """The Job beside the service."""
+        self._witness.dismiss()
+
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """That of a Job beside the service."""
         view = self._witness.end()
@@ -434,11 +438,11 @@ class KubernetesTarget:
     def token_changes(self) -> bool:
         """Whether pods run that started with other secrets: any of them, which is more than needed and never less."""
         mark = fingerprint(self._secrets)
-        return any(secrets_mark(one) != mark for one in service_pods(self.rollout.observe()))
+        return any(secrets_mark(one) != mark for one in service_pods(self.rollout.glance()))
 
     def prune(self, retained: list[str]) -> None:
         """Objects of recorded releases that the one that serves does not have."""
-        serving = {replica(one, current=True).release for one in current_pods(self.rollout.observe())}
+        serving = {replica(one, current=True).release for one in current_pods(self.rollout.glance())}
         known = [self.releases.find(name) for name in {*retained, *serving} if self.releases.knows(name)]
         needed = {key_of(one) for release in known if release.name in serving for one in release.manifests}
         kinds = {one["kind"] for release in known for one in release.manifests} & PRUNED

@@ -38,6 +38,7 @@ class Witness:
     _following: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
     _read: int = 0  # bytes of its log, whole lines
     _problem: str = ""
+    _dismissed: bool = False
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
         """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
@@ -51,13 +52,19 @@ class Witness:
         log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
         self._following = self._held.enter_context(held(command, log=log, cwd=str(Path.cwd()))), log
 
+    def dismiss(self) -> None:
+        """Let it tell what it saw, which takes a second."""
+        if self._following and not self._dismissed:
+            # Its Job first: without its policies, what it is still asking would get no answer.
+            self._delete(f"job/{NAME}")
+            self._dismissed = True
+
     def end(self) -> View | None:
-        """Let it tell what it saw, and remove it; None where nobody was asked to look."""
+        """What it told, and remove it; None where nobody was asked to look."""
         if self._following is None:
             return View(problem=self._problem) if self._problem else None
+        self.dismiss()
         (follower, log), self._following = self._following, None
-        # Its Job first: without its policies, what it is still asking would get no answer.
-        self._delete(f"job/{NAME}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             follower.wait(LAST_WORDS_SECONDS)
         log.seek(0)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.targets.kubernetes.diagnosis import RESOURCES
+from pipeline.targets.kubernetes.observation import RESOURCES
 
 RECORDED = Path(__file__).parent / "recorded"
 SECONDS = 65

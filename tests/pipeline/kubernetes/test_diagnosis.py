@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from pipeline.targets.kubernetes.diagnosis import (
-    Finding,
     Patience,
     diagnose,
     ends,
     examine,
     log_arguments,
-    refusal,
     restarts,
     summary,
     with_log,
 )
+from pipeline.targets.kubernetes.findings import Finding
 from pipeline.targets.kubernetes.observation import Observation
+from pipeline.targets.kubernetes.refusals import refusal
 from tests.pipeline.kubernetes.record import RECORDED, SECONDS
 
 DEADLINE = 60  # progressDeadlineSeconds of the recorded Deployments

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.targets.kubernetes.changes import key_of
-from pipeline.targets.kubernetes.kubectl import Object
+from pipeline.targets.kubernetes.findings import Finding
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object
 from pipeline.targets.kubernetes.objects import leftovers, marked
 from pipeline.targets.kubernetes.observation import Observation
-from pipeline.targets.kubernetes.rollout import current_pods, standing
+from pipeline.targets.kubernetes.rollout import Rollout, current_pods, standing
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
+GONE = "unable to retrieve container logs for containerd://af3663265d08a0ead9f2fa4773085f1370805da38fcacb60ace23d283dd76d8b"
 READY = [{"type": "Ready", "status": "True"}]
 
 
@@ -79,6 +85,19 @@ class TestCurrentPods:
 def thing(kind: str, name: str, manager: str = "slipway", **labels: str) -> Object:
     """An object that MANAGER applied."""
     return {"kind": kind, "metadata": {"name": name, "labels": labels, "managedFields": [{"manager": manager}]}}
+
+
+class TestToldByALog:
+    @pytest.mark.parametrize("gone", [" --previous", ""])
+    def test_of_whichever_run_there_is_one(self, gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A container that starts again between two looks moves its runs up, and a kubelet says it like a log."""
+        said = rf'case "$*" in *"backend{gone} --tail"*) echo "{GONE}" ;; *) echo "LOG_LEVEL: LOUD is none of …";; esac'
+        (tmp_path / "kubectl").write_text(f"#!/bin/sh\n{said}\n")
+        (tmp_path / "kubectl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        found = Finding("crash", "it ended", "backend-1", "backend", wants_log=True, previous=bool(gone))
+        told = Rollout(Kubectl("kind-slipway", "slipway", lambda _: None))._told(found)
+        assert told.line == "it ended: LOG_LEVEL: LOUD is none of …"
 
 
 class TestLeftovers:

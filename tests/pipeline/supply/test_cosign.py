@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.supply import cosign
 from pipeline.supply.cosign import PROVENANCE, Cosign, Signer, complaint, signer, verify_command
 from pipeline.supply.policy import Policy
 
@@ -107,6 +109,26 @@ class TestComplaint:
     def test_is_one_line_with_a_fix(self, said: str, means: str) -> None:
         """The image first; what is not known is passed on."""
         assert complaint(said, PLACE, RELEASE, KEYLESS) == f"{PLACE}: {means}"
+
+
+class TestARegistryThatHasEnough:
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_is_asked_again_later(self, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As GHCR answers who asks much; and for good it is a line."""
+        said = 'echo "Error: GET https://ghcr.io/v2/x: TOOMANYREQUESTS: retry-after: 1s" >&2; exit 1'
+        count = f'echo >>{tmp_path}/asked; [ "$(wc -l <{tmp_path}/asked)" -gt {times} ] && exit 0'
+        (tmp_path / "cosign").write_text(f"#!/bin/sh\n{count}\n{said}\n")
+        (tmp_path / "cosign").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(cosign, "PAUSES", (0, 0))
+        told: list[str] = []
+        one = Cosign(PLACE, told.append)
+        if times == 1:
+            one.sign(Signer("k"), [PLACE])
+            assert "the registry wants fewer requests: asking again in 0 s" in told
+        else:
+            with pytest.raises(SlipwayError, match=f"^{PLACE}: the registry answers no more for now"):
+                one.sign(Signer("k"), [PLACE])
 
 
 class TestMissing:
