@@ -21,7 +21,7 @@ import yaml
 
 from tests.deploy.checkout import IDENTITY
 from tests.project import NAME
-from tests.workflows.flows import PINS
+from tests.workflows.flows import LOCAL, NOX, UNKNOWN, read
 from tests.workflows.test_judges import tool
 
 __all__ = ["Checkout", "Run"]
@@ -36,6 +36,8 @@ STAND_INS = {
         'session: e2e, args: "${{ matrix.args }}"': 'session: e2e, args: "${{ matrix.args }} --collect-only -q"',
     },
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
+    # Without a token zizmor asks nobody; pip-audit asks what is played.
+    "security": {'env: { GH_TOKEN: "${{ github.token }}" }': 'env: { NOTHING: "" }'},
     "action": {'default: "3.13"': 'default: "3.11"'},  # the Python of a machine that may have no other
 }
 # Two platforms need a builder of their own (setup-buildx-action, which is played). The audit asks services that know
@@ -115,7 +117,9 @@ class Checkout:
         shutil.copytree(template, one.root)
         one.home.mkdir()
         for path in one.root.glob(".github/**/*.yml"):
-            text = path.read_text(encoding="utf-8").replace("uses: $/", "uses: ./")  # act does not know `$/` yet
+            text = path.read_text(encoding="utf-8")
+            for new, known in UNKNOWN:
+                text = text.replace(new, known)
             for old, new in stand_ins.get(path.stem, {}).items():
                 assert text.count(old) >= 1, f"{path.stem}: {old}"
                 text = text.replace(old, new)
@@ -128,7 +132,7 @@ class Checkout:
 
     def _play(self, folder: Path) -> None:
         """Write a stand-in for each action but checkout, which act does by itself: it notes what it was given."""
-        for name, (sha, _) in PINS.items():
+        for name, sha in sorted({(name, rest[1:41]) for _, name, rest in read().uses() if name not in (NOX, *LOCAL)}):
             owner, repository, *rest = name.split("/")
             if name == "actions/checkout":
                 continue
@@ -176,7 +180,7 @@ class Checkout:
     ) -> Started:  # fmt: skip
         """Start a workflow by EVENT, with what GitHub would know: its payload, variables, secrets, inputs."""
         file = self.home / "event.json"
-        file.write_text(json.dumps({"repository": {"private": False}, **(payload or {})}))
+        file.write_text(json.dumps({"repository": {"private": False}, "inputs": inputs or {}, **(payload or {})}))
         options = [f"--var={key}={value}" for key, value in (variables or {}).items()]
         options += [f"--input={key}={value}" for key, value in (inputs or {}).items()]
         options += [f"--secret={key}={value}" for key, value in {"GITHUB_TOKEN": "dummy", **(secrets or {})}.items()]

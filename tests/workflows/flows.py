@@ -14,7 +14,20 @@ from typing import Any
 
 import yaml
 
-__all__ = ["PERMISSIONS", "PINS", "ROOT", "SHARDED", "Flows", "problems", "read", "sessions", "table"]
+__all__ = [
+    "ACTIONS",
+    "LOCAL",
+    "NOX",
+    "PERMISSIONS",
+    "ROOT",
+    "SHARDED",
+    "UNKNOWN",
+    "Flows",
+    "problems",
+    "read",
+    "sessions",
+    "table",
+]
 
 ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
@@ -25,18 +38,13 @@ SHARDED = (
     "tests/workflows/test_*.py",
 )
 
-# One version of each action, wherever it is used.
-PINS = {
-    "actions/attest": ("1e69f48acb82d1966a394da916b4c1698aa569d6", "v4.2.2"),
-    "actions/checkout": ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
-    "actions/upload-artifact": ("043fb46d1a93c77aae656e7c1c64a875d1fc6a0a", "v7.0.1"),
-    "astral-sh/setup-uv": ("20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
-    "docker/login-action": ("dbcb813823bdd20940b903addbd779551569679f", "v4.6.0"),
-    "docker/setup-buildx-action": ("37fe631027851001ddb9b187196cc803df7f5f0e", "v4.3.0"),
-    "docker/setup-qemu-action": ("96fe6ef7f33517b61c61be40b68a1882f3264fb8", "v4.2.0"),
-    "github/codeql-action/analyze": ("ff2f1c621b7f889edc0d3c761ac2e6a3f8cdb0dd", "v4.37.7"),
-    "github/codeql-action/init": ("ff2f1c621b7f889edc0d3c761ac2e6a3f8cdb0dd", "v4.37.7"),
-    "sigstore/cosign-installer": ("6f9f17788090df1f26f669e9d70d6ae9567deba6", "v4.1.2"),
+# What GitHub has since 2026, and act and actionlint do not know yet, with what they get instead.
+UNKNOWN = (("uses: $/", "uses: ./"), (", queue: max }", " }"))
+# Who is let into a run. Which commit of it, and the version of that, say the workflows; Dependabot moves them.
+ACTIONS = {
+    *("actions/attest", "actions/checkout", "actions/upload-artifact", "astral-sh/setup-uv", "docker/login-action"),
+    *("docker/setup-buildx-action", "docker/setup-qemu-action", "github/codeql-action/analyze"),
+    *("github/codeql-action/init", "sigstore/cosign-installer"),
 }
 
 # What each job may do, and no more: contents, packages, id-token, attestations, others.
@@ -69,7 +77,7 @@ PERMISSIONS: dict[str, dict[str, str]] = {
 
 # What an outsider cannot choose: a number, and whether the repository is private. Titles, branches and messages are not
 # here, and so are in no workflow.
-EVENT = {"github.event.pull_request.number", "github.event.repository.private"}
+EVENT = {"github.event.pull_request.number", "github.event.repository", "github.event.repository.private"}
 # Workflows that a fork's pull request starts, or that such a one calls.
 OPEN = ("ci", "image")
 
@@ -93,6 +101,12 @@ class Flows:
         for name, flow in self.flows.items():
             for job, content in flow["jobs"].items():
                 yield f"{name}.{job}", content
+
+    def uses(self) -> Iterator[tuple[str, str, str]]:
+        """File, action and what comes after its name, for each place that uses one."""
+        for file, text in self.texts.items():
+            for name, rest in re.findall(r"uses: ([^\s@]+)(.*)", text):
+                yield file, name, rest
 
     def steps(self) -> Iterator[tuple[str, Flow]]:
         """Each step of each job, and of the action."""
@@ -123,13 +137,20 @@ def problems(flows: Flows) -> list[str]:
 
 
 def _pins(flows: Flows) -> Iterator[str]:
-    for file, text in flows.texts.items():
-        for name, rest in re.findall(r"uses: ([^\s@]+)(.*)", text):
-            if name in (NOX, *LOCAL) and not rest:
-                continue
-            sha, version = PINS.get(name, ("?", "?"))
-            if rest != f"@{sha} # {version}":
-                yield f"{file}: {name}{rest} is not @{sha} # {version}"
+    seen: dict[str, set[str]] = {}
+    for file, name, rest in flows.uses():
+        if name in (NOX, *LOCAL):
+            continue
+        seen.setdefault("/".join(name.split("/")[:2]), set()).add(rest)
+        if name not in ACTIONS:
+            yield f"{file}: {name} is no action that somebody looked at"
+        if not re.fullmatch(r"@[0-9a-f]{40} # v\d+(\.\d+){2}", rest):
+            yield f"{file}: {name}{rest} is not pinned to a commit, with its version behind it"
+    yield from (f"{name}: more than one version: {', '.join(sorted(rests))}" for name, rests in seen.items()
+                if len(rests) > 1)  # fmt: skip
+    yield from (
+        f"{name}: let in, and used by nothing" for name in sorted(ACTIONS - {name for _, name, _ in flows.uses()})
+    )
 
 
 def _steps(flows: Flows) -> Iterator[str]:
@@ -144,6 +165,8 @@ def _steps(flows: Flows) -> Iterator[str]:
             yield f"{name}: there is no session {given['session']}"
         if uses == NOX and name.partition(".")[0] != "ci" and given.get("cache", "false") != "false":
             yield f"{name}: a cache, which others may write, where something is published"
+        if uses.startswith("astral-sh/setup-uv@") and given.get("version-file") != "requirements/uv.txt":
+            yield f"{name}: a uv that no lock names"
         if uses.startswith("actions/checkout@") and given.get("persist-credentials") != "false":
             yield f"{name}: a checkout that leaves its token behind"
 
@@ -208,9 +231,10 @@ def _groups(flows: Flows) -> Iterator[str]:
             yield f"{name}: a concurrency group by the caller's name"
     for name, job in flows.jobs():
         if "environment" in job:
-            wanted = {"group": f"deploy-{job['environment']['name']}", "cancel-in-progress": "false"}
+            wanted = {"group": f"deploy-{job['environment']['name']}", "cancel-in-progress": "false", "queue": "max"}
             if job.get("concurrency") != wanted:
-                yield f"{name}: two deploys at once, or one that is cancelled: {job.get('concurrency')}"
+                found = job.get("concurrency")
+                yield f"{name}: two deploys at once, or one that is cancelled or loses its place: {found}"
 
 
 def _expressions(flows: Flows) -> Iterator[str]:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.workflows.flows import ROOT, Flows, problems, read, table
 
-LOGIN = "docker/login-action@dbcb813823bdd20940b903addbd779551569679f"
+USED = {name: f"{name}{rest}" for _, name, rest in read().uses()}
+CHECKOUT, LOGIN = USED["actions/checkout"], USED["docker/login-action"]
 
 # file, what is there, what somebody makes of it, what is said
 BROKEN = {
@@ -20,17 +21,20 @@ BROKEN = {
     "a gate that is content with less": ("ci", '.result == "success"', '.result != "failure"', "content with less than success"),
     "a gate that can be skipped": ("ci", "    if: always()\n", "", "ci.all-green: skipped"),
     "a job that can be skipped": ("ci", "    name: lint\n", "    name: lint\n    if: github.actor != 'x'\n", "ci.lint: has a condition"),
-    "unpinned": ("ci", "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "actions/checkout@v7", "ci: actions/checkout@v7 is not"),
-    "a version that is not the pin's": ("cd", "# v4.6.0", "# v4.5.0", "cd: docker/login-action"),
-    "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout"),
+    "unpinned": ("ci", CHECKOUT, "actions/checkout@v7", "ci: actions/checkout@v7 is not pinned"),
+    "a version that is not the pin's": ("cd", LOGIN, re.sub("# .*", "# v0.0.1", LOGIN), "docker/login-action: more than one version"),
+    "a version without its commit": ("cd", LOGIN, "docker/login-action@v4.6.0", "cd: docker/login-action@v4.6.0 is not pinned"),
+    "a uv that nobody chose": ("action", "        version-file: requirements/uv.txt\n", "", "a uv that no lock names"),
+    "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout is no action that"),
     "no timeout": ("ci", "    timeout-minutes: 20\n", "", "ci.workflows: no timeout"),
     "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.lint: may {'contents': 'write'}"),
     "rights at the top": ("cd", "\npermissions: {}\n", "\npermissions: write-all\n", "cd: not `permissions: {}`"),
     "a file in no shard": ("ci", "tests/deploy/test_killed.py ", "", "ci: tests/deploy/test_killed.py is in no shard"),
     "half a file in no shard": ("ci", '-k "not is_undone"', '-k "not undone"', "leave something out"),
     "a file in two shards": ("ci", "-n 2 tests/deploy/test_bad_input.py", "-n 2 tests/page tests/deploy/test_bad_input.py", "run it twice"),
-    "a deploy that is cancelled": ("cd", "{ group: deploy-staging, cancel-in-progress: false }",
-                                   "{ group: deploy-staging, cancel-in-progress: true }", "cd.staging: two deploys at once"),
+    "a deploy that is cancelled": ("cd", "{ group: deploy-staging, cancel-in-progress: false, queue: max }",
+                                   "{ group: deploy-staging, cancel-in-progress: true, queue: max }", "cd.staging: two deploys at once"),
+    "a rollback that loses its place": ("rollback", "cancel-in-progress: false, queue: max }", "cancel-in-progress: false }", "rollback.staging: two deploys at once, or one that is cancelled or loses"),
     "two deploys at once": ("rollback", "group: deploy-production", "group: rollback-production", "rollback.production: two deploys"),
     "a group by the caller's name": ("ci", "group: ci-$", "group: ${{ github.workflow }}-$", "by the caller's name"),
     "a title in a script": ("ci", '        run: jq', "        run: echo ${{ github.event.pull_request.title }}; jq", "an expression in a script"),
