@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -81,17 +82,24 @@ class Place:
         return [f"{name}@{digest}" if tag == "<none>" else f"{name}:{tag}" for name, tag, digest in rows]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """An empty registry, a new key, a project's name and a port that nobody has; all gone after the test."""
+@contextlib.contextmanager
+def a_place(folder: Path) -> Iterator[Place]:
+    """An empty registry, a new key in FOLDER, a project's name and a port that nobody has; all gone after the block."""
     with running_registry() as registry:
-        command = [tool("cosign"), "generate-key-pair", f"--output-key-prefix={tmp_path / 'cosign'}"]
+        command = [tool("cosign"), "generate-key-pair", f"--output-key-prefix={folder / 'cosign'}"]
         subprocess.run(command, env={**os.environ, "COSIGN_PASSWORD": ""}, check=True, capture_output=True)
-        one = Place(registry, tmp_path / "cosign.key")
+        one = Place(registry, folder / "cosign.key")
         try:
             yield one
         finally:
             one.clean()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """See `a_place`."""
+    with a_place(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

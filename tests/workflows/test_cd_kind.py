@@ -1,57 +1,281 @@
-"""cd.yml with the cluster that it makes: nothing but GitHub's own services is played."""
+"""cd.yml with the cluster that it makes, then with staging and production in it, then back, and looked at on a Monday:
+nothing but GitHub's own services is played, and what knows advisories.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from pipeline.cluster import CLUSTER, CONTEXT, REGISTRY, cluster_problems
+from pipeline.cluster import CLUSTER, CONTEXT, EDGE_PORT, REGISTRY, cluster_problems
 from pipeline.registry import resolve
 from tests.conftest import AddRow
-from tests.workflows.act import Checkout
-from tests.workflows.conftest import Place
-from tests.workflows.test_cd import ATTEST, TABLE, UPLOAD, attested
+from tests.pipeline.supply.osv import osv_variables, played_osv
+from tests.project import NAME
+from tests.workflows.act import Checkout, Run
+from tests.workflows.conftest import Place, a_place
+from tests.workflows.test_cd import ATTEST, LOGIN, TABLE, UPLOAD, attested
 
 pytestmark = pytest.mark.e2e
 
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
+# One edge for both: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
+URLS = {"staging": f"http://127.0.0.1:{EDGE_PORT}", "production": f"http://localhost:{EDGE_PORT}"}
+ONLY_FOR = f"""
+patches:
+  - target: {{kind: HTTPRoute, name: {NAME}}}
+    patch: |
+      - {{op: add, path: /spec/hostnames, value: [localhost]}}
+"""
 
 
-@pytest.fixture(name="with_cluster")
-def _with_cluster(template: Path, tmp_path: Path) -> Iterator[Checkout]:
-    """A clone whose run makes a cluster, which goes afterwards. Skips where kind is missing, or somebody's is there."""
+@dataclass
+class Pushed:
+    """A clone, where it is pushed to, and what the run of the push did."""
+
+    checkout: Checkout
+    place: Place
+    done: Run
+
+    def kubectl(self, *arguments: str, namespace: str = NAME) -> str:
+        """What kubectl says, as the administrator of the cluster that the run made."""
+        command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", *arguments]
+        kept = {**os.environ, "HOME": str(self.checkout.home)}
+        return subprocess.run(command, env=kept, capture_output=True, text=True, check=True, timeout=180).stdout
+
+    def pipeline(self, *arguments: str) -> str:
+        """Run a verb in the clone, as whoever set the cluster up."""
+        kept = {**os.environ, **self.place.environ, "HOME": str(self.checkout.home)}
+        command = [sys.executable, "-m", "pipeline", *arguments]
+        done = subprocess.run(command, cwd=self.checkout.root, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def images(self, namespace: str = NAME) -> set[str]:
+        """The imageIDs of the service's pods."""
+        path = "--output=jsonpath={.items[*].status.containerStatuses[*].imageID}"
+        selector = "--selector=app.kubernetes.io/component=backend"
+        return set(self.kubectl("get", "pods", selector, path, namespace=namespace).split())
+
+
+@pytest.fixture(name="first", scope="module")
+def _first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+    """A first push, with nothing configured. Its cluster goes in the end; skips where kind is missing, or somebody's is
+    there.
+    """
     problems = cluster_problems()
     if problems:
         pytest.skip(problems[0])
     there = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
     if CLUSTER in there:
         pytest.skip("there is a cluster, and it may be dear to somebody: `nox -s cluster -- down`")
-    one = Checkout.make(template, tmp_path, cluster=True, gateway_api=os.environ.get(GATEWAY_API))
-    try:
-        yield one
-    finally:
-        down = [sys.executable, "-m", "pipeline", "cluster", "down"]
-        subprocess.run(down, cwd=one.root, env={**os.environ, "HOME": str(one.home)}, check=True, timeout=300)
+    folder = tmp_path_factory.mktemp("first")
+    with a_place(folder) as place:
+        one = Checkout.make(template, folder, cluster=True, gateway_api=os.environ.get(GATEWAY_API))
+        try:
+            yield Pushed(one, place, place.run(one))
+        finally:
+            down = [sys.executable, "-m", "pipeline", "cluster", "down"]
+            subprocess.run(down, cwd=one.root, env={**os.environ, "HOME": str(one.home)}, check=True, timeout=300)
 
 
-def test_a_push_is_proved_in_a_cluster_of_the_runner(with_cluster: Checkout, place: Place, add_row: AddRow) -> None:
+def test_a_push_is_proved_in_a_cluster_of_the_runner(first: Pushed, add_row: AddRow) -> None:
     """On a fresh clone with nothing configured: the pods run the digest that was pushed and signed."""
-    done = place.run(with_cluster)
+    done = first.done
     assert done.code == 0, str(done)
     assert done.jobs["kind"] == "success"
     digest = attested(done)
-    image = f"{REGISTRY}/slipway@{digest}"
+    image = f"{REGISTRY}/{NAME}@{digest}"
     assert resolve(image).digest == digest
-    asked = ["kubectl", f"--context={CONTEXT}", "--namespace=slipway", "get", "pods",
-             "--selector=app.kubernetes.io/component=backend", "--output=jsonpath={..imageID}"]  # fmt: skip
-    kept = {**os.environ, "HOME": str(with_cluster.home)}
-    ran = subprocess.run(asked, env=kept, capture_output=True, text=True, check=True).stdout.split()
-    assert set(ran) == {image}
+    assert first.images() == {image}
     assert "0 failed" in done.summary or "none failed" in done.summary, done.summary
     assert (done.played("kind")[UPLOAD], done.played("kind")[ATTEST]) == (1, 1)
     add_row(TABLE, f"cd, a push, with a cluster  green in {done.seconds:3.0f} s: {digest[:19]}… is every pod's imageID")
+
+
+@dataclass
+class Configured:
+    """The clone with staging and production; `before` is what staging has proved already."""
+
+    pushed: Pushed
+    before: str
+    secrets: dict[str, str]
+
+    def run(self, workflow: str, event: str = "push", **how: object) -> Run:
+        """Run a workflow with what the repository's settings say."""
+        variables = {"IMAGE_REPOSITORY": f"{REGISTRY}/Acme/App"}
+        variables |= {f"{name.upper()}_URL": url for name, url in URLS.items()}
+        given: dict[str, object] = {"variables": variables, "secrets": self.secrets, **how}
+        return self.pushed.checkout.run(workflow, event, **{**self.pushed.place.environ, **given})  # type: ignore[arg-type]
+
+    def serves(self, name: str) -> str:
+        """The release that answers in the environment NAME."""
+        return str(httpx2.get(f"{URLS[name]}/health", trust_env=False).headers["x-release"])
+
+
+@pytest.fixture(name="configured", scope="module")
+def _configured(first: Pushed) -> Configured:
+    """Staging and production, as docs/8-github.md sets them up: two namespaces of the cluster, production takes only
+    what a workflow signed. Staging runs what the first push made.
+    """
+    assert first.done.code == 0, str(first.done)
+    first.pipeline("down", "kind", "--volumes")  # its route has no host either
+    before, checkout = attested(first.done), first.checkout
+    for name in URLS:
+        first.kubectl("apply", "--server-side", f"--kustomize={checkout.root}/k8s/bootstrap/{name}")
+        _make_secret(first, f"{NAME}-{name}")
+        _configure(checkout, name)
+    public = first.place.key.with_suffix(".pub").read_text()
+    (checkout.root / "cosign.pub").write_text(public)
+    # The tests were run, and the cluster of the runner was seen to serve: from here on it is about what comes after.
+    checkout.replace(".github/workflows/cd.yml", "    needs: [ci]\n", "")
+    checkout.replace(".github/workflows/cd.yml", "needs: [push, kind]", "needs: [push, sign]")
+    checkout.commit("staging and production")
+    repository = f"{REGISTRY}/acme/app"
+    first.pipeline("copy", f"{REGISTRY}/{NAME}@{before}", repository)
+    one = Configured(first, before, {"KUBECONFIG": _kubeconfig(first)})
+    path = checkout.home / "staging-kubeconfig"
+    path.write_text(one.secrets["KUBECONFIG"])
+    path.chmod(0o600)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        monkeypatch.setenv("IMAGE_REPOSITORY", repository)
+        first.pipeline("deploy", "staging", "--release", f"{repository}@{before}")
+    assert one.serves("staging") == before
+    return one
+
+
+def test_staging_then_production_then_back(configured: Configured, tmp_path: Path, add_row: AddRow) -> None:
+    """One digest, signed and proved, in both; by hand staging goes back, whatever the reason says."""
+    pushed, before, mark = configured.pushed, configured.before, tmp_path / "injected"
+    checkout = pushed.checkout
+    with (checkout.root / "backend/__init__.py").open("a") as file:
+        file.write("# a change\n")
+    checkout.commit("a change")
+    done = configured.run("cd.yml", job="production")
+    assert done.code == 0, str(done)
+    assert (done.jobs["staging"], done.jobs["production"]) == ("success", "success")
+    digest = attested(done)
+    assert configured.serves("staging") == configured.serves("production") == digest != before
+    image = f"{REGISTRY}/acme/app@{digest}"
+    assert pushed.images(f"{NAME}-staging") == pushed.images(f"{NAME}-production") == {image}
+    for name in URLS:
+        assert (done.played(name)[UPLOAD], done.played(name)[ATTEST], done.played(name)[LOGIN]) == (1, 1, 1)
+    add_row(
+        TABLE,
+        f"cd, configured               green in {done.seconds:3.0f} s: {digest[:19]}… rolled out in staging, promoted to production",
+    )
+
+    reason = f"it is slow $(touch {mark}) `touch {mark}`"
+    back = configured.run("rollback.yml", "workflow_dispatch", inputs={"environment": "staging", "reason": reason})
+    assert back.code == 0, str(back)
+    assert "production" not in back.jobs
+    assert (configured.serves("staging"), configured.serves("production")) == (before, digest)
+    assert f"Release {before[7:19]}…" in back.summary, back.summary
+    assert back.played("staging")[UPLOAD] == 1
+    assert not mark.exists()
+    add_row(
+        TABLE,
+        f"rollback, staging            green in {back.seconds:3.0f} s: the release before serves, proved; production untouched",
+    )
+    add_row("workflows: script injection", "reason of a rollback  $(…) `…`   not run")
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"inputs": {"environment": "staging", "release": "99"}}, "99"),
+        ({"inputs": {"environment": "staging", "release": "1; touch injected #"}}, "touch"),
+        ({"inputs": {"environment": "production"}, "secrets": {}}, "the secret KUBECONFIG, under Settings › Environments › production"),
+    ],
+)  # fmt: skip
+def test_a_rollback_that_cannot_be_is_said(
+    how: dict[str, dict[str, str]], says: str, configured: Configured, add_row: AddRow
+) -> None:
+    """In one line, and nothing is touched."""
+    before = [configured.serves(name) for name in URLS]
+    inputs = {**how.pop("inputs"), "reason": "a test"}
+    done = configured.run("rollback.yml", "workflow_dispatch", inputs=inputs, **how)
+    assert done.code != 0
+    said = done.said(inputs["environment"])
+    assert says in said, str(done)
+    assert "Traceback" not in said
+    assert [configured.serves(name) for name in URLS] == before
+    assert not (configured.pushed.checkout.root / "injected").exists()
+    add_row(
+        TABLE,
+        f"rollback, {inputs.get('release', 'no way in'):20} red in {done.seconds:3.0f} s; {says}; both serve what they did",
+    )
+
+
+def test_what_runs_is_scanned_again(configured: Configured, add_row: AddRow) -> None:
+    """security.yml: pins and actions are audited, the image of each environment is found in its registry and judged."""
+    with played_osv() as (port, asked):
+        done = configured.run("security.yml", "schedule", **osv_variables(port))
+    assert done.code == 0, str(done)
+    assert (done.jobs["audit"], done.jobs["rescan"], done.jobs["codeql"]) == ("success",) * 3
+    names = {one["package"]["name"] for one in asked}
+    assert {"checkov", "fastapi", "uv"} <= names, "every lock, and what is in the image"
+    assert done.said("rescan").count("sbom.cdx.json") >= 6, "three images of two environments"
+    assert "was scanned, as the variable" not in done.summary
+    add_row(
+        TABLE,
+        f"security, configured         green in {done.seconds:3.0f} s: {len(names)} packages asked for, two environments scanned",
+    )
+
+
+def _make_secret(first: Pushed, namespace: str) -> None:
+    """What docs/7-kubernetes.md makes by hand: a Secret that is there before the first deploy."""
+    values = {key: secrets.token_hex(32) for key in ("POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")}  # fmt: skip
+    values["REDIS_ACL"] = (
+        f"user default on #{hashlib.sha256(values['REDIS_PASSWORD'].encode()).hexdigest()} ~* &* +@all\n"
+    )
+    literals = [f"--from-literal={key}={value}" for key, value in values.items()]
+    first.kubectl("create", "secret", "generic", f"{NAME}-secrets", *literals, namespace=namespace)
+
+
+def _configure(checkout: Checkout, name: str) -> None:
+    """The environment's table and overlay: kind's sizes, as both are in one small cluster."""
+    path = checkout.root / "pyproject.toml"
+    text = path.read_text(encoding="utf-8")
+    table = [
+        f"[tool.slipway.environments.{name}]",
+        'target = "kubernetes"',
+        f'url = "{URLS[name]}"',
+        f'overlay = "k8s/overlays/{name}"',
+        f'context = "{name}"',
+        f'namespace = "{NAME}-{name}"',
+        "rate = 50\nbake_seconds = 3\ntimeout = 180",
+        'promote_from = "staging"\nverify = { key = "cosign.pub" }' if name == "production" else "",
+    ]
+    new = "\n".join(table) + "\n\n"
+    text, times = re.subn(rf"(?ms)^\[tool\.slipway\.environments\.{name}\]\n.*?(?=^[\[#])", lambda _: new, text)
+    assert times == 1
+    path.write_text(text, encoding="utf-8")
+    overlay = f"namespace: {NAME}-{name}\nresources: [../kind]\n{ONLY_FOR if name == 'production' else ''}"
+    for old in (checkout.root / f"k8s/overlays/{name}").iterdir():
+        old.unlink()
+    (checkout.root / f"k8s/overlays/{name}/kustomization.yaml").write_text(overlay, encoding="utf-8")
+
+
+def _kubeconfig(first: Pushed) -> str:
+    """Two contexts, each the account `deployer` of its own namespace: a line, as a secret may be."""
+    config = json.loads(first.kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json"))
+    cluster = config["clusters"][0]["name"]
+    config["users"], config["contexts"] = [], []
+    for name in URLS:
+        token = first.kubectl("create", "token", "deployer", "--duration=4h", namespace=f"{NAME}-{name}").strip()
+        config["users"].append({"name": name, "user": {"token": token}})
+        config["contexts"].append({"name": name, "context": {"cluster": cluster, "user": name}})
+    return json.dumps({**config, "current-context": "staging"})

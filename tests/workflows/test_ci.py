@@ -28,7 +28,7 @@ def test_a_strangers_pull_request_is_green_and_gets_nothing(
     assert done.code == 0, str(done)
     assert set(done.jobs.values()) == {"success"}
     assert done.jobs.keys() == {"lint", "test", "workflows", "image", "e2e", "all-green"}
-    assert set(done.played()) == {"astral-sh/setup-uv"}
+    assert set(done.played()) == {"astral-sh/setup-uv", "sigstore/cosign-installer"}
     assert SECRET not in done.output
     assert not mark.exists()
     add_row(
