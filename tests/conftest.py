@@ -66,7 +66,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the tables that tests filled, whichever process they ran in."""
     tables: dict[str, list[str]] = {}
-    for report in terminalreporter.stats.get("passed", ()):
+    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
         for name, row in report.user_properties:
             tables.setdefault(name, []).append(str(row))
     for name, rows in tables.items():

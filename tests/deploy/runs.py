@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.deploy.machine import wait_until
 
@@ -142,8 +143,12 @@ class Deploy:
         assert not alive, f"outlived the deploy: {[one.cmdline() for one in alive]}"
 
     def finish(self, seconds: float = 180) -> Outcome:
-        """Wait for its end."""
-        code = self.process.wait(seconds)
+        """Wait for its end. One that does not come is killed: its lock would fail every test after."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"it did not end within {seconds:.0f} s:\n{self.said()}")
         stdout, stderr = (file.read_text(encoding="utf-8") for file in self.files)
         document = json.loads(stdout) if stdout.startswith(("{", "[")) else {}
         return Outcome(code, document, stdout, stderr, time.monotonic() - self.started)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.deploy.checkout import Checkout
@@ -85,4 +87,11 @@ def test_forward_refuses_an_older_commit(deployed: Checkout) -> None:
     assert f"is newer than {older[:12]}: not deployed; to go back, `nox -s rollback -- local`" in line
     assert deployed.answering() == {newer.release}
     assert deployed.deploy().code == 0
+    back = deployed.run("rollback", "--release", str(newer.report["number"]))
+    assert back.code == 0, str(back)
+    assert deployed.deploy("--forward").code == 2, "what came back is of its own commit, whoever brought it"
+    begun = deployed.newest_record() / "begun.json"
+    begun.write_text(json.dumps({**json.loads(begun.read_text()), "commit": "1" * 40}))
+    [line] = deployed.deploy("--forward").problems()
+    assert "was deployed from 111111111111, which is not in this clone" in line
     deployed.git("checkout", "--quiet", "-")

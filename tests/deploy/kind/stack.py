@@ -95,8 +95,8 @@ class KindCheckout(Checkout):
         path.write_text(before + patch, encoding="utf-8")  # its patches stand last, and the last patch wins
 
     def restore(self) -> None:
-        """Service and manifests as they were committed."""
-        self.git("checkout", "--quiet", "--", "backend", "k8s")
+        """Service, manifests and table as they were committed."""
+        self.git("checkout", "--quiet", "--", "backend", "k8s", "pyproject.toml")
         self.git("clean", "--quiet", "--force", "-d", "backend", "k8s")
 
     def untidy(self) -> list[str]:

@@ -102,7 +102,6 @@ def test_never_ready_is_told_at_the_deadline(sound: KindCheckout, add_row: AddRo
     wrap_service(sound, "if path == '/ready':\n    status = 503")
     sound.configure(timeout=25)
     outcome = sound.deploy()
-    sound.configure(timeout=180)
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "did not get ready in time" in outcome.reason
     assert "GET /ready: answered 503" in outcome.reason
@@ -124,7 +123,6 @@ def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: Ad
     sound.configure(bake_seconds=45)
     with Visitors(f"http://localhost:{sound.port}", "/api/v1/environments/broken"):
         outcome = sound.deploy()
-    sound.configure(bake_seconds=3)
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "requests of others with 5xx" in outcome.reason, str(outcome)
     assert outcome.traffic["failed"] == 0
@@ -139,9 +137,8 @@ def test_a_release_that_cannot_carry_the_load_is_undone(sound: KindCheckout, add
     sound.patch_backend(op("resources/requests/cpu", "10m"))
     sound.patch("k8s/overlays/kind/kustomization.yaml", "path: /spec/maxReplicas, value: 4",
                 "path: /spec/maxReplicas, value: 2")  # fmt: skip
-    sound.configure(bake_seconds=150)
-    outcome = sound.deploy()
-    sound.configure(bake_seconds=3)
+    sound.configure(bake_seconds=120)
+    outcome = sound.start("deploy").finish(420)  # the way back bakes as long
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "it cannot carry the load: the autoscaler backend is at its maximum of 2" in outcome.reason, str(outcome)
     assert sound.answering() == old
