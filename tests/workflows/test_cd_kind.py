@@ -52,7 +52,9 @@ class Pushed:
         """What kubectl says, as the administrator of the cluster that the run made."""
         command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", *arguments]
         kept = {**os.environ, "HOME": str(self.checkout.home)}
-        return subprocess.run(command, env=kept, capture_output=True, text=True, check=True, timeout=180).stdout
+        done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False, timeout=180)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def pipeline(self, *arguments: str) -> str:
         """Run a verb in the clone, as whoever set the cluster up."""
@@ -133,7 +135,8 @@ def _configured(first: Pushed) -> Configured:
     first.pipeline("down", "kind", "--volumes")  # its route has no host either
     before, checkout = attested(first.done), first.checkout
     for name in URLS:
-        first.kubectl("apply", "--server-side", f"--kustomize={checkout.root}/k8s/bootstrap/{name}")
+        bootstrap = f"--kustomize={checkout.root}/k8s/bootstrap/{name}"
+        first.kubectl("apply", "--server-side", bootstrap, namespace=f"{NAME}-{name}")
         _make_secret(first, f"{NAME}-{name}")
         _configure(checkout, name)
     public = first.place.key.with_suffix(".pub").read_text()
@@ -219,8 +222,13 @@ def test_a_rollback_that_cannot_be_is_said(
     )
 
 
-def test_what_runs_is_scanned_again(configured: Configured, add_row: AddRow) -> None:
+def test_what_runs_is_scanned_again(configured: Configured, template: Path, add_row: AddRow) -> None:
     """security.yml: pins and actions are audited, the image of each environment is found in its registry and judged."""
+    checkout = (
+        configured.pushed.checkout
+    )  # what act does not know yet, zizmor misses: it gets the workflows as they are
+    checkout.replace("noxfile.py", '"--no-config", ".github")', f'"--no-config", "{template}/.github")')
+    checkout.commit("audit what is shipped")
     with played_osv() as (port, asked):
         done = configured.run("security.yml", "schedule", **osv_variables(port))
     assert done.code == 0, str(done)
