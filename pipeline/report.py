@@ -261,6 +261,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     seconds = (datetime.fromisoformat(report["finished"]) - datetime.fromisoformat(report["started"])).total_seconds()
     dirty = " and uncommitted changes" if report["dirty"] else ""
     return [
+        ("number", str(report["number"])),
         ("release", code(report["release"] or "none was built")),
         ("previous", code(report["previous"] or "none")),
         ("commit", f"{code(report['commit'] or 'no git repository')}{dirty}"),

@@ -33,6 +33,11 @@ def bootstrap(name: str) -> list[Document]:
     return render({"resources": [ROOT / "k8s/bootstrap" / name]})
 
 
+def stores(name: str) -> set[str]:
+    """The data stores that the overlay NAME brings along."""
+    return {each["metadata"]["name"] for each in overlay(name) if each["kind"] == "StatefulSet"}
+
+
 def one(documents: list[Document], kind: str, name: str) -> Document:
     found = [each for each in documents if each["kind"] == kind and each["metadata"]["name"] == name]
     assert len(found) == 1, f"{kind} {name}: {len(found)}"
@@ -137,7 +142,8 @@ def test_nothing_is_reached_but_by_an_arrow(name: str) -> None:
             assert rule["ports"], policy["metadata"]["name"]
             assert {"port": 9090, "protocol": "TCP"} not in rule["ports"], "metrics are the component's to open"
     ways_out = [each for each in policies if "ipBlock" in str(each)]
-    assert bool(ways_out) == (name == "production")
+    assert ways_out or stores(name) == {"postgres", "redis"}, "what is outside needs a way out"
+    assert not ways_out or name != "kind"
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -180,8 +186,10 @@ def test_the_migration_is_the_one_job(name: str) -> None:
     assert job["spec"]["backoffLimit"] == 0
 
 
-@pytest.mark.parametrize("name", ["kind", "staging"])
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_postgres_makes_what_the_settings_name(name: str) -> None:
+    if "postgres" not in stores(name):
+        pytest.skip("its database is outside")
     stateful, values = one(overlay(name), "StatefulSet", "postgres")["spec"], settings(overlay(name))
     environment = {each["name"]: each["value"] for each in stateful["template"]["spec"]["containers"][0]["env"]}
     assert (environment["SLIPWAY_DB"], environment["SLIPWAY_USER"]) == (values["POSTGRES_DB"], values["POSTGRES_USER"])
@@ -197,21 +205,29 @@ def test_another_release_does_not_touch_the_stores() -> None:
 
 
 def test_the_overlays_differ() -> None:
-    scalers = [one(overlay(name), "HorizontalPodAutoscaler", "backend")["spec"]["maxReplicas"] for name in OVERLAYS]
     hosts = [settings(overlay(name))["FRONTEND_URL"] for name in OVERLAYS]
     spaces = [{each["metadata"]["namespace"] for each in overlay(name)} for name in OVERLAYS]
-    assert len(set(scalers)) == len(set(hosts)) == len(OVERLAYS)
+    assert len(set(hosts)) == len(OVERLAYS)
     assert spaces == [{NAME}, {f"{NAME}-staging"}, {f"{NAME}-production"}]
-    assert not [each for each in overlay("production") if each["metadata"]["name"] == "postgres"]
     for name in OVERLAYS:
         assert (ROOT / "k8s/overlays" / name / "kustomization.yaml").read_text(encoding="utf-8").startswith("# ")
 
 
 def test_what_nobody_filled_in_is_named() -> None:
+    """Not by the overlays of this repository: whoever made a service of it has filled them in."""
     assert unfilled(overlay("kind")) == []
-    named = "\n".join(unfilled(overlay("production")))
-    for word in ("POSTGRES_HOST", "FRONTEND_URL", "192.0.2.10/32", f"Gateway {NAME}: spec.listeners[0].hostname"):
-        assert word in named
+    values = {"POSTGRES_HOST": "postgres.invalid", "FRONTEND_URL": "https://shop.example"}
+    documents: list[Document] = [
+        {"kind": "ConfigMap", "metadata": {"name": "settings"}, "data": values},
+        {"kind": "NetworkPolicy", "metadata": {"name": "out"}, "spec": {"egress": [{"to": ["192.0.2.10/32"]}]}},
+        {"kind": "Gateway", "metadata": {"name": "shop"}, "spec": {"listeners": [{"hostname": "shop.invalid"}]}},
+    ]
+    fix = "put your own into the overlay"
+    assert unfilled(documents) == [
+        f"ConfigMap settings: data.POSTGRES_HOST is still the example postgres.invalid: {fix}",
+        f"NetworkPolicy out: spec.egress[0].to[0] is still the example 192.0.2.10/32: {fix}",
+        f"Gateway shop: spec.listeners[0].hostname is still the example shop.invalid: {fix}",
+    ]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -268,7 +268,7 @@ def _configure(checkout: Checkout, name: str) -> None:
         'promote_from = "staging"\nverify = { key = "cosign.pub" }' if name == "production" else "",
     ]
     new = "\n".join(table) + "\n\n"
-    text, times = re.subn(rf"(?ms)^\[tool\.slipway\.environments\.{name}\]\n.*?(?=^[\[#])", lambda _: new, text)
+    text, times = re.subn(rf"(?ms)^\[tool\.slipway\.environments\.{name}\]\n.*?(?=^\[)", lambda _: new, text)
     assert times == 1
     path.write_text(text, encoding="utf-8")
     overlay = f"namespace: {NAME}-{name}\nresources: [../kind]\n{ONLY_FOR if name == 'production' else ''}"

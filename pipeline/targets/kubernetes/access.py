@@ -65,7 +65,8 @@ def access_problems(kubectl: Kubectl, kinds: Iterable[str]) -> list[str]:
         by_resource.setdefault((group, resource), []).append(verb)
     return [
         f"no permission to {', '.join(verbs)} {resource}{f'.{group}' if group else ''} in namespace"
-        f" {kubectl.namespace}: an administrator applies k8s/bootstrap, once"
+        f" {kubectl.namespace}: an administrator applies k8s/bootstrap, once, or binds its Role deployer to who you are"
+        " (`kubectl auth whoami`)"
         for (group, resource), verbs in by_resource.items()
     ]
 

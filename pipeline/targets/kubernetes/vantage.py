@@ -95,6 +95,7 @@ def _job(image: str, seconds: float, secret: str) -> Json:
     token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
     pod = {
         "restartPolicy": "Never",
+        "serviceAccountName": "backend",  # whatever pulls the service's image pulls this: it is the same
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 15,  # longer than a request that is under way may take

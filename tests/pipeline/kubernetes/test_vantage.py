@@ -255,7 +255,7 @@ class TestObjects:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
+        assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("backend", False)
         assert [one["key"] for one in pod["volumes"][1]["secret"]["items"]] == ["SERVICE_TOKEN"]
         assert job["spec"]["activeDeadlineSeconds"] == 151
         assert job["spec"]["backoffLimit"] == 0
