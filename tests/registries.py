@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,11 +17,11 @@ from pipeline.docker import docker_problems
 from pipeline.oci import ARTIFACT, INDEXES, Repository, digest_of, written
 from tests.backend.process import wait_until
 from tests.containers import docker
+from tests.played import Answer, serving
 
 __all__ = ["PlayedRegistry", "Request", "played", "push_image", "push_index", "report", "running_registry"]
 
 USER, PASSWORD, TOKEN = "deployer", "s3cret-of-the-registry", "a-short-lived-token"
-Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 
 @contextlib.contextmanager
@@ -213,39 +211,6 @@ def basic(user: str, password: str) -> str:
 def played(**how: Any) -> Iterator[PlayedRegistry]:
     """A registry that plays HOW, on a port of this machine."""
     registry = PlayedRegistry(**how)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # headers and body are two writes: 40 ms each otherwise
-
-        def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):  # a client that has read enough hangs up
-                super().handle()
-
-        def handle_one_request(self) -> None:
-            self.raw_requestline = self.rfile.readline(65537)
-            if not self.raw_requestline or not self.parse_request():
-                self.close_connection = True
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            status, headers, content = registry.answer(self.command, self.path, dict(self.headers), body)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """The test looks at `requests`."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    registry.address = f"localhost:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(registry.answer) as port:
+        registry.address = f"localhost:{port}"
         yield registry
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

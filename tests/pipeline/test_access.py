@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from pipeline.access import write_kubeconfig
 from pipeline.errors import UsageError
 from pipeline.project import Environment
+from tests.played import Answer, serving
 
 STAGING = Environment("staging", "kubernetes", "https://x", context="mine", namespace="n", overlay="o")
 SERVER = "https://cluster.example.com:6443"
@@ -24,26 +24,15 @@ def test_a_cluster_that_trusts_github_gets_a_token_of_this_job(tmp_path: Path) -
     """Kubectl is sent to a program that asks GitHub for one, for this cluster; nothing secret is in the file."""
     asked = []
 
-    class GitHub(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers["Authorization"]))
-            body = json.dumps({"value": "a.signed.token"}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(_method: str, target: str, headers: Mapping[str, str], _body: bytes) -> Answer:
+        asked.append((target, headers["Authorization"]))
+        return 200, {}, json.dumps({"value": "a.signed.token"}).encode()
 
-        def log_message(self, *_: object) -> None:
-            """The test looks at `asked`."""
-
-    server = HTTPServer(("127.0.0.1", 0), GitHub)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    given = {
-        "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{server.server_port}/token?api-version=2.0",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-runner",
-    }
-    try:
+    with serving(answer) as port:
+        given = {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{port}/token?api-version=2.0",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-runner",
+        }
         path = tmp_path / "folder/kubeconfig"
         said = write_kubeconfig(STAGING, {**given, "KUBECONFIG": str(path), "KUBERNETES_SERVER": SERVER})
         assert said == f"context mine: {SERVER}, as this job of GitHub, by its token"
@@ -55,10 +44,6 @@ def test_a_cluster_that_trusts_github_gets_a_token_of_this_job(tmp_path: Path) -
         environ = {"PATH": os.environ["PATH"], **given, **{one["name"]: one["value"] for one in plugin["env"]}}
         done = subprocess.run([plugin["command"], *plugin["args"]], env=environ, cwd=tmp_path, capture_output=True,
                               text=True, check=True)  # fmt: skip
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert json.loads(done.stdout)["status"] == {"token": "a.signed.token"}
     [(place, authorization)] = asked
     assert place.endswith("&audience=https%3A%2F%2Fcluster.example.com%3A6443")

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from pipeline.targets.admission import REPLICA_HEADER, wait_admitted
-
-
-class _Edge(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header(REPLICA_HEADER, "unix//run/edge-1")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None: ...
+from tests.played import serving
 
 
 @pytest.fixture
 def edge() -> Iterator[str]:
     """The address of an edge that always answers from slot 1."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Edge) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(lambda *_: (200, {REPLICA_HEADER: "unix//run/edge-1"}, b"")) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 class TestWaitAdmitted:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from pipeline import cluster, gateway_api
 from pipeline.errors import UsageError
+from tests.played import serving
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = b"name: gateways.gateway.networking.k8s.io\n    gateway.networking.k8s.io/bundle-version: v1.6.1\n"
@@ -117,33 +116,21 @@ class TestManifests:
 
 
 @contextmanager
-def serving(body: bytes, status: int = 200) -> Iterator[str]:
-    """The address of a server that answers every request with BODY."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Not on standard error, which is the test's to read."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/standard-install.yaml"
-        server.shutdown()
+def published(body: bytes, status: int = 200) -> Iterator[str]:
+    """The address of a release whose manifest is BODY."""
+    with serving(lambda *_: (status, {}, body)) as port:
+        yield f"http://127.0.0.1:{port}/standard-install.yaml"
 
 
 class TestGatewayApi:
     def test_takes_what_has_the_checksum(self) -> None:
         """Byte for byte."""
-        with serving(MANIFEST) as url:
+        with published(MANIFEST) as url:
             assert gateway_api.download(url, hashlib.sha256(MANIFEST).hexdigest()) == MANIFEST
 
     def test_refuses_what_has_another(self) -> None:
         """The error says both."""
-        with serving(MANIFEST) as url, pytest.raises(UsageError, match=f"and not {gateway_api.SHA256}"):
+        with published(MANIFEST) as url, pytest.raises(UsageError, match=f"and not {gateway_api.SHA256}"):
             gateway_api.download(url)
 
     def test_says_what_to_do_without_the_network(self) -> None:
@@ -152,7 +139,7 @@ class TestGatewayApi:
             taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
             with pytest.raises(UsageError, match="--gateway-api FILE"):
                 gateway_api.download(f"http://127.0.0.1:{taken.getsockname()[1]}/")
-        with serving(b"", 404) as url, pytest.raises(UsageError, match="404"):
+        with published(b"", 404) as url, pytest.raises(UsageError, match="404"):
             gateway_api.download(url)
 
     def test_a_file_of_other_bytes_is_its_givers_matter(self, tmp_path: Path) -> None:

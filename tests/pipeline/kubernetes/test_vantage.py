@@ -6,10 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from pipeline.proof import vantage_probe
 from pipeline.proof.requests import parse_requests
 from pipeline.targets.kubernetes.vantage import View, judge, objects, phase_failures, view_of
 from tests.pipeline.proof.servers import HANG, LIST, MAKE, Reply, Request, Service
+from tests.played import serving
 
 IMAGE = f"localhost:5001/slipway@sha256:{'1' * 64}"
 READ = {"name": "list", "path": "/things", "status": 200, "weight": 1, "headers": {"Accept-Language": "en"}}
@@ -200,23 +199,10 @@ class TestMetrics:
 
     def test_says_what_each_address_has_counted(self, start: Any, service: Service) -> None:
         """As often as it was told, beside its requests; whoever does not answer is left out."""
-        text = 'http_requests_total{status="500"} 7\n'
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                """Tests have other words."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+        with serving(lambda *_: (200, {}, b'http_requests_total{status="500"} 7\n')) as port:
             service.behave = lambda _, request: Reply(503) if request.number % 5 == 4 else None
-            told = {"host": "127.0.0.1", "port": server.server_address[1], "every": 0.1}
+            told = {"host": "127.0.0.1", "port": port, "every": 0.1}
             log, _ = start(seconds=0.5, metrics=told).communicate(timeout=20)
-            server.shutdown()
         lines = [json.loads(line) for line in log.splitlines() if '"errors"' in line]
         assert len(lines) >= 3
         assert lines[-1] == {"errors": {"127.0.0.1": 7}, "own": lines[-1]["own"]}

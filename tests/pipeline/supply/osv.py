@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from tests.played import Answer, serving
 
 __all__ = ["osv_variables", "played_osv"]
 
@@ -28,29 +28,14 @@ def played_osv() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """A service that knows something of idna 3.6: its port, and what it was asked."""
     asked: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(query)
-            known = query == {"package": {"name": "idna", "ecosystem": "PyPI"}, "version": "3.6"}
-            body = json.dumps({"vulns": [ADVISORY]} if known else {}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(_method: str, _target: str, _headers: Mapping[str, str], body: bytes) -> Answer:
+        query = json.loads(body)
+        asked.append(query)
+        known = query == {"package": {"name": "idna", "ecosystem": "PyPI"}, "version": "3.6"}
+        return 200, {}, json.dumps({"vulns": [ADVISORY]} if known else {}).encode()
 
-        def log_message(self, *_: object) -> None:
-            """`asked` has it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.server_address[1], asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(answer) as port:
+        yield port, asked
 
 
 def osv_variables(port: int) -> dict[str, str]:
