@@ -128,13 +128,14 @@ class Cosign:
             try:
                 return run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
             except CommandFailed as error:
-                if pause is None or not any(sign in error.output for sign in TOO_MANY):
-                    raise SlipwayError(complaint(error.output, reference, self.release, policy)) from error
-                self.say(f"the registry wants fewer requests: asking again in {pause} s")
-                time.sleep(pause)
+                failed = error
             finally:
                 self.say(quiet[0])
-        raise AssertionError("the last attempt returns or raises")
+            if pause is None or not any(sign in failed.output for sign in TOO_MANY):
+                break
+            self.say(f"the registry wants fewer requests: asking again in {pause} s")
+            time.sleep(pause)
+        raise SlipwayError(complaint(failed.output, reference, self.release, policy)) from failed
 
 
 PAUSES = (5, 20)  # seconds: GHCR lets one in again after a few

@@ -21,7 +21,7 @@ import yaml
 
 from tests.deploy.checkout import IDENTITY
 from tests.project import NAME
-from tests.workflows.flows import LOCAL, NOX, UNKNOWN, read
+from tests.workflows.flows import LOCAL, NOX, read, understood
 from tests.workflows.test_judges import tool
 
 __all__ = ["Checkout", "Run"]
@@ -117,9 +117,7 @@ class Checkout:
         shutil.copytree(template, one.root)
         one.home.mkdir()
         for path in one.root.glob(".github/**/*.yml"):
-            text = path.read_text(encoding="utf-8")
-            for new, known in UNKNOWN:
-                text = text.replace(new, known)
+            text = understood(path.read_text(encoding="utf-8"))
             for old, new in stand_ins.get(path.stem, {}).items():
                 assert text.count(old) >= 1, f"{path.stem}: {old}"
                 text = text.replace(old, new)

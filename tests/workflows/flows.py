@@ -21,12 +21,12 @@ __all__ = [
     "PERMISSIONS",
     "ROOT",
     "SHARDED",
-    "UNKNOWN",
     "Flows",
     "problems",
     "read",
     "sessions",
     "table",
+    "understood",
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +122,13 @@ def read() -> Flows:
     paths = sorted((ROOT / ".github/workflows").glob("*"))
     texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
     return Flows({**texts, "action": (ROOT / ".github/actions/nox/action.yml").read_text(encoding="utf-8")})
+
+
+def understood(text: str) -> str:
+    """TEXT of a workflow as act and actionlint read it."""
+    for new, known in UNKNOWN:
+        text = text.replace(new, known)
+    return text
 
 
 @cache

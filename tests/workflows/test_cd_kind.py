@@ -4,8 +4,6 @@ nothing but GitHub's own services is played, and what knows advisories.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import secrets
@@ -18,9 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pipeline.cluster import CLUSTER, CONTEXT, EDGE_PORT, REGISTRY, cluster_problems
+from pipeline.cluster import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
 from pipeline.registry import resolve
+from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
 from tests.conftest import AddRow
+from tests.deploy.kind.stack import deployer_config, image_ids, kubectl
 from tests.pipeline.supply.osv import osv_variables, played_osv
 from tests.project import NAME
 from tests.workflows.act import Checkout, Run
@@ -48,27 +48,13 @@ class Pushed:
     place: Place
     done: Run
 
-    def kubectl(self, *arguments: str, namespace: str = NAME) -> str:
-        """What kubectl says, as the administrator of the cluster that the run made."""
-        command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", *arguments]
-        kept = {**os.environ, "HOME": str(self.checkout.home)}
-        done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False, timeout=180)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def pipeline(self, *arguments: str) -> str:
+    def pipeline(self, *arguments: str, **environ: str) -> str:
         """Run a verb in the clone, as whoever set the cluster up."""
-        kept = {**os.environ, **self.place.environ, "HOME": str(self.checkout.home)}
+        kept = {**os.environ, **self.place.environ, "HOME": str(self.checkout.home), **environ}
         command = [sys.executable, "-m", "pipeline", *arguments]
         done = subprocess.run(command, cwd=self.checkout.root, env=kept, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-    def images(self, namespace: str = NAME) -> set[str]:
-        """The imageIDs of the service's pods."""
-        path = "--output=jsonpath={.items[*].status.containerStatuses[*].imageID}"
-        selector = "--selector=app.kubernetes.io/component=backend"
-        return set(self.kubectl("get", "pods", selector, path, namespace=namespace).split())
 
 
 @pytest.fixture(name="first", scope="module")
@@ -83,8 +69,10 @@ def _first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     if CLUSTER in there:
         pytest.skip("there is a cluster, and it may be dear to somebody: `nox -s cluster -- down`")
     folder = tmp_path_factory.mktemp("first")
-    with a_place(folder) as place:
+    with a_place(folder) as place, pytest.MonkeyPatch.context() as monkeypatch:
         one = Checkout.make(template, folder, cluster=True, gateway_api=os.environ.get(GATEWAY_API))
+        # Where kind writes it in the run, whose home this is: so that these tests are its administrator, too.
+        monkeypatch.setenv("KUBECONFIG", str(one.home / ".kube/config"))
         try:
             yield Pushed(one, place, place.run(one))
         finally:
@@ -100,7 +88,7 @@ def test_a_push_is_proved_in_a_cluster_of_the_runner(first: Pushed, add_row: Add
     digest = attested(done)
     image = f"{REGISTRY}/{NAME}@{digest}"
     assert resolve(image).digest == digest
-    assert first.images() == {image}
+    assert image_ids() == {image}
     assert "0 failed" in done.summary or "none failed" in done.summary, done.summary
     assert (done.played("kind")[UPLOAD], done.played("kind")[ATTEST]) == (1, 1)
     add_row(TABLE, f"cd, a push, with a cluster  green in {done.seconds:3.0f} s: {digest[:19]}… is every pod's imageID")
@@ -136,8 +124,8 @@ def _configured(first: Pushed) -> Configured:
     before, checkout = attested(first.done), first.checkout
     for name in URLS:
         bootstrap = f"--kustomize={checkout.root}/k8s/bootstrap/{name}"
-        first.kubectl("apply", "--server-side", bootstrap, namespace=f"{NAME}-{name}")
-        _make_secret(first, f"{NAME}-{name}")
+        kubectl("apply", "--server-side", bootstrap, namespace=f"{NAME}-{name}")
+        _make_secret(f"{NAME}-{name}")
         _configure(checkout, name)
     public = first.place.key.with_suffix(".pub").read_text()
     (checkout.root / "cosign.pub").write_text(public)
@@ -147,22 +135,17 @@ def _configured(first: Pushed) -> Configured:
     checkout.commit("staging and production")
     repository = f"{REGISTRY}/acme/app"
     first.pipeline("copy", f"{REGISTRY}/{NAME}@{before}", repository)
-    one = Configured(first, before, {"KUBECONFIG": _kubeconfig(first)})
-    path = checkout.home / "staging-kubeconfig"
-    path.write_text(one.secrets["KUBECONFIG"])
-    path.chmod(0o600)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        monkeypatch.setenv("IMAGE_REPOSITORY", repository)
-        first.pipeline("deploy", "staging", "--release", f"{repository}@{before}")
+    path = deployer_config(checkout.home / "deployers", {name: f"{NAME}-{name}" for name in URLS})
+    one = Configured(first, before, {"KUBECONFIG": path.read_text(encoding="utf-8")})
+    account = {"KUBECONFIG": str(path), "IMAGE_REPOSITORY": repository}
+    first.pipeline("deploy", "staging", "--release", f"{repository}@{before}", **account)
     assert one.serves("staging") == before
     return one
 
 
 def test_staging_then_production_then_back(configured: Configured, tmp_path: Path, add_row: AddRow) -> None:
     """One digest, signed and proved, in both; by hand staging goes back, whatever the reason says."""
-    pushed, before, mark = configured.pushed, configured.before, tmp_path / "injected"
-    checkout = pushed.checkout
+    checkout, before, mark = configured.pushed.checkout, configured.before, tmp_path / "injected"
     with (checkout.root / "backend/__init__.py").open("a") as file:
         file.write("# a change\n")
     checkout.commit("a change")
@@ -172,7 +155,7 @@ def test_staging_then_production_then_back(configured: Configured, tmp_path: Pat
     digest = attested(done)
     assert configured.serves("staging") == configured.serves("production") == digest != before
     image = f"{REGISTRY}/acme/app@{digest}"
-    assert pushed.images(f"{NAME}-staging") == pushed.images(f"{NAME}-production") == {image}
+    assert image_ids(f"{NAME}-staging") == image_ids(f"{NAME}-production") == {image}
     for name in URLS:
         assert (done.played(name)[UPLOAD], done.played(name)[ATTEST], done.played(name)[LOGIN]) == (1, 1, 1)
     add_row(
@@ -224,9 +207,8 @@ def test_a_rollback_that_cannot_be_is_said(
 
 def test_what_runs_is_scanned_again(configured: Configured, template: Path, add_row: AddRow) -> None:
     """security.yml: pins and actions are audited, the image of each environment is found in its registry and judged."""
-    checkout = (
-        configured.pushed.checkout
-    )  # what act does not know yet, zizmor misses: it gets the workflows as they are
+    checkout = configured.pushed.checkout
+    # What act does not know yet, zizmor misses: it gets the workflows as they are.
     checkout.replace("noxfile.py", '"--no-config", ".github")', f'"--no-config", "{template}/.github")')
     checkout.commit("audit what is shipped")
     with played_osv() as (port, asked):
@@ -243,14 +225,12 @@ def test_what_runs_is_scanned_again(configured: Configured, template: Path, add_
     )
 
 
-def _make_secret(first: Pushed, namespace: str) -> None:
+def _make_secret(namespace: str) -> None:
     """What docs/7-kubernetes.md makes by hand: a Secret that is there before the first deploy."""
-    values = {key: secrets.token_hex(32) for key in ("POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")}  # fmt: skip
-    values["REDIS_ACL"] = (
-        f"user default on #{hashlib.sha256(values['REDIS_PASSWORD'].encode()).hexdigest()} ~* &* +@all\n"
-    )
+    values = {key: secrets.token_hex(32) for key in (*SERVICE_SECRETS, SUPERUSER_PASSWORD)}
+    values["REDIS_ACL"] = redis_acl(values["REDIS_PASSWORD"])
     literals = [f"--from-literal={key}={value}" for key, value in values.items()]
-    first.kubectl("create", "secret", "generic", f"{NAME}-secrets", *literals, namespace=namespace)
+    kubectl("create", "secret", "generic", f"{NAME}-secrets", *literals, namespace=namespace)
 
 
 def _configure(checkout: Checkout, name: str) -> None:
@@ -275,15 +255,3 @@ def _configure(checkout: Checkout, name: str) -> None:
     for old in (checkout.root / f"k8s/overlays/{name}").iterdir():
         old.unlink()
     (checkout.root / f"k8s/overlays/{name}/kustomization.yaml").write_text(overlay, encoding="utf-8")
-
-
-def _kubeconfig(first: Pushed) -> str:
-    """Two contexts, each the account `deployer` of its own namespace: a line, as a secret may be."""
-    config = json.loads(first.kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json"))
-    cluster = config["clusters"][0]["name"]
-    config["users"], config["contexts"] = [], []
-    for name in URLS:
-        token = first.kubectl("create", "token", "deployer", "--duration=4h", namespace=f"{NAME}-{name}").strip()
-        config["users"].append({"name": name, "user": {"token": token}})
-        config["contexts"].append({"name": name, "context": {"cluster": cluster, "user": name}})
-    return json.dumps({**config, "current-context": "staging"})

@@ -58,7 +58,7 @@ class Rollout:
         return Observation.of(self.kubectl.get(RESOURCES))
 
     def glance(self) -> Observation:
-        """The pods and what owns them, and no more: a third of the time."""
+        """The pods and what owns them."""
         return Observation.of(self.kubectl.get(PODS))
 
     def wait(self, release: str, watch: Callable[[str], None], deadline: float) -> list[Json]:

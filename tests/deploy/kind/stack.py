@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import httpx2
@@ -16,7 +18,7 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import AS_SUPERUSER, docker
 from tests.project import NAME
 
-__all__ = ["KindCheckout", "deployer_config", "kubectl"]
+__all__ = ["KindCheckout", "deployer_config", "image_ids", "kubectl"]
 
 NAMESPACE = NAME
 
@@ -29,10 +31,26 @@ def kubectl(*arguments: str, given: str | None = None, check: bool = True, names
     return (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
 
 
-def deployer_config(path: Path, namespace: str = NAMESPACE) -> Path:
-    """A kubeconfig whose context of the same name is the account `deployer`, which may do what a deploy does."""
+def image_ids(namespace: str = NAMESPACE) -> set[str]:
+    """What the service's pods run, by their own word."""
+    path = "--output=jsonpath={.items[*].status.containerStatuses[*].imageID}"
+    selector = "--selector=app.kubernetes.io/component=backend"
+    return set(kubectl("get", "pods", selector, path, namespace=namespace).split())
+
+
+def deployer_config(path: Path, namespaces: Mapping[str, str] = MappingProxyType({CONTEXT: NAMESPACE})) -> Path:
+    """A kubeconfig, one line, whose contexts are each the account `deployer` of a namespace (NAMESPACES, by context),
+    which may do what a deploy does.
+    """
     config = json.loads(kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json"))
-    config["users"][0]["user"] = {"token": kubectl("create", "token", "deployer", "--duration=4h", namespace=namespace)}
+    cluster = config["clusters"][0]["name"]
+    tokens = {
+        name: kubectl("create", "token", "deployer", "--duration=4h", namespace=namespace)
+        for name, namespace in namespaces.items()
+    }
+    config["users"] = [{"name": name, "user": {"token": token}} for name, token in tokens.items()]
+    config["contexts"] = [{"name": name, "context": {"cluster": cluster, "user": name}} for name in tokens]
+    config["current-context"] = next(iter(tokens))
     path.write_text(json.dumps(config), encoding="utf-8")
     path.chmod(0o600)
     return path

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.cluster import EDGE_PORT, REGISTRY
 from tests.deploy.conftest import AddRow
-from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.deploy.kind.stack import KindCheckout, image_ids, kubectl
 from tests.deploy.runs import Outcome
 from tests.project import NAME
 
@@ -62,14 +62,6 @@ def run(one: KindCheckout, *arguments: str) -> Outcome:
     return one.start_program(command, KUBECONFIG=str(Path.home() / ".kube/config")).finish(400)
 
 
-def images(namespace: str) -> set[str]:
-    """The imageIDs of the service's pods."""
-    path = "--output=jsonpath={.items[*].status.containerStatuses[*].imageID}"
-    return set(
-        kubectl("get", "pods", "--selector=app.kubernetes.io/component=backend", path, namespace=namespace).split()
-    )
-
-
 def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddRow) -> None:
     """Refused before the first proof of a digest; then the same imageID runs in both namespaces."""
     [proved] = two.answering()
@@ -77,11 +69,11 @@ def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddR
     refused = run(two, "deploy", "promoted", "--release", unproved)
     assert refused.code == 2, str(refused)
     assert "was not proved in kind, and promoted takes only what was" in refused.problems()[0]
-    assert images(NAMESPACE) == set()
+    assert image_ids(NAMESPACE) == set()
     outcome: Any = run(two, "deploy", "promoted", "--json")
     assert (outcome.code, outcome.verdict, outcome.release) == (0, "proved", proved), str(outcome)
     assert "docker build" not in outcome.stderr
-    assert images(NAMESPACE) == images(NAME) == {f"{REGISTRY}/{NAME}@{proved}"}
+    assert image_ids(NAMESPACE) == image_ids(NAME) == {f"{REGISTRY}/{NAME}@{proved}"}
     again: Any = run(two, "deploy", "promoted", "--json")
     assert (again.code, again.verdict) == (0, "unchanged"), str(again)
     add_row("kind: promotion", f"unproved digest refused; {proved[:19]}… proved in kind runs as promoted, same imageID")
