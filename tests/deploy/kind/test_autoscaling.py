@@ -69,6 +69,7 @@ def test_a_deploy_while_it_scales_is_proved(deployed: KindCheckout, add_row: Add
     base = f"http://localhost:{deployed.port}"
     deployed.change("scaled in mid-roll")
     with Crowd(base) as crowd:
+        wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)  # from here on it goes up
         outcome = deployed.deploy()
         scaled = len(deployed.pods())
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
