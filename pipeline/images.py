@@ -16,7 +16,8 @@ from pipeline.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.migrations import required_revision
 from pipeline.model import Source
-from pipeline.oci import Repository, parse_reference
+from pipeline.oci import Repository
+from pipeline.reference import parse_reference
 from pipeline.registry import image_labels, resolve
 from pipeline.run import CommandFailed, run
 from pipeline.settings import read_values

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.errors import UsageError
-from pipeline.oci import DIGEST, parse_reference
 from pipeline.project import Environment
+from pipeline.reference import DIGEST, parse_reference
 from pipeline.registry import ProofRecord, newest_proved, proofs
 
 __all__ = ["admit"]

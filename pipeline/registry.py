@@ -18,20 +18,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pipeline.connection import RegistryError, RegistryLacks
 from pipeline.errors import UsageError
-from pipeline.oci import (
-    ARTIFACT,
-    DIGEST,
-    EMPTY,
-    EMPTY_TYPE,
-    INDEXES,
-    Manifest,
-    RegistryError,
-    RegistryLacks,
-    Repository,
-    parse_reference,
-    written,
-)
+from pipeline.oci import ARTIFACT, EMPTY, EMPTY_TYPE, INDEXES, Manifest, Repository, written
+from pipeline.reference import DIGEST, parse_reference
 
 __all__ = [
     "PROOF",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SlipwayError
-from pipeline.oci import Reference, parse_reference
+from pipeline.reference import Reference, parse_reference
 from pipeline.registry import resolve
 from pipeline.run import CommandFailed, run
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.connection import RegistryLacks
 from pipeline.copies import copy_release
 from pipeline.errors import UsageError
 from pipeline.images import SHORT
-from pipeline.oci import RegistryLacks, Repository
+from pipeline.oci import Repository
 from pipeline.registry import resolve
 from tests.registries import push_image, push_index
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import oci
+from pipeline import connection
+from pipeline.connection import RegistryError, RegistryLacks
 from pipeline.credentials import find_credentials
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.oci import RegistryError, RegistryLacks, Repository, digest_of, parse_reference
+from pipeline.oci import Repository, digest_of
+from pipeline.reference import parse_reference
 from pipeline.registry import attach_proof, proofs, resolve
 from tests.backend.process import free_port
 from tests.registries import PASSWORD, TOKEN, USER, PlayedRegistry, basic, played, push_image, report
@@ -27,7 +29,7 @@ def _login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Login:
     """Writes docker's configuration; there is none before. Helpers are looked for in a folder of the test's."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / ".docker"))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(oci, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(connection, "PAUSES", (0.01, 0.01))
 
     def write(config: dict[str, Any]) -> None:
         (tmp_path / ".docker").mkdir(exist_ok=True)

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline import oci
+from pipeline.connection import RegistryError, RegistryLacks
 from pipeline.errors import UsageError
-from pipeline.oci import ARTIFACT, RegistryError, RegistryLacks, Repository, written
+from pipeline.oci import ARTIFACT, Repository, written
 from pipeline.registry import PROOF, attach_proof, image_ids, image_platforms, is_image, newest_proved, proofs, resolve
 from tests.containers import docker
 from tests.registries import played, push_image, push_index, report

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.connection import RegistryError
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import PushedImages
@@ -18,7 +19,6 @@ from pipeline.lock import Holder
 from pipeline.manifests import unfilled
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
-from pipeline.oci import RegistryError
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short

@@ -1,0 +1,66 @@
+"""The name of an image: which registry, repository, tag and digest it means, as docker reads it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import UsageError
+
+__all__ = ["DIGEST", "HUB", "Reference", "is_local", "parse_reference"]
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+NAME = re.compile(
+    rf"(?P<repository>(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?{PART}(?:/{PART})*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
+)
+HUB = "docker.io"
+HUB_ADDRESS = "registry-1.docker.io"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`[HOST/]PATH[:TAG][@DIGEST]`; `repository` is the part before the tag, as it was written."""
+
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    @property
+    def host(self) -> str:
+        """The registry: what docker takes for it, `docker.io` where none is named."""
+        first, slash, _ = self.repository.partition("/")
+        return first if slash and ("." in first or ":" in first or first == "localhost") else HUB
+
+    @property
+    def path(self) -> str:
+        """The repository's name in its registry."""
+        path = self.repository.removeprefix(f"{self.host}/")
+        return f"library/{path}" if self.host == HUB and "/" not in path else path
+
+    @property
+    def address(self) -> str:
+        """`http` for a registry of this machine, as docker has it, `https` for every other."""
+        if self.host == HUB:
+            return f"https://{HUB_ADDRESS}"
+        return f"{'http' if is_local(self.host) else 'https'}://{self.host}"
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a reference to an image. Raises `UsageError`."""
+    found = NAME.fullmatch(text)
+    if not found:
+        raise UsageError(f"`{text}` is no name of an image: for example ghcr.io/owner/name@sha256:… (lower case)")
+    return Reference(found["repository"], found["tag"], found["digest"])
+
+
+def is_local(host: str) -> bool:
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    name = name.strip("[]").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
