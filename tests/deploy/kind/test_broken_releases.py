@@ -18,7 +18,7 @@ from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
-from tests.pipeline.kubernetes.record import FOREIGN_ELF
+from tests.pipeline.kubernetes.cases import FOREIGN_ELF
 from tests.project import NAME, PROJECT
 from tests.registries import push_index
 
