@@ -24,6 +24,7 @@ from pipeline.targets.kubernetes.diagnosis import (
 )
 from pipeline.targets.kubernetes.findings import Finding
 from pipeline.targets.kubernetes.kubectl import Kubectl, Unreachable
+from pipeline.targets.kubernetes.objects import SERVICE
 from pipeline.targets.kubernetes.observation import PODS, RESOURCES, Json, Observation, named
 from pipeline.targets.kubernetes.placement import unbound
 from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
@@ -32,7 +33,6 @@ from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
 __all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secrets_mark", "service_pods", "standing"]
 
-SERVICE = "backend"
 TICK_SECONDS = 0.5
 LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers, as if it were the log
 RECENT_SECONDS = 3600  # what ended before, and serves since, is history

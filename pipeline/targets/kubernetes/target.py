@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,6 @@ from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
-from pipeline.proof.verdict import short
 from pipeline.registry import image_platforms
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
 from pipeline.stores import probe_command, read_stores
@@ -29,10 +27,10 @@ from pipeline.targets.compose.artifacts import describe_difference
 from pipeline.targets.compose.rehearsal import sweep
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
+from pipeline.targets.kubernetes.bake import Bake
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.errors import Counted, against, counted
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, describe, name_of
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, image_of, leftovers, marked
 from pipeline.targets.kubernetes.observation import named, quantity
@@ -40,7 +38,6 @@ from pipeline.targets.kubernetes.platforms import foreign, node_platforms
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
-from pipeline.targets.kubernetes.scaling import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.secret import (
     ROLE,
     fingerprint,
@@ -65,8 +62,6 @@ DATA = "app.kubernetes.io/component in (postgres,redis)"
 POSTGRES = "app.kubernetes.io/component=postgres"
 MANAGERS = "--show-managed-fields"
 STORE_SECONDS = 180
-TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
-SCALING_SECONDS = 5.0  # and for the autoscaler, which moves each 15 s
 
 
 class KubernetesTarget:
@@ -85,12 +80,7 @@ class KubernetesTarget:
         self.values = read_values(project.root)
         self._secrets: dict[str, str] = {}
         self._drift: list[str] = []
-        self._rolled_out: str | None = None  # the release that got ready
-        self._looked = 0.0
-        self._addresses: list[str] = []  # of the new pods
-        self._before: Reading | None = None  # the autoscaler, as the rollout found it
-        self._highest: Reading | None = None
-        self._complete = self._scaling = 0.0  # monotonic seconds: the last new pod got ready; the last look at that
+        self._bake = Bake(self.kubectl, self.rollout, self._witness, self.lease, env.max_failures)
 
     # --- plan ---
 
@@ -331,7 +321,7 @@ class KubernetesTarget:
         for one in release.objects(["StatefulSet"]):
             self._wait_for_store(one)
         old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
-        self._before = self._highest = self._autoscaler()
+        self._bake.begin()
         if old:
             image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
             self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
@@ -362,13 +352,11 @@ class KubernetesTarget:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
         # The way back is no other for Kubernetes: the Deployment's own strategy drains, and never goes below N.
         deadline = time.monotonic() + self.env.timeout
-        self._rolled_out = None
+        self._bake.stop()
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
         pods = self.rollout.wait(new.name, lambda line: self._watched(watch, line), deadline)
         must_run(self.releases.find(new.name), pods)
-        self._addresses = [str(pod["status"].get("podIP")) for pod in pods]
-        self._rolled_out, self._looked = new.name, 0.0
-        self._complete = math.inf if back else time.monotonic()  # the load on the way back may be the failed one's
+        self._bake.watch(new.name, pods, back=back)
 
     def _watched(self, watch: Callable[[str], None], line: str) -> None:
         if self.lease.lost:
@@ -377,43 +365,11 @@ class KubernetesTarget:
 
     def trouble(self) -> str | None:
         """A pod that was ready and crashed since; or a lock that was lost."""
-        self._witness.look()
-        if self._rolled_out is None or time.monotonic() - self._looked < TROUBLE_SECONDS:
-            return None
-        self._looked = time.monotonic()
-        with contextlib.suppress(Unreachable):  # an API server that is away says nothing against a release
-            crashed = self.rollout.crashed(self._rolled_out)
-            if crashed:
-                return f"release {short(self._rolled_out)} ended after it was ready: {crashed}"
-            too_much = self._scaled()
-            found = too_much or against(*self._errors(), self.env.max_failures)
-            if found:
-                return f"release {short(self._rolled_out)}: {found}"
-        return self.lease.lost
-
-    def _errors(self) -> tuple[Counted, Counted]:
-        return counted(tuple(self._witness.samples), self._addresses, self._complete)
-
-    def _autoscaler(self) -> Reading | None:
-        found = self.kubectl.get("horizontalpodautoscaler", SERVICE)
-        return reading_of(found[0]) if found else None
-
-    def _scaled(self) -> str | None:
-        """Look at the autoscaler; what it says against the release that is proved."""
-        if time.monotonic() - self._scaling < SCALING_SECONDS:
-            return None
-        self._scaling, now = time.monotonic(), self._autoscaler()
-        if now is None or self._before is None or self._highest is None:
-            return None
-        self._highest = max(self._highest, now, key=lambda one: (one.replicas, one.used or 0))
-        return overwhelmed(self._before, now, time.monotonic() - self._complete)
+        return self._bake.trouble()
 
     def remarks(self) -> list[str]:
         """That the autoscaler went up; that the new pods answered with errors, however few."""
-        line = moved(self._before, self._highest) if self._before and self._highest else None
-        new = self._errors()[1].errors
-        counts = f"the new pods counted {new} answers of 5xx, of the proof's requests or of others'" if new else None
-        return [one for one in (line, counts) if one]
+        return self._bake.remarks()
 
     def dismiss(self) -> None:
         """The Job beside the service."""
@@ -426,7 +382,7 @@ class KubernetesTarget:
 
     def withdraw(self) -> None:
         """The service's Deployment goes, and what would scale it."""
-        self._rolled_out = None
+        self._bake.stop()
         self.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
 
     # --- the rest ---
