@@ -45,6 +45,7 @@ patches:
 @pytest.fixture(name="two")
 def _two(deployed: KindCheckout) -> Iterator[KindCheckout]:
     """The clone with a second environment, in a namespace that an administrator made."""
+    assert deployed.deploy().code == 0  # what serves may be an image with other manifests, of the test before
     kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production", namespace=NAMESPACE)
     path = deployed.root / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
