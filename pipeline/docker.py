@@ -23,6 +23,7 @@ ASK_SECONDS = 60
 STEP = re.compile(r"^-{6}\n > [^\n]*:\n(.+?)^-{6}$", re.MULTILINE | re.DOTALL)
 REFUSED = re.compile(r"unauthorized|no basic auth credentials|(?<!permission )denied|\b40[13]\b")
 TIME = re.compile(r"^\d+\.\d+ ")
+LOGIN_REFUSED = re.compile(r"password authentication failed for user .+|database .+ does not exist")
 
 
 def docker_problems(*, compose: bool) -> list[str]:
@@ -94,20 +95,17 @@ class Docker:
         )
         return done.stdout
 
-    def try_login(self, ident: str, role: str, database: str, password: str) -> str | None:
-        """Try the PostgreSQL in container IDENT; what it says against it, None where all is well."""
+    def refused_login(self, ident: str, role: str, database: str, password: str) -> str | None:
+        """How the PostgreSQL in container IDENT refuses this login, in its own words; None where it does not.
+
+        Only PostgreSQL's word counts: an engine that could not begin a process in there knows nothing of a password.
+        """
         script = (
             f'read -r PGPASSWORD; export PGPASSWORD; exec psql -h 127.0.0.1 -U "{role}" -d "{database}" -tAc "SELECT 1"'
         )
-        done = subprocess.run(
-            ["docker", "exec", "--interactive", ident, "sh", "-c", script],
-            input=f"{password}\n",
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ASK_SECONDS,
-        )
-        return essence(done.stderr) if done.returncode else None
+        code, said = _ask("exec", "--interactive", ident, "sh", "-c", script, given=f"{password}\n")
+        refused = LOGIN_REFUSED.search(said) if code else None
+        return refused[0] if refused else None
 
     def image(self, name: str) -> dict[str, Any] | None:
         """The image NAME of this machine, None where it is not here."""
@@ -141,21 +139,25 @@ def _login(arguments: Sequence[str], said: str) -> str:
     return f": `docker login{place}` as somebody who may {arguments[0]} {arguments[-1]}"
 
 
-def _ask(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:
+def _ask(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, given: str | None = None
+) -> tuple[int, str]:
+    """The exit code and what was said: where it failed, the complaint. GIVEN is the standard input."""
     try:
         done = subprocess.run(
             ["docker", *arguments],
             capture_output=True,
             text=True,
             check=False,
-            stdin=subprocess.DEVNULL,
+            **({"stdin": subprocess.DEVNULL} if given is None else {"input": given}),
             timeout=ASK_SECONDS,
             env={**os.environ, **(env or {})},
             cwd=cwd,
         )
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {ASK_SECONDS} s"
-    return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+    # `docker exec` says on standard output that a process could not begin.
+    return done.returncode, done.stdout if done.returncode == 0 else done.stderr.strip() or done.stdout
 
 
 def _unreachable(said: str) -> str:

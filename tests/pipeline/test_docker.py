@@ -130,6 +130,34 @@ class TestDocker:
             Docker(tmp_path, lambda _: None).do("push", "ghcr.io/o/n:1")
         assert "login" not in caught.value.problems[0]
 
+    @pytest.mark.parametrize(
+        ("answer", "refusal"),
+        [
+            ("cat >/dev/null; echo 1", None),
+            (
+                "echo 'psql: error: FATAL:  password authentication failed for user \"a\"' >&2; exit 2",
+                'password authentication failed for user "a"',
+            ),
+            ("echo 'psql: error: FATAL:  database \"b\" does not exist' >&2; exit 2", 'database "b" does not exist'),
+            ("echo 'psql: error: FATAL:  the database system is starting up' >&2; exit 2", None),
+            ("echo 'OCI runtime exec failed: procReady not received: unknown'; exit 126", None),
+            ("exit 137", None),
+        ],
+    )
+    def test_a_login_is_refused_by_postgresql_alone(
+        self, answer: str, refusal: str | None, engine: Path, tmp_path: Path
+    ) -> None:
+        """What else ends the asking is no word about a password: nobody is told to change a right one."""
+        says(engine, f"exec*) {answer} ;;")
+        assert Docker(tmp_path, lambda _: None).refused_login("one", "a", "b", "secret") == refusal
+
+    def test_what_cannot_begin_in_a_container_is_said(self, engine: Path, tmp_path: Path) -> None:
+        """The engine says it on standard output."""
+        says(engine, "exec*) echo 'OCI runtime exec failed: procReady not received: unknown'; exit 126 ;;")
+        with pytest.raises(SlipwayError) as caught:
+            Docker(tmp_path, lambda _: None).ask("exec", "one", "true")
+        assert caught.value.problems[0] == "docker exec: OCI runtime exec failed: procReady not received: unknown"
+
 
 class TestImages:
     def test_builds_a_target_with_its_arguments_in_order(self) -> None:

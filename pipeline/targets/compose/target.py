@@ -96,7 +96,7 @@ class ComposeTarget(KeptHere):
         if not mine and not port_free(self.port):
             holder = describe(port_holder(self.port))
             return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
-        return self._password_problems()
+        return self._login_problems()
 
     def _taken_problems(self) -> list[str]:
         """Whether the project's name is another folder's."""
@@ -241,7 +241,7 @@ class ComposeTarget(KeptHere):
             self._frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
         environment = self._environment(None)
         self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "postgres", "redis", env=environment)
-        wrong = self._password_problems()
+        wrong = self._login_problems()
         if wrong:
             raise DeployFailed(*wrong)
         before = {one.ident for one in self.stack.containers("frontend") if one.running}
@@ -407,21 +407,23 @@ class ComposeTarget(KeptHere):
         except CommandFailed as error:
             raise SlipwayError(error.problems[0]) from error
 
-    def _password_problems(self) -> list[str]:
-        """Whether the database's volume was made with another POSTGRES_PASSWORD, in one line with its fix."""
+    def _login_problems(self) -> list[str]:
+        """Whether the volume was made with another POSTGRES_PASSWORD or POSTGRES_DB, in one line with its fix."""
         running = [one for one in self.stack.containers("postgres") if one.ready]
         if not running:
             return []
         plain, secrets = split_secrets(self.values)
         database = plain.get("POSTGRES_DB", self.project.name)
-        said = self.docker.try_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
+        said = self.docker.refused_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
         if said is None:
             return []
-        what = f"POSTGRES_PASSWORD: the data in volume {self.stack.name}_postgres was made with another one ({said})"
+        volume = f"the data in volume {self.stack.name}_postgres"
+        empty = f"or start empty with `nox -s down -- {self.env.name} --volumes`"
+        if said.startswith("database"):
+            return [f"POSTGRES_DB: {volume} has another one ({said}): put its name back in .env, {empty}"]
         rotate = "rotate it (docs/4-runbook.md, New secrets)"
-        return [
-            f"{what}: put that back in .env, {rotate}, or start empty with `nox -s down -- {self.env.name} --volumes`"
-        ]
+        what = f"POSTGRES_PASSWORD: {volume} was made with another one ({said})"
+        return [f"{what}: put that back in .env, {rotate}, {empty}"]
 
 
 def _obvious(image: dict[str, Any] | None) -> list[str]:

@@ -156,13 +156,16 @@ def test_a_missing_secret_file_is_made_again(deployed: ComposeCheckout) -> None:
     assert (deployed.home / "secrets" / "SERVICE_TOKEN").exists()
 
 
-def test_another_password_than_the_volume_has_is_named(deployed: ComposeCheckout) -> None:
-    """A changed POSTGRES_PASSWORD is refused before anything is touched."""
+def test_another_login_than_the_volume_has_is_named(deployed: ComposeCheckout) -> None:
+    """A changed POSTGRES_PASSWORD or POSTGRES_DB is refused before anything is touched."""
     refused = deployed.deploy(POSTGRES_PASSWORD="another-password-than-the-volume-has")
     [problem] = refused.problems()
     assert refused.code == 2, str(refused)
     assert f"volume {deployed.project}_postgres was made with another one" in problem
     assert "another-password" not in refused.stderr
+    refused = deployed.deploy(POSTGRES_DB="another")
+    assert refused.code == 2, str(refused)
+    assert 'has another one (database "another" does not exist): put its name back in .env' in refused.problems()[0]
     assert deployed.deploy().verdict == "unchanged"
 
 
