@@ -176,7 +176,7 @@ class Cluster:
             raise UsageError(*problems)
 
     def _port_problem(self, port: int, use: str) -> str | None:
-        from pipeline.targets.local.supervision import describe, port_free, port_holder
+        from pipeline.ports import describe, port_free, port_holder
 
         if port_free(port):
             return None

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 
-__all__ = ["DIGEST", "HUB", "Reference", "is_local", "parse_reference"]
+__all__ = ["DIGEST", "HUB", "Reference", "is_digest", "is_local", "parse_reference", "split_digest"]
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+BY_DIGEST = re.compile(rf"(?:(?P<repository>[a-z0-9][^@\s]*)@)?(?P<digest>{DIGEST.pattern})")
 PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 NAME = re.compile(
     rf"(?P<repository>(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?{PART}(?:/{PART})*)"
@@ -55,6 +56,18 @@ def parse_reference(text: str) -> Reference:
     if not found:
         raise UsageError(f"`{text}` is no name of an image: for example ghcr.io/owner/name@sha256:… (lower case)")
     return Reference(found["repository"], found["tag"], found["digest"])
+
+
+def is_digest(text: str) -> bool:
+    """Whether TEXT is an image digest, alone or behind a repository."""
+    return BY_DIGEST.fullmatch(text) is not None
+
+
+def split_digest(text: str) -> tuple[str | None, str]:
+    """The repository, None where there is none, and the digest of a TEXT that `is_digest`."""
+    found = BY_DIGEST.fullmatch(text)
+    assert found, text
+    return found["repository"], found["digest"]
 
 
 def is_local(host: str) -> bool:

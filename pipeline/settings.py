@@ -30,6 +30,7 @@ __all__ = [
     "fill_env",
     "kubernetes_text",
     "read_values",
+    "settings_environment",
     "settings_page",
     "split_secrets",
     "variables",
@@ -153,6 +154,11 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
         files[name]: Path(value).read_text(encoding="utf-8").strip() for name, value in values.items() if name in files
     }
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
+    """Each setting that is no secret, by CONFIG or its default: what is not said, compose would take from `.env`."""
+    return {one.name: config.get(one.name, one.default) for one in variables() if not one.secret}
 
 
 def fill_env(root: Path) -> list[str]:

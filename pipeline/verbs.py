@@ -215,7 +215,7 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Write what `.env` lacks."""
-    from pipeline.targets.compose.secret_files import write_secret_files
+    from pipeline.secret_files import write_secret_files
 
     added = fill_env(project.root)
     progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")

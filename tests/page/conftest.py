@@ -16,9 +16,9 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from pipeline.engines import find_engines
 from pipeline.leash import held
+from pipeline.ports import free_port
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
-from pipeline.targets.local.supervision import free_port
 from tests.backend.process import Service, serve
 from tests.conftest import TOKEN
 

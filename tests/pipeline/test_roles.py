@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from pipeline.targets.compose.secret_files import owner_of
+from pipeline.secret_files import owner_of
 from tests.services import ROOT, Services, psql
 
 SCRIPT = ROOT / "docker/postgres/init-scripts/10-service.sh"

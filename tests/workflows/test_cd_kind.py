@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.cluster import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
 from pipeline.registry import resolve
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
+from pipeline.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
 from tests.conftest import AddRow
 from tests.deploy.kind.stack import deployer_config, image_ids, kubectl
 from tests.pipeline.supply.osv import osv_variables, played_osv

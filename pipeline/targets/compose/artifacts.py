@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,12 +18,11 @@ from pipeline.model import Artifact, Source
 from pipeline.project import Project
 from pipeline.proof.requests import parse_requests
 from pipeline.records import read_json, write_json
-from pipeline.source import content_hash, shipped_files
+from pipeline.reference import split_digest
+from pipeline.targets.difference import shipped_hashes
 
-__all__ = ["Artifacts", "Kept", "describe_difference", "is_digest", "shipped_hashes"]
+__all__ = ["Artifacts", "Kept"]
 
-DIGEST = re.compile(r"(?:([a-z0-9][^@\s]*)@)?(sha256:[0-9a-f]{64})")
-LOCKS = ("requirements/backend.txt", "requirements/migrate.txt")
 SETTINGS_DIGITS = 8
 
 
@@ -105,9 +103,8 @@ class Artifacts:
 
     def adopt(self, reference: str, repository: str | None, config: Mapping[str, str]) -> Kept:
         """The release of an image digest, `[REPOSITORY@]sha256:…`, pulled where it is not here."""
-        found = DIGEST.fullmatch(reference)
-        assert found, reference
-        digest, repository = found[2], found[1] or repository
+        named, digest = split_digest(reference)
+        repository = named or repository
         if read_json(self._path(digest)):
             return self.find(digest)
         if not repository:
@@ -159,29 +156,3 @@ class Artifacts:
 
     def _path(self, name: str) -> Path:
         return self.folder / name.removeprefix("sha256:").replace("+", "-") / "release.json"
-
-
-def shipped_hashes(project: Project) -> dict[str, str]:
-    """Name → hash of each file of the working tree that makes an image."""
-    root = project.root
-    return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS)}
-
-
-def describe_difference(
-    files: Mapping[str, str], before: Mapping[str, str], config: Mapping[str, str], config_before: Mapping[str, str]
-) -> list[str]:
-    """The files (name → hash) and settings that differ from BEFORE, in words."""
-    changed = sorted(name for name in {*files, *before} if files.get(name) != before.get(name))
-    return [
-        *(f"{'packages' if name.startswith('requirements/') else 'file'} {name}" for name in changed),
-        *(
-            f"setting {name}: {config_before.get(name, '(unset)')} → {config.get(name, '(unset)')}"
-            for name in sorted({*config, *config_before})
-            if config.get(name) != config_before.get(name)
-        ),
-    ]
-
-
-def is_digest(reference: str) -> bool:
-    """Whether REFERENCE is an image digest, alone or behind a repository."""
-    return DIGEST.fullmatch(reference) is not None

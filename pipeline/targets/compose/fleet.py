@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.targets.compose.replicas import Replicas, slot_of
-from pipeline.targets.compose.stack import Container
+from pipeline.targets.container import Container
 
 __all__ = ["ComposeFleet"]
 

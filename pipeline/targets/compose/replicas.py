@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.model import Replica
 from pipeline.proof.verdict import short
 from pipeline.targets.admission import wait_admitted
-from pipeline.targets.compose.stack import Container, Stack
-from pipeline.targets.diagnosis import failing_checks, telling_line
+from pipeline.targets.compose.stack import Stack
+from pipeline.targets.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.diagnosis import failing_checks
 
-__all__ = ["BACKEND_PORT", "Replicas", "last_words", "slot_name", "slot_of"]
+__all__ = ["Replicas", "slot_name", "slot_of"]
 
 SERVICE = "backend"
-BACKEND_PORT = 8000
 TICK_SECONDS = 0.1
 LONGEST_REQUEST_SECONDS = 30  # what a replica may still be answering when its drain is over
 
@@ -140,15 +139,6 @@ def slot_of(one: Container) -> int | None:
     """The slot of a replica; None where a plain `docker compose up` made it."""
     slot = one.labels.get("slipway.slot", "")
     return int(slot) if slot.isdigit() else None
-
-
-def last_words(docker: Docker, ident: str) -> str:
-    """How a container ended, and the last line that says something in its log: an exception, or a JSON line's event."""
-    said = telling_line(docker.logs(ident, 200).splitlines())
-    state: dict[str, Any] = next((facts["State"] for facts in docker.inspect(ident)), {})
-    if state.get("OOMKilled"):
-        return f"killed at the memory limit of docker-compose.yml; {said}"
-    return f"{said} (exit code {state['ExitCode']})" if state.get("ExitCode") else said
 
 
 def _answer(said: str) -> str:

@@ -1,73 +1,23 @@
-"""The compose project: its command lines, the variables of docker-compose.yml, and its containers."""
+"""The compose project: its command lines, and its containers."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.docker import Docker
-from pipeline.settings import variables
+from pipeline.secret_files import SERVICE_SECRETS
+from pipeline.targets.container import Container
 
-__all__ = ["FILES", "Container", "Stack", "project_name_problem"]
+__all__ = ["FILES", "Stack", "fingerprint", "project_name_problem"]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-@dataclass(frozen=True)
-class Container:
-    """One container as it was seen. `health`: starting, healthy, unhealthy, or empty without a check."""
-
-    ident: str
-    name: str
-    service: str
-    folder: str  # of the compose file that made it
-    running: bool
-    state: str
-    health: str
-    said: str  # by its last health check
-    exit_code: int
-    restarts: int
-    started: str  # RFC 3339
-    image: str
-    ports: frozenset[int]  # of the host, that lead into it
-    labels: dict[str, str]
-    networks: dict[str, list[str]]  # name → its aliases there
-    leaving: bool  # it was told to end: its health check may say otherwise for seconds yet
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Container:
-        """From what `docker inspect` says."""
-        state, labels = facts["State"], facts["Config"].get("Labels") or {}
-        health = state.get("Health") or {}
-        log = health.get("Log") or []
-        published = facts["NetworkSettings"].get("Ports") or {}
-        return cls(
-            ident=facts["Id"],
-            name=facts["Name"].lstrip("/"),
-            service=labels.get("com.docker.compose.service", ""),
-            folder=labels.get("com.docker.compose.project.working_dir", ""),
-            running=state["Running"] and not state.get("Restarting", False),
-            state=state["Status"],
-            health=health.get("Status", ""),
-            said=str(log[-1].get("Output", "")).strip() if log else "",
-            exit_code=state["ExitCode"],
-            restarts=facts["RestartCount"],
-            started=state["StartedAt"],
-            image=facts["Image"],
-            ports=frozenset(int(one["HostPort"]) for all_ in published.values() for one in all_ or ()),
-            labels=labels,
-            networks={name: one.get("Aliases") or [] for name, one in facts["NetworkSettings"]["Networks"].items()},
-            leaving=facts["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
-        )
-
-    @property
-    def ready(self) -> bool:
-        """Whether it runs, is meant to, and its health check says that it is ready."""
-        return self.running and not self.leaving and self.health in ("healthy", "")
 
 
 @dataclass(frozen=True)
@@ -105,9 +55,14 @@ class Stack:
         return f"{self.name}_{name}"
 
 
-def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
-    """CONFIG for compose, which would take from `.env` what is not said here."""
-    return {one.name: config.get(one.name, one.default) for one in variables() if not one.secret}
+def fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
+    """Names what a replica starts with: compose's DEFINITION of it, image and settings included, and the secrets.
+
+    Those are random and of 32 bytes and more, so that it tells nothing of them.
+    """
+    known = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    text = json.dumps([definition, known], sort_keys=True)
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
 
 
 def project_name_problem(name: str) -> str | None:

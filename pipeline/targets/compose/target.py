@@ -18,24 +18,35 @@ from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
+from pipeline.ports import describe, port_free, port_holder
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
+from pipeline.reference import is_digest
 from pipeline.registry import image_ids
 from pipeline.run import CommandFailed
-from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
+from pipeline.secret_files import closed_problem, owner_of, write_secret_files
+from pipeline.settings import (
+    PLACED,
+    check_values,
+    edge_port,
+    ensure_env,
+    read_values,
+    settings_environment,
+    split_secrets,
+)
 from pipeline.source import read_source
 from pipeline.stores import probe_command, read_stores
-from pipeline.targets.compose.artifacts import Artifacts, Kept, describe_difference, is_digest
+from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.fleet import ComposeFleet
-from pipeline.targets.compose.rehearsal import ComposeStand, sweep
-from pipeline.targets.compose.replicas import BACKEND_PORT, Replicas, last_words, slot_name, slot_of
-from pipeline.targets.compose.secret_files import closed_problem, fingerprint, owner_of, write_secret_files
-from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
+from pipeline.targets.compose.replicas import Replicas, slot_name, slot_of
+from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
+from pipeline.targets.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.difference import difference
 from pipeline.targets.here import KeptHere
-from pipeline.targets.local.supervision import describe, port_free, port_holder
 from pipeline.targets.rehearsal import rehearse
 from pipeline.targets.rolling import roll
+from pipeline.targets.stand import ContainerStand, sweep
 
 __all__ = ["ComposeTarget", "volume_findings"]
 
@@ -204,7 +215,7 @@ class ComposeTarget(KeptHere):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
         here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
-        return describe_difference(here.files, there.files, here.config, there.config)
+        return difference(here.files, there.files, here.config, there.config)
 
     def pending(self, new: Artifact) -> list[Migration]:
         """What the database lacks of NEW; all of it where there is no database yet."""
@@ -228,7 +239,7 @@ class ComposeTarget(KeptHere):
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Redis of the same images."""
         images = (self._image("postgres"), self._image("redis"))
-        stand = ComposeStand(self.stack.name, self.docker, self.artifacts.find, images, self.secrets)
+        stand = ContainerStand(self.stack.name, self.docker, self.artifacts.find, images, self.secrets)
         rehearse(stand, new, old, self.token())
 
     # --- migrate and roll out ---

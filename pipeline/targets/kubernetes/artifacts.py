@@ -21,9 +21,10 @@ from pipeline.images import (
 from pipeline.migrations import migration_hashes, required_revision
 from pipeline.project import Environment, Project
 from pipeline.promotion import admit
+from pipeline.reference import is_digest
 from pipeline.registry import VERDICTS, attach_proof, image_labels
 from pipeline.source import read_source
-from pipeline.targets.compose.artifacts import is_digest, shipped_hashes
+from pipeline.targets.difference import shipped_hashes
 from pipeline.targets.kubernetes.kubectl import Object
 from pipeline.targets.kubernetes.release import Release, Releases, render
 

@@ -8,7 +8,7 @@ import json
 import secrets as randomness
 from collections.abc import Iterable, Mapping
 
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
 
 __all__ = [

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.docker import Docker
-from pipeline.targets.compose.rehearsal import ComposeStand
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, write_secret_files
+from pipeline.secret_files import SERVICE_SECRETS, write_secret_files
 from pipeline.targets.kubernetes.kubectl import Object, name_of
 from pipeline.targets.kubernetes.release import Releases
+from pipeline.targets.stand import ContainerStand
 
 __all__ = ["throwaway_stand"]
 
@@ -23,14 +23,14 @@ STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # where 
 @contextmanager
 def throwaway_stand(
     name: str, docker: Docker, releases: Releases, objects: Sequence[Object]
-) -> Iterator[tuple[ComposeStand, str]]:
+) -> Iterator[tuple[ContainerStand, str]]:
     """A stand with the stores of OBJECTS and secrets of its own, which end with it; and its SERVICE_TOKEN."""
     folder = Path(tempfile.mkdtemp(prefix="slipway-"))
     try:
         made = {key: randomness.token_urlsafe(36) for key in SERVICE_SECRETS}
         write_secret_files(folder, made)
         images = (_image(objects, "postgres"), _image(objects, "redis"))
-        yield ComposeStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]
+        yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]
     finally:
         shutil.rmtree(folder)
 

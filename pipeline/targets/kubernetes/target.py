@@ -23,8 +23,7 @@ from pipeline.project import Environment, Project
 from pipeline.registry import image_platforms
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
 from pipeline.stores import probe_command, read_stores
-from pipeline.targets.compose.artifacts import describe_difference
-from pipeline.targets.compose.rehearsal import sweep
+from pipeline.targets.difference import difference
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.bake import Bake
@@ -52,6 +51,7 @@ from pipeline.targets.kubernetes.stand import throwaway_stand
 from pipeline.targets.kubernetes.vantage import judge
 from pipeline.targets.kubernetes.witness import Witness
 from pipeline.targets.rehearsal import rehearse
+from pipeline.targets.stand import sweep
 
 __all__ = ["KubernetesTarget"]
 
@@ -260,7 +260,7 @@ class KubernetesTarget:
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
         here, there = self.releases.find(new.name), self.releases.find(old.name)
-        return describe_difference(here.files, there.files, here.config, there.config)
+        return difference(here.files, there.files, here.config, there.config)
 
     def pending(self, new: Artifact) -> list[Migration]:
         """What the database lacks of NEW; all of it where there is no database yet."""

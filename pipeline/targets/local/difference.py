@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from pipeline.records import read_json
+from pipeline.targets.difference import setting_lines
 from pipeline.targets.local.artifacts import LOCKS, META, Artifacts
 
 __all__ = ["describe"]
@@ -25,13 +26,7 @@ def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
         count = [line[:1] for line in list(difflib.unified_diff(removed, added, n=0))[2:]]
         kind = "packages" if name in LOCKS.values() else "file"
         lines.append(f"{kind} {name}: +{count.count('+')} -{count.count('-')} lines")
-    new_config, old_config = artifacts.config(new), artifacts.config(old)
-    lines += [
-        f"setting {name}: {old_config.get(name, '(unset)')} → {new_config.get(name, '(unset)')}"
-        for name in sorted({*new_config, *old_config})
-        if new_config.get(name) != old_config.get(name)
-    ]
-    return lines
+    return lines + setting_lines(artifacts.config(new), artifacts.config(old))
 
 
 def _lines(path: Path) -> list[str]:

@@ -14,10 +14,10 @@ from pipeline.engines import Engines, PostgresServer, throwaway_postgres, throwa
 from pipeline.errors import DeployFailed
 from pipeline.leash import held
 from pipeline.model import Artifact
+from pipeline.ports import free_port
 from pipeline.run import CommandFailed, run
 from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.replicas import check_ready, last_words
-from pipeline.targets.local.supervision import free_port
 from pipeline.targets.rehearsal import cannot_live
 
 __all__ = ["LocalStand", "migrate_command"]

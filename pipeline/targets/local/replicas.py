@@ -17,10 +17,11 @@ import httpx2
 from pipeline.errors import DeployFailed
 from pipeline.files import write_whole
 from pipeline.model import Replica
+from pipeline.ports import free_port
 from pipeline.targets.diagnosis import failing_checks, telling_line
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
-from pipeline.targets.local.supervision import Process, Supervisor, free_port, program_config
+from pipeline.targets.local.supervision import Process, Supervisor, program_config
 
 __all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
 

@@ -12,14 +12,15 @@ from typing import Any
 from pipeline.engines import Engines, find_engines, postgres_user
 from pipeline.migrations import migration_hashes, pending_migrations
 from pipeline.model import Artifact, Migration, Running
+from pipeline.ports import describe, port_free, port_holder, port_ours_to_open
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
+from pipeline.secret_files import owner_of
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
-from pipeline.targets.compose.secret_files import owner_of
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
@@ -29,17 +30,7 @@ from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
 from pipeline.targets.local.stores import Stores, role_problems
-from pipeline.targets.local.supervision import (
-    Supervisor,
-    clean_environment,
-    describe,
-    is_marked,
-    kill_strays,
-    port_free,
-    port_holder,
-    port_ours_to_open,
-    program_config,
-)
+from pipeline.targets.local.supervision import Supervisor, clean_environment, is_marked, kill_strays, program_config
 from pipeline.targets.rehearsal import rehearse
 from pipeline.targets.rolling import roll
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.docker import Docker
-from pipeline.settings import variables
+from pipeline.secret_files import SERVICE_SECRETS
+from pipeline.settings import settings_environment, variables
 from pipeline.targets.compose.replicas import slot_name, slot_of
-from pipeline.targets.compose.stack import Container, Stack, project_name_problem, settings_environment
+from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
+from pipeline.targets.container import Container
 
 
 def facts(**state: Any) -> dict[str, Any]:
@@ -112,3 +114,23 @@ class TestProjectNameProblem:
     def test_lets_good_ones_pass(self, name: str) -> None:
         """Lower case, digits, - and _."""
         assert project_name_problem(name) is None
+
+
+SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
+
+
+class TestFingerprint:
+    def test_changes_with_the_definition_and_each_secret(self) -> None:
+        """So that a changed setting, limit or secret makes another replica; and what is no secret of it does not."""
+        first = fingerprint("abc", SECRETS)
+        others = {
+            fingerprint("abd", SECRETS),
+            *(fingerprint("abc", {**SECRETS, name: "x"}) for name in SERVICE_SECRETS),
+        }
+        assert first not in others
+        assert len(others) == 1 + len(SERVICE_SECRETS)
+        assert fingerprint("abc", {**SECRETS, "SOMETHING": "else"}) == first
+
+    def test_tells_nothing_of_a_secret(self) -> None:
+        """It is a label, which everybody may read who may ask Docker."""
+        assert "canary" not in fingerprint("abc", SECRETS)

@@ -14,10 +14,10 @@ import pytest
 from pipeline.engines import find_engines
 from pipeline.errors import SlipwayError
 from pipeline.leash import held
+from pipeline.ports import free_port
 from pipeline.targets.admission import settle
 from pipeline.targets.local.edge import PAGE_HEADERS, Edge, edge_config
 from pipeline.targets.local.layout import Layout
-from pipeline.targets.local.supervision import free_port
 
 
 class TestEdgeConfig:

@@ -14,15 +14,7 @@ import pytest
 
 from pipeline.engines import find_engines
 from pipeline.targets.local.layout import Layout, make_layout
-from pipeline.targets.local.supervision import (
-    Supervisor,
-    describe,
-    free_port,
-    kill_strays,
-    mark,
-    port_holder,
-    program_config,
-)
+from pipeline.targets.local.supervision import Supervisor, kill_strays, mark, program_config
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -128,29 +120,6 @@ class TestKillStrays:
             os.kill(pids[1], 0)
         finally:
             os.kill(pids[1], signal.SIGKILL)
-
-
-class TestPorts:
-    def test_are_none_that_the_kernel_lends(self) -> None:
-        """A replica is started again on the port of its metrics: meanwhile no client may have it as its own."""
-        assert all(1024 <= free_port() < 32768 for _ in range(50))
-
-    def test_know_who_listens(self) -> None:
-        """The holder of a taken port is named with its process id."""
-        port = free_port()
-        assert port_holder(port) is None
-        assert describe(None) == "another process"
-        server = (
-            "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
-            "print('up', flush=True); sys.stdin.read()"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-c", server, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as other:
-            assert other.stdout is not None
-            other.stdout.readline()
-            assert f"(pid {other.pid})" in describe(port_holder(port))
-            other.communicate(b"")
 
 
 class TestMakeLayout:

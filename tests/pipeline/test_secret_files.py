@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.targets.compose.secret_files import SERVICE_SECRETS, closed_problem, fingerprint, write_secret_files
+from pipeline.secret_files import SERVICE_SECRETS, closed_problem, write_secret_files
 
 SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
 
@@ -71,20 +71,3 @@ class TestClosedProblem:
         tmp_path.chmod(0o700)
         assert closed_problem(tmp_path) is None
         assert closed_problem(tmp_path / "missing") is None
-
-
-class TestFingerprint:
-    def test_changes_with_the_definition_and_each_secret(self) -> None:
-        """So that a changed setting, limit or secret makes another replica; and what is no secret of it does not."""
-        first = fingerprint("abc", SECRETS)
-        others = {
-            fingerprint("abd", SECRETS),
-            *(fingerprint("abc", {**SECRETS, name: "x"}) for name in SERVICE_SECRETS),
-        }
-        assert first not in others
-        assert len(others) == 1 + len(SERVICE_SECRETS)
-        assert fingerprint("abc", {**SECRETS, "SOMETHING": "else"}) == first
-
-    def test_tells_nothing_of_a_secret(self) -> None:
-        """It is a label, which everybody may read who may ask Docker."""
-        assert "canary" not in fingerprint("abc", SECRETS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.targets.compose.artifacts import is_digest
+from pipeline.reference import is_digest
 
 DIGEST = f"sha256:{'0a' * 32}"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.files import write_whole
 
-__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "fingerprint", "owner_of", "redis_acl",
-           "write_secret_files"]  # fmt: skip
+__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "owner_of", "redis_acl", "write_secret_files"]
 
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
@@ -54,13 +51,3 @@ def closed_problem(folder: Path) -> str | None:
     if not folder.exists() or not folder.stat().st_mode & OWNER_ALONE:
         return None
     return f"{folder}: others can read the secrets in it (mode {folder.stat().st_mode & 0o777:o}): `chmod 700 {folder}`"
-
-
-def fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
-    """Names what a replica starts with: compose's DEFINITION of it, image and settings included, and the secrets.
-
-    Those are random and of 32 bytes and more, so that it tells nothing of them.
-    """
-    known = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
-    text = json.dumps([definition, known], sort_keys=True)
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]

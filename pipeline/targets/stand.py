@@ -1,4 +1,4 @@
-"""The rehearsal's stand of the compose target: throwaway containers in a network of their own."""
+"""The rehearsal's stand of who ships images: throwaway containers in a network of their own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images import ReleaseImages
 from pipeline.model import Artifact
-from pipeline.targets.compose.replicas import BACKEND_PORT, last_words
-from pipeline.targets.compose.stack import Container, settings_environment
+from pipeline.settings import settings_environment
+from pipeline.targets.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.rehearsal import cannot_live
 
-__all__ = ["ComposeStand", "sweep"]
+__all__ = ["ContainerStand", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
@@ -44,7 +44,7 @@ class Database:
 
 
 @dataclass(frozen=True)
-class ComposeStand:
+class ContainerStand:
     """See `pipeline.targets.rehearsal.Stand`. `images`: PostgreSQL's and Redis's, those of the real ones."""
 
     project: str
