@@ -67,11 +67,14 @@ class Docker:
         return said
 
     def inspect(self, *names: str) -> list[dict[str, Any]]:
-        """What `docker inspect` knows of NAMES; what is not there (any more) is left out."""
+        """What Docker knows of the containers NAMES; what is not there (any more) is left out.
+
+        `docker inspect` alone takes an image, a network or a volume of that name, too.
+        """
         if not names:
             return []
         done = subprocess.run(
-            ["docker", "inspect", *names], capture_output=True, text=True, check=False, timeout=ASK_SECONDS
+            ["docker", "container", "inspect", *names], capture_output=True, text=True, check=False, timeout=ASK_SECONDS
         )
         found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
         if done.returncode and "no such" not in done.stderr.lower():

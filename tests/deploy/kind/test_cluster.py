@@ -98,4 +98,10 @@ def test_is_made_used_and_mended(made: str) -> None:
     assert (code, "nothing to do" in output) == (0, False), output
     assert status() == 200
     assert said("docker", "inspect", "--format", "{{.State.Running}}", REGISTRY_NAME) == "true"
+
+    said("docker", "rm", "--force", REGISTRY_NAME)  # as `docker container prune` does; the volume has its name
+    code, output = cluster("up")
+    assert code == 0, output
+    said("docker", "pull", image)
+    said("docker", "rmi", image)
     kubectl("delete", "namespace", NAME)
