@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
-import watchfiles
-
-from pipeline.engines import throwaway_postgres, throwaway_valkey
+from pipeline.engines import PostgresServer, ValkeyServer, throwaway_postgres, throwaway_valkey
 from pipeline.errors import Interrupted
 from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.run import run
 from pipeline.settings import fill_env, read_values
 
-__all__ = ["serve"]
+__all__ = ["environment_of", "serve"]
+
+# Each of them, or its file, would win over the throwaway ones.
+OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
 
 
 def serve(project: Project, progress: Progress) -> None:
     """Serve the working tree until Ctrl-C, starting it again whenever a file of a release changes."""
+    import watchfiles  # the session `dev` alone has it
+
     if not (project.root / ".env").exists():
         fill_env(project.root)
     values = read_values(project.root)
     with throwaway_postgres() as postgres, throwaway_valkey() as valkey:
-        environment = {
-            **os.environ,
-            **{
-                name: value
-                for name, value in values.items()
-                if name not in ("DATABASE_URL", "REDIS_URL", "REDIS_PASSWORD")
-            },
-            "POSTGRES_HOST": postgres.host,
-            "POSTGRES_PORT": str(postgres.port),
-            "POSTGRES_USER": postgres.user,
-            "POSTGRES_PASSWORD": postgres.password,
-            "POSTGRES_DB": "postgres",
-            "REDIS_HOST": valkey.socket,
-            "ENVIRONMENT": "development",
-            "LOG_FORMAT": "console",
-            "DRAIN_SECONDS": "0",
-            "RELEASE": "dev",
-        }
+        environment = environment_of({**os.environ, **values}, postgres, valkey)
         os.environ.clear()
         os.environ.update(environment)  # watchfiles starts the service with our own environment
         run(
@@ -59,3 +46,20 @@ def serve(project: Project, progress: Progress) -> None:
             )
         except Interrupted:
             progress.say("ended")
+
+
+def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: ValkeyServer) -> dict[str, str]:
+    """GIVEN for a service on these two, and on no other: it migrates what it finds."""
+    return {
+        **{name: value for name, value in given.items() if name.removesuffix("_FILE") not in OWN},
+        "POSTGRES_HOST": postgres.host,
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_USER": postgres.user,
+        "POSTGRES_PASSWORD": postgres.password,
+        "POSTGRES_DB": "postgres",
+        "REDIS_HOST": valkey.socket,
+        "ENVIRONMENT": "development",
+        "LOG_FORMAT": "console",
+        "DRAIN_SECONDS": "0",
+        "RELEASE": "dev",
+    }
