@@ -60,19 +60,6 @@ class Records:
         path = record.folder / "begun.json"
         write_json(path, {**read_json(path), **facts})
 
-    def close(self, record: Record, verdict: str, reason: str) -> None:
-        """Give a deploy that died its verdict, from what it had noted."""
-        write_json(
-            record.folder / "report.json",
-            {
-                **read_json(record.folder / "begun.json"),
-                "number": record.number,
-                "verdict": verdict,
-                "reason": reason,
-                "finished": None,
-            },
-        )
-
     def refresh(self) -> None:
         """See what others did since: where records are kept elsewhere, too."""
 

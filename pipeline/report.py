@@ -64,7 +64,7 @@ class DeployFacts:
     verdict: str  # proved, unchanged, rolled_back, failed, interrupted
     reason: str | None
     started: str
-    finished: str
+    finished: str | None  # None: it was killed, and another one wrote this
     stages: Sequence[StageRecord]
     traffic: TrafficResult | None
     rollback: RollbackFacts | None = None
@@ -205,6 +205,8 @@ def summary_line(report: Report) -> str:
             return f"Nothing was changed on {where}: {reason or f'{name} runs already and every replica is ready'}"
         case "rolled_back":
             return f"{_capital(name)} was undone on {where}: {reason}; {_serving(report)}"
+        case "interrupted" if not report["finished"]:
+            return f"The deploy of {name} to {where} was killed: {reason}; the next one mended what it left"
         case "interrupted":
             return f"The deploy of {name} to {where} was interrupted; {_serving(report)}"
         case _:
@@ -258,7 +260,8 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    seconds = (datetime.fromisoformat(report["finished"]) - datetime.fromisoformat(report["started"])).total_seconds()
+    begun, ended = (datetime.fromisoformat(report[which] or report["started"]) for which in ("started", "finished"))
+    took = f", took {(ended - begun).total_seconds():.0f} s" if report["finished"] else ""
     dirty = " and uncommitted changes" if report["dirty"] else ""
     return [
         ("number", str(report["number"])),
@@ -266,7 +269,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("previous", code(report["previous"] or "none")),
         ("commit", f"{code(report['commit'] or 'no git repository')}{dirty}"),
         ("environment", f"{report['environment']} ({report['target']}), <{report['url']}>"),
-        ("started", f"{report['started']}, took {seconds:.0f} s"),
+        ("started", f"{report['started']}{took}"),
     ]
 
 

@@ -132,8 +132,30 @@ class Story:
         for record in killed:
             self.progress.warn(f"the deploy of release record {record.number} died in stage `{record.stage}`: mending")
             self._clean_up(record.folder)
-            self.records.close(record, "interrupted", f"the deploy died in stage `{record.stage}`, without a report")
+            write_evidence(record.folder, self._report_of_killed(record))
+            self.records.publish(record)
         return healed or bool(killed)
+
+    def _report_of_killed(self, record: Record) -> dict[str, Any]:
+        """What is known of a deploy that could not write it itself."""
+        return build_report(
+            DeployFacts(
+                environment=self.env.name,
+                target=self.env.target,
+                url=self.target.url,
+                number=record.number,
+                release=record.release,
+                previous=None,
+                commit=record.commit,
+                dirty=bool(read_json(record.folder / "begun.json").get("dirty")),
+                verdict="interrupted",
+                reason=f"the deploy died in stage `{record.stage}`, without a report",
+                started=record.started or _now(),
+                finished=None,
+                stages=[],
+                traffic=None,
+            )
+        )
 
     def _clean_up(self, folder: Path) -> None:
         """Remove what proofs have left in the service."""
@@ -252,6 +274,7 @@ class Story:
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except (SlipwayError, OSError) as second:
                 verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
+                chapter.verdict, chapter.code = "failed", 1  # whatever began it: nothing is undone
                 self.progress.problem(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
             chapter.rollback = RollbackFacts(

@@ -242,6 +242,20 @@ class TestWriteEvidence:
         assert json.loads((tmp_path / "report.json").read_text())["number"] == 12
         assert "replica 1 of 2 in" in (tmp_path / "timeline.svg").read_text()
 
+    def test_works_for_a_deploy_that_was_killed(self, tmp_path: Path) -> None:
+        """Nobody knows how far it came, or when it ended: nothing is claimed, and no name is missing."""
+        reason = "the deploy died in stage `roll out`, without a report"
+        facts = replace(
+            FACTS, verdict="interrupted", reason=reason, finished=None, stages=[], traffic=None, rollback=None
+        )
+        write_evidence(tmp_path, build_report(facts))
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report.keys() == build_report(FACTS).keys()
+        assert (report["finished"], report["traffic"]) == (None, None)
+        said = (tmp_path / "report.md").read_text()
+        assert "was killed: the deploy died in stage `roll out`" in said
+        assert "untouched" not in said
+
     def test_works_for_a_deploy_that_sent_nothing(self, tmp_path: Path) -> None:
         """A failed build leaves evidence, too."""
         write_evidence(tmp_path, build_report(replace(NO_BUILD, previous=None)))

@@ -59,11 +59,6 @@ class ClusterRecords(Records):
         with contextlib.suppress(Unreachable):  # the next one says it, too
             self.publish(record)
 
-    def close(self, record: Record, verdict: str, reason: str) -> None:
-        """Give it its verdict."""
-        super().close(record, verdict, reason)
-        self.publish(record)
-
     def publish(self, record: Record) -> None:
         """Write it to the cluster."""
         begun = read_json(record.folder / "begun.json")
