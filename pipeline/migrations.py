@@ -70,13 +70,14 @@ def pending_migrations(
     plan: Callable[[], str],
     say: Callable[[str], None],
 ) -> list[Migration]:
-    """The migrations that a database at CURRENT (`none`: it was never migrated) lacks of a release that needs WANTED.
+    """The migrations that a database at CURRENT lacks of a release that needs WANTED. `none`: it was never migrated, or
+    nobody can say.
 
     MINE and each of SERVING: `migration_hashes` of the release, and of those that run. PLAN gives the migrations after
     CURRENT as JSON. Raises `DeployFailed` where an applied one was edited.
     """
     if current == "none":
-        say("no migrated database yet: each migration counts as new")
+        say("no migrated database answers: each migration counts as new")
     else:
         for theirs in serving:
             must_not_rewrite_history(mine, theirs, current)

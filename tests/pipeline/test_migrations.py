@@ -84,7 +84,7 @@ class TestPendingMigrations:
         """An edited one too: it was never applied here."""
         assert self.ask("none", "edited") == (
             [self.MIGRATION],
-            ["no migrated database yet: each migration counts as new"],
+            ["no migrated database answers: each migration counts as new"],
         )
 
     def test_are_those_after_the_databases_revision(self) -> None:

@@ -56,7 +56,7 @@ class Bake:
         self._release = None
 
     def trouble(self) -> str | None:
-        """A pod that was ready and crashed since; or a lock that was lost."""
+        """A pod that crashed after it was ready, people's errors, an autoscaler at its end; or a lock that was lost."""
         self.witness.look()
         if self._release is None or time.monotonic() - self._looked < TROUBLE_SECONDS:
             return None

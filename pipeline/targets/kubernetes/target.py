@@ -281,19 +281,16 @@ class KubernetesTarget:
         )
 
     def _revision(self, release: Release, serving: list[str]) -> str:
-        """The database's revision, or `none`. A release that serves needs no less than its own, and a database is never
-        taken back: so a pod has to ask only where none of SERVING does, or a newer one is wanted.
+        """The database's revision, `none` where nobody can say. A release that serves needs no less than its own, and
+        a database is never taken back: so a pod has to ask only where a newer one than that of SERVING is wanted. Its
+        Job is of what serves: all that it needs is there, and a check applies nothing.
         """
-        known = max((self.releases.find(name).revision or "" for name in serving), default="")
+        if not serving:
+            return "none"
+        known = max(self.releases.find(name).revision or "" for name in serving)
         if known and known >= (release.revision or ""):
             return known
-        stores = release.objects(["StatefulSet"])
-        if any(name_of(one) == "postgres" for one in stores) and not self._live(stores):
-            return "none"
-        if serving:  # all that its Job needs is there
-            return self._job(self.releases.find(serving[0])).run("current")
-        self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=False))])
-        return self._job(release).run("current")
+        return self._job(self.releases.find(serving[0])).run("current")
 
     def _replicas(self) -> tuple[Replica, ...]:
         return tuple(replica(one, current=True) for one in service_pods(self.rollout.glance()))
@@ -364,11 +361,11 @@ class KubernetesTarget:
         watch(line)
 
     def trouble(self) -> str | None:
-        """A pod that was ready and crashed since; or a lock that was lost."""
+        """See `Bake`."""
         return self._bake.trouble()
 
     def remarks(self) -> list[str]:
-        """That the autoscaler went up; that the new pods answered with errors, however few."""
+        """See `Bake`."""
         return self._bake.remarks()
 
     def dismiss(self) -> None:

@@ -93,6 +93,19 @@ def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> 
     assert kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.minReadySeconds}") == "3"
 
 
+def test_a_dry_run_applies_nothing(sound: KindCheckout) -> None:
+    """Not even where nobody serves who could say what the database has: it is asked when the deploy is one."""
+    kubectl("delete", "deployment", "backend", "--wait")
+    sound.settle(LOG_LEVEL="WARNING")
+    before = _objects()
+    dry = sound.deploy("--dry-run")
+    assert (dry.code, dry.verdict) == (0, "unchanged"), str(dry)
+    assert "no migrated database answers: each migration counts as new" in dry.stderr
+    assert _objects() == before
+    sound.proved()
+    assert sound.untidy() == []
+
+
 def test_what_a_release_no_longer_has_goes(sound: KindCheckout) -> None:
     """After its proof: a Service, and the settings of the release before."""
     sound.write("k8s/overlays/kind/extra.yaml", EXTRA)
@@ -155,3 +168,13 @@ def test_down_keeps_the_data(deployed: KindCheckout) -> None:
     outcome = deployed.deploy()
     assert outcome.code == 0, str(outcome)
     assert deployed.request("GET", f"/api/v1/releases/{written['id']}").status_code == 200
+
+
+def _objects() -> dict[str, str]:
+    """What is in the namespace, in which version; no pods and no Lease, which change by themselves."""
+    kinds = "deployments,statefulsets,services,configmaps,secrets,networkpolicies,jobs,serviceaccounts"
+    found = json.loads(kubectl("get", kinds, "--output=json"))["items"]
+    return {
+        f"{one['kind']}/{one['metadata']['name']}": str(one["metadata"].get("generation") or one["metadata"]["uid"])
+        for one in found
+    }
