@@ -18,7 +18,9 @@ from pipeline import gateway_api
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.manifests import IMAGES
+from pipeline.ports import describe_process, port_free, port_holder
 from pipeline.progress import Progress
+from pipeline.reference import parse_reference
 from pipeline.run import CommandFailed, run
 
 __all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
@@ -90,10 +92,8 @@ def images_named(manifest: str) -> list[str]:
 
 def full_name(image: str) -> str:
     """IMAGE as containerd calls it: with its registry, Docker Hub where it names none."""
-    host, slash, _ = image.partition("/")
-    if slash and ("." in host or ":" in host or host == "localhost"):
-        return image
-    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+    named = parse_reference(image)
+    return f"{named.host}/{named.path}{image.removeprefix(named.repository)}"
 
 
 def cluster_problems() -> list[str]:
@@ -176,13 +176,11 @@ class Cluster:
             raise UsageError(*problems)
 
     def _port_problem(self, port: int, use: str) -> str | None:
-        from pipeline.ports import describe, port_free, port_holder
-
         if port_free(port):
             return None
         # Docker's proxy says nothing of whose port it is; Docker does.
         container = self.docker.ask("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").split()
-        holder = f"container {container[0]}" if container else describe(port_holder(port))
+        holder = f"container {container[0]}" if container else describe_process(port_holder(port))
         fix = f"`docker stop {container[0]}`" if container else "stop that"
         return f"port {port} of 127.0.0.1, for {use}, is taken by {holder}: {fix}, then again"
 

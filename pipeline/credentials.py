@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.reference import HUB
 
 __all__ = ["Credentials", "config_path", "find_credentials"]
 
@@ -57,7 +58,7 @@ def find_credentials(host: str) -> Credentials | None:
         raise UsageError(f"{path}: {what}: mend it, or `docker login {host}` anew") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path}: not a JSON object: mend it, or `docker login {host}` anew")
-    key = HUB_KEY if host == "docker.io" else host
+    key = HUB_KEY if host == HUB else host
     helper = _section(config, "credHelpers").get(key) or config.get("credsStore")
     return (_ask_helper(str(helper), key) if helper else None) or _written(_section(config, "auths"), key, path)
 

@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SlipwayError
+from pipeline.reference import HUB, parse_reference
 from pipeline.run import CommandFailed, run
 
 __all__ = ["Docker", "docker_problems", "essence"]
@@ -22,8 +24,10 @@ ASK_SECONDS = 60
 # BuildKit repeats what the step said that failed, with seconds in front, before its own `failed to solve`.
 STEP = re.compile(r"^-{6}\n > [^\n]*:\n(.+?)^-{6}$", re.MULTILINE | re.DOTALL)
 REFUSED = re.compile(r"unauthorized|no basic auth credentials|(?<!permission )denied|\b40[13]\b")
+# runc's words where a process of its own died on the way into a container, whose own has not begun: seen now and then
+# on a busy machine (moby 26, runc 1.1), where it undid a deploy.
+NOT_BEGUN = re.compile(r"init-p: connection reset by peer|error executing setns process|procReady not received")
 TIME = re.compile(r"^\d+\.\d+ ")
-LOGIN_REFUSED = re.compile(r"password authentication failed for user .+|database .+ does not exist")
 
 
 def docker_problems(*, compose: bool) -> list[str]:
@@ -51,17 +55,26 @@ class Docker:
         self.root, self._say = root, say
 
     def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
-        """Run a command that changes something, said aloud. Raises `SlipwayError` with what docker complains of."""
-        command = ["docker", *arguments]
+        """Run a command that changes something, said aloud; once more where the engine could not begin a process.
+
+        Raises `SlipwayError` with what docker complains of.
+        """
+        given = {**os.environ, **(env or {})}
+        begin = partial(run, ["docker", *arguments], say=self._say, env=given, cwd=self.root, timeout=timeout)
         try:
-            return run(command, say=self._say, env={**os.environ, **(env or {})}, cwd=self.root, timeout=timeout)
+            try:
+                return begin()
+            except CommandFailed as error:
+                if not NOT_BEGUN.search(error.output):
+                    raise
+                return begin()
         except CommandFailed as error:
             said = f"docker {_verb(arguments)}: {essence(error.output)}"
             raise SlipwayError(f"{said}{_login(arguments, error.output)}") from error
 
-    def ask(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-        """What a command that changes nothing says. Raises `SlipwayError`."""
-        code, said = _ask(*arguments, env=env, cwd=self.root)
+    def ask(self, *arguments: str, env: Mapping[str, str] | None = None, given: str | None = None) -> str:
+        """What a command that changes nothing says, with GIVEN as its standard input. Raises `SlipwayError`."""
+        code, said = _ask(*arguments, env=env, cwd=self.root, given=given)
         if code:
             raise SlipwayError(f"docker {_verb(arguments)}: {essence(said)}")
         return said
@@ -78,7 +91,7 @@ class Docker:
         )
         found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
         if done.returncode and "no such" not in done.stderr.lower():
-            raise SlipwayError(f"docker inspect: {essence(done.stderr)}")
+            raise SlipwayError(f"docker container inspect: {essence(done.stderr)}")
         return found
 
     def succeeds(self, *arguments: str) -> bool:
@@ -97,18 +110,6 @@ class Docker:
             timeout=ASK_SECONDS,
         )
         return done.stdout
-
-    def refused_login(self, ident: str, role: str, database: str, password: str) -> str | None:
-        """How the PostgreSQL in container IDENT refuses this login, in its own words; None where it does not.
-
-        Only PostgreSQL's word counts: an engine that could not begin a process in there knows nothing of a password.
-        """
-        script = (
-            f'read -r PGPASSWORD; export PGPASSWORD; exec psql -h 127.0.0.1 -U "{role}" -d "{database}" -tAc "SELECT 1"'
-        )
-        code, said = _ask("exec", "--interactive", ident, "sh", "-c", script, given=f"{password}\n")
-        refused = LOGIN_REFUSED.search(said) if code else None
-        return refused[0] if refused else None
 
     def image(self, name: str) -> dict[str, Any] | None:
         """The image NAME of this machine, None where it is not here."""
@@ -137,15 +138,22 @@ def _login(arguments: Sequence[str], said: str) -> str:
     """The fix where a registry does not let us in; nothing for any other complaint."""
     if arguments[0] not in ("push", "pull") or not REFUSED.search(said):
         return ""
-    host, _, rest = arguments[-1].partition("/")
-    place = f" {host}" if rest and re.search(r"[.:]|^localhost$", host) else ""
+    host = parse_reference(arguments[-1]).host
+    place = "" if host == HUB else f" {host}"
     return f": `docker login{place}` as somebody who may {arguments[0]} {arguments[-1]}"
 
 
 def _ask(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, given: str | None = None
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    given: str | None = None,
+    again: bool = True,
 ) -> tuple[int, str]:
-    """The exit code and what was said: where it failed, the complaint. GIVEN is the standard input."""
+    """The exit code and what was said: where it failed, the complaint. GIVEN is the standard input.
+
+    AGAIN: once more where the engine could not begin a process.
+    """
     try:
         done = subprocess.run(
             ["docker", *arguments],
@@ -159,8 +167,12 @@ def _ask(
         )
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {ASK_SECONDS} s"
-    # `docker exec` says on standard output that a process could not begin.
-    return done.returncode, done.stdout if done.returncode == 0 else done.stderr.strip() or done.stdout
+    if done.returncode == 0:
+        return 0, done.stdout
+    said = done.stderr.strip() or done.stdout  # `docker exec` says on standard output that a process could not begin
+    if again and NOT_BEGUN.search(said):
+        return _ask(*arguments, env=env, cwd=cwd, given=given, again=False)
+    return done.returncode, said
 
 
 def _unreachable(said: str) -> str:

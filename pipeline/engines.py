@@ -11,6 +11,7 @@ import os
 import pwd
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -233,7 +234,6 @@ def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
 
 def wait_for_socket(path: Path, *, seconds: float = START_SECONDS) -> None:
     """Wait until a server listens at the Unix socket PATH."""
-    import socket
 
     def listening() -> bool:
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ import yaml
 
 from pipeline.errors import SlipwayError, UsageError
 
-__all__ = ["IMAGES", "Document", "kubectl", "pod_template", "render", "render_as_target", "trees", "unfilled"]
+__all__ = ["IMAGES", "Document", "kubectl", "render", "trees", "unfilled"]
 
 Document = dict[str, Any]
 
@@ -74,11 +74,6 @@ def trees(root: Path) -> Iterator[Tree]:
         yield Tree(f"k8s/components/{folder.name}", {**component, "images": _digests()})
 
 
-def render_as_target(overlay: Path) -> list[Document]:
-    """OVERLAY with digests and a release, as the kubernetes target renders it."""
-    return render(_as_target(overlay))
-
-
 def render(kustomization: Mapping[str, Any]) -> list[Document]:
     """The documents of KUSTOMIZATION, whose paths are absolute. Raises SlipwayError with kustomize's own words."""
     with tempfile.TemporaryDirectory() as name:
@@ -92,12 +87,6 @@ def render(kustomization: Mapping[str, Any]) -> list[Document]:
         raise SlipwayError(f"kubectl kustomize: {' '.join(done.stderr.split())}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
     return [one for one in yaml.load_all(done.stdout, Loader=loader) if one]
-
-
-def pod_template(document: Document) -> Document | None:
-    """The pod template of a workload; None for anything else."""
-    template = document.get("spec", {}).get("template")
-    return template if isinstance(template, dict) and "spec" in template else None
 
 
 def unfilled(documents: Iterable[Document]) -> list[str]:

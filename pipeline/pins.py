@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError
 from pipeline.files import write_whole
+from pipeline.reference import DIGEST
 
 __all__ = ["Pin", "find_pins", "pinned", "resolve", "write_pins"]
 
@@ -22,7 +23,6 @@ NAMED = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.MULTILINE,
 )
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)

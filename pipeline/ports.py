@@ -9,7 +9,7 @@ import socket
 
 import psutil
 
-__all__ = ["describe", "free_port", "port_free", "port_holder", "port_ours_to_open"]
+__all__ = ["describe_process", "free_port", "port_free", "port_holder", "port_ours_to_open"]
 
 # Below those that the kernel lends to whoever asks for any (Linux from 32768 on, macOS from 49152).
 PORTS = range(20000, 30000)
@@ -55,7 +55,7 @@ def port_holder(port: int) -> psutil.Process | None:
     return None
 
 
-def describe(process: psutil.Process | None) -> str:
+def describe_process(process: psutil.Process | None) -> str:
     """PROCESS in words."""
     with contextlib.suppress(psutil.Error):
         if process is not None:

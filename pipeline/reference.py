@@ -71,6 +71,7 @@ def split_digest(text: str) -> tuple[str | None, str]:
 
 
 def is_local(host: str) -> bool:
+    """Whether the registry HOST is on this machine."""
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     name = name.strip("[]").lower()
     try:

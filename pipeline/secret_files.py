@@ -1,4 +1,4 @@
-"""The secrets as files for containers, made from `.env`."""
+"""The service's secrets: what they are called, and the files that containers read them from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from pathlib import Path
 
 from pipeline.files import write_whole
 
-__all__ = ["SERVICE_SECRETS", "SUPERUSER_PASSWORD", "closed_problem", "owner_of", "redis_acl", "write_secret_files"]
+__all__ = [
+    "SECRET_FILES",
+    "SERVICE_SECRETS",
+    "SUPERUSER_PASSWORD",
+    "closed_problem",
+    "owner_of",
+    "redis_acl",
+    "write_secret_files",
+]
 
+SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077

@@ -13,6 +13,7 @@ from pipeline.errors import SlipwayError
 from pipeline.model import Source
 
 __all__ = [
+    "LOCKS",
     "Change",
     "changed_files",
     "content_hash",
@@ -24,6 +25,10 @@ __all__ = [
     "shipped_files",
     "tracked_files",
 ]
+
+
+# What a release installs, for its service and for its migrations.
+LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate.txt"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.rename import rename as rename_service
 from pipeline.report import summary_line
+from pipeline.secret_files import SECRET_FILES, write_secret_files
 from pipeline.settings import (
     compose_text,
     env_text,
@@ -49,7 +50,6 @@ __all__ = [
 ]
 
 UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
-SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 
 Result = tuple[int, Any]
 
@@ -215,8 +215,6 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Write what `.env` lacks."""
-    from pipeline.secret_files import write_secret_files
-
     added = fill_env(project.root)
     progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])

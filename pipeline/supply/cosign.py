@@ -6,6 +6,7 @@ asking for them, and no name of a private image gets into a public log. Keyless 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -109,8 +110,6 @@ class Cosign:
 
     def attestations(self, policy: Policy, reference: str, kind: str) -> list[dict[str, Any]]:
         """The verified predicates of one KIND."""
-        import base64
-
         said = self._run(verify_command(policy, reference, attestation=kind), reference, policy)
         envelopes = [json.loads(line) for line in said.splitlines() if line.strip()]
         statements = [json.loads(base64.b64decode(one["payload"])) for one in envelopes]

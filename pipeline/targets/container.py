@@ -1,17 +1,20 @@
-"""A container as `docker inspect` sees it, and how one ended."""
+"""A container of the service or of what it needs: as Docker sees it, how one ended, whom its PostgreSQL lets in."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.docker import Docker
+from pipeline.errors import SlipwayError
 from pipeline.targets.diagnosis import telling_line
 
-__all__ = ["BACKEND_PORT", "Container", "last_words"]
+__all__ = ["BACKEND_PORT", "Container", "last_words", "refused_login"]
 
 BACKEND_PORT = 8000
+LOGIN_REFUSED = re.compile(r"password authentication failed for user .+|database .+ does not exist")
 
 
 @dataclass(frozen=True)
@@ -72,5 +75,20 @@ def last_words(docker: Docker, ident: str) -> str:
     said = telling_line(docker.logs(ident, 200).splitlines())
     state: dict[str, Any] = next((facts["State"] for facts in docker.inspect(ident)), {})
     if state.get("OOMKilled"):
-        return f"killed at the memory limit of docker-compose.yml; {said}"
+        return f"killed at its memory limit; {said}"
     return f"{said} (exit code {state['ExitCode']})" if state.get("ExitCode") else said
+
+
+def refused_login(docker: Docker, ident: str, role: str, database: str, password: str) -> str | None:
+    """How the PostgreSQL in container IDENT refuses this login, in its own words; None where it does not.
+
+    Only PostgreSQL's word counts: an engine that could not begin a process in there knows nothing of a password.
+    """
+    login = f'psql -h 127.0.0.1 -U "{role}" -d "{database}" -tAc "SELECT 1"'
+    script = f"read -r PGPASSWORD; export PGPASSWORD; exec {login}"
+    try:
+        docker.ask("exec", "--interactive", ident, "sh", "-c", script, given=f"{password}\n")
+    except SlipwayError as error:
+        refused = LOGIN_REFUSED.search(error.problems[0])
+        return refused[0] if refused else None
+    return None

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.project import Project
-from pipeline.source import content_hash, shipped_files
+from pipeline.source import LOCKS, content_hash, shipped_files
 
 __all__ = ["difference", "setting_lines", "shipped_hashes"]
-
-LOCKS = ("requirements/backend.txt", "requirements/migrate.txt")
 
 
 def shipped_hashes(project: Project) -> dict[str, str]:
     """Name → hash of each file of the working tree that makes an image."""
     root = project.root
-    return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS)}
+    return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS.values())}
 
 
 def difference(

@@ -154,7 +154,7 @@ def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]
     label = f"label={THROWAWAY}={project}"
     within = ["--filter", f"network={network}"] if network else []
     idents = docker.ask("ps", "--all", "--quiet", "--filter", label, *within).split()
-    if network is None:  # a `migrate` whose deploy was killed together with the docker client that would remove it
+    if network is None:  # compose: a `migrate` whose deploy was killed together with the client that would remove it
         one_shot = [f"label=com.docker.compose.{part}" for part in (f"project={project}", "oneoff=True")]
         filters = [word for one in (*one_shot, "status=exited") for word in ("--filter", one)]
         idents += docker.ask("ps", "--all", "--quiet", *filters).split()

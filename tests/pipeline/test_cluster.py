@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from tests.played import serving
 
 ROOT = Path(__file__).parents[2]
+DIGEST = f"sha256:{'1' * 64}"
 MANIFEST = b"name: gateways.gateway.networking.k8s.io\n    gateway.networking.k8s.io/bundle-version: v1.6.1\n"
 
 
@@ -60,7 +61,7 @@ class TestCommands:
         [
             ("traefik:v3.7", "docker.io/library/traefik:v3.7"),
             ("grafana/grafana:13", "docker.io/grafana/grafana:13"),
-            ("localhost:5001/slipway@sha256:1", "localhost:5001/slipway@sha256:1"),
+            ("localhost:5001/slipway@sha256:" + "1" * 64, "localhost:5001/slipway@sha256:" + "1" * 64),
             ("registry.k8s.io/pause:3", "registry.k8s.io/pause:3"),
         ],
     )

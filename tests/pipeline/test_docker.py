@@ -1,4 +1,4 @@
-"""What is said of a Docker that cannot be used."""
+"""What is asked of Docker, and what is said where it cannot."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from pipeline.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError
 from pipeline.images import Images, build_command, image_repository, push_references, repository_problem
+from pipeline.targets.container import refused_login
 
 # What BuildKit says of a step that fails.
 FULL = """#5 [2/2] RUN dd
@@ -149,7 +150,23 @@ class TestDocker:
     ) -> None:
         """What else ends the asking is no word about a password: nobody is told to change a right one."""
         says(engine, f"exec*) {answer} ;;")
-        assert Docker(tmp_path, lambda _: None).refused_login("one", "a", "b", "secret") == refusal
+        assert refused_login(Docker(tmp_path, lambda _: None), "one", "a", "b", "secret") == refusal
+
+    @pytest.mark.parametrize("verb", ["do", "ask"])
+    def test_a_process_that_the_engine_could_not_begin_is_begun_once_more(
+        self, verb: str, engine: Path, tmp_path: Path
+    ) -> None:
+        """A runtime that stumbles undoes no deploy; one that stumbles twice does."""
+        stumbles = "runc create failed: waiting for init preliminary setup: read init-p: connection reset by peer"
+        says(
+            engine,
+            f"*) echo $1 >>calls; test $(wc -l <calls) = 2 && echo done && exit; echo '{stumbles}' >&2; exit 1 ;;",
+        )
+        ask = getattr(Docker(tmp_path, lambda _: None), verb)
+        assert ask("run", "x").strip() == "done"
+        with pytest.raises(SlipwayError, match="init-p"):
+            ask("run", "x")
+        assert (tmp_path / "calls").read_text().split() == ["run"] * 4
 
     def test_what_cannot_begin_in_a_container_is_said(self, engine: Path, tmp_path: Path) -> None:
         """The engine says it on standard output."""

@@ -15,7 +15,7 @@ import yaml
 
 from backend.settings import load_settings
 from pipeline.errors import SlipwayError
-from pipeline.manifests import IMAGES, Document, kubectl, pod_template, render, render_as_target, trees, unfilled
+from pipeline.manifests import IMAGES, Document, kubectl, render, trees, unfilled
 from tests.project import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,9 @@ LONGEST_REQUEST = 13  # seconds: backend/server.py, `_longest_request`, with the
 
 @cache
 def overlay(name: str) -> list[Document]:
-    return render_as_target(ROOT / "k8s/overlays" / name)
+    """The overlay NAME as the kubernetes target renders it."""
+    [tree] = [each for each in trees(ROOT) if each.name == f"k8s/overlays/{name}"]
+    return render(tree.kustomization)
 
 
 @cache
@@ -52,8 +54,8 @@ def settings(documents: list[Document]) -> dict[str, str]:
 
 def pods(documents: list[Document]) -> Iterator[tuple[str, Any]]:
     for document in documents:
-        template = pod_template(document)
-        if template is not None:
+        template = document.get("spec", {}).get("template", {})
+        if "spec" in template:
             yield document["metadata"]["name"], template["spec"]
 
 

@@ -15,7 +15,6 @@ from pipeline.connection import RegistryError, RegistryLacks
 from pipeline.credentials import find_credentials
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.oci import Repository, digest_of
-from pipeline.reference import parse_reference
 from pipeline.registry import attach_proof, proofs, resolve
 from tests.backend.process import free_port
 from tests.registries import PASSWORD, TOKEN, USER, PlayedRegistry, basic, played, push_image, report
@@ -54,33 +53,6 @@ def helper(folder: Path, name: str, script: str) -> None:
 def login_of(host: str, user: str = USER, password: str = PASSWORD) -> dict[str, Any]:
     """What `docker login` writes without a helper."""
     return {"auths": {host: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}
-
-
-class TestReference:
-    @pytest.mark.parametrize(
-        ("text", "host", "path", "address"),
-        [
-            ("ghcr.io/owner/name:1", "ghcr.io", "owner/name", "https://ghcr.io"),
-            ("localhost:5001/slipway", "localhost:5001", "slipway", "http://localhost:5001"),
-            ("127.0.0.1:5000/a/b", "127.0.0.1:5000", "a/b", "http://127.0.0.1:5000"),
-            ("[::1]:5000/a", "[::1]:5000", "a", "http://[::1]:5000"),
-            ("registry.localhost/a", "registry.localhost", "a", "http://registry.localhost"),
-            ("localhost.example.com/a", "localhost.example.com", "a", "https://localhost.example.com"),
-            ("owner/name", "docker.io", "owner/name", "https://registry-1.docker.io"),
-            ("docker.io/owner/name", "docker.io", "owner/name", "https://registry-1.docker.io"),
-            ("postgres:18-trixie", "docker.io", "library/postgres", "https://registry-1.docker.io"),
-        ],
-    )
-    def test_is_read_as_docker_reads_it(self, text: str, host: str, path: str, address: str) -> None:
-        """Plain HTTP for this machine alone."""
-        found = parse_reference(text)
-        assert (found.host, found.path, found.address) == (host, path, address)
-
-    @pytest.mark.parametrize("text", ["", "Owner/Name", "a b", "x@sha256:12", "https://ghcr.io/a/b", "a/../b"])
-    def test_is_refused_where_it_is_none(self, text: str) -> None:
-        """The line shows one."""
-        with pytest.raises(UsageError, match=r"for example ghcr.io/owner/name@sha256:…"):
-            parse_reference(text)
 
 
 class TestLogins:

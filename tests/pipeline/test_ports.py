@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pipeline.ports import describe, free_port, port_holder
+from pipeline.ports import describe_process, free_port, port_holder
 
 
 class TestPorts:
@@ -17,7 +17,7 @@ class TestPorts:
         """The holder of a taken port is named with its process id."""
         port = free_port()
         assert port_holder(port) is None
-        assert describe(None) == "another process"
+        assert describe_process(None) == "another process"
         server = (
             "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
             "print('up', flush=True); sys.stdin.read()"
@@ -27,5 +27,5 @@ class TestPorts:
         ) as other:
             assert other.stdout is not None
             other.stdout.readline()
-            assert f"(pid {other.pid})" in describe(port_holder(port))
+            assert f"(pid {other.pid})" in describe_process(port_holder(port))
             other.communicate(b"")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -18,7 +19,6 @@ import pytest
 
 from pipeline.cluster import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
 from pipeline.registry import resolve
-from pipeline.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, redis_acl
 from tests.conftest import AddRow
 from tests.deploy.kind.stack import deployer_config, image_ids, kubectl
 from tests.pipeline.supply.osv import osv_variables, played_osv
@@ -29,6 +29,7 @@ from tests.workflows.test_cd import ATTEST, LOGIN, TABLE, UPLOAD, attested
 
 pytestmark = pytest.mark.e2e
 
+BY_HAND = ("POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
 # One edge for both: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
 URLS = {"staging": f"http://127.0.0.1:{EDGE_PORT}", "production": f"http://localhost:{EDGE_PORT}"}
@@ -226,9 +227,9 @@ def test_what_runs_is_scanned_again(configured: Configured, template: Path, add_
 
 
 def _make_secret(namespace: str) -> None:
-    """What docs/7-kubernetes.md makes by hand: a Secret that is there before the first deploy."""
-    values = {key: secrets.token_hex(32) for key in (*SERVICE_SECRETS, SUPERUSER_PASSWORD)}
-    values["REDIS_ACL"] = redis_acl(values["REDIS_PASSWORD"])
+    """What docs/7-kubernetes.md makes by hand, and no more: a Secret that is there before the first deploy."""
+    values = {key: secrets.token_hex(32) for key in BY_HAND}
+    values["REDIS_ACL"] = f"user default on #{sha256(values['REDIS_PASSWORD'].encode()).hexdigest()} ~* &* +@all\n"
     literals = [f"--from-literal={key}={value}" for key, value in values.items()]
     kubectl("create", "secret", "generic", f"{NAME}-secrets", *literals, namespace=namespace)
 

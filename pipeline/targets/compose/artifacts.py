@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import SCHEMA_LABEL, ReleaseImages, same_build, source_of
+from pipeline.images import SCHEMA_LABEL, SHORT, ReleaseImages, same_build, source_of
 from pipeline.migrations import migration_hashes
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
@@ -111,7 +111,7 @@ class Artifacts:
             raise UsageError(
                 f"{digest} is not recorded here: name where it is, REPOSITORY@{digest}, or IMAGE_REPOSITORY"
             )
-        short = digest.removeprefix("sha256:")[:12]
+        short = digest.removeprefix("sha256:")[:SHORT]
         backend, labels = self._pull(f"{repository}@{digest}")
         tagged = f"{repository}:migrate-{short}"
         migrate, beside = self._pull(tagged)

@@ -1,4 +1,4 @@
-"""The compose project: its command lines, and its containers."""
+"""The compose project: its command lines, its containers, and what one of these starts with."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
-from pipeline.ports import describe, port_free, port_holder
+from pipeline.ports import describe_process, port_free, port_holder
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
-from pipeline.reference import is_digest
+from pipeline.reference import is_digest, split_digest
 from pipeline.registry import image_ids
 from pipeline.run import CommandFailed
-from pipeline.secret_files import closed_problem, owner_of, write_secret_files
+from pipeline.secret_files import SECRET_FILES, closed_problem, owner_of, write_secret_files
 from pipeline.settings import (
     PLACED,
     check_values,
@@ -41,7 +41,7 @@ from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.replicas import Replicas, slot_name, slot_of
 from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
-from pipeline.targets.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.container import BACKEND_PORT, Container, last_words, refused_login
 from pipeline.targets.difference import difference
 from pipeline.targets.here import KeptHere
 from pipeline.targets.rehearsal import rehearse
@@ -105,7 +105,7 @@ class ComposeTarget(KeptHere):
             return taken
         mine = any(self.port in one.ports for one in self.stack.containers("frontend"))
         if not mine and not port_free(self.port):
-            holder = describe(port_holder(self.port))
+            holder = describe_process(port_holder(self.port))
             return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
         return self._login_problems()
 
@@ -148,7 +148,7 @@ class ComposeTarget(KeptHere):
         """An image digest, pulled where it is not kept here."""
         if reference is None or not is_digest(reference):
             return None
-        self._repository = reference.rpartition("@")[0] or image_repository() or None
+        self._repository = split_digest(reference)[0] or image_repository() or None
         return self.artifacts.adopt(reference, self._repository, self._config()).name
 
     def running(self) -> Running:
@@ -310,7 +310,7 @@ class ComposeTarget(KeptHere):
     @property
     def secrets(self) -> Path:
         """The folder of the secret files: the one that docker-compose.yml names."""
-        return self.project.root / ".slipway/compose/secrets"
+        return self.project.root / SECRET_FILES
 
     def token(self) -> str | None:
         """SERVICE_TOKEN."""
@@ -425,7 +425,8 @@ class ComposeTarget(KeptHere):
             return []
         plain, secrets = split_secrets(self.values)
         database = plain.get("POSTGRES_DB", self.project.name)
-        said = self.docker.refused_login(running[0].ident, self._role, database, secrets.get("POSTGRES_PASSWORD", ""))
+        password = secrets.get("POSTGRES_PASSWORD", "")
+        said = refused_login(self.docker, running[0].ident, self._role, database, password)
         if said is None:
             return []
         volume = f"the data in volume {self.stack.name}_postgres"

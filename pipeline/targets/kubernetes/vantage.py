@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.proof import vantage_probe
 from pipeline.proof.requests import RequestSpec
 
-__all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "phase_failures", "view_of"]
+__all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "view_of"]
 
 NAME = COMPONENT = "vantage"
 RATE = 10  # requests a second: what a rollout loses lasts seconds; more would be load
@@ -195,19 +195,6 @@ def view_of(log: str) -> View:
     if lines[-1].startswith("{"):
         return View(problem="it ended before it could tell what it saw")
     return View(problem=lines[-1].strip()[:300])
-
-
-def phase_failures(view: View, phases: Sequence[tuple[str, float]], *, ahead: float = 0.0) -> dict[str, int]:
-    """How many failed in each of PHASES (name, begin in seconds since the Unix epoch, ascending).
-
-    AHEAD: by how many seconds the vantage's clock is ahead of the phases'.
-    """
-    found = {name: 0 for name, _ in phases}
-    for begin, _ in view.times:
-        begun = [name for name, at in phases if at <= begin - ahead]
-        if begun:
-            found[begun[-1]] += 1
-    return found
 
 
 def judge(failed: int, sent: int, inside: View) -> str:

@@ -25,13 +25,12 @@ from pipeline.project import Project
 from pipeline.proof.requests import parse_requests
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
-from pipeline.source import content_hash, read_source, shipped_files
+from pipeline.source import LOCKS, content_hash, read_source, shipped_files
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Artifacts"]
 
 NAME_LENGTH = 12  # hexadecimal digits: 48 bits, and the name still fits a header, a label and a line
-LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate.txt"}
 ENGINES_LOCK = "requirements/engines.txt"
 META = "release.json"
 

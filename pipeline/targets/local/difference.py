@@ -6,8 +6,9 @@ import difflib
 from pathlib import Path
 
 from pipeline.records import read_json
+from pipeline.source import LOCKS
 from pipeline.targets.difference import setting_lines
-from pipeline.targets.local.artifacts import LOCKS, META, Artifacts
+from pipeline.targets.local.artifacts import META, Artifacts
 
 __all__ = ["describe"]
 

@@ -18,7 +18,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from pipeline.errors import SlipwayError
 from pipeline.files import write_whole
-from pipeline.ports import describe
+from pipeline.ports import describe_process
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_strays", "mark", "program_config"]
@@ -239,7 +239,7 @@ def kill_strays(home: Path, supervisord: int | None) -> list[str]:
     names = []
     for process in strays:
         with contextlib.suppress(psutil.Error):
-            names.append(describe(process))
+            names.append(describe_process(process))
             process.kill()
     psutil.wait_procs(strays, timeout=5)
     return names

@@ -12,18 +12,19 @@ from typing import Any
 from pipeline.engines import Engines, find_engines, postgres_user
 from pipeline.migrations import migration_hashes, pending_migrations
 from pipeline.model import Artifact, Migration, Running
-from pipeline.ports import describe, port_free, port_holder, port_ours_to_open
+from pipeline.ports import describe_process, port_free, port_holder, port_ours_to_open
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import CommandFailed, run
 from pipeline.secret_files import owner_of
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
+from pipeline.source import LOCKS
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
 from pipeline.targets.here import KeptHere
-from pipeline.targets.local import difference
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
+from pipeline.targets.local.difference import describe as describe_difference
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.fleet import LocalFleet
 from pipeline.targets.local.layout import make_layout
@@ -107,7 +108,7 @@ class LocalTarget(KeptHere):
         ours = ours or (holder is not None and is_marked(holder, self.layout.home))
         if ours or port_free(self.port):
             return []
-        who = describe(holder)
+        who = describe_process(holder)
         return [f"EDGE_PORT: port {self.port} is taken by {who}: stop that, or set another EDGE_PORT in .env"]
 
     def heal(self) -> bool:
@@ -138,9 +139,7 @@ class LocalTarget(KeptHere):
     def recorded(self, name: str) -> Artifact:
         """A release folder that is kept."""
         artifact = self.artifacts.recorded(name)
-        self.artifacts.prepare_venvs(
-            [self.artifacts.folder(name) / lock for lock in ("requirements/backend.txt", "requirements/migrate.txt")]
-        )
+        self.artifacts.prepare_venvs([self.artifacts.folder(name) / lock for lock in LOCKS.values()])
         return artifact
 
     def adopt(self, reference: str | None) -> str | None:
@@ -198,7 +197,7 @@ class LocalTarget(KeptHere):
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files, packages and settings that differ."""
-        return difference.describe(self.artifacts, new.name, old.name)
+        return describe_difference(self.artifacts, new.name, old.name)
 
     def pending(self, new: Artifact) -> list[Migration]:
         """What the database lacks of NEW; all of it where there is no database yet."""

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import httpx2
 
+from tests.containers import docker
 from tests.deploy.checkout import Checkout
 
-__all__ = ["AS_SUPERUSER", "ComposeCheckout", "docker"]
+__all__ = ["AS_SUPERUSER", "ComposeCheckout"]
 
 # The service's own role, and its password, may be rotated by a test.
 AS_SUPERUSER = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_SUPERUSER_PASSWORD) psql -U postgres -d "$0" -tAc "$1"'
 SERVICES = {"backend": 2, "frontend": 1, "postgres": 1, "redis": 1}
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    """What a docker command says."""
-    done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
-    return done.stdout.strip()
 
 
 @dataclass

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,8 @@ import secrets
 
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.test_docs import follow
 from tests.pages import PAGES, Block, blocks
 

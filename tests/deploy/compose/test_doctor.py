@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.containers import docker
 from tests.deploy.ailing import tells_what_is_wrong
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import wait_until
 
 pytestmark = pytest.mark.e2e

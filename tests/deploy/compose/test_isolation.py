@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import psutil
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import free_port
 from tests.registries import played, running_registry
 

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.deploy.compose.stack import AS_SUPERUSER, ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import AS_SUPERUSER, ComposeCheckout
 from tests.deploy.rotation import rotates_the_database_password, rotates_the_others
 
 pytestmark = pytest.mark.e2e

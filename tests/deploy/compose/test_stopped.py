@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers import docker
 from tests.deploy.breaking import wrap_service
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
 

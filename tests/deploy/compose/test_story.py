@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
 
 pytestmark = pytest.mark.e2e

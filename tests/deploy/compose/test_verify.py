@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.compose.stack import ComposeCheckout, docker
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.compose.test_registry import forget
 from tests.pipeline.supply.releases import PASSWORD, key_pair
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import CLUSTER, cluster_problems
+from tests.containers import docker
 from tests.deploy.checkout import ROOT
-from tests.deploy.compose.stack import docker
 from tests.deploy.kind.stack import KindCheckout
 
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Self
 import httpx2
 
 from pipeline.cluster import CONTEXT, EDGE_PORT
+from tests.containers import docker
 from tests.deploy.checkout import Checkout
-from tests.deploy.compose.stack import AS_SUPERUSER, docker
+from tests.deploy.compose.stack import AS_SUPERUSER
 from tests.project import NAME
 
 __all__ = ["KindCheckout", "deployer_config", "image_ids", "kubectl"]

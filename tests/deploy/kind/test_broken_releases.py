@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.cluster import CONTEXT, REGISTRY
 from pipeline.registry import resolve
+from tests.containers import docker
 from tests.deploy.breaking import add_migration, wrap_service
-from tests.deploy.compose.stack import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until

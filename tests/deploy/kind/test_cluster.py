@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pipeline.cluster import CONTEXT, EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
+from pipeline.cluster import EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
 from tests.deploy.kind.conftest import cluster
+from tests.deploy.kind.stack import kubectl
 
 pytestmark = pytest.mark.e2e
 
@@ -25,11 +26,6 @@ def said(*command: str, given: str | None = None) -> str:
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout.strip()
-
-
-def kubectl(*arguments: str, given: str | None = None) -> str:
-    """What kubectl says of the cluster."""
-    return said("kubectl", "--context", CONTEXT, *arguments, given=given)
 
 
 def status(seconds: float = ANSWER_SECONDS) -> int:
@@ -83,9 +79,9 @@ def test_is_made_used_and_mended(made: str) -> None:
     assert len(kubectl("top", "nodes", "--no-headers").splitlines()) == 3
 
     image = pushed()
-    kubectl("apply", "--filename=-", given=manifest(image))
-    kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", f"--namespace={NAME}", "--timeout=120s")
-    ran = kubectl("get", "pod", NAME, f"--namespace={NAME}", "--output=jsonpath={..imageID}")
+    kubectl("apply", "--filename=-", given=manifest(image), namespace=NAME)
+    kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=120s", namespace=NAME)
+    ran = kubectl("get", "pod", NAME, "--output=jsonpath={..imageID}", namespace=NAME)
     assert ran.endswith(image.partition("@")[2])
     assert status() == 200
 
@@ -93,7 +89,7 @@ def test_is_made_used_and_mended(made: str) -> None:
     assert (code, "nothing to do" in output) == (0, True), output
 
     said("docker", "stop", REGISTRY_NAME)
-    kubectl("delete", "deployment", "traefik", "--namespace=traefik", "--wait")
+    kubectl("delete", "deployment", "traefik", "--wait", namespace="traefik")
     code, output = cluster("up")
     assert (code, "nothing to do" in output) == (0, False), output
     assert status() == 200

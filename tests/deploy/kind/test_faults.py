@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.targets.kubernetes.rollout import is_ready
-from tests.deploy.compose.stack import docker
+from tests.containers import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl
 from tests.deploy.machine import wait_until

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pipeline.cluster import REGISTRY_NAME
-from tests.deploy.compose.stack import docker
+from tests.containers import docker
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.project import NAME
 

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from backend.metrics import Metrics
 from pipeline.proof import vantage_probe
 from pipeline.proof.requests import parse_requests
-from pipeline.targets.kubernetes.vantage import View, judge, objects, phase_failures, view_of
+from pipeline.targets.kubernetes.vantage import View, judge, objects, view_of
 from tests.pipeline.proof.servers import HANG, LIST, MAKE, Reply, Request, Service
 from tests.played import serving
 
@@ -272,15 +272,6 @@ class TestViewOf:
         """A killed pod, a script that broke."""
         assert view_of(log) == View(problem=problem)
         assert judge(3, 100, view_of(log)) == f"the view from inside the cluster is missing: {problem}"
-
-
-class TestPhaseFailures:
-    def test_puts_each_failure_into_its_phase(self) -> None:
-        """By when it began, on the clock of the phases."""
-        view = View(times=[(109.5, 120.0), (112.0, 112.1), (131.0, 131.5)])
-        phases = [("baseline", 100.0), ("rollout", 110.0), ("bake", 130.0)]
-        assert phase_failures(view, phases) == {"baseline": 1, "rollout": 1, "bake": 1}
-        assert phase_failures(view, phases, ahead=2) == {"baseline": 1, "rollout": 2, "bake": 0}
 
 
 class TestJudge:
