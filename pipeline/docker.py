@@ -16,7 +16,7 @@ from pipeline.errors import SlipwayError
 from pipeline.reference import HUB, parse_reference
 from pipeline.run import CommandFailed, run
 
-__all__ = ["Docker", "docker_problems", "essence"]
+__all__ = ["Docker", "docker_problems", "essence", "run_docker"]
 
 OLDEST_ENGINE = (25, 0)  # a health check's start interval: without it a rollout waits 5 s for each replica
 OLDEST_COMPOSE = (2, 24)  # `!override`
@@ -48,6 +48,25 @@ def docker_problems(*, compose: bool) -> list[str]:
     return []
 
 
+def run_docker(
+    *arguments: str,
+    say: Callable[[str], None] = lambda _: None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = ASK_SECONDS,
+    given: str | None = None,
+) -> str:
+    """See `run`, with ENV beside our own environment; once more where the engine could not begin a process."""
+    environment = {**os.environ, **(env or {})}
+    begin = partial(run, ["docker", *arguments], say=say, env=environment, cwd=cwd, timeout=timeout, given=given)
+    try:
+        return begin()
+    except CommandFailed as error:
+        if not NOT_BEGUN.search(error.output):
+            raise
+    return begin()
+
+
 class Docker:
     """Runs docker commands. SAY gets each command and what it said on standard error."""
 
@@ -55,19 +74,9 @@ class Docker:
         self.root, self._say = root, say
 
     def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
-        """Run a command that changes something, said aloud; once more where the engine could not begin a process.
-
-        Raises `SlipwayError` with what docker complains of.
-        """
-        given = {**os.environ, **(env or {})}
-        begin = partial(run, ["docker", *arguments], say=self._say, env=given, cwd=self.root, timeout=timeout)
+        """Run a command that changes something, said aloud. Raises `SlipwayError` with what docker complains of."""
         try:
-            try:
-                return begin()
-            except CommandFailed as error:
-                if not NOT_BEGUN.search(error.output):
-                    raise
-                return begin()
+            return run_docker(*arguments, say=self._say, env=env, cwd=self.root, timeout=timeout)
         except CommandFailed as error:
             said = f"docker {_verb(arguments)}: {essence(error.output)}"
             raise SlipwayError(f"{said}{_login(arguments, error.output)}") from error
@@ -144,35 +153,15 @@ def _login(arguments: Sequence[str], said: str) -> str:
 
 
 def _ask(
-    *arguments: str,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    given: str | None = None,
-    again: bool = True,
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, given: str | None = None
 ) -> tuple[int, str]:
-    """The exit code and what was said: where it failed, the complaint. GIVEN is the standard input.
-
-    AGAIN: once more where the engine could not begin a process.
-    """
+    """The exit code, and what was said: where it failed, the complaint."""
     try:
-        done = subprocess.run(
-            ["docker", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            **({"stdin": subprocess.DEVNULL} if given is None else {"input": given}),
-            timeout=ASK_SECONDS,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-        )
-    except subprocess.TimeoutExpired:
+        return 0, run_docker(*arguments, env=env, cwd=cwd, given=given)
+    except CommandFailed as error:
+        return error.code, error.output
+    except SlipwayError:
         return 1, f"no answer within {ASK_SECONDS} s"
-    if done.returncode == 0:
-        return 0, done.stdout
-    said = done.stderr.strip() or done.stdout  # `docker exec` says on standard output that a process could not begin
-    if again and NOT_BEGUN.search(said):
-        return _ask(*arguments, env=env, cwd=cwd, given=given, again=False)
-    return done.returncode, said
 
 
 def _unreachable(said: str) -> str:

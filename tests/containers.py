@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx2
 
-from pipeline.docker import NOT_BEGUN, docker_problems
+from pipeline.docker import docker_problems, run_docker
 from pipeline.images import Images
+from pipeline.run import CommandFailed
 from tests.backend.process import free_port, wait_until
 
 __all__ = ["ROOT", "build_image", "docker", "have_image", "pull_image", "running_image", "say"]
@@ -22,13 +23,13 @@ CLOSED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    """What a docker command says; once more where the engine could not begin a process, which is no test's matter."""
-    for _ in range(2):
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)
-        if not NOT_BEGUN.search(done.stderr + done.stdout):
-            break
-    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr or done.stdout}"
-    return done.stdout.strip()
+    """What a docker command says, its complaint where it may fail (CHECK)."""
+    try:
+        return run_docker(*arguments, timeout=600).strip()
+    except CommandFailed as error:
+        if check:
+            raise AssertionError(f"docker {' '.join(arguments)}: {error.output}") from error
+        return error.output
 
 
 def build_image() -> str:
