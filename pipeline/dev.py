@@ -52,11 +52,7 @@ def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: V
     """GIVEN for a service on these two, and on no other: it migrates what it finds."""
     return {
         **{name: value for name, value in given.items() if name.removesuffix("_FILE") not in OWN},
-        "POSTGRES_HOST": postgres.host,
-        "POSTGRES_PORT": str(postgres.port),
-        "POSTGRES_USER": postgres.user,
-        "POSTGRES_PASSWORD": postgres.password,
-        "POSTGRES_DB": "postgres",
+        **postgres.environment,
         "REDIS_HOST": valkey.socket,
         "ENVIRONMENT": "development",
         "LOG_FORMAT": "console",

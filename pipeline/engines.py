@@ -76,6 +76,17 @@ class PostgresServer:
     user: str
     password: str
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The service's settings that lead to its first database."""
+        return {
+            "POSTGRES_HOST": self.host,
+            "POSTGRES_PORT": str(self.port),
+            "POSTGRES_USER": self.user,
+            "POSTGRES_PASSWORD": self.password,
+            "POSTGRES_DB": "postgres",
+        }
+
 
 @dataclass(frozen=True)
 class ValkeyServer:

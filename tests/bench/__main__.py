@@ -95,10 +95,7 @@ def _start(stack: contextlib.ExitStack) -> list[Row]:
     ports = {name: free_port() for name in ("bare", "framework", "service", "metrics")}
     environ = {
         "PATH": os.environ["PATH"],
-        "POSTGRES_HOST": postgres.host,
-        "POSTGRES_USER": postgres.user,
-        "POSTGRES_PASSWORD": postgres.password,
-        "POSTGRES_DB": "postgres",
+        **postgres.environment,
         "REDIS_HOST": valkey.socket,
         "SERVICE_TOKEN": TOKEN,
         "BACKEND_PORT": str(ports["service"]),

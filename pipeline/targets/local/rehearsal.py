@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engines import Engines, PostgresServer, throwaway_postgres, throwaway_valkey
+from pipeline.engines import Engines, throwaway_postgres, throwaway_valkey
 from pipeline.errors import DeployFailed
 from pipeline.leash import held
 from pipeline.model import Artifact
@@ -43,7 +43,7 @@ class LocalStand:
     def database(self, new: Artifact, *to: str) -> Iterator[dict[str, str]]:
         """A throwaway PostgreSQL: the environment that leads to it."""
         with throwaway_postgres(self.engines) as postgres:
-            environment = {**self.base, **_database(postgres)}
+            environment = {**self.base, **postgres.environment}
             command, folder = migrate_command(self.artifacts, new, "upgrade", *to), self.artifacts.folder(new.name)
             try:
                 run(command, say=self.say, env=environment, cwd=folder, timeout=300)
@@ -75,13 +75,3 @@ class LocalStand:
                     time.sleep(0.03)
                     ready, answer = check_ready(socket, answer)
                 yield f"unix:{socket}"
-
-
-def _database(postgres: PostgresServer) -> dict[str, str]:
-    return {
-        "POSTGRES_HOST": postgres.host,
-        "POSTGRES_PORT": str(postgres.port),
-        "POSTGRES_USER": postgres.user,
-        "POSTGRES_PASSWORD": postgres.password,
-        "POSTGRES_DB": "postgres",
-    }
