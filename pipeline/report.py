@@ -260,8 +260,10 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    begun, ended = (datetime.fromisoformat(report[which] or report["started"]) for which in ("started", "finished"))
-    took = f", took {(ended - begun).total_seconds():.0f} s" if report["finished"] else ""
+    took = ""  # nobody saw the end of one that was killed
+    if report["finished"]:
+        seconds = datetime.fromisoformat(report["finished"]) - datetime.fromisoformat(report["started"])
+        took = f", took {seconds.total_seconds():.0f} s"
     dirty = " and uncommitted changes" if report["dirty"] else ""
     return [
         ("number", str(report["number"])),
