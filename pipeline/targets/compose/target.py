@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.docker import Docker, docker_problems
-from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Running
@@ -24,40 +22,29 @@ from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
 from pipeline.reference import is_digest, split_digest
 from pipeline.registry import image_ids
-from pipeline.run import CommandFailed
-from pipeline.secret_files import SECRET_FILES, closed_problem, owner_of, write_secret_files
-from pipeline.settings import (
-    PLACED,
-    check_values,
-    edge_port,
-    ensure_env,
-    read_values,
-    settings_environment,
-    split_secrets,
-)
+from pipeline.secret_files import SECRET_FILES, closed_problem, write_secret_files
+from pipeline.settings import check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.fleet import ComposeFleet
-from pipeline.targets.compose.replicas import Replicas, slot_name, slot_of
-from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
-from pipeline.targets.container import BACKEND_PORT, Container, last_words, refused_login
+from pipeline.targets.compose.problems import image_problems, login_problems, taken_problems, volume_findings
+from pipeline.targets.compose.replicas import Replicas, slot_of
+from pipeline.targets.compose.stack import Stack, project_name_problem
+from pipeline.targets.compose.variables import Variables
+from pipeline.targets.container import Container, last_words
 from pipeline.targets.difference import difference
 from pipeline.targets.here import KeptHere
 from pipeline.targets.rehearsal import rehearse
 from pipeline.targets.rolling import roll
 from pipeline.targets.stand import ContainerStand, sweep
 
-__all__ = ["ComposeTarget", "volume_findings"]
+__all__ = ["ComposeTarget"]
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
-FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
-CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
 RECENT_SECONDS = 3600  # what ended before, and serves since, is history
 DATA_FOLDER = "/var/lib/postgresql"
-FULL_PERCENT = 90
-SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 
 class ComposeTarget(KeptHere):
@@ -68,18 +55,17 @@ class ComposeTarget(KeptHere):
         self.home = project.state(env.name)
         self.docker = Docker(project.root, progress.say)
         self._read_settings()
-        self.artifacts = Artifacts(project, self.home / "artifacts", self.docker, self.stack.name)
         self._rolled_out: dict[str, Container] = {}
-        self._frontend: str | None = None
         self._repository: str | None = None  # where what was asked for by digest is
 
     def _read_settings(self) -> None:
-        self._fingerprints: dict[str, str] = {}
         self.values = read_values(self.project.root)
         self.port = edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
         self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
+        self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
+        self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)
 
     # --- plan ---
 
@@ -100,22 +86,14 @@ class ComposeTarget(KeptHere):
         return problems or self._engine_problems()
 
     def _engine_problems(self) -> list[str]:
-        taken = self._taken_problems()
+        taken = taken_problems(self.stack, self.env.name)
         if taken:
             return taken
         mine = any(self.port in one.ports for one in self.stack.containers("frontend"))
         if not mine and not port_free(self.port):
             holder = describe_process(port_holder(self.port))
             return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
-        return self._login_problems()
-
-    def _taken_problems(self) -> list[str]:
-        """Whether the project's name is another folder's."""
-        folders = {one.folder for one in self.stack.containers()} - {str(self.project.root)}
-        if not folders:
-            return []
-        what = f"a compose project `{self.stack.name}` runs from {folders.pop()} already"
-        return [f"{what}: `nox -s down -- {self.env.name}` there, or another PROJECT_NAME in .env"]
+        return login_problems(self.variables)
 
     def heal(self) -> bool:
         """Throwaway containers of a killed deploy go; what was stopped with the engine or by hand starts again."""
@@ -137,8 +115,8 @@ class ComposeTarget(KeptHere):
         """Both images of the release, and the edge's."""
         images = Images(self.project.root, self.stack.name, self.progress.say)
         built = images.build()
-        self._frontend = images.build_frontend()
-        return self.artifacts.keep(built, self._config(), read_source(self.project.root)).artifact
+        self.variables.frontend = images.build_frontend()
+        return self.artifacts.keep(built, self.variables.config(), read_source(self.project.root)).artifact
 
     def recorded(self, name: str) -> Artifact:
         """A release whose images are kept."""
@@ -149,7 +127,7 @@ class ComposeTarget(KeptHere):
         if reference is None or not is_digest(reference):
             return None
         self._repository = split_digest(reference)[0] or image_repository() or None
-        return self.artifacts.adopt(reference, self._repository, self._config()).name
+        return self.artifacts.adopt(reference, self._repository, self.variables.config()).name
 
     def running(self) -> Running:
         """The replicas, and which of their surroundings are missing."""
@@ -159,7 +137,7 @@ class ComposeTarget(KeptHere):
             for name in SURROUNDINGS
             if name not in around or not around[name].ready
         ]
-        wanted = self.stack.definitions(self._environment(None))
+        wanted = self.stack.definitions(self.variables.environment(None))
         problems += [
             f"{name} is not what docker-compose.yml and .env make of it now"
             for name, one in around.items()
@@ -171,7 +149,8 @@ class ComposeTarget(KeptHere):
             for one in self.replicas.all()
             if slot_of(one) is not None and network not in one.networks
         ]
-        return Running(replicas=self.replicas.seen(self._wanted), wanted=self.env.replicas, problems=tuple(problems))
+        replicas = self.replicas.seen(self.variables.wanted)
+        return Running(replicas=replicas, wanted=self.env.replicas, problems=tuple(problems))
 
     def pushed(self, new: Artifact) -> PushedImages | None:
         """What was pulled by digest; the edge's image is built here, of the working tree."""
@@ -189,7 +168,7 @@ class ComposeTarget(KeptHere):
 
     def objections(self, new: Artifact) -> list[str]:
         """What is obviously wrong with the image."""
-        return _obvious(self.docker.image(self.artifacts.find(new.name).images.backend))
+        return image_problems(self.docker.image(self.artifacts.find(new.name).images.backend))
 
     def findings(self) -> list[str]:
         """A container that was started again by itself; a data store whose disk is nearly full."""
@@ -248,11 +227,11 @@ class ComposeTarget(KeptHere):
         """PostgreSQL, Redis and the edge run."""
         del new  # no part of a release
         self._write_secrets()
-        if not (self._frontend or self._edge_image()):  # a release that was built elsewhere is the first one here
-            self._frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
-        environment = self._environment(None)
+        if not self.variables.edge_image():  # a release that was built elsewhere is the first one here
+            self.variables.frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
+        environment = self.variables.environment(None)
         self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "postgres", "redis", env=environment)
-        wrong = self._login_problems()
+        wrong = login_problems(self.variables)
         if wrong:
             raise DeployFailed(*wrong)
         before = {one.ident for one in self.stack.containers("frontend") if one.running}
@@ -275,8 +254,8 @@ class ComposeTarget(KeptHere):
         fleet = ComposeFleet(
             replicas=self.replicas,
             release=kept.name,
-            config=self._wanted(kept.name),
-            environment=partial(self._environment, kept),
+            config=self.variables.wanted(kept.name),
+            environment=partial(self.variables.environment, kept),
             deadline=time.monotonic() + self.env.timeout,
             started=self._rolled_out,
         )
@@ -314,11 +293,12 @@ class ComposeTarget(KeptHere):
 
     def token(self) -> str | None:
         """SERVICE_TOKEN."""
-        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
+        return self.variables.token
 
     def token_changes(self) -> bool:
         """Each replica carries a hash of the token that it knows."""
-        return any(one.labels.get("slipway.token", self._token()) != self._token() for one in self.replicas.all())
+        mark = self.variables.token_mark
+        return any(one.labels.get("slipway.token", mark) != mark for one in self.replicas.all())
 
     def prune(self, retained: list[str]) -> None:
         """Releases, and tags of images, that nothing refers to."""
@@ -327,136 +307,26 @@ class ComposeTarget(KeptHere):
 
     def down(self, *, volumes: bool) -> None:
         """Replicas drain, then everything stops; networks go, and with VOLUMES the data, releases and reports."""
-        problems = docker_problems(compose=True) or self._taken_problems()
+        problems = docker_problems(compose=True) or taken_problems(self.stack, self.env.name)
         if problems:
             raise UsageError(*problems)
         self._stop(self.replicas.all())
         sweep(self.docker, self.stack.name)
         options = ["--volumes"] if volumes else []
-        self.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=self._environment(None))
+        self.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=self.variables.environment(None))
         if volumes:
             self.artifacts.prune(set())
             shutil.rmtree(self.home, ignore_errors=True)
 
-    def _config(self) -> dict[str, str]:
-        plain, _ = split_secrets(self.values)
-        return {name: value for name, value in plain.items() if name not in PLACED}
-
-    def _wanted(self, release: str) -> str | None:
-        """The fingerprint of a replica of RELEASE that starts now."""
-        if not self.artifacts.knows(release):
-            return None
-        if release not in self._fingerprints:
-            variables = self._variables(self.artifacts.find(release))
-            definition = self.stack.definitions(variables)["backend"]
-            self._fingerprints[release] = fingerprint(definition, split_secrets(self.values)[1])
-        return self._fingerprints[release]
-
     def _write_secrets(self) -> None:
         write_secret_files(self.secrets, split_secrets(self.values)[1])
 
-    @property
-    def _role(self) -> str:
-        """Who the service logs in as."""
-        return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
-
-    def _token(self) -> str:
-        return _digits(self.token())
-
-    def _environment(self, kept: Kept | None, slot: int | None = None) -> dict[str, str]:
-        """The variables of docker-compose.yml: those of KEPT's release in SLOT, or of the surroundings alone."""
-        variables = self._variables(kept)
-        if kept:
-            variables |= {
-                "SLIPWAY_CONFIG": self._wanted(kept.name) or "",
-                "SLIPWAY_SLOT": "" if slot is None else str(slot),
-            }
-        return variables
-
-    def _variables(self, kept: Kept | None) -> dict[str, str]:
-        """Those that all replicas of KEPT's release share."""
-        config = kept.config if kept else self._config()
-        slots = range(1, max(self.env.replicas + 1, FEWEST_SLOTS) + 1)
-        workers, pool = int(config.get("BACKEND_WORKERS", "1")), int(config.get("DATABASE_POOL_SIZE", "5"))
-        connections = (self.env.replicas + 1) * workers * (pool + int(config.get("DATABASE_MAX_OVERFLOW", "5")))
-        edge = self._frontend or self._edge_image()
-        variables: dict[str, str] = {
-            **settings_environment(config),
-            **{name: self.values[name] for name in PLACED if name in self.values},
-            # A role goes with its password, which is no part of a release: on the way back, too.
-            "POSTGRES_USER": self._role,
-            "SLIPWAY_OWNER": owner_of(self._role),
-            "EDGE_PORT": str(self.port),
-            "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
-            "POSTGRES_MAX_CONNECTIONS": str(max(100, connections + CONNECTION_RESERVE)),
-            "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
-            **({"FRONTEND_IMAGE": edge} if edge else {}),
-        }
-        if kept:
-            variables |= {
-                "RELEASE": kept.name,
-                "BACKEND_IMAGE": kept.images.backend,
-                "MIGRATE_IMAGE": kept.images.migrate,
-                "SLIPWAY_TOKEN": self._token(),
-            }
-        return variables
-
-    def _edge_image(self) -> str | None:
-        """What the edge runs on; a rollback keeps it."""
-        return next((one.image for one in self.stack.containers("frontend")), None)
-
     def _image(self, service: str) -> str:
         """The image of a SERVICE of docker-compose.yml."""
-        said = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self._environment(None))
+        said = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self.variables.environment(None))
         config: dict[str, Any] = json.loads(said)
         return str(config["services"][service]["image"])
 
     def _migrate(self, kept: Kept, *arguments: str) -> str:
-        environment = self._environment(kept)
-        try:
-            return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
-        except CommandFailed as error:
-            raise SlipwayError(error.problems[0]) from error
-
-    def _login_problems(self) -> list[str]:
-        """Whether the volume was made with another POSTGRES_PASSWORD or POSTGRES_DB, in one line with its fix."""
-        running = [one for one in self.stack.containers("postgres") if one.ready]
-        if not running:
-            return []
-        plain, secrets = split_secrets(self.values)
-        database = plain.get("POSTGRES_DB", self.project.name)
-        password = secrets.get("POSTGRES_PASSWORD", "")
-        said = refused_login(self.docker, running[0].ident, self._role, database, password)
-        if said is None:
-            return []
-        volume = f"the data in volume {self.stack.name}_postgres"
-        empty = f"or start empty with `nox -s down -- {self.env.name} --volumes`"
-        if said.startswith("database"):
-            return [f"POSTGRES_DB: {volume} has another one ({said}): put its name back in .env, {empty}"]
-        rotate = "rotate it (docs/4-runbook.md, New secrets)"
-        what = f"POSTGRES_PASSWORD: {volume} was made with another one ({said})"
-        return [f"{what}: put that back in .env, {rotate}, {empty}"]
-
-
-def _obvious(image: dict[str, Any] | None) -> list[str]:
-    """What an image must not be or carry."""
-    config = (image or {}).get("Config", {})
-    user = str(config.get("User", "")).partition(":")[0]
-    if not user.isdigit() or user == "0":
-        return [f"docker/Dockerfile.backend: it runs as `{user or 'root'}`: USER must be a number"]
-    named = [one.partition("=")[0] for one in config.get("Env", []) if SECRET_NAME.search(one.partition("=")[0])]
-    return [f"docker/Dockerfile.backend: the image carries {one}: secrets come as files" for one in named]
-
-
-def _digits(secret: str | None) -> str:
-    """A label that changes with SECRET and does not tell it: twelve digits of a hash, of random text."""
-    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]
-
-
-def volume_findings(container: str, df: str) -> list[str]:
-    """What `df -Pk` of the data folder of CONTAINER says, where it is nearly full."""
-    _, blocks, _, free, used, _ = df.strip().splitlines()[-1].split(maxsplit=5)
-    if int(used.rstrip("%")) < FULL_PERCENT:
-        return []
-    sizes = f"{int(free) // 1024} of {int(blocks) // 1024} MB are free"
-    return [f"{container}: the disk of its volume is {used} full ({sizes}): make room (`docker system df`)"]
+        environment = self.variables.environment(kept)
+        return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)

@@ -30,13 +30,8 @@ class MigrateJob:
     tell: Callable[[str], None]
     what: str = "the migrations' Job"
 
-    def run(self, verb: str, prepare: Sequence[Object] = ()) -> str:
-        """Run a VERB of the migrations; gives what it printed. PREPARE: objects that it needs, applied first.
-
-        Raises `DeployFailed` with its last words.
-        """
-        if prepare:
-            self.kubectl.apply(prepare)
+    def run(self, verb: str) -> str:
+        """Run a VERB of the migrations; gives what it printed. Raises `DeployFailed` with its last words."""
         return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb), verb)
 
     def do(self, job: Object, verb: str) -> str:

@@ -6,10 +6,16 @@ platform alone that runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["foreign", "node_platforms"]
+from pipeline.connection import RegistryError
+from pipeline.registry import image_platforms
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, name_of
+from pipeline.targets.kubernetes.objects import SERVICE, image_of
+
+__all__ = ["foreign", "foreign_problem", "node_platforms"]
 
 ARCHITECTURE, SYSTEM = "kubernetes.io/arch", "kubernetes.io/os"
 
@@ -35,3 +41,26 @@ def foreign(image: frozenset[str], nodes: frozenset[str], serving: frozenset[str
         f"its image is for {', '.join(sorted(image))}, and {of} {theirs}: build and push it for {theirs}"
         f" (`docker build --platform`), or an index that has both"
     )
+
+
+def foreign_problem(
+    kubectl: Kubectl, wanted: Sequence[Object], live: Sequence[Object], say: Callable[[str], None]
+) -> str | None:
+    """Whether the service's image in WANTED is of no platform that the nodes have; None too where the registry is away:
+    who pulls will say so.
+    """
+    images = [image_of(one, SERVICE) for one in (*wanted, *live) if _is_service(one)]
+    if not images or images[0] == images[-1]:
+        return None
+    nodes: list[Object] = []
+    with contextlib.suppress(Refused):  # a deployer may not
+        nodes = kubectl.get("nodes")
+    try:
+        return foreign(image_platforms(images[0]), node_platforms(nodes), image_platforms(images[-1]))
+    except RegistryError as error:
+        say(f"which platforms the image is for could not be asked: {error}")
+        return None
+
+
+def _is_service(one: Object) -> bool:
+    return (one["kind"], name_of(one)) == ("Deployment", SERVICE)

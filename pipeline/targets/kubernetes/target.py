@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from pipeline.connection import RegistryError
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import PushedImages
@@ -20,20 +19,18 @@ from pipeline.migrations import pending_migrations
 from pipeline.model import Artifact, Migration, Replica, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
-from pipeline.registry import image_platforms
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
-from pipeline.stores import probe_command, read_stores
 from pipeline.targets.difference import difference
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.bake import Bake
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
+from pipeline.targets.kubernetes.job import MigrateJob
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
-from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, image_of, leftovers, marked
-from pipeline.targets.kubernetes.observation import named, quantity
-from pipeline.targets.kubernetes.platforms import foreign, node_platforms
+from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
+from pipeline.targets.kubernetes.observation import named
+from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
@@ -48,6 +45,7 @@ from pipeline.targets.kubernetes.secret import (
     secret_values,
 )
 from pipeline.targets.kubernetes.stand import throwaway_stand
+from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
 from pipeline.targets.kubernetes.vantage import judge
 from pipeline.targets.kubernetes.witness import Witness
 from pipeline.targets.rehearsal import rehearse
@@ -59,9 +57,7 @@ __all__ = ["KubernetesTarget"]
 OURS = "app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
-POSTGRES = "app.kubernetes.io/component=postgres"
 MANAGERS = "--show-managed-fields"
-STORE_SECONDS = 180
 
 
 class KubernetesTarget:
@@ -187,7 +183,7 @@ class KubernetesTarget:
                 f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
             ]
         live = self._live(wanted)
-        problem = self._foreign(wanted, live)
+        problem = foreign_problem(self.kubectl, wanted, live, self.progress.say)
         if problem:
             return [problem]
         for line in strangers(live):
@@ -196,22 +192,6 @@ class KubernetesTarget:
         for line in self._drift:
             self.progress.say(f"changes {line}")
         return []
-
-    def _foreign(self, wanted: list[Object], live: list[Object]) -> str | None:
-        """Whether the service's image is of no platform that the nodes have; None too where the registry is away: who
-        pulls will say so.
-        """
-        images = [image_of(one, SERVICE) for one in (*wanted, *live) if _is_service(one)]
-        if not images or images[0] == images[-1]:
-            return None
-        nodes: list[Object] = []
-        with contextlib.suppress(Refused):  # a deployer may not
-            nodes = self.kubectl.get("nodes")
-        try:
-            return foreign(image_platforms(images[0]), node_platforms(nodes), image_platforms(images[-1]))
-        except RegistryError as error:
-            self.progress.say(f"which platforms the image is for could not be asked: {error}")
-            return None
 
     def running(self) -> Running:
         """The pods of the service, and what of their surroundings is not as it should be."""
@@ -239,23 +219,7 @@ class KubernetesTarget:
         """A short Job beside the service asks them: from outside of the cluster they cannot be reached."""
         if not self.releases.knows(release):
             return {}
-        kept = self.releases.find(release)
-        redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
-        command = probe_command("database", *(["redis"] if redis else []))
-        question = question_of(kept.objects(["Job"])[0], command, redis=redis)
-        policies = policies_of(question) if redis else []
-        job = MigrateJob(self.kubectl, question, lambda _: None, "the Job that asks them")
-        try:
-            if policies:
-                self.kubectl.apply(policies)
-            seen = read_stores(job.do(question, "ask"))
-        finally:
-            names = [f"networkpolicy/{name_of(one)}" for one in policies]
-            if names:
-                self.kubectl.ask("delete", "--ignore-not-found", *names)
-        for one in self.kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
-            seen["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
-        return seen
+        return ask_stores(self.kubectl, self.releases.find(release))
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Files and settings that differ."""
@@ -263,7 +227,7 @@ class KubernetesTarget:
         return difference(here.files, there.files, here.config, there.config)
 
     def pending(self, new: Artifact) -> list[Migration]:
-        """What the database lacks of NEW; all of it where there is no database yet."""
+        """What the database lacks of NEW; all of it where nobody can say."""
         if new.revision is None:
             return []
         release = self.releases.find(new.name)
@@ -316,26 +280,12 @@ class KubernetesTarget:
         serving = bool(self._live(release.objects(["Deployment"])))
         self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=serving))])
         for one in release.objects(["StatefulSet"]):
-            self._wait_for_store(one)
+            wait_for_store(self.kubectl, one, self.rollout.findings, partial(self.progress.live, "migrate"))
         old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
         self._bake.begin()
         if old:
             image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
             self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
-
-    def _wait_for_store(self, one: Object) -> None:
-        deadline = time.monotonic() + STORE_SECONDS
-        while True:
-            [now] = self.kubectl.get("statefulset", name_of(one)) or [one]
-            status, wanted = now.get("status", {}), now["spec"].get("replicas", 1)
-            fresh = status.get("observedGeneration", 0) >= now["metadata"].get("generation", 1)
-            if fresh and min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)) >= wanted:
-                return
-            if time.monotonic() > deadline:
-                found = "; ".join(self.rollout.findings()) or f"`kubectl describe statefulset {name_of(one)}`"
-                raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {found}")
-            self.progress.live("migrate", f"waiting for {describe(one)}")
-            time.sleep(1)
 
     def migrate(self, new: Artifact) -> None:
         """A Job from the new release's own image."""
@@ -436,10 +386,6 @@ class KubernetesTarget:
         places = [(*RESOURCES[one["kind"]], name_of(one)) for one in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
         return self.kubectl.get(*names, MANAGERS) if names else []
-
-
-def _is_service(one: Object) -> bool:
-    return (one["kind"], name_of(one)) == ("Deployment", SERVICE)
 
 
 def _list(kinds: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.targets.compose.target import volume_findings
+from pipeline.targets.compose.problems import volume_findings
 
 HEAD = "Filesystem     1024-blocks      Used Available Capacity Mounted on\n"
 

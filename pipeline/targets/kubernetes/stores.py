@@ -1,0 +1,57 @@
+"""The data stores of an overlay: whether they run, and what they say of themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import DeployFailed
+from pipeline.stores import probe_command, read_stores
+from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
+from pipeline.targets.kubernetes.kubectl import Kubectl, Object, describe, name_of
+from pipeline.targets.kubernetes.observation import quantity
+from pipeline.targets.kubernetes.release import Release
+
+__all__ = ["ask_stores", "wait_for_store"]
+
+POSTGRES = "app.kubernetes.io/component=postgres"
+STORE_SECONDS = 180
+
+
+def wait_for_store(
+    kubectl: Kubectl, one: Object, findings: Callable[[], list[str]], tell: Callable[[str], None]
+) -> None:
+    """Wait until the StatefulSet ONE is as it was applied, and ready. Raises `DeployFailed` with what FINDINGS know."""
+    deadline = time.monotonic() + STORE_SECONDS
+    while True:
+        [now] = kubectl.get("statefulset", name_of(one)) or [one]
+        status, wanted = now.get("status", {}), now["spec"].get("replicas", 1)
+        fresh = status.get("observedGeneration", 0) >= now["metadata"].get("generation", 1)
+        if fresh and min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)) >= wanted:
+            return
+        if time.monotonic() > deadline:
+            found = "; ".join(findings()) or f"`kubectl describe statefulset {name_of(one)}`"
+            raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {found}")
+        tell(f"waiting for {describe(one)}")
+        time.sleep(1)
+
+
+def ask_stores(kubectl: Kubectl, kept: Release) -> dict[str, Any]:
+    """What `pipeline.stores` reads of the stores of a release that runs, by a short Job beside it."""
+    redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
+    command = probe_command("database", *(["redis"] if redis else []))
+    question = question_of(kept.objects(["Job"])[0], command, redis=redis)
+    policies = policies_of(question) if redis else []
+    job = MigrateJob(kubectl, question, lambda _: None, "the Job that asks them")
+    try:
+        if policies:
+            kubectl.apply(policies)
+        seen = read_stores(job.do(question, "ask"))
+    finally:
+        names = [f"networkpolicy/{name_of(one)}" for one in policies]
+        if names:
+            kubectl.ask("delete", "--ignore-not-found", *names)
+    for one in kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
+        seen["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
+    return seen
