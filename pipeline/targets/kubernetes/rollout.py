@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.model import Replica
 from pipeline.proof.verdict import short
+from pipeline.targets.diagnosis import SILENT
 from pipeline.targets.kubernetes.diagnosis import (
     Patience,
     diagnose,
@@ -110,13 +111,18 @@ class Rollout:
         """FINDING with the log that says why, where there is one."""
         if not finding.wants_log:
             return finding
-        # Between two looks it may have started or ended again, and its runs moved up by one.
+        # Between two looks it may have started or ended again, and its runs moved up by one: a kubelet then says that
+        # it has no log, or gives the one of a run that has only begun and cannot say why another ended.
+        told = finding
         for one in (finding, replace(finding, previous=not finding.previous)):
             with contextlib.suppress(SlipwayError):  # no log is no reason to lose the finding
                 said = self.kubectl.ask(*log_arguments(one))
-                if not said.startswith(LOG_GONE):
-                    return with_log(finding, said)
-        return finding
+                if said.startswith(LOG_GONE):
+                    continue
+                told = with_log(finding, said)
+                if finding.kind != "crash" or not told.line.endswith(SILENT):
+                    break
+        return told
 
 
 def standing(seen: Observation) -> Standing:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.targets.diagnosis import SILENT
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.findings import Finding
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object
@@ -88,16 +89,31 @@ def thing(kind: str, name: str, manager: str = "slipway", **labels: str) -> Obje
 
 
 class TestToldByALog:
-    @pytest.mark.parametrize("gone", [" --previous", ""])
-    def test_of_whichever_run_there_is_one(self, gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A container that starts again between two looks moves its runs up, and a kubelet says it like a log."""
-        said = rf'case "$*" in *"backend{gone} --tail"*) echo "{GONE}" ;; *) echo "LOG_LEVEL: LOUD is none of …";; esac'
+    BEGUN = '{"level": "info", "event": "starting"}'
+    WHY = "LOG_LEVEL: LOUD is none of …"
+
+    @pytest.mark.parametrize("run", [" --previous", ""])
+    @pytest.mark.parametrize(
+        ("logs", "line"),
+        [
+            ((GONE, WHY), f"it ended: {WHY}"),  # a kubelet says that it has no log as if it were one
+            (("", WHY), f"it ended: {WHY}"),
+            ((BEGUN, WHY), f"it ended: {WHY}"),
+            ((WHY, "of another time"), f"it ended: {WHY}"),
+            ((BEGUN, GONE), f"it ended: {SILENT}"),
+            ((GONE, GONE), "it ended"),
+        ],
+    )
+    def test_of_whichever_run_says_why(
+        self, run: str, logs: tuple[str, str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A container that starts again between two looks moves its runs up."""
+        said = f"case \"$*\" in *\"backend{run} --tail\"*) echo '{logs[0]}' ;; *) echo '{logs[1]}' ;; esac"
         (tmp_path / "kubectl").write_text(f"#!/bin/sh\n{said}\n")
         (tmp_path / "kubectl").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        found = Finding("crash", "it ended", "backend-1", "backend", wants_log=True, previous=bool(gone))
-        told = Rollout(Kubectl("kind-slipway", "slipway", lambda _: None))._told(found)
-        assert told.line == "it ended: LOG_LEVEL: LOUD is none of …"
+        found = Finding("crash", "it ended", "backend-1", "backend", wants_log=True, previous=bool(run))
+        assert Rollout(Kubectl("kind-slipway", "slipway", lambda _: None))._told(found).line == line
 
 
 class TestLeftovers:
