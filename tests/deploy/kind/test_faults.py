@@ -96,12 +96,18 @@ def test_a_deploy_survives_a_drained_node(deployed: KindCheckout, add_row: AddRo
 
 def test_a_stopped_worker_takes_its_pods_out_of_the_edge(deployed: KindCheckout, add_row: AddRow) -> None:
     """Its replica is lost until Kubernetes notices; the others serve, and it comes back with the node."""
+    workers = {"slipway-worker", "slipway-worker2"}
     [store] = deployed.pods("postgres")  # without its node nothing serves, and nobody promises that
-    [worker] = {"slipway-worker", "slipway-worker2"} - {store["spec"]["nodeName"]}
-    if worker not in {pod["spec"]["nodeName"] for pod in deployed.pods()}:  # both went elsewhere when it was drained
+    [worker] = workers - {store["spec"]["nodeName"]}
+
+    def spread() -> bool:
+        staying = [pod for pod in deployed.pods() if not pod["metadata"].get("deletionTimestamp")]
+        return {pod["spec"]["nodeName"] for pod in staying} == workers
+
+    if not spread():  # a node that was drained stays empty until the next rollout
         kubectl("rollout", "restart", "deployment/backend")
         kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
-    assert worker in {pod["spec"]["nodeName"] for pod in deployed.pods()}
+        assert spread()
     with Visitors(f"http://localhost:{deployed.port}", "/health") as seen:
         stopped = time.monotonic()
         docker("stop", "--time=0", worker)
