@@ -101,8 +101,7 @@ def test_a_stopped_worker_takes_its_pods_out_of_the_edge(deployed: KindCheckout,
     [worker] = workers - {store["spec"]["nodeName"]}
 
     def spread() -> bool:
-        staying = [pod for pod in deployed.pods() if not pod["metadata"].get("deletionTimestamp")]
-        return {pod["spec"]["nodeName"] for pod in staying} == workers
+        return {pod["spec"]["nodeName"] for pod in deployed.pods() if is_ready(pod)} == workers
 
     if not spread():  # a node that was drained stays empty until the next rollout
         kubectl("rollout", "restart", "deployment/backend")
