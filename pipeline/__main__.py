@@ -93,6 +93,10 @@ def parser() -> _Parser:
         "--release", metavar="REF", type=str.lower, help="a recorded release (number or name) instead of building"
     )
     deploy.add_argument("--forward", action="store_true", help="refuse where a newer commit runs")
+    deploy.add_argument("--empty-database", action="store_true", help="start over where the data is gone")
+    deploy.add_argument(
+        "--forget-migration", metavar="NNNN", help="let an applied one run anew; what it did to the data stays"
+    )
     rollback = verb("rollback", "go back to a recorded release")
     which = rollback.add_mutually_exclusive_group()
     which.add_argument("--release", metavar="N", help="its number or name; the previous one by default")

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.model import Migration
+from pipeline.errors import SlipwayError
+from pipeline.model import Loss, Migration
 
-__all__ = [
-    "RetainedRelease",
-    "migration_hashes",
-    "migration_problems",
-    "must_not_rewrite_history",
-    "pending_migrations",
-    "required_revision",
-]
+__all__ = ["RetainedRelease", "migration_line", "migration_problems", "required_revision"]
 
 # squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
 CONTRACTING = frozenset(
@@ -31,7 +22,6 @@ CONTRACTING = frozenset(
         "ban-drop-column",
         "ban-drop-table",
         "ban-drop-database",
-        "ban-truncate-cascade",
         "renaming-column",
         "renaming-table",
         "changing-column-type",
@@ -49,6 +39,7 @@ HARMLESS = (
     "require-statement-timeout",
     "ban-drop-not-null",
     "require-timeout-settings",
+    "ban-truncate-cascade",  # refused with the rows that go: see `_loss_problems`
 )
 EXPLICIT_LOCK = re.compile(r"^\s*lock\s+(table\s+)?\w", re.IGNORECASE | re.MULTILINE)
 
@@ -61,39 +52,13 @@ class RetainedRelease:
     revision: str
 
 
-def pending_migrations(
-    wanted: str,
-    current: str,
-    *,
-    mine: Mapping[str, str],
-    serving: Iterable[Mapping[str, str]],
-    plan: Callable[[], str],
-    say: Callable[[str], None],
-) -> list[Migration]:
-    """The migrations that a database at CURRENT lacks of a release that needs WANTED. `none`: it was never migrated, or
-    nobody can say.
-
-    MINE and each of SERVING: `migration_hashes` of the release, and of those that run. PLAN gives the migrations after
-    CURRENT as JSON. Raises `DeployFailed` where an applied one was edited.
-    """
-    if current == "none":
-        say("no migrated database answers: each migration counts as new")
-    else:
-        for theirs in serving:
-            must_not_rewrite_history(mine, theirs, current)
-        if current >= wanted:
-            return []
-    keys = ("revision", "message", "contract_after", "sql")
-    return [Migration(**{key: one[key] for key in keys}) for one in json.loads(plan())]
-
-
 def migration_problems(pending: Iterable[Migration], retained: Iterable[RetainedRelease]) -> list[str]:
     """Why these migrations must not run now, one line each; empty when they may."""
     retained = list(retained)
     problems = []
     for migration in pending:
         where = f"migration {migration.revision} ({migration.message})"
-        for rule, line, message in _lint(migration.sql):
+        for rule, line, message in _lint(migration.sql) if migration.sql else ():
             if rule not in CONTRACTING:
                 problems.append(
                     f"{where} blocks the running release: {message} (squawk {rule}, line {line} of its SQL)"
@@ -108,8 +73,36 @@ def migration_problems(pending: Iterable[Migration], retained: Iterable[Retained
             problems.append(
                 f"{where} blocks the running release: it locks a table outright; take the LOCK statement out"
             )
+        problems += _loss_problems(where, migration)
         problems += _contract_problems(where, migration.contract_after, retained)
     return problems
+
+
+def _loss_problems(where: str, migration: Migration) -> Iterator[str]:
+    """Yield a line for each statement that throws rows away, where the migration does not say why it may."""
+    for loss in migration.losses if not migration.destroys else ():
+        if loss.rows != 0:
+            yield (
+                f"{where} destroys {_count_rows(loss)}: {loss.what}. Where they may go, say why in the migration:"
+                ' `destroys = "why"`; it cannot be undone by a rollback'
+            )
+
+
+def migration_line(migration: Migration) -> str:
+    """Return what a plan says of a migration, the rows that it destroys with its leave among it."""
+    line = f"migration {migration.revision}: {migration.message}"
+    if not migration.sql:
+        line += " (Python code: only its rehearsal tries it)"
+    for loss in migration.losses if migration.destroys else ():
+        line += f"; destroys {_count_rows(loss)} ({loss.what}): {migration.destroys}"
+    return line
+
+
+def _count_rows(loss: Loss) -> str:
+    """Return in words how many rows a loss is of."""
+    if loss.rows is None:
+        return "rows that nobody can count"
+    return f"{loss.rows:,} row{'' if loss.rows == 1 else 's'}"
 
 
 def _contract_problems(where: str, contract_after: str | None, retained: list[RetainedRelease]) -> list[str]:
@@ -152,24 +145,3 @@ def required_revision(folder: Path) -> str | None:
     """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
     files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
     return files[-1].split("_")[0] if files else None
-
-
-def migration_hashes(folder: Path) -> dict[str, str]:
-    """Revision → hash of its code, of the migrations in FOLDER. Comments and layout are no part of what one does."""
-    paths = folder.glob("*/migrations/versions/[0-9]*_*.py")
-    return {
-        path.name.split("_")[0]: hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()[:16]
-        for path in paths
-    }
-
-
-def must_not_rewrite_history(new: Mapping[str, str], old: Mapping[str, str], applied: str) -> None:
-    """Raise `DeployFailed` where a migration up to APPLIED has other code in NEW than in OLD (see migration_hashes)."""
-    edited = [
-        revision for revision, code in sorted(new.items()) if revision <= applied and old.get(revision, code) != code
-    ]
-    if edited:
-        raise DeployFailed(
-            f"migration {edited[0]} is applied already and would not run again: take its change back,"
-            " and write it as a new one (`nox -s migration -- MESSAGE`)"
-        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.proof.requests import RequestSpec
 
-__all__ = ["Artifact", "Migration", "Replica", "Running", "Source"]
+__all__ = ["Artifact", "Loss", "Migration", "Replica", "Running", "Source"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,26 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """A statement that throws rows away, and how many there are now; None where nobody can say."""
+
+    what: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
 class Migration:
-    """One migration that a database still lacks."""
+    """One migration of a release. `sql` is empty where it is Python code; `losses` are those on the real database.
+
+    `contract_after` and `destroys`: what it says itself of who needs what it drops, and of why rows may go.
+    """
 
     revision: str
     message: str
     contract_after: str | None
     sql: str
+    destroys: str | None = None
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ __all__ = ["rename", "renamed"]
 NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a DNS label (RFC 1035), and normal for a package (PEP 503)
 LONGEST = 40  # of a label's 63, for `NAME-production` and the names of pods
 PIPELINE = ("pipeline/", "tests/", "noxfile.py")
+MIGRATIONS = "/migrations/versions/"  # what was applied stays as it was applied
 # The template is called like the pipeline. These are the pipeline's; and an example of a command stays one.
 KEPT = re.compile(
     r"""
@@ -92,7 +93,7 @@ def _texts(root: Path, names: Iterable[str]) -> dict[str, str]:
     texts = {}
     for name in names:
         path = root / name
-        if name.startswith(PIPELINE) or path.is_symlink() or not path.is_file():
+        if name.startswith(PIPELINE) or MIGRATIONS in name or path.is_symlink() or not path.is_file():
             continue
         try:
             texts[name] = path.read_bytes().decode()

@@ -111,9 +111,14 @@ def _replication(slots: list[Seen]) -> Iterator[str]:
 
 
 def _schema(seen: Seen, needed: str | None, deploy: str) -> Iterator[str]:
-    if needed and (seen["revision"] or "") < needed:
-        at = f"at revision {seen['revision']}" if seen["revision"] else "not migrated"
+    revision, applied = seen["revision"], seen.get("applied")
+    lacks = needed not in applied if applied is not None else (revision or "") < (needed or "")
+    if needed and lacks:
+        at = f"at revision {revision}" if revision else "not migrated"
         yield f"the database is {at}, and the release that serves needs {needed}: `{deploy}`"
+    if applied and revision != applied[-1]:
+        fix = f"`UPDATE alembic_version SET version_num = '{applied[-1]}'`"  # noqa: S608 - a text for a person
+        yield f"alembic_version says {revision or 'nothing'}, and the migration applied last is {applied[-1]}: {fix}"
     for name in seen["invalid_indexes"]:
         yield (
             f"index {name} is not valid (its building failed): it costs each write and serves no read:"

@@ -75,6 +75,9 @@ async def database(settings: Any) -> dict[str, Any]:
         seen["invalid_indexes"] = [one[0] for one in await connection.fetch(INVALID_INDEXES)]
         migrated = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
         seen["revision"] = await connection.fetchval("SELECT version_num FROM alembic_version") if migrated else None
+        recorded = await connection.fetchval("SELECT to_regclass('alembic_history') IS NOT NULL")
+        applied = "SELECT revision FROM alembic_history ORDER BY applied_at, revision"
+        seen["applied"] = [one[0] for one in await connection.fetch(applied)] if recorded else None
     finally:
         await connection.close()
     return seen

@@ -19,8 +19,8 @@ from typing import Any
 from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images import SHORT
-from pipeline.migrations import RetainedRelease, migration_problems
-from pipeline.model import Artifact, Migration, Running
+from pipeline.migrations import RetainedRelease
+from pipeline.model import Artifact, Running
 from pipeline.progress import Progress, StageRecord
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
@@ -28,6 +28,7 @@ from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
 from pipeline.records import Record, read_json
 from pipeline.report import DeployFacts, RollbackFacts, build_report, write_evidence
+from pipeline.schema_check import SchemaCheck
 from pipeline.source import has_commit, is_older, read_source
 from pipeline.supply.verify import verification_problems
 from pipeline.targets import Target, open_target
@@ -45,7 +46,6 @@ class Chapter:
     started: str
     new: Artifact | None = None
     old: Artifact | None = None
-    pending: list[Migration] = field(default_factory=list)
     touched: bool = False  # from here on, a failure is undone
     verdict: str = "failed"
     reason: str | None = None
@@ -58,10 +58,21 @@ class Chapter:
 class Story:
     """One deploy or rollback of an environment."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(
+        self,
+        project: Project,
+        env: Environment,
+        progress: Progress,
+        *,
+        empty_database: bool = False,
+        forgotten: str | None = None,
+    ) -> None:
+        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration."""
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = open_target(project, env, progress)
         self.records = self.target.records()
+        self._empty_database = empty_database
+        self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
         self._recorded = False  # a release of the records was asked for
 
     def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
@@ -82,6 +93,8 @@ class Story:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # somebody else may have held the lock until now
+                proved = any(one.verdict == "proved" for one in self.records.all())
+                self.schema.expected = proved and not self._empty_database
                 if forward:
                     self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
@@ -179,9 +192,14 @@ class Story:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
                 self.target.prepare(chapter.new)
-                proof.begin(chapter.new, chapter.old, serving=bool(self.target.running().releases))
-                if chapter.pending:
-                    self.target.migrate(chapter.new)
+                running = self.target.running()
+                retained = self._retained(chapter.new, running)
+                if self.schema.schema is None:
+                    chapter.touched = bool(running.releases)  # what it may refuse needs no undoing where nothing serves
+                    self.schema.check(chapter.new, chapter.old if running.replicas else None, retained)
+                    chapter.touched = True
+                proof.begin(chapter.new, chapter.old, serving=bool(running.releases))
+                self.schema.upgrade(chapter.new, retained)
             with self._stage(chapter, "roll out"):
                 proof.phase("rollout")
                 self.target.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
@@ -205,19 +223,12 @@ class Story:
                 f"release {serving.release} serves and could not be brought back if the new one failed (see above):"
                 " `nox -s down`, then deploy; the data stays"
             )
-        pending = chapter.pending = self.target.pending(new)
         if chapter.old:
             for line in self.target.difference(new, chapter.old):
                 self.progress.say(f"changes {line}")
-        for migration in pending:
-            self.progress.say(f"migration {migration.revision}: {migration.message}")
-        problems = migration_problems(pending, self._retained(new, running))
-        if problems:
-            raise DeployFailed(*problems)
-        if pending:
-            self.target.rehearse(new, chapter.old if running.replicas else None)
+        self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
         proved = serving is not None and serving.release == new.name
-        return proved and not unfinished and not pending and running.complete(new.name)
+        return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
 
     def _unverified(self, new: Artifact) -> list[str]:
         """What the environment's `verify` has against NEW.

@@ -56,7 +56,14 @@ Result = tuple[int, Any]
 
 def deploy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Ship the working tree, or the recorded release that --release names."""
-    return _tell(Story(project, project.environment(options.env), progress), options, options.release)
+    story = Story(
+        project,
+        project.environment(options.env),
+        progress,
+        empty_database=options.empty_database,
+        forgotten=options.forget_migration,
+    )
+    return _tell(story, options, options.release)
 
 
 def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:

@@ -21,11 +21,19 @@ __all__ = ["HealthService", "needed_revision"]
 
 CHECK_SECONDS = 0.5
 VERSIONS = Path(__file__).parent.parent / "migrations/versions"
+# What was applied is what the history says: a revision that sorts after ours may come from anywhere.
+SCHEMA = """
+    SELECT (SELECT max(version_num) FROM alembic_version) AS revision,
+           $1 = '' OR EXISTS (SELECT FROM alembic_history WHERE revision = $1) AS applied
+"""
 
 
 def needed_revision() -> str:
-    """The newest migration that this release carries. File names: the service does without Alembic."""
-    return max((path.name[:4] for path in VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py")), default="0000")
+    """Return the newest migration that this release carries, by its file's name; empty where there is none.
+
+    The service does without Alembic.
+    """
+    return max((path.name[:4] for path in VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py")), default="")
 
 
 @dataclass(frozen=True)
@@ -74,15 +82,16 @@ class HealthService:
         try:
             async with self.database.lease() as connection:
                 try:
-                    revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+                    row = await connection.fetchrow(SCHEMA, self.needed)
                 except asyncpg.UndefinedTableError:
-                    revision = None
+                    row = None
         except DatabaseUnavailable as error:
             failed = Check(state="failed", ms=_since(started), detail=error.detail)
             return {CheckName.DATABASE: failed, CheckName.SCHEMA: failed}
         ms = _since(started)
         schema = Check(state="ok", ms=ms)
-        if revision is None or revision < self.needed:  # newer is fine: migrations only expand
+        if not row or not row["applied"]:  # a newer database has it, and more: migrations only expand
+            revision = row["revision"] if row else None
             detail = f"the database is at revision {revision or 'none'}, this release needs {self.needed}"
             schema = Check(state="failed", ms=ms, detail=detail)
         return {CheckName.DATABASE: Check(state="ok", ms=ms), CheckName.SCHEMA: schema}

@@ -1,21 +1,39 @@
-"""The migrations as they are in the source: their order, their SQL. Needs no database."""
+"""The migrations as they are in the source: their order, their SQL, what they do. Needs no database."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import io
+import json
 import re
 import textwrap
+import warnings
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
 
-__all__ = ["HERE", "Planned", "UnknownRevision", "alembic_config", "create", "plan", "render"]
+from backend.migrations.statements import Loss, canonical, losses
+
+__all__ = ["HERE", "Planned", "UnknownRevision", "UnsoundMigrations", "alembic_config", "create", "plan", "render"]
 
 HERE = Path(__file__).parent
+FORM = "1"  # of the checksums: another way to make them gets another number
+# What a migration says of itself, and not to the database: an applied one may be given another.
+SAYINGS = frozenset(
+    {"revision", "down_revision", "contract_after", "destroys", "transactional", "branch_labels", "depends_on"}
+)
+NEEDS_CONNECTION = frozenset({"get_bind", "get_context", "run_async"})
+# Of Python's syntax tree: what changes nothing that happens, and what some versions of Python lack.
+UNSEEN = frozenset({"annotation", "returns", "type_comment", "type_params", "kind"})
 TEMPLATE = '''"""{message}"""
 
 from __future__ import annotations
@@ -26,6 +44,8 @@ revision = "{revision}"
 down_revision = {down_revision}
 # Drops or renames something? Name the revision after which no release needs it: contract_after = "0001".
 contract_after: str | None = None
+# Throws rows away? Say why they may go: destroys = "the drafts of before 2020, which nobody reads".
+destroys: str | None = None
 # CREATE INDEX CONCURRENTLY and its like: one such statement alone, and `transactional = False`.
 transactional = True
 
@@ -43,14 +63,26 @@ class UnknownRevision(Exception):
     """A revision that is not among the migrations. The message says which there are."""
 
 
+class UnsoundMigrations(Exception):
+    """Files that are no single chain. The message says which."""
+
+
 @dataclass(frozen=True)
 class Planned:
-    """One migration. `contract_after`: no release that needs what this drops may be older than that revision."""
+    """One migration.
+
+    `contract_after`: no release that needs what this drops may be older than that revision. `destroys`: why the rows
+    of `losses` may go. `checksum` is of what it does, whatever it looks like. `sql` is empty where it is Python code,
+    which cannot be written down before it runs.
+    """
 
     revision: str
     message: str
     contract_after: str | None
+    destroys: str | None
+    checksum: str
     sql: str
+    losses: tuple[Loss, ...]
 
 
 def alembic_config() -> Config:
@@ -70,20 +102,77 @@ def plan(after: str | None, to: str | None) -> list[Planned]:
             raise UnknownRevision(f"there is no revision {name}; there are {', '.join(names) or 'none'}")
     first = names.index(after) + 1 if after is not None else 0
     last = names.index(to) + 1 if to is not None else len(names)
-    return [
-        Planned(
-            script.revision,
-            script.doc or "",
-            getattr(script.module, "contract_after", None),
-            "\n\n".join(f"{statement};" for statement in render(script)),
-        )
-        for script in known[first:last]
-    ]
+    return [_planned(script) for script in known[first:last]]
+
+
+def _planned(script: Script) -> Planned:
+    tree = ast.parse(Path(script.path).read_bytes())
+    statements = _statements(script, tree)
+    if statements is None:
+        # Its SQL is among its texts, as far as anybody can tell.
+        texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        lost = chain.from_iterable(losses(text) for text in texts if isinstance(text, str))
+    else:
+        lost = chain.from_iterable(map(losses, statements))
+    return Planned(
+        revision=script.revision,
+        message=script.doc or "",
+        contract_after=getattr(script.module, "contract_after", None),
+        destroys=getattr(script.module, "destroys", None),
+        checksum=_checksum(tree, statements, transactional=getattr(script.module, "transactional", True)),
+        sql="\n\n".join(f"{statement};" for statement in statements or ()),
+        losses=tuple(lost),
+    )
+
+
+def _statements(script: Script, tree: ast.Module) -> list[str] | None:
+    """Return the statements of a migration, None where it needs a connection to know them."""
+    if any(isinstance(node, ast.Attribute) and node.attr in NEEDS_CONNECTION for node in ast.walk(tree)):
+        return None
+    try:
+        return render(script)
+    except Exception:  # noqa: BLE001 - whatever somebody's code raises where there is no database
+        return None
+
+
+def _checksum(tree: ast.Module, statements: list[str] | None, *, transactional: bool) -> str:
+    """Return a checksum of what a migration does: its SQL as it is sent, or else its code."""
+    does = _shape(tree.body) if statements is None else canonical(";\n".join(statements))
+    text = json.dumps([transactional, does], ensure_ascii=True)
+    return f"{FORM}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _shape(node: Any) -> Any:
+    """Return what `node` of a syntax tree does, as JSON: without docstrings, annotations and the sayings."""
+    if isinstance(node, list):
+        return [_shape(one) for one in node if not _is_saying(one)]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if name not in UNSEEN)
+    return [type(node).__name__, *([name, _shape(value)] for name, value in fields if value not in (None, []))]
+
+
+def _is_saying(node: Any) -> bool:
+    """Return whether a statement only says something: a docstring, or one of `SAYINGS`."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    named = [target.id for target in targets if isinstance(target, ast.Name)]
+    return isinstance(node, ast.Assign | ast.AnnAssign) and bool(named) and set(named) <= SAYINGS
 
 
 def scripts() -> list[Script]:
-    """The migrations, oldest first."""
-    return list(ScriptDirectory.from_config(alembic_config()).walk_revisions())[::-1]
+    """Return the migrations, oldest first. Raise `UnsoundMigrations` where they are no single chain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # two files of one revision are no more than a warning to Alembic
+        try:
+            folder = ScriptDirectory.from_config(alembic_config())
+            heads, known = folder.get_heads(), list(folder.walk_revisions())[::-1]
+        except (UserWarning, RevisionError, CommandError) as error:
+            raise UnsoundMigrations(f"the migrations are no single chain: {error}") from error
+    if len(heads) > 1:
+        raise UnsoundMigrations(f"the migrations are no single chain: each of {', '.join(heads)} is a last one")
+    return known
 
 
 def render(script: Script) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
 from alembic import command, op
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -18,11 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from backend.database import connect_arguments
+from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record
 from backend.migrations.plan import Planned, alembic_config, plan, render
 from backend.settings import Settings
 
-__all__ = ["MigrationFailed", "current_revision", "stand_alone", "upgrade"]
+__all__ = ["NEVER", "MigrationFailed", "Wanted", "current_revision", "stand_alone", "status", "upgrade"]
 
+NEVER = "none"  # the revision of a database that was never migrated
 CONNECT_SECONDS = 5.0
 LOCK_SECONDS = 60.0
 LOCK_POLL_SECONDS = 0.2
@@ -40,25 +44,81 @@ class MigrationFailed(Exception):
     """A migration that could not be done. The message is one line: which, why, and what state the database is in."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What an upgrade is told beside its goal.
+
+    `to`: the revision to stop at. `expected`: the one that the database must be at (`none`: never migrated). `kept`:
+    those of the releases that are kept. `trusted`: those that were applied as they are here, where no history says so.
+    `forgotten`: an applied one to forget first.
+    """
+
+    to: str | None = None
+    expected: str | None = None
+    kept: Collection[str] = ()
+    trusted: Collection[str] = ()
+    forgotten: str | None = None
+
+
 async def current_revision(settings: Settings) -> str | None:
-    """The revision of the database, None when it has none. Raises MigrationFailed when it cannot be reached."""
+    """Return the revision of the database, None when it has none. Raise MigrationFailed when it cannot be reached."""
     async with _connected(settings) as connection:
-        return await _revision(connection)
+        return (await connection.run_sync(read_history)).revision
 
 
-async def upgrade(settings: Settings, to: str | None, report: Callable[[str], None]) -> None:
-    """Bring the database to TO (None: the newest), one REPORT line for each step. Raises MigrationFailed."""
-    wanted = plan(None, to)
+async def status(settings: Settings, wanted: Wanted) -> dict[str, Any]:
+    """Return what the database has and lacks of this release's migrations, as JSON takes it; nothing is changed.
+
+    Raise MigrationFailed when it cannot be reached.
+    """
+    mine = plan(None, wanted.to)
+    async with _connected(settings) as connection:
+        history = await connection.run_sync(read_history)
+        found = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
+        pending = []
+        for step in found.pending:
+            lost = [{"what": one.what, "rows": await connection.run_sync(count_rows, one)} for one in step.losses]
+            pending.append({**asdict(step), "losses": lost})
+    return {
+        "revision": history.revision,
+        "recorded": history.recorded or history.revision is None,
+        "pending": pending,
+        "problems": found.problems,
+        "unknown": found.unknown,
+    }
+
+
+async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], None]) -> None:
+    """Bring the database to the newest revision, one `report` line for each step. Raise MigrationFailed."""
+    mine = plan(None, None)
+    goal = plan(None, wanted.to)
     async with _connected(settings) as connection:
         await _lock(connection)
-        revision = await _revision(connection)
-        pending = [step for step in wanted if revision is None or step.revision > revision]
-        if not pending:
-            target = wanted[-1].revision if wanted else "none"
-            newer = f", newer than {target}, which is fine" if revision and revision > target else ""
-            report(f"nothing to do: the database is at revision {revision or 'none'}{newer}")
-            return
-        await _apply(connection, pending, report)
+        history = await connection.run_sync(read_history)
+        if wanted.expected not in (None, history.revision or NEVER):
+            raise MigrationFailed(
+                f"the database is at revision {history.revision or NEVER} and was at {wanted.expected} when it was"
+                " checked: nothing was changed; deploy again"
+            )
+        found = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
+        if found.problems:
+            raise MigrationFailed("\n".join(found.problems))
+        history = await connection.run_sync(adopt, mine, history, wanted.trusted)
+        if wanted.forgotten:
+            history = await connection.run_sync(forget, wanted.forgotten, history)
+            report(f"forgot {wanted.forgotten}: what it did to the database stays")
+        await connection.commit()
+        pending = [step for step in goal if step.revision not in history.applied]
+        if pending:
+            await _apply(connection, pending, report)
+        else:
+            report(_nothing_to_do(goal, history))
+
+
+def _nothing_to_do(goal: Sequence[Planned], history: History) -> str:
+    newer = bool(goal) and history.revision not in (None, *(step.revision for step in goal))
+    said = f", newer than {goal[-1].revision}, which is fine" if newer else ""
+    return f"nothing to do: the database is at revision {history.revision or NEVER}{said}"
 
 
 def stand_alone(script: Script) -> None:
@@ -68,7 +128,10 @@ def stand_alone(script: Script) -> None:
     """
     if getattr(script.module, "transactional", True):
         return
-    statements = render(script)
+    try:
+        statements = render(script)
+    except Exception:  # noqa: BLE001 - code that wants a connection
+        statements = []
     if len(statements) != 1 or "CONCURRENTLY" not in statements[0].upper():
         raise MigrationFailed(
             f"{script.revision}: with `transactional = False` it must be one CONCURRENTLY statement; split it"
@@ -136,19 +199,15 @@ async def _lock(connection: AsyncConnection) -> None:
     await connection.commit()
 
 
-async def _revision(connection: AsyncConnection) -> str | None:
-    exists = (await connection.execute(text("SELECT to_regclass('alembic_version')"))).scalar()
-    found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar() if exists else None
-    await connection.commit()
-    return found
-
-
 async def _apply(connection: AsyncConnection, pending: list[Planned], report: Callable[[str], None]) -> None:
     done: list[str] = []
 
-    def applied(**_: object) -> None:
-        done.append(pending[len(done)].revision)
-        report(f"applied {done[-1]} {pending[len(done) - 1].message}")
+    def applied(*, ctx: MigrationContext, **_: object) -> None:
+        step = pending[len(done)]
+        assert ctx.connection is not None
+        record(ctx.connection, step)
+        done.append(step.revision)
+        report(f"applied {step.revision} {step.message}")
 
     def run(synchronous: Connection) -> None:
         config = alembic_config()
@@ -157,7 +216,9 @@ async def _apply(connection: AsyncConnection, pending: list[Planned], report: Ca
 
     try:
         await connection.run_sync(run)
-    except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except MigrationFailed:
+        raise
+    except Exception as error:  # PostgreSQL's refusal, or whatever a migration's own code raises
         failed = pending[len(done)].revision
         state = f"the database is at revision {done[-1]}" if done else "the database is as it was"
         raise MigrationFailed(
@@ -169,4 +230,6 @@ def _reason(error: BaseException) -> str:
     """What PostgreSQL said, on one line, without SQLAlchemy's and the adapter's wrapping."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
+    elif not isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pipeline.images import PushedImages
 from pipeline.lock import Holder
-from pipeline.model import Artifact, Migration, Running
+from pipeline.model import Artifact, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import Records
@@ -75,17 +75,20 @@ class Target(Protocol):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """What changes between two releases, in words."""
 
-    def pending(self, new: Artifact) -> list[Migration]:
-        """The migrations of NEW that the database lacks."""
+    def database_runs(self) -> bool:
+        """Return whether the database can be asked now."""
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Run the migrations command of `release`, within reach of the `database` or without; return what it printed.
+
+        Raises `SlipwayError` with its last words.
+        """
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Run NEW's migrations on a throwaway database, and OLD's smoke requests on one replica of OLD there."""
 
     def prepare(self, new: Artifact) -> None:
         """Everything that NEW's migrations and the traffic need is up: data stores, roles, edge."""
-
-    def migrate(self, new: Artifact) -> None:
-        """Bring the real database to NEW's revision."""
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Replace each replica by one of NEW. WATCH(line) is called while waiting, and may raise to stop it.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from pipeline.errors import DeployFailed
-from pipeline.migrations import RetainedRelease, migration_problems, pending_migrations
-from pipeline.model import Migration
+from pipeline.migrations import RetainedRelease, migration_line, migration_problems
+from pipeline.model import Loss, Migration
 
 
 def problems(sql: str, contract_after: str | None = None, *retained: tuple[str, str]) -> list[str]:
@@ -62,42 +59,30 @@ class TestMigrationProblems:
         assert len(found) == 1
         assert "release old still needs" in found[0]
 
+    @pytest.mark.parametrize(
+        ("rows", "says"), [(1, "1 row"), (12345, "12,345 rows"), (None, "rows that nobody can count")]
+    )
+    def test_refuse_those_that_destroy_rows(self, rows: int | None, says: str) -> None:
+        """With their number, and what the migration has to say."""
+        [problem] = migration_problems([destroying(rows)], [])
+        assert problem.startswith(f"migration 0003 (change) destroys {says}: TRUNCATE t. ")
+        assert '`destroys = "why"`' in problem
 
-class TestPendingMigrations:
-    PLAN = json.dumps([{"revision": "0002", "message": "m", "contract_after": None, "sql": "SELECT 1", "more": 1}])
-    MIGRATION = Migration("0002", "m", None, "SELECT 1")
+    def test_let_those_pass_that_destroy_nothing_or_say_why(self) -> None:
+        """An empty table has no rows to lose."""
+        assert migration_problems([destroying(0), destroying(7, "they are copies")], []) == []
 
-    def ask(self, current: str, serving: str = "a") -> tuple[list[Migration], list[str]]:
-        """What a release of revision 0002 has to bring, and what was said; code of 0001: `a` here, SERVING there."""
-        said: list[str] = []
-        found = pending_migrations(
-            "0002",
-            current,
-            mine={"0001": "a", "0002": "b"},
-            serving=[{"0001": serving}],
-            plan=lambda: self.PLAN,
-            say=said.append,
-        )
-        return found, said
 
-    def test_are_all_where_nothing_was_migrated(self) -> None:
-        """An edited one too: it was never applied here."""
-        assert self.ask("none", "edited") == (
-            [self.MIGRATION],
-            ["no migrated database answers: each migration counts as new"],
-        )
+class TestMigrationLine:
+    def test_shows_what_is_destroyed_and_why(self) -> None:
+        """In the plan, where whoever deploys reads it."""
+        line = migration_line(destroying(7, "they are copies"))
+        assert line == "migration 0003: change; destroys 7 rows (TRUNCATE t): they are copies"
 
-    def test_are_those_after_the_databases_revision(self) -> None:
-        """As the release itself plans them."""
-        assert self.ask("0001") == ([self.MIGRATION], [])
+    def test_shows_what_nothing_can_judge(self) -> None:
+        """Code has no SQL before it runs."""
+        assert "Python code" in migration_line(Migration("0003", "change", None, ""))
 
-    @pytest.mark.parametrize("current", ["0002", "0003"])
-    def test_are_none_where_the_database_is_there_or_ahead(self, current: str) -> None:
-        """A rollback asks nobody for a plan."""
-        assert self.ask(current) == ([], [])
 
-    @pytest.mark.parametrize("current", ["0001", "0002"])
-    def test_must_leave_applied_ones_alone(self, current: str) -> None:
-        """An edit of what ran already would never run."""
-        with pytest.raises(DeployFailed, match="migration 0001 is applied already"):
-            self.ask(current, "edited")
+def destroying(rows: int | None, why: str | None = None) -> Migration:
+    return Migration("0003", "change", None, "TRUNCATE t;", why, (Loss("TRUNCATE t", rows),))

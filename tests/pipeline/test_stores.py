@@ -71,7 +71,7 @@ def _role(services: Services, environ: dict[str, str], worker_id: str) -> Iterat
     """A role that may have five connections, and what leads to the database as that one."""
     name, password = f"doctor_{worker_id}", secrets.token_urlsafe(16)
     psql(services, "postgres", f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 5 PASSWORD '{password}'")
-    psql(services, environ["POSTGRES_DB"], f"GRANT SELECT ON alembic_version TO {name}")
+    psql(services, environ["POSTGRES_DB"], f"GRANT SELECT ON alembic_version, alembic_history TO {name}")
     environ |= {"POSTGRES_USER": name, "POSTGRES_PASSWORD": password}
     yield name
     psql(services, environ["POSTGRES_DB"], f"DROP OWNED BY {name}")
@@ -111,8 +111,18 @@ class TestDatabase:
         assert found(environ, "0002") == [
             f"the database is at revision 0001, and the release that serves needs 0002: `{DEPLOY}`"
         ]
-        assert found(environ, "0000") == []
+        assert found(environ, "0001") == []
         assert found(environ, None) == []
+
+    def test_says_another_revision_than_it_applied(self, services: Services, environ: dict[str, str]) -> None:
+        """Whatever that revision sorts after."""
+        set_revision = "UPDATE alembic_version SET version_num = '{}'"
+        psql(services, environ["POSTGRES_DB"], set_revision.format("ae1027a6acf"))
+        try:
+            [line] = found(environ, "0001")
+        finally:
+            psql(services, environ["POSTGRES_DB"], set_revision.format("0001"))
+        assert line.startswith("alembic_version says ae1027a6acf, and the migration applied last is 0001: ")
 
     def test_was_never_migrated(self, services: Services, environ: dict[str, str]) -> None:
         """An empty database that somebody restored wrongly."""

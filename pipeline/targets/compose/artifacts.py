@@ -13,7 +13,6 @@ from typing import Any
 from pipeline.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import SCHEMA_LABEL, SHORT, ReleaseImages, same_build, source_of
-from pipeline.migrations import migration_hashes
 from pipeline.model import Artifact, Source
 from pipeline.project import Project
 from pipeline.proof.requests import parse_requests
@@ -28,7 +27,7 @@ SETTINGS_DIGITS = 8
 
 @dataclass(frozen=True)
 class Kept:
-    """A release as it is kept. `files`: name → content hash; `migrations`: revision → hash of its code."""
+    """A release as it is kept. `files`: name → content hash."""
 
     name: str
     images: ReleaseImages
@@ -37,7 +36,6 @@ class Kept:
     revision: str | None
     requests: list[dict[str, Any]]
     files: dict[str, str]
-    migrations: dict[str, str]
 
     @property
     def artifact(self) -> Artifact:
@@ -73,7 +71,6 @@ class Artifacts:
             requests=[spec.table() for spec in self.project.requests],
             # The working tree's are those of what was built from it, and of nothing else.
             files={} if digest else shipped_hashes(self.project),
-            migrations={} if digest else migration_hashes(self.project.root),
         )
         path = self._path(kept.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +96,7 @@ class Artifacts:
                     f"the {what} image {image} of release {name} is gone from this machine (`docker image prune`?):"
                     f" check out {source.commit or 'its source'} and deploy that"
                 )
+        meta.pop("migrations", None)  # of releases that were kept before the database knew
         return Kept(**{**meta, "images": images, "source": source})
 
     def adopt(self, reference: str, repository: str | None, config: Mapping[str, str]) -> Kept:

@@ -14,8 +14,7 @@ from typing import Any
 from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import Images, PushedImages, find_pushed, image_repository
-from pipeline.migrations import pending_migrations
-from pipeline.model import Artifact, Migration, Running
+from pipeline.model import Artifact, Running
 from pipeline.ports import describe_process, port_free, port_holder
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -26,7 +25,7 @@ from pipeline.secret_files import SECRET_FILES, closed_problem, write_secret_fil
 from pipeline.settings import check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.stores import probe_command, read_stores
-from pipeline.targets.compose.artifacts import Artifacts, Kept
+from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.problems import image_problems, login_problems, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import Replicas, slot_of
@@ -196,24 +195,17 @@ class ComposeTarget(KeptHere):
         here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
-    def pending(self, new: Artifact) -> list[Migration]:
-        """What the database lacks of NEW; all of it where there is no database yet."""
-        if new.revision is None:
-            return []
-        kept = self.artifacts.find(new.name)
-        current = "none"
-        if any(one.running for one in self.stack.containers("postgres")):
-            current = self._migrate(kept, "current").strip() or "none"
-        releases = {one.labels.get("slipway.release", "") for one in self.replicas.all()}
-        plan = ("run", "--rm", "--network", "none", kept.images.migrate, "plan", "--from", current)
-        return pending_migrations(
-            new.revision,
-            current,
-            mine=kept.migrations,
-            serving=(self.artifacts.find(name).migrations for name in releases if self.artifacts.knows(name)),
-            plan=lambda: self.docker.ask(*plan),
-            say=self.progress.say,
-        )
+    def database_runs(self) -> bool:
+        """Whether PostgreSQL's container runs."""
+        return any(one.running for one in self.stack.containers("postgres"))
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """One shot, from the release's own image, as the service's role."""
+        kept = self.artifacts.find(release.name)
+        if not database:
+            return self.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
+        environment = self.variables.environment(kept)
+        return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """On a throwaway PostgreSQL and Redis of the same images."""
@@ -241,11 +233,6 @@ class ComposeTarget(KeptHere):
         if before and before != after:
             seconds = time.monotonic() - started
             self.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
-
-    def migrate(self, new: Artifact) -> None:
-        """One shot, from the new release's own image, as the service's role."""
-        if new.revision is not None:
-            self._migrate(self.artifacts.find(new.name), "upgrade")
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """See `pipeline.targets.rolling`."""
@@ -326,7 +313,3 @@ class ComposeTarget(KeptHere):
         said = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self.variables.environment(None))
         config: dict[str, Any] = json.loads(said)
         return str(config["services"][service]["image"])
-
-    def _migrate(self, kept: Kept, *arguments: str) -> str:
-        environment = self.variables.environment(kept)
-        return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)

@@ -18,7 +18,7 @@ from pipeline.images import (
     repository_problem,
     source_of,
 )
-from pipeline.migrations import migration_hashes, required_revision
+from pipeline.migrations import required_revision
 from pipeline.project import Environment, Project
 from pipeline.promotion import admit
 from pipeline.reference import is_digest
@@ -65,7 +65,6 @@ class Artifacts:
             revision=required_revision(root),
             requests=[spec.table() for spec in self.project.requests],
             files=shipped_hashes(self.project),
-            migrations=migration_hashes(root),
             manifests=objects,
         )
         self.releases.keep(release)
@@ -89,7 +88,6 @@ class Artifacts:
             revision=labels.get(SCHEMA_LABEL) or None,
             requests=[spec.table() for spec in self.project.requests],
             files={},  # the working tree's are those of what was built from it, and of nothing else
-            migrations={},
             manifests=objects,
         )
         self.releases.keep(release)

@@ -11,7 +11,7 @@ from pipeline.errors import DeployFailed
 from pipeline.targets.diagnosis import telling_line
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Unreachable, name_of
 
-__all__ = ["MigrateJob", "job_of", "policies_of", "question_of"]
+__all__ = ["MigrateJob", "job_of", "policies_of", "question_of", "with_image"]
 
 QUESTION = "doctor"
 
@@ -30,9 +30,9 @@ class MigrateJob:
     tell: Callable[[str], None]
     what: str = "the migrations' Job"
 
-    def run(self, verb: str) -> str:
-        """Run a VERB of the migrations; gives what it printed. Raises `DeployFailed` with its last words."""
-        return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb), verb)
+    def run(self, verb: str, *arguments: str) -> str:
+        """Run a `verb` of the migrations; return what it printed. Raise `DeployFailed` with its last words."""
+        return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb, *arguments), verb)
 
     def do(self, job: Object, verb: str) -> str:
         """Run a JOB that is made of the manifest; gives what it printed. Raises `DeployFailed` with its last words."""
@@ -72,11 +72,18 @@ class MigrateJob:
         self.kubectl.ask("delete", "job", name, "--ignore-not-found", "--cascade=foreground", "--wait", timeout=60)
 
 
-def job_of(manifest: Object, name: str, verb: str) -> Object:
-    """MANIFEST under another NAME, with VERB as the argument of its first container."""
+def job_of(manifest: Object, name: str, *arguments: str) -> Object:
+    """Return `manifest` under another `name`, with `arguments` for its first container."""
     job: Object = json.loads(json.dumps(manifest))
     job["metadata"]["name"] = name
-    job["spec"]["template"]["spec"]["containers"][0]["args"] = [verb]
+    job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
+    return job
+
+
+def with_image(manifest: Object, image: str) -> Object:
+    """Return `manifest` with another `image` for its first container."""
+    job: Object = json.loads(json.dumps(manifest))
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = image
     return job
 
 

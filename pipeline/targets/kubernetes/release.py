@@ -41,7 +41,7 @@ class Pullable:
 
 @dataclass(frozen=True)
 class Release:
-    """A release as it is kept. `files`: name → content hash; `migrations`: revision → hash of its code."""
+    """A release as it is kept. `files`: name → content hash."""
 
     name: str
     images: PushedImages
@@ -49,7 +49,6 @@ class Release:
     revision: str | None
     requests: list[dict[str, Any]]
     files: dict[str, str]
-    migrations: dict[str, str]
     manifests: list[Object]
 
     @property
@@ -79,6 +78,7 @@ class Release:
     @classmethod
     def load(cls, value: dict[str, Any]) -> Release:
         """It from JSON."""
+        value = {name: one for name, one in value.items() if name != "migrations"}  # of before the database knew
         return cls(**{**value, "images": PushedImages(**value["images"]), "source": Source(**value["source"])})
 
 

@@ -15,8 +15,7 @@ from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.manifests import unfilled
-from pipeline.migrations import pending_migrations
-from pipeline.model import Artifact, Migration, Replica, Running
+from pipeline.model import Artifact, Replica, Running
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.settings import check_values, ensure_env, read_values, split_secrets
@@ -25,14 +24,14 @@ from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problem
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.bake import Bake
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.job import MigrateJob
+from pipeline.targets.kubernetes.job import MigrateJob, with_image
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
 from pipeline.targets.kubernetes.observation import named
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
+from pipeline.targets.kubernetes.release import NOTHING_YET, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
 from pipeline.targets.kubernetes.secret import (
     ROLE,
@@ -76,6 +75,7 @@ class KubernetesTarget:
         self.values = read_values(project.root)
         self._secrets: dict[str, str] = {}
         self._drift: list[str] = []
+        self._prepared = False  # the stores and settings of what this deploy ships are up
         self._bake = Bake(self.kubectl, self.rollout, self._witness, self.lease, env.max_failures)
 
     # --- plan ---
@@ -226,35 +226,25 @@ class KubernetesTarget:
         here, there = self.releases.find(new.name), self.releases.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
-    def pending(self, new: Artifact) -> list[Migration]:
-        """What the database lacks of NEW; all of it where nobody can say."""
-        if new.revision is None:
-            return []
-        release = self.releases.find(new.name)
-        replicas = [one for one in self._replicas() if self.releases.knows(one.release)]
-        current = self._revision(release, [one.release for one in replicas if one.ready])
-        serving = {one.release for one in replicas}
-        plan = ("run", "--rm", "--network", "none", release.images.place("migrate"), "plan", "--from", current)
-        return pending_migrations(
-            new.revision,
-            current,
-            mine=release.migrations,
-            serving=(self.releases.find(name).migrations for name in serving),
-            plan=lambda: self.docker.ask(*plan),
-            say=self.progress.say,
-        )
+    def database_runs(self) -> bool:
+        """Whether pods that serve use it, or this deploy has brought it up."""
+        return self._prepared or bool(self._serving())
 
-    def _revision(self, release: Release, serving: list[str]) -> str:
-        """The database's revision, `none` where nobody can say. A release that serves needs no less than its own, and
-        a database is never taken back: so a pod has to ask only where a newer one than that of SERVING is wanted. Its
-        Job is of what serves: all that it needs is there, and a check applies nothing.
-        """
-        if not serving:
-            return "none"
-        known = max(self.releases.find(name).revision or "" for name in serving)
-        if known and known >= (release.revision or ""):
-            return known
-        return self._job(self.releases.find(serving[0])).run("current")
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """A Job from the release's own image."""
+        found = self.releases.find(release.name)
+        if not database:
+            return self.docker.ask("run", "--rm", "--network", "none", found.images.place("migrate"), *arguments)
+        # Before this deploy has brought anything up, the settings and the ways of what serves are there, and a check
+        # applies nothing.
+        place = found if self._prepared else self.releases.find(self._serving()[0])
+        manifest = with_image(place.objects(["Job"])[0], found.images.place("migrate"))
+        job = MigrateJob(self.kubectl, manifest, lambda line: self.progress.live("migrate", line))
+        return job.run(*arguments)
+
+    def _serving(self) -> list[str]:
+        """The releases that ready pods are of."""
+        return [one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)]
 
     def _replicas(self) -> tuple[Replica, ...]:
         return tuple(replica(one, current=True) for one in service_pods(self.rollout.glance()))
@@ -281,19 +271,12 @@ class KubernetesTarget:
         self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=serving))])
         for one in release.objects(["StatefulSet"]):
             wait_for_store(self.kubectl, one, self.rollout.findings, partial(self.progress.live, "migrate"))
-        old = next((one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)), None)
+        self._prepared = True
+        old = self._serving()
         self._bake.begin()
         if old:
-            image = self.releases.find(old).images.place("backend")  # it runs here already, and is known to start
+            image = self.releases.find(old[0]).images.place("backend")  # it runs here already, and is known to start
             self._witness.begin(image, new.requests, self.env.timeout + 3 * self.env.bake_seconds)
-
-    def migrate(self, new: Artifact) -> None:
-        """A Job from the new release's own image."""
-        if new.revision is not None:
-            self._job(self.releases.find(new.name)).run("upgrade")
-
-    def _job(self, release: Release) -> MigrateJob:
-        return MigrateJob(self.kubectl, release.objects(["Job"])[0], lambda line: self.progress.live("migrate", line))
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines import Engines, find_engines, postgres_user
-from pipeline.migrations import migration_hashes, pending_migrations
-from pipeline.model import Artifact, Migration, Running
+from pipeline.model import Artifact, Running
 from pipeline.ports import describe_process, port_free, port_holder, port_ours_to_open
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
-from pipeline.run import CommandFailed, run
+from pipeline.run import run
 from pipeline.secret_files import owner_of
 from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import LOCKS
@@ -199,26 +198,18 @@ class LocalTarget(KeptHere):
         """Files, packages and settings that differ."""
         return describe_difference(self.artifacts, new.name, old.name)
 
-    def pending(self, new: Artifact) -> list[Migration]:
-        """What the database lacks of NEW; all of it where there is no database yet."""
-        if new.revision is None:
-            return []
-        environment = self._base_environment()
-        current = "none"
-        if self.supervisor.processes().get("postgres"):
-            try:
-                current = self._migrations(new, "current", env={**environment, **self._database()}).strip()
-            except CommandFailed as error:
-                if "does not exist" not in error.output:  # killed before it made the database: then all is pending
-                    raise
-        releases = {slot.release for slot in self.replicas.slots()}
-        return pending_migrations(
-            new.revision,
-            current,
-            mine=migration_hashes(self.artifacts.folder(new.name)),
-            serving=(migration_hashes(self.artifacts.folder(name)) for name in releases),
-            plan=lambda: self._migrations(new, "plan", "--from", current, env=environment),
+    def database_runs(self) -> bool:
+        """Whether PostgreSQL is among the processes."""
+        return bool(self.supervisor.processes().get("postgres"))
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """As the service's role, in the release's own folder."""
+        return run(
+            migrate_command(self.artifacts, release, *arguments),
             say=self.progress.say,
+            env={**self._base_environment(), **(self._database() if database else {})},
+            cwd=self.artifacts.folder(release.name),
+            timeout=600,
         )
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
@@ -258,11 +249,6 @@ class LocalTarget(KeptHere):
         elif changed:
             self.edge.reload()
         self.edge.wait_up()
-
-    def migrate(self, new: Artifact) -> None:
-        """From the new release's own migrations, as the service's role."""
-        if new.revision is not None:
-            self._migrations(new, "upgrade", env={**self._base_environment(), **self._database()})
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """See `pipeline.targets.rolling`."""
@@ -388,12 +374,3 @@ class LocalTarget(KeptHere):
 
     def _wanted_config(self, release: str) -> str | None:
         return self._config(release).name if self.artifacts.folder(release).exists() else None
-
-    def _migrations(self, release: Artifact, *arguments: str, env: dict[str, str]) -> str:
-        return run(
-            migrate_command(self.artifacts, release, *arguments),
-            say=self.progress.say,
-            env=env,
-            cwd=self.artifacts.folder(release.name),
-            timeout=600,
-        )

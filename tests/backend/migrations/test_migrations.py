@@ -5,109 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 
-from backend.migrations.__main__ import main
-from backend.migrations.plan import HERE, plan
+from backend.migrations.plan import plan
+from tests.backend.migrations.conftest import Done, Run, add, query
 from tests.services import ROOT, Services, psql
 
 UPGRADE = [sys.executable, "-m", "backend.migrations", "upgrade"]
-EXPAND = '''"""{message}"""
-from alembic import op
-revision = "{revision}"
-down_revision = "{down}"
-contract_after = None
-transactional = {transactional}
-def upgrade():
-    {body}
-'''
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run: TypeAlias = Callable[..., Done]
-
-
-@pytest.fixture(name="database")
-def _database(services: Services, worker_id: str) -> Iterator[str]:
-    """An empty database, without any migration."""
-    name = f"migrations_{worker_id}"
-    psql(services, "postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    psql(services, "postgres", f"CREATE DATABASE {name}")
-    yield name
-    psql(services, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(name="code")
-def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the migrations up to the first, to which a test adds its own (a team's 0002 is none of its matter)."""
-    later = shutil.ignore_patterns("__pycache__", "000[2-9]_*", "00[1-9]?_*", "0[1-9]??_*")
-    shutil.copytree(HERE, tmp_path / "migrations", ignore=later)
-    monkeypatch.setattr("backend.migrations.plan.HERE", tmp_path / "migrations")
-    return tmp_path / "migrations/versions"
-
-
-@pytest.fixture(name="run")
-def _run(
-    services: Services, database: str, code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """The command, in this process: starting Python and importing SQLAlchemy takes a second."""
-    for name, value in services.environ(database).items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> Done:
-        code = main(list(arguments))
-        out, err = capsys.readouterr()
-        return Done(code, out, err)
-
-    return run
-
-
-def add(code: Path, number: int, body: str, *, transactional: bool = True) -> None:
-    """Write migration NUMBER, whose upgrade() is BODY."""
-    text = EXPAND.format(
-        message=f"step {number}",
-        revision=f"{number:04d}",
-        down=f"{number - 1:04d}",
-        body=body,
-        transactional=transactional,
-    )
-    (code / f"{number:04d}_step.py").write_text(text)
-
-
-def query(services: Services, database: str, statement: str) -> Any:
-    """The first value of STATEMENT."""
-
-    async def run() -> Any:
-        connection = await asyncpg.connect(
-            host=services.postgres_host,
-            port=services.postgres_port,
-            user=services.postgres_user,
-            password=services.postgres_password,
-            database=database,
-        )
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 class TestUpgrade:
@@ -127,15 +36,42 @@ class TestUpgrade:
         assert run("current").stdout == "0001\n"
         assert run("upgrade", "--to", "0009").returncode == 2
 
-    def test_a_newer_database_is_fine(self, run: Run, services: Services, database: str) -> None:
+    def test_a_newer_database_is_fine(self, run: Run, code: Path) -> None:
         """Code that is older than the database changes nothing and says so."""
+        add(code, 2, 'op.execute("SELECT 1")')
         run("upgrade")
-        psql(services, database, "UPDATE alembic_version SET version_num = '0007'")
+        (code / "0002_step.py").unlink()
         again = run("upgrade")
         assert (again.returncode, again.stdout) == (
             0,
-            "nothing to do: the database is at revision 0007, newer than 0001, which is fine\n",
+            "nothing to do: the database is at revision 0002, newer than 0001, which is fine\n",
         )
+
+    def test_refuses_a_database_that_was_not_expected(self, run: Run) -> None:
+        """What was checked was another one: nothing is changed."""
+        failed = run("upgrade", "--expect", "0001")
+        assert (failed.returncode, run("current").stdout) == (1, "none\n")
+        assert "at revision none and was at 0001 when it was checked: nothing was changed" in failed.stderr
+        assert run("upgrade", "--expect", "none").returncode == 0
+
+    def test_code_that_raises_is_one_line(self, run: Run, code: Path) -> None:
+        """Whatever it raises: no traceback, and nothing is half applied."""
+        add(code, 2, 'op.execute("CREATE TABLE half (id int)"); op.get_bind().no_such_thing()')
+        failed = run("upgrade")
+        assert (failed.returncode, run("current").stdout) == (1, "0001\n")
+        (line,) = failed.stderr.splitlines()
+        assert line.startswith("migration 0002 failed: AttributeError: ")
+
+    def test_files_that_are_no_chain_are_bad_usage(self, run: Run, code: Path) -> None:
+        """Alembic alone would warn of the one, and say nothing of the other."""
+        add(code, 2, 'op.execute("SELECT 1")')
+        twin = (code / "0002_step.py").read_text()
+        (code / "0002_twin.py").write_text(twin)
+        failed = run("upgrade")
+        assert (failed.returncode, "Revision 0002 is present more than once" in failed.stderr) == (2, True)
+        (code / "0002_twin.py").rename(code / "0003_fork.py").write_text(twin.replace('"0002"', '"0003"'))
+        failed = run("plan")
+        assert (failed.returncode, "each of 0002, 0003 is a last one" in failed.stderr) == (2, True)
 
     def test_a_failure_is_one_line_and_leaves_nothing_half_done(
         self, run: Run, code: Path, services: Services, database: str
@@ -228,7 +164,10 @@ class TestPlan:
             "revision": "0002",
             "message": "step 2",
             "contract_after": "0001",
+            "destroys": None,
+            "checksum": step["checksum"],
             "sql": "ALTER TABLE releases DROP COLUMN notes;",
+            "losses": [],
         }
         assert [step["revision"] for step in json.loads(run("plan", "--from", "none", "--to", "0001").stdout)] == [
             "0001"

@@ -54,7 +54,7 @@ def _releases(tmp_path: Path) -> Releases:
 
 def kept(name: str, objects: list[Object]) -> Release:
     """A release with these manifests."""
-    return Release(name, IMAGES, Source("c", dirty=False), "0001", [], {}, {}, objects)
+    return Release(name, IMAGES, Source("c", dirty=False), "0001", [], {}, objects)
 
 
 class TestRender:

@@ -1,0 +1,270 @@
+"""What a database has applied, and what a release's migrations would do to it.
+
+Alembic keeps the last revision alone (`alembic_version`). `alembic_history` has a row for each applied migration with a
+checksum of what it did, written in the transaction that applied it. That tells what was edited since, came late or
+belongs to another branch; how revisions sort tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from backend.migrations.plan import Planned
+from backend.migrations.statements import Loss
+
+__all__ = ["Comparison", "History", "adopt", "compare", "count_rows", "forget", "read_history", "record"]
+
+COUNTED = 1_000_000  # rows; of a larger table PostgreSQL's own estimate is told
+NAMED_TABLES = 3
+
+TABLE = """
+    CREATE TABLE IF NOT EXISTS alembic_history (
+        revision text PRIMARY KEY,
+        checksum text,
+        message text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+"""
+TABLES = """
+    SELECT relname FROM pg_class
+    WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
+    AND relname NOT IN ('alembic_version', 'alembic_history') ORDER BY relname
+"""
+TABLES_OF_SCHEMAS = """
+    SELECT oid::regclass::text FROM pg_class
+    WHERE relkind IN ('r', 'm') AND relnamespace::regnamespace::text = ANY(:names)
+"""
+
+
+@dataclass(frozen=True)
+class History:
+    """What a database says of its migrations.
+
+    `versions`: the rows of `alembic_version`, None without that table. `applied`: revision → checksum, oldest first;
+    None is a checksum that nobody knows. `recorded`: whether there is such a history at all. `tables`: what else is
+    in the schema.
+    """
+
+    versions: tuple[str, ...] | None = None
+    applied: dict[str, str | None] = field(default_factory=dict)
+    recorded: bool = False
+    tables: tuple[str, ...] = ()
+
+    @property
+    def revision(self) -> str | None:
+        """The last revision, None for a database that was never migrated."""
+        return self.versions[0] if self.versions else None
+
+    @property
+    def last(self) -> str | None:
+        """The migration that was applied last, as far as it is recorded."""
+        return next(reversed(self.applied), None) if self.applied else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a release's migrations are to a database. `problems`: why none of `pending` may run, a line each."""
+
+    pending: list[Planned]
+    problems: list[str]
+    unknown: list[str]  # applied, and nobody knows in which form
+
+
+def read_history(connection: Connection) -> History:
+    """Return what the database says."""
+    tables = connection.execute(text(TABLES)).scalars().all()
+    versions = applied = None
+    if _exists(connection, "alembic_version"):
+        versions = connection.execute(text("SELECT version_num FROM alembic_version ORDER BY 1")).scalars().all()
+    if _exists(connection, "alembic_history"):
+        query = "SELECT revision, checksum FROM alembic_history ORDER BY applied_at, revision"
+        applied = {row.revision: row.checksum for row in connection.execute(text(query))}
+    return History(
+        versions=None if versions is None else tuple(versions),
+        applied=applied or {},
+        recorded=applied is not None,
+        tables=tuple(tables),
+    )
+
+
+def compare(
+    mine: Sequence[Planned], history: History, *, kept: Collection[str] = (), forgotten: str | None = None
+) -> Comparison:
+    """Compare a release's migrations, oldest first, with `history`.
+
+    `kept`: the revisions of the releases that are kept, which may have brought the database to one of theirs.
+    `forgotten`: an applied one that is to be forgotten first.
+    """
+    history = settled(mine, history)
+    if forgotten:
+        refused = _why_not_forget(history, forgotten)
+        if refused:
+            return Comparison([], [refused], [])
+        history = without(history, forgotten)
+    problem = _version_problem(mine, history, kept)
+    if problem:
+        return Comparison([], [problem], [])
+    pending = [one for one in mine if one.revision not in history.applied]
+    unknown = [one.revision for one in mine if history.applied.get(one.revision, "") is None]
+    return Comparison(pending, _problems(mine, history, pending), unknown)
+
+
+def _problems(mine: Sequence[Planned], history: History, pending: Sequence[Planned]) -> list[str]:
+    """Return why `pending` must not run, a line each."""
+    applied = history.applied
+    edited = [one for one in mine if applied.get(one.revision) not in (None, one.checksum)]
+    last = max((index for index, one in enumerate(mine) if one.revision in applied), default=-1)
+    late = [one for index, one in enumerate(mine) if one in pending and index < last]
+    known = {one.revision for one in mine}
+    foreign = [revision for revision in applied if revision not in known] if pending and not late else []
+    problems = [_edited(one) for one in edited]
+    problems += [
+        f"migration {one.revision} ({one.message}) is not applied and would never run: {mine[last].revision}, which"
+        f" comes after it, is applied. `nox -s migration -- --renumber {one.revision}` moves it to the end"
+        for one in late
+    ]
+    if foreign:
+        problems.append(
+            f"the database has migration {foreign[-1]}, which is not in this release, so {pending[0].revision}"
+            f" ({pending[0].message}) cannot follow it: merge the branch that has it and renumber yours"
+            f" (`nox -s migration -- --renumber {pending[0].revision}`), or {_way_to_forget(foreign[-1])}"
+        )
+    return problems
+
+
+def _version_problem(mine: Sequence[Planned], history: History, kept: Collection[str]) -> str | None:
+    """Return what is wrong with `alembic_version` itself, None where it can be believed."""
+    versions, revision = history.versions, history.revision
+    if versions is not None and len(versions) > 1:
+        return f"alembic_version has {len(versions)} rows ({', '.join(versions)}): leave the one that is true"
+    if revision is None:
+        lost = history.applied or (versions is not None and history.tables)
+        if not lost:
+            return None
+        has = f"{len(history.tables)} tables ({', '.join(history.tables[:NAMED_TABLES])}, …)"
+        return (
+            f"alembic_version is empty, and the database has {has}: say at which revision it is:"
+            f" `INSERT INTO alembic_version` with it ({history.last or 'NNNN'})"
+        )
+    last = history.last
+    if revision not in {*(one.revision for one in mine), *history.applied, *kept}:
+        way = f"{_set_version(last)} says the true one"
+        way += f"; {_way_to_forget(revision)}" if last else ""
+        return (
+            f"alembic_version says `{revision}`, which is not a migration of this release, of the database's history"
+            f" or of a kept release: {way}"
+        )
+    if last and revision in history.applied and revision != last:
+        return f"alembic_version says {revision}, and {last} was applied after it: {_set_version(last)}"
+    return None
+
+
+def _set_version(revision: str | None) -> str:
+    return f"`UPDATE alembic_version SET version_num = '{revision or 'NNNN'}'`"  # noqa: S608 - a text for a person
+
+
+def settled(mine: Sequence[Planned], history: History) -> History:
+    """Return `history` with what a release that kept none brought: all of `mine` up to the database's revision."""
+    order = [one.revision for one in mine]
+    if history.revision not in order or history.revision in history.applied:
+        return history
+    brought: dict[str, str | None] = dict.fromkeys(order[: order.index(history.revision) + 1])
+    return replace(history, applied=brought | dict(history.applied))
+
+
+def without(history: History, revision: str) -> History:
+    """Return `history` before its last migration was applied. What that did to the database stays."""
+    applied = {name: checksum for name, checksum in history.applied.items() if name != revision}
+    return replace(history, applied=applied, versions=(next(reversed(applied)),) if applied else None, tables=())
+
+
+def _why_not_forget(history: History, revision: str) -> str | None:
+    if revision not in history.applied and revision != history.revision:
+        return f"migration {revision} is not applied here: there is nothing to forget"
+    if revision in history.applied and revision != history.last:
+        return f"migration {history.last} was applied after {revision}: forget that one first"
+    if revision not in history.applied and not history.applied:
+        return f"`{revision}` cannot be forgotten: nothing says what was applied before it"
+    return None
+
+
+def _edited(one: Planned) -> str:
+    return (
+        f"migration {one.revision} ({one.message}) was applied in another form and would not run again: take the change"
+        f" back and write it as a new one (`nox -s migration -- MESSAGE`), or {_way_to_forget(one.revision)}"
+    )
+
+
+def _way_to_forget(revision: str) -> str:
+    return (
+        f"where no kept release needs it, deploy with `--forget-migration {revision}`: the database keeps what it did,"
+        " and what follows runs on top of that"
+    )
+
+
+def adopt(connection: Connection, mine: Sequence[Planned], history: History, trusted: Collection[str]) -> History:
+    """Begin the history of a database that has none, or that a release without one migrated; return it.
+
+    `trusted`: the revisions that were applied in the form that they have in `mine`, as their release says.
+    """
+    connection.execute(text(TABLE))
+    applied = dict(settled(mine, history).applied)
+    for one in mine:
+        if one.revision in applied and one.revision not in history.applied:
+            applied[one.revision] = one.checksum if one.revision in trusted else None
+            _insert(connection, one, applied[one.revision])
+    return replace(history, applied=applied, recorded=True)
+
+
+def record(connection: Connection, one: Planned) -> None:
+    """Note that `one` was applied, in the transaction that applies it."""
+    _insert(connection, one, one.checksum)
+
+
+def forget(connection: Connection, revision: str, history: History) -> History:
+    """Take the last applied migration out of the history; return what is left."""
+    left = without(history, revision)
+    connection.execute(text("DELETE FROM alembic_history WHERE revision = :revision"), {"revision": revision})
+    connection.execute(text("DELETE FROM alembic_version"))
+    if left.revision:
+        connection.execute(text("INSERT INTO alembic_version VALUES (:last)"), {"last": left.revision})
+    return left
+
+
+def count_rows(connection: Connection, loss: Loss) -> int | None:
+    """Return how many rows `loss` would throw away, an estimate above a million; None where nobody can say."""
+    if not loss.names:
+        return None
+    try:
+        names = list(loss.names)
+        if loss.what.startswith("DROP SCHEMA"):
+            names = list(connection.execute(text(TABLES_OF_SCHEMAS), {"names": names}).scalars())
+        return sum(_count(connection, name) for name in names)
+    except DBAPIError:
+        connection.rollback()
+        return None
+
+
+def _count(connection: Connection, name: str) -> int:
+    if not _exists(connection, name):
+        return 0  # it comes with an earlier migration of the same release
+    query = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {COUNTED}) AS counted"  # noqa: S608 - from a migration
+    counted = int(connection.execute(text(query)).scalar_one())
+    if counted < COUNTED:
+        return counted
+    estimate = text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)")
+    return max(COUNTED, int(connection.execute(estimate, {"name": name}).scalar_one()))
+
+
+def _exists(connection: Connection, name: str) -> Any:
+    return connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar()
+
+
+def _insert(connection: Connection, one: Planned, checksum: str | None) -> None:
+    values = {"revision": one.revision, "checksum": checksum, "message": one.message}
+    connection.execute(text("INSERT INTO alembic_history VALUES (:revision, :checksum, :message)"), values)

@@ -1,0 +1,189 @@
+"""What SQL says, whatever it looks like: its tokens without layout, and which of its statements throw rows away.
+
+The lexical rules are PostgreSQL's: https://www.postgresql.org/docs/18/sql-syntax-lexical.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Loss", "canonical", "losses"]
+
+TOKEN = re.compile(
+    r"""
+      (?P<space> \s+ | --[^\n]* )
+    | (?P<text> e'(?:[^'\\]|\\.|'')*' | (?:u&|[bxn])?'(?:[^']|'')*' )
+    | (?P<body> \$([a-z_\x80-\uffff][\w]*|)\$ .*? \$\4\$ )
+    | (?P<name> (?:u&)?"(?:[^"]|"")*" )
+    | (?P<word> [a-z_\x80-\uffff][\w$]* )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+PUNCTUATION = frozenset("(),;")
+DROPS_ROWS = ("table", "foreign table", "materialized view", "schema")
+DROPS_DEPENDENTS = ("type", "domain", "extension", "function", "sequence", "view")  # with CASCADE: columns too
+NO_TABLE = frozenset({"set", "of", "to", "or", "on"})  # after UPDATE in a foreign key, a trigger, a rule
+# What a statement may follow: another one, or the words of a DO block.
+OPENERS = frozenset({None, ";", "(", "begin", "then", "else", "loop"})
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token; `text` is folded to lower case where PostgreSQL folds it, and `said` is as it was written."""
+
+    kind: str
+    text: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A statement that throws rows away. `names`: the tables (or schemas) as SQL spells them; none: nobody can say."""
+
+    what: str
+    names: tuple[str, ...]
+
+
+def canonical(sql: str) -> str:
+    """Return `sql` without comments and layout: equal for two texts that PostgreSQL reads alike."""
+    parts: list[str] = []
+    gap = False
+    for token in _tokens(sql):
+        if token.kind == "space":
+            gap = True
+            continue
+        if gap and parts and token.text not in PUNCTUATION and parts[-1] not in PUNCTUATION:
+            parts.append(" ")
+        parts.append(token.text)
+        gap = False
+    return "".join(parts).strip(";")
+
+
+def losses(sql: str) -> list[Loss]:
+    """Return the statements of `sql` that throw rows away, those in DO blocks too."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    return list(_losses(tokens, inside_do=False))
+
+
+def _tokens(sql: str) -> Iterator[Token]:
+    position = 0
+    while position < len(sql):
+        if sql.startswith("/*", position):
+            position = _end_of_comment(sql, position)
+            yield Token("space", " ", " ")
+            continue
+        found = TOKEN.match(sql, position)
+        assert found is not None  # the last alternative takes anything
+        position, kind, said = found.end(), str(found.lastgroup), found[0]
+        yield Token(kind, said.lower() if kind == "word" else said, said)
+
+
+def _end_of_comment(sql: str, start: int) -> int:
+    """Return where the comment at `start` ends: those of PostgreSQL nest."""
+    depth = 0
+    for mark in re.finditer(r"/\*|\*/", sql[start:]):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return start + mark.end()
+    return len(sql)
+
+
+def _losses(tokens: Sequence[Token], *, inside_do: bool) -> Iterator[Loss]:
+    for index, token in enumerate(tokens):
+        words = [one.text for one in tokens[index : index + 3]] + ["", ""]
+        before = tokens[index - 1].text if index else None
+        if token.kind in ("body", "text") and (inside_do or _is_do(tokens, index)):
+            inner = [one for one in _tokens(_inside(token.said)) if one.kind != "space"]
+            yield from _losses(inner, inside_do=True)
+        elif words[:2] == ["delete", "from"]:
+            yield from _without_condition("DELETE FROM", tokens, index + 2)
+        elif words[0] == "update" and words[1] not in NO_TABLE:
+            yield from _without_condition("UPDATE", tokens, index + 1, needs="set")
+        elif words[:2] == ["merge", "into"] and "delete" in _rest(tokens, index):
+            name, _ = _name(tokens, index + 2)
+            yield Loss(f"MERGE INTO {name} … DELETE", (name,))
+        elif words[0] == "truncate" and before in OPENERS:
+            yield _named("TRUNCATE", tokens, index + 1)
+        elif words[0] == "drop" and before in OPENERS:
+            yield from _dropped(tokens, index)
+
+
+def _is_do(tokens: Sequence[Token], index: int) -> bool:
+    """Return whether the text at `index` is the code of a DO block, which runs now: `DO [LANGUAGE x] $$ … $$`."""
+    before = [one.text for one in tokens[max(0, index - 3) : index]]
+    return before[-1:] == ["do"] or (before[-3:-1] == ["do", "language"])
+
+
+def _inside(text: str) -> str:
+    if text.startswith("$"):
+        tag = text[: text.index("$", 1) + 1]
+        return text[len(tag) : -len(tag)]
+    return text.partition("'")[2][:-1].replace("''", "'")
+
+
+def _without_condition(what: str, tokens: Sequence[Token], index: int, needs: str = "") -> Iterator[Loss]:
+    """The statement on the table at `index`, where no WHERE limits it. `needs`: the word without which it is none."""
+    name, _ = _name(tokens, index)
+    rest = _rest(tokens, index)
+    if needs and needs not in rest:
+        return  # FOR UPDATE, ON UPDATE, GRANT UPDATE
+    if "where" not in rest or rest[rest.index("where") + 1 :] in (["true"], ["(", "true", ")"]):
+        yield Loss(f"{what} {name} without WHERE", (name,))
+
+
+def _rest(tokens: Sequence[Token], index: int) -> list[str]:
+    """Return the words from `index` to the end of the statement, without those in parentheses of their own."""
+    depth, words = 0, []
+    for token in tokens[index:]:
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth < 0 or (depth == 0 and token.text == ";"):
+            break
+        if depth == 0 and token.text != ")":
+            words.append(token.text)
+    return words
+
+
+def _dropped(tokens: Sequence[Token], index: int) -> Iterator[Loss]:
+    words = [one.text for one in tokens[index + 1 : index + 3]]
+    if words[:1] == ["owned"]:
+        yield Loss("DROP OWNED", ())
+    for kind in (*DROPS_ROWS, *DROPS_DEPENDENTS):
+        length = len(kind.split())
+        if words[:length] != kind.split():
+            continue
+        if kind in DROPS_ROWS:
+            yield _named(f"DROP {kind.upper()}", tokens, index + 1 + length)
+        elif "cascade" in _rest(tokens, index):
+            name, _ = _name(tokens, index + 1 + length)
+            yield Loss(f"DROP {kind.upper()} {name} CASCADE", ())
+
+
+def _named(what: str, tokens: Sequence[Token], index: int) -> Loss:
+    """The statement `what` with the list of names at `index`."""
+    names, more = [], True
+    while more:
+        name, index = _name(tokens, index)
+        names.append(name)
+        if index < len(tokens) and tokens[index].text == "*":
+            index += 1
+        more = index < len(tokens) and tokens[index].text == ","
+        index += 1
+    return Loss(f"{what} {', '.join(names)}", tuple(names))
+
+
+def _name(tokens: Sequence[Token], index: int) -> tuple[str, int]:
+    """Return the name at `index`, with its schema, and where the next token is."""
+    while index < len(tokens) and tokens[index].text in ("table", "only", "if", "exists", "concurrently"):
+        index += 1
+    parts = []
+    while index < len(tokens) and tokens[index].kind in ("word", "name"):
+        parts.append(tokens[index].said)
+        index += 1
+        if index < len(tokens) and tokens[index].text == ".":
+            index += 1
+        else:
+            break
+    return ".".join(parts), index
