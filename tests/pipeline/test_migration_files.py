@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import stat
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from pipeline.errors import UsageError
 from pipeline.migration_files import migration_file_problems, renumber_migration
+from tests.pipeline.test_main import pipeline
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "backend/migrations/versions"
@@ -356,3 +360,70 @@ class TestRenumberMigration:
         with pytest.raises(OSError, match="No space left"):
             renumber_migration(tmp_path, "0002")
         assert read(folder) == files
+
+
+class TestCommand:
+    def test_says_what_is_wrong_with_code_1(self, tmp_path: Path) -> None:
+        """A line for each problem, which is what `nox -s lint` shows."""
+        write(tmp_path, chain(_0001_a=None, _0002_a="0001", _0002_b="0001", _0004_d="0003"), package="shop")
+        done = pipeline(tmp_path, "migrations")
+        assert (done.returncode, done.stdout) == (1, "")
+        first, second = done.stderr.splitlines()
+        assert "0002_a.py and 0002_b.py" in first
+        assert "0004_d.py follows 0003" in second
+
+    def test_renumbers_and_says_what_still_is_wrong(self, tmp_path: Path) -> None:
+        """The lines of what was done, then those of what is left."""
+        folder = write(tmp_path, chain(_0001_a=None, _0002_a="0001", _0002_b="0001", _0004_d="0003"), package="shop")
+        done = pipeline(tmp_path, "migrations", "--renumber", "0002_b.py")
+        assert done.returncode == 0
+        moved, left = done.stderr.splitlines()
+        assert "0002_b.py is 0005_b.py now" in moved
+        assert "0004_d.py follows 0003" in left
+        assert (folder / "0005_b.py").exists()
+
+    @pytest.mark.parametrize("arguments", [["--renumber", "0007"], ["--renumber"], ["--renumber", "0001", "more"]])
+    def test_refuses_with_one_line_and_code_2(self, tmp_path: Path, arguments: list[str]) -> None:
+        """Bad usage changes nothing."""
+        folder = write(tmp_path, chain(_0001_a=None, _0002_a="0001"), package="shop")
+        done = pipeline(tmp_path, "migrations", *arguments)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert sorted(read(folder)) == ["0001_a.py", "0002_a.py"]
+
+
+class TestSessions:
+    @pytest.fixture(name="ran")
+    def _ran(self) -> list[tuple[str, ...]]:
+        return []
+
+    @pytest.fixture(name="noxfile")
+    def _noxfile(self, ran: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        """The menu without nox, which is not among the tests' packages; what it would run is in `ran`."""
+        menu = SimpleNamespace(options=SimpleNamespace(), session=lambda one=None, **_: one or (lambda named: named))
+        monkeypatch.setitem(sys.modules, "nox", menu)
+        spec = importlib.util.spec_from_file_location("the_noxfile", ROOT / "noxfile.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(module, "environment", lambda _, group: Path(group, "bin/python"))
+        monkeypatch.setattr(module, "run", lambda program, *arguments: ran.append((str(program), *arguments)))
+        return module
+
+    def test_lint_checks_the_migration_files(self, noxfile: ModuleType, ran: list[tuple[str, ...]]) -> None:
+        """A pull request is told, and not only the deploy after it."""
+        noxfile.lint(SimpleNamespace(posargs=[]))
+        assert ("lint/bin/python", "-m", "pipeline", "migrations") in ran
+
+    @pytest.mark.parametrize("given", [["--renumber", "0002"], ["--renumber=0002"]])
+    def test_migration_renumbers_where_it_is_asked_to(
+        self, noxfile: ModuleType, ran: list[tuple[str, ...]], given: list[str]
+    ) -> None:
+        """It is a verb of the pipeline."""
+        noxfile.migration(SimpleNamespace(posargs=given))
+        assert ran == [("pipeline/bin/python", "-m", "pipeline", "migrations", *given)]
+
+    def test_migration_writes_one_without_that(self, noxfile: ModuleType, ran: list[tuple[str, ...]]) -> None:
+        """As ever, by the service's own command."""
+        noxfile.migration(SimpleNamespace(posargs=["add the ticket"]))
+        assert ran == [("test/bin/python", "-m", "backend.migrations", "new", "add the ticket")]
