@@ -202,7 +202,10 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def migration(session: nox.Session) -> None:
-    """Write the next numbered migration, to be filled with SQL. -- MESSAGE"""
+    """Write the next numbered migration, or move one to the end of the chain. -- MESSAGE, or --renumber NNNN"""
+    if any(one.split("=")[0] == "--renumber" for one in session.posargs):
+        slipway(session, "migrations", *session.posargs)
+        return
     run(environment(session, "test"), "-m", "backend.migrations", "new", *session.posargs)
 
 
@@ -254,12 +257,13 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, lint, types, the settings schema, the Dockerfiles, the workflows, what k8s/ renders to."""
+    """Formatting, lint, types, the settings schema, migration files, Dockerfiles, workflows, what k8s/ renders to."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
     run(python, "-m", "mypy")
     run(python, "-m", "pipeline", "settings")
+    run(python, "-m", "pipeline", "migrations")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
     run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
     run(environment(session, "manifests"), "-m", "pipeline.manifests")

@@ -109,6 +109,9 @@ def parser() -> _Parser:
     rename = verb("rename", "give the service another name", env=False)
     rename.add_argument("name", metavar="NAME", help="for example my-service")
     verb("init", "write .env with fresh secrets", env=False)
+    migrations = verb("migrations", "check the migration files", env=False)
+    migrations.prog = "nox -s migration --"  # the session that has --renumber
+    migrations.add_argument("--renumber", metavar="NNNN", help="move this one (number or file name) to the end")
     settings = verb("settings", "check what is made from the settings schema", env=False)
     settings.add_argument("--write", action="store_true", help="write it")
     _image_verbs(verb)

@@ -16,6 +16,7 @@ from pipeline.doctor import examine
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.github import annotation
 from pipeline.lock import hold_lock
+from pipeline.migration_files import migration_file_problems, renumber_migration
 from pipeline.progress import Progress, tame
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
@@ -42,6 +43,7 @@ __all__ = [
     "doctor",
     "down",
     "init",
+    "migrations",
     "releases",
     "rename",
     "rollback",
@@ -241,6 +243,20 @@ def access(project: Project, options: argparse.Namespace, progress: Progress) ->
     from pipeline.access import write_kubeconfig
 
     progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    return 0, None
+
+
+def migrations(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Check the migration files, or move one to the end of the chain."""
+    if options.renumber is None:
+        problems = migration_file_problems(project.root)
+        if problems:
+            raise SlipwayError(*problems)
+        return 0, None
+    for line in renumber_migration(project.root, options.renumber):
+        progress.say(line)
+    for problem in migration_file_problems(project.root):  # what else was wrong, still is
+        progress.warn(problem)
     return 0, None
 
 

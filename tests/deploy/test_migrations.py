@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +11,8 @@ from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
 
 pytestmark = pytest.mark.e2e
+
+VERSIONS = "backend/migrations/versions"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,55 @@ def test_a_dangerous_migration_is_refused(name: str, sound: Checkout) -> None:
     assert sound.revision() == revision
     assert sound.answering() == {old}
     assert sound.untidy() == []
+
+
+def _two_of_one_number(checkout: Checkout) -> list[str]:
+    revision = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
+    first = checkout.root / VERSIONS / f"{revision}_colours.py"
+    checkout.write(f"{VERSIONS}/{revision}_sizes.py", first.read_text(encoding="utf-8").replace("colour", "size"))
+    return [f"{revision}_colours.py", f"{revision}_sizes.py"]
+
+
+def _fork(checkout: Checkout) -> list[str]:
+    before = checkout.revision()
+    first = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
+    second = add_migration(checkout, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    name = f"{VERSIONS}/{second}_sizes.py"
+    checkout.patch(name, f'down_revision = "{first}"', f'down_revision = "{before}"')
+    return [f"{first}_colours.py", f"{second}_sizes.py", before]
+
+
+def _gap(checkout: Checkout) -> list[str]:
+    absent = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
+    second = add_migration(checkout, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    (checkout.root / VERSIONS / f"{absent}_colours.py").unlink()
+    return [f"{second}_sizes.py", absent]
+
+
+# Each makes the files, and gives the words of the line that is said of them.
+UNSOUND: dict[str, Callable[[Checkout], list[str]]] = {
+    "two of one number": _two_of_one_number, "a fork": _fork, "a gap": _gap
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNSOUND)
+def test_migration_files_that_are_no_chain_are_refused_before_anything_is_built(what: str, sound: Checkout) -> None:
+    """Exit code 2 and one line that names the files; there is no new artifact and no record, and the old one serves."""
+    before = _state(sound)
+    words = UNSOUND[what](sound)
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.stdout) == (2, ""), str(outcome)
+    [line] = outcome.problems()
+    assert not [word for word in words if word not in line], line
+    assert "Traceback" not in outcome.stderr
+    assert _state(sound) == before
+    assert sound.untidy() == []
+
+
+def _state(checkout: Checkout) -> tuple[str, set[str], set[str], set[str]]:
+    """The schema's revision, what was built, the records, and what answers."""
+    built, recorded = ({path.name for path in (checkout.home / name).iterdir()} for name in ("artifacts", "releases"))
+    return checkout.revision(), built, recorded, checkout.answering()
 
 
 def test_a_migration_that_only_the_real_data_refuses_leaves_nothing(sound: Checkout) -> None:
