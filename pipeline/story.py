@@ -19,6 +19,7 @@ from typing import Any
 from pipeline import board, github
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images import SHORT
+from pipeline.migration_files import migration_file_problems
 from pipeline.migrations import RetainedRelease
 from pipeline.model import Artifact, Running
 from pipeline.progress import Progress, StageRecord
@@ -86,7 +87,7 @@ class Story:
         self._recorded = kept is not None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
-                problems = self.target.problems()
+                problems = self.target.problems() + ([] if wanted else migration_file_problems(self.project.root))
                 if problems:
                     raise UsageError(*problems)
                 if wanted:
