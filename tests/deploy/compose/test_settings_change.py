@@ -21,7 +21,9 @@ VAIN = {
     "REDIS_HOST": "cache.example.org",
 }
 DECIDES = {"POSTGRES_DB": "another", "POSTGRES_USER": "another", "POSTGRES_IMAGE": "postgres:17-trixie",
-           "REDIS_IMAGE": "valkey/valkey:9", "PROJECT_NAME": "another"}  # fmt: skip
+           "REDIS_IMAGE": "valkey/valkey:9",
+           # A name that nobody has: code that does not refuse it removes the volumes of that name.
+           "PROJECT_NAME": f"slipway-test-{secrets.token_hex(3)}"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VAIN)
