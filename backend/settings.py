@@ -110,11 +110,15 @@ class Settings(BaseSettings):
     )
     debug: bool = _setting("service", "Put the error itself into 500 answers; development only.", default=False)
     project_name: str = _setting(
-        "service", "Name of the project: titles, and prefix of containers.", NAME, min_length=1, max_length=63
+        "service",
+        "Name of the project: titles, and on compose the prefix of containers and volumes.",
+        NAME,
+        min_length=1,
+        max_length=63,
     )
     release: str = _setting(
         "service",
-        "What this build is called; each answer carries it as X-Release.",
+        "What this build is called; each answer carries it as X-Release. A deploy sets it.",
         "dev",
         pattern=r"^[A-Za-z0-9._:@/+-]{1,128}$",
     )
@@ -122,15 +126,32 @@ class Settings(BaseSettings):
     build_target: str = _setting("image", "Stage of docker/Dockerfile.backend that compose builds.", "production")
     python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$")
 
-    postgres_db: str = _setting("database", "Name of the database.", NAME, min_length=1)
-    postgres_user: str = _setting("database", "User of the database.", NAME, min_length=1)
+    postgres_db: str = _setting(
+        "database", "Name of the database; on Kubernetes the overlay says it.", NAME, min_length=1
+    )
+    postgres_user: str = _setting(
+        "database", "User of the database; on Kubernetes the overlay says it.", NAME, min_length=1
+    )
     postgres_password: SecretStr | None = _setting("database", "Password of that user.", None, generate=True)
     postgres_host: str = _setting(
-        "database", "Host, or the folder of a Unix socket when it starts with /.", "localhost", min_length=1
+        "database",
+        "Host, or the folder of a Unix socket when it starts with /. A deploy sets it (on Kubernetes its overlay does),"
+        " and refuses another.",
+        "localhost",
+        min_length=1,
     )
-    postgres_port: int = _setting("database", "Port of PostgreSQL.", 5432, ge=1, le=65535)
+    postgres_port: int = _setting(
+        "database",
+        "Port of PostgreSQL. A deploy sets it; compose's profile debug opens it here on the host.",
+        5432,
+        ge=1,
+        le=65535,
+    )
     database_url: PostgresUrl | None = _setting(
-        "database", "postgresql://user:password@host:port/name; wins over POSTGRES_*.", None
+        "database",
+        "postgresql://user:password@host:port/name; wins over POSTGRES_* in a service that you start yourself, and a"
+        " deploy refuses it.",
+        None,
     )
     database_pool_size: int = _setting("database", "Connections that one process keeps.", 5, ge=1, le=100)
     database_max_overflow: int = _setting("database", "Connections it may open beyond those.", 5, ge=0, le=100)
@@ -138,11 +159,25 @@ class Settings(BaseSettings):
         "database", "Seconds a request waits for a connection, then 503.", 1.0, gt=0, le=30
     )
 
-    redis_host: str = _setting("redis", "Host, or the path of a Unix socket when it starts with /.", "localhost")
-    redis_port: int = _setting("redis", "Port of Redis.", 6379, ge=1, le=65535)
+    redis_host: str = _setting(
+        "redis",
+        "Host, or the path of a Unix socket when it starts with /. A deploy sets it (on Kubernetes its overlay does),"
+        " and refuses another.",
+        "localhost",
+    )
+    redis_port: int = _setting(
+        "redis",
+        "Port of Redis. A deploy sets it; compose's profile debug opens it here on the host.",
+        6379,
+        ge=1,
+        le=65535,
+    )
     redis_password: SecretStr | None = _setting("redis", "Password of Redis.", None, generate=True)
     redis_url: RedisUrl | None = _setting(
-        "redis", "redis://:password@host:port/0 (or rediss:, unix:); wins over REDIS_*.", None
+        "redis",
+        "redis://:password@host:port/0 (or rediss:, unix:); wins over REDIS_* in a service that you start yourself, and"
+        " a deploy refuses it.",
+        None,
     )
     redis_expire_seconds: int = _setting("redis", "Seconds a cached answer lives.", 60, ge=1, le=86400)
     redis_max_connections: int = _setting("redis", "Connections to Redis of one process.", 20, ge=1, le=1000)
@@ -165,19 +200,23 @@ class Settings(BaseSettings):
 
     backend_host: str = _setting(
         "network",
-        "Address to listen on, or the path of a Unix socket when it starts with /.",
+        "Address to listen on, or the path of a Unix socket when it starts with /. A deploy sets it.",
         "127.0.0.1",
         min_length=1,
     )
-    backend_port: int = _setting("network", "Port of the service.", 8000, ge=1, le=65535)
-    metrics_port: int = _setting("network", "Port of /metrics, which is nowhere else.", 9090, ge=1, le=65535)
+    backend_port: int = _setting("network", "Port of the service. A deploy sets it.", 8000, ge=1, le=65535)
+    metrics_port: int = _setting(
+        "network", "Port of /metrics, which is nowhere else. A deploy sets it.", 9090, ge=1, le=65535
+    )
     frontend_port: int = _setting("network", "Port of the edge inside of its container.", 3000, ge=1, le=65535)
     edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535)
     edge_address: str = _setting(
         "network", "Address of this host where compose opens EDGE_PORT; 0.0.0.0 is all.", "127.0.0.1", min_length=1
     )
     trusted_proxies: Proxies = _setting(
-        "network", "Proxies whose X-Forwarded-* count, addresses or networks, comma list.", ("127.0.0.1",)
+        "network",
+        "Proxies whose X-Forwarded-* count, addresses or networks, comma list. A deploy sets it.",
+        ("127.0.0.1",),
     )
 
     api_rate_limit: int = _setting("limits", "Requests a minute and client.", 600, ge=1)

@@ -11,6 +11,7 @@ from pipeline.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images import Images, image_repository, repository_problem
 from pipeline.pins import resolve, write_pins
+from pipeline.place_of_data import shell_problems
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.registry import newest_proved
@@ -132,4 +133,6 @@ def _images(project: Project, progress: Progress) -> Images:
     problems = docker_problems(compose=False)
     if problems:
         raise UsageError(*problems)
+    for line in shell_problems(project.root):
+        progress.warn(line)
     return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name), progress.say)

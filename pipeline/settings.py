@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import secrets as randomness
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pipeline.errors import UsageError
 from pipeline.files import write_whole
 
 __all__ = [
+    "COMPOSE_IMAGES",
+    "DECISIVE",
     "PLACED",
     "Variable",
     "check_values",
@@ -29,6 +32,7 @@ __all__ = [
     "env_text",
     "fill_env",
     "kubernetes_text",
+    "read_env",
     "read_values",
     "settings_environment",
     "settings_page",
@@ -40,6 +44,11 @@ PLACEHOLDER = "change_this"
 DEFAULT_EDGE_PORT = 8080
 HIGHEST_PORT = 65535
 COMPOSE_MARKS = ("# settings: made by", "# settings: end")
+# What decides where the data is, and what it is read with: of two shells that differ in one of them, the second would
+# find an empty database, or another engine on the same volume. `.env` alone says them.
+DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
+PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # in `.env` without quotes, the same to every reader of it
+URLS = frozenset({"DATABASE_URL", "REDIS_URL"})  # no target passes them on: a plan refuses them, and reads no file
 # What a target decides itself: where things listen, which release it is, and what only images and compose use.
 PLACED = frozenset(
     {
@@ -60,6 +69,8 @@ PLACED = frozenset(
         "FRONTEND_PORT",
         "BUILD_TARGET",
         "PYTHON_VERSION",
+        "POSTGRES_IMAGE",
+        "REDIS_IMAGE",
     }
 )
 
@@ -91,6 +102,15 @@ class Variable:
     generate: bool
 
 
+def _image(name: str, store: str) -> Variable:
+    text = f"Image of {store} on compose, from a mirror for example; unset is what docker-compose.yml says."
+    return Variable(name, section="compose", description=text, default="", secret=False, generate=False)
+
+
+# docker-compose.yml reads them, and the service does not.
+COMPOSE_IMAGES = (_image("POSTGRES_IMAGE", "PostgreSQL"), _image("REDIS_IMAGE", "Redis"))
+
+
 def variables() -> list[Variable]:
     """Every setting of the service, in the order of the class."""
     found = []
@@ -111,20 +131,25 @@ def variables() -> list[Variable]:
 
 
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What is set: `.env`, and over it the environment. Only names of the schema, and `NAME_FILE` of its secrets."""
+    """What is set: `.env`, and over it the environment. Only known names, and `NAME_FILE` of the secrets.
+
+    Where there is an `.env`, it alone says what is `DECISIVE`.
+    """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in variables()}
+    known = {variable.name for variable in _documented()}
     known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
-    written = {name: value for name, value in _read_env(root)[0].items() if value is not None}
-    merged = {**written, **{name: environ[name] for name in known if name in environ}}
+    told = known - set(DECISIVE) if (root / ".env").exists() else known
+    written = {name: value for name, value in read_env(root)[0].items() if value is not None}
+    merged = {**written, **{name: environ[name] for name in told if name in environ}}
     return {name: value for name, value in merged.items() if name in known and value != ""}
 
 
-def check_values(root: Path, values: Mapping[str, str]) -> list[str]:
+def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
     """What is wrong with VALUES, one line each. A deploy wants real secrets, in development too."""
-    known = {variable.name for variable in variables()}
+    environ = os.environ if environ is None else environ
+    known = {variable.name for variable in _documented()}
     known |= {f"{name}_FILE" for name in known}
-    written, unread = _read_env(root)
+    written, unread = read_env(root)
     problems = [f".env: line {number} is no NAME=VALUE: mend it, or put # before it" for number in unread]
     problems += [
         f".env: unknown variable {name}: `.env.example` lists those there are" for name in written if name not in known
@@ -134,8 +159,14 @@ def check_values(root: Path, values: Mapping[str, str]) -> list[str]:
         try:
             schema.load_settings(environment)
         except schema.SettingsError as error:
-            problems += [f".env: {problem}" for problem in error.problems]
+            problems += [f"{_source(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
     return list(dict.fromkeys(problems))
+
+
+def _source(name: str, environ: Mapping[str, str]) -> str:
+    """Where the value of NAME came from by `read_values`."""
+    given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
+    return "the environment" if given else ".env"
 
 
 def edge_port(values: Mapping[str, str]) -> int:
@@ -150,10 +181,18 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     secret_names = {variable.name for variable in variables() if variable.secret}
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
-    secrets = {
-        files[name]: Path(value).read_text(encoding="utf-8").strip() for name, value in values.items() if name in files
-    }
+    named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
+    secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def _read_secret(name: str, path: Path) -> str:
+    """What the file at PATH holds. Raises `UsageError` with the NAME that it has in `.env`."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise UsageError(f"{name}: its file cannot be read ({reason}): mend the name, or the file's mode") from None
 
 
 def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
@@ -161,17 +200,23 @@ def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
     return {one.name: config.get(one.name, one.default) for one in variables() if not one.secret}
 
 
-def fill_env(root: Path) -> list[str]:
-    """Write what `.env` lacks, secrets freshly made; existing lines stay as they are. Gives the names it added."""
+def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Write what `.env` lacks, secrets freshly made; existing lines stay as they are. Gives the names it added.
+
+    A new `.env` has what is `DECISIVE` as the environment says it.
+    """
+    environ = os.environ if environ is None else environ
     path = root / ".env"
     if not path.exists():
-        text = env_text(fresh_secrets=True)
-        added = [variable.name for variable in variables()]
+        given = {name: environ.get(name, "").strip() for name in DECISIVE}
+        # What would need quotes is no good name of any of them: the default stands there, and the plan says so.
+        text = env_text(fresh_secrets=True, given={name: one for name, one in given.items() if PLAIN.fullmatch(one)})
+        added = [variable.name for variable in _documented()]
     else:
-        present, _ = _read_env(root)
+        present, _ = read_env(root)
         missing = [
             variable
-            for variable in variables()
+            for variable in _documented()
             if variable.name not in present and f"{variable.name}_FILE" not in present
         ]
         added = [variable.name for variable in missing]
@@ -195,7 +240,7 @@ def ensure_env(root: Path) -> bool:
     return True
 
 
-def _read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
+def read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
     """What `.env` says (nothing where there is none), and the numbers of the lines that say nothing one can read."""
     try:
         text = (root / ".env").read_text(encoding="utf-8-sig")
@@ -210,8 +255,8 @@ def _read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
     return values, [one.original.line for one in bindings if one.error]
 
 
-def env_text(*, fresh_secrets: bool = False) -> str:
-    """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS."""
+def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = None) -> str:
+    """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS and the values GIVEN."""
     head = (
         "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
         "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
@@ -219,11 +264,13 @@ def env_text(*, fresh_secrets: bool = False) -> str:
         "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
     )
     lines, section = [head], None
-    for variable in variables():
+    for variable in _documented():
         if variable.section != section:
             section = variable.section
             lines.append(f"\n# --- {section} ---\n")
-        lines.append(f"# {variable.description}\n{_line(variable, fresh=fresh_secrets)}")
+        value = (given or {}).get(variable.name)
+        line = f"{variable.name}={value}\n" if value else _line(variable, fresh=fresh_secrets)
+        lines.append(f"# {variable.description}\n{line}")
     return "".join(lines)
 
 
@@ -254,13 +301,22 @@ def kubernetes_text() -> str:
 
 def settings_page() -> str:
     """The text of docs/settings.md."""
-    rows = [f"| `{one.name}` | {_default(one)} | {one.description} |" for one in variables()]
+    rows = [f"| `{one.name}` | {_default(one)} | {one.description} |" for one in _documented()]
+    names = [f"`{name}`" for name in DECISIVE]
     return (
         "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
         "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
-        "or a file `NAME` in `/run/secrets`."
+        "or a file `NAME` in `/run/secrets`.\n\n"
+        f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
+        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
+        "a new `.env` takes them from there."
         "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
+
+
+def _documented() -> list[Variable]:
+    """All that may stand in `.env`."""
+    return [*variables(), *COMPOSE_IMAGES]
 
 
 def _schema() -> Any:

@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.doctor import examine
-from pipeline.errors import LockHeld, SlipwayError
+from pipeline.errors import LockHeld, SlipwayError, UsageError
 from pipeline.github import annotation
 from pipeline.lock import hold_lock
 from pipeline.migration_files import migration_file_problems, renumber_migration
+from pipeline.place_of_data import shell_problems
 from pipeline.progress import Progress, tame
 from pipeline.project import Environment, Project
 from pipeline.proof.verdict import short
@@ -117,6 +118,7 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
 def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """What runs, since when, and who holds the lock. Exit code 1 where a release should serve and none does."""
     env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
     target = open_target(project, env, progress)
     serving, running, holder = target.records().serving(), target.running(), target.holder()
     ready = [replica for replica in running.replicas if replica.ready]
@@ -168,6 +170,7 @@ def _print_status(document: dict[str, Any]) -> None:
 def doctor(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """What is wrong with what runs, each finding with its fix. Exit code 1 where there is one."""
     env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
     target = open_target(project, env, progress)
     found = examine(env, target, target.records())
     if options.json:
@@ -182,6 +185,7 @@ def doctor(project: Project, options: argparse.Namespace, progress: Progress) ->
 def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """The recorded deploys and rollbacks, newest first."""
     env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
     records = open_target(project, env, progress).records()
     retained = records.retained(project.retain)
     rows = [
@@ -216,15 +220,30 @@ def releases(project: Project, options: argparse.Namespace, progress: Progress) 
 def down(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Stop everything, and remove the data with --volumes."""
     env = project.environment(options.env)
+    problems = _shell_problems(project, env)
+    if problems:  # with --volumes, it would be the data of somebody who is not meant
+        raise UsageError(*problems)
     target = open_target(project, env, progress)
     with progress.stage("down"), target.lock(progress.warn):
         target.down(volumes=options.volumes)
     return 0, None
 
 
+def _warn_of_the_shell(project: Project, env: Environment, progress: Progress) -> None:
+    for line in _shell_problems(project, env):
+        progress.warn(line)
+
+
+def _shell_problems(project: Project, env: Environment) -> list[str]:
+    """What the shell says against `.env`; of a cluster neither decides."""
+    return [] if env.target == "kubernetes" else shell_problems(project.root)
+
+
 def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Write what `.env` lacks."""
     added = fill_env(project.root)
+    for line in shell_problems(project.root):
+        progress.warn(line)
     progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
     progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder closed to others")

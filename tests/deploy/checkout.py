@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,7 +20,7 @@ import httpx2
 import psutil
 from dotenv import dotenv_values
 
-from pipeline.settings import variables
+from pipeline.settings import COMPOSE_IMAGES, variables
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.stores import SUPERUSER
 from tests.deploy.machine import free_port, processes, roster, scratch_folders, wait_until
@@ -64,7 +66,7 @@ class Checkout:
 
     def start_program(self, command: list[str], **environ: str) -> Deploy:
         """Start COMMAND in the clone as a user would: none of the settings of whoever runs the tests reach it."""
-        names = {variable.name for variable in variables()}
+        names = {variable.name for variable in [*variables(), *COMPOSE_IMAGES]}
         outer = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in names}
         logs = self.root.with_name(f"{self.root.name}-logs")
         logs.mkdir(exist_ok=True)
@@ -184,6 +186,17 @@ class Checkout:
         for name, value in values.items():
             text = re.sub(rf"(?m)^{name}=.*\n", "", text) + f"{name}={value}\n"
         path.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def dotenv(self, **values: str) -> Iterator[None]:
+        """With VALUES in its `.env`, which is as it was afterwards."""
+        self.set_env()
+        before = (self.root / ".env").read_text(encoding="utf-8")
+        self.set_env(**values)
+        try:
+            yield
+        finally:
+            (self.root / ".env").write_text(before, encoding="utf-8")
 
     # --- the service, as a user meets it ---
 

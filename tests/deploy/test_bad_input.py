@@ -13,6 +13,7 @@ import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
+from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
@@ -23,16 +24,6 @@ def pyproject(checkout: Checkout, old: str, new: str) -> Iterator[None]:
     path = checkout.root / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
     checkout.patch("pyproject.toml", old, new)
-    yield
-    path.write_text(before, encoding="utf-8")
-
-
-@contextmanager
-def dotenv(checkout: Checkout, **values: str) -> Iterator[None]:
-    """With VALUES in `.env`."""
-    path = checkout.root / ".env"
-    before = path.read_text(encoding="utf-8")
-    checkout.set_env(**values)
     yield
     path.write_text(before, encoding="utf-8")
 
@@ -71,7 +62,25 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", "belongs to the role slipway"]),
     "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
     "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),
-}
+    "a database that would not be used": (
+        {"DATABASE_URL": "postgresql://shop:canary-Fq8@db.example.org/shop"},
+        ["DATABASE_URL: local runs a PostgreSQL of its own and would not use it: take DATABASE_URL out of .env"]),
+    "the URL of a database in a file": (
+        {"DATABASE_URL_FILE": "/nonexistent/url"}, ["DATABASE_URL_FILE: local runs", "DATABASE_URL_FILE out of .env"]),
+    "the host of a database": ({"POSTGRES_HOST": "db.example.org"}, ["POSTGRES_HOST: ", "PostgreSQL of its own"]),
+    "a Redis that would not be used": (
+        {"REDIS_URL": "rediss://:canary-Fq8@cache.example.org"}, ["REDIS_URL: local runs a Redis of its own"]),
+    "the host of a Redis": ({"REDIS_HOST": "cache.example.org"}, ["REDIS_HOST: ", "Redis of its own"]),
+}  # fmt: skip
+SHELLS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "another database": (
+        {"POSTGRES_DB": "another"}, [f"POSTGRES_DB: the environment says `another`, .env says `{NAME}`"]),
+    "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER: the environment says `another`"]),
+    "another project": ({"PROJECT_NAME": "another"}, ["PROJECT_NAME: the environment says `another`", "unset it"]),
+    "the URL of a database": (
+        {"DATABASE_URL": "postgresql://db.example.org/shop"}, ["DATABASE_URL: local", "unset DATABASE_URL in the env"]),
+    "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["the environment: LOG_LEVEL: "]),
+}  # fmt: skip
 
 
 def _refused(checkout: Checkout, arguments: list[str], words: list[str], **environ: str) -> None:
@@ -112,10 +121,37 @@ def test_a_bad_table_touches_nothing(what: str, deployed: Checkout) -> None:
 def test_a_bad_setting_touches_nothing(what: str, deployed: Checkout) -> None:
     """The line names the variable and the fix, and never its value."""
     values, words = VALUES[what]
-    with dotenv(deployed, **values):
+    with deployed.dotenv(**values):
         _refused(deployed, ["deploy"], words)
         stderr = deployed.deploy().stderr
     assert not [value for value in values.values() if value in stderr and value not in ("INFO",)]
+
+
+@pytest.mark.parametrize("what", SHELLS)
+def test_a_shell_that_says_another_place_touches_nothing(what: str, deployed: Checkout) -> None:
+    """The data is where it was; the line says that the shell is what to mend."""
+    values, words = SHELLS[what]
+    _refused(deployed, ["deploy"], words, **values)
+
+
+def test_a_shell_that_says_another_place_is_told_by_every_verb(deployed: Checkout) -> None:
+    """What only looks says so, and shows what `.env` names; what would stop it, or remove its data, refuses."""
+    says = f"PROJECT_NAME: the environment says `another`, .env says `{NAME}`"
+    for verb in ("status", "releases", "doctor"):
+        seen = deployed.run(verb, PROJECT_NAME="another")
+        assert (seen.code, says in seen.stderr) == (0, True), str(seen)
+    for arguments in (["down"], ["down", "--volumes"]):
+        _refused(deployed, arguments, [says], PROJECT_NAME="another")
+
+
+def test_a_first_deploy_keeps_what_its_shell_says(checkout: Checkout) -> None:
+    """A job that sets the database's name in its environment, and one that does not, find the same data afterwards."""
+    first = checkout.proved(POSTGRES_DB="board")
+    written = checkout.report_release("before")
+    assert checkout.settings()["POSTGRES_DB"] == "board"
+    for environ in ({}, {"POSTGRES_DB": "board"}):
+        assert checkout.deploy(**environ).release == first.release
+        assert checkout.request("GET", f"/api/v1/releases/{written['id']}").json() == written
 
 
 def test_a_taken_port_is_named_with_who_has_it(deployed: Checkout, make_checkout: MakeCheckout) -> None:

@@ -9,6 +9,8 @@ from dotenv import dotenv_values
 
 from pipeline.errors import UsageError
 from pipeline.settings import (
+    COMPOSE_IMAGES,
+    DECISIVE,
     check_values,
     edge_port,
     env_text,
@@ -18,7 +20,9 @@ from pipeline.settings import (
     split_secrets,
     variables,
 )
+from tests.project import NAME
 
+NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
 GENERATED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"}
 ROOT = Path(__file__).parents[2]
 
@@ -28,8 +32,23 @@ class TestFillEnv:
         """A new .env has mode 0600, every variable, real secrets, and no problem."""
         added = fill_env(tmp_path)
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
-        assert set(added) == {variable.name for variable in variables()} == set(dotenv_values(tmp_path / ".env"))
+        assert set(added) == NAMES == set(dotenv_values(tmp_path / ".env"))
         assert check_values(tmp_path, read_values(tmp_path, {})) == []
+
+    def test_takes_from_the_environment_what_decides_where_the_data_is(self, tmp_path: Path) -> None:
+        """A job that sets these from its first deploy on finds the same data in its second; nothing else is taken."""
+        given = {name: f"registry.example.org:5000/{name.lower()}@sha256:0" for name in DECISIVE}
+        fill_env(tmp_path, {**given, "LOG_LEVEL": "DEBUG", "SERVICE_TOKEN": "mine"})
+        written = dotenv_values(tmp_path / ".env")
+        assert {name: written[name] for name in DECISIVE} == given
+        assert (written["LOG_LEVEL"], written["SERVICE_TOKEN"] == "mine") == ("INFO", False)
+
+    @pytest.mark.parametrize("value", ["Not A Name", "a#b", "${HOME}", "it's", "a\nSERVICE_TOKEN=mine", ""])
+    def test_takes_no_value_that_another_reader_would_take_apart(self, tmp_path: Path, value: str) -> None:
+        """The default is in the file, which the plan then tells from the environment."""
+        fill_env(tmp_path, {"PROJECT_NAME": value})
+        assert dotenv_values(tmp_path / ".env")["PROJECT_NAME"] == NAME
+        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
 
     def test_makes_every_secret_anew(self, tmp_path: Path) -> None:
         """Two files share no secret, and no two secrets of a file are the same."""
@@ -65,6 +84,16 @@ class TestReadValues:
         (tmp_path / ".env").write_text("LOG_LEVEL=INFO\nEDGE_PORT=8080\nPROJECT_NAME=\n")
         values = read_values(tmp_path, {"LOG_LEVEL": "DEBUG", "PATH": "/bin", "SERVICE_TOKEN_FILE": "/x"})
         assert values == {"LOG_LEVEL": "DEBUG", "EDGE_PORT": "8080", "SERVICE_TOKEN_FILE": "/x"}
+
+    def test_takes_what_decides_where_the_data_is_from_the_file_alone(self, tmp_path: Path) -> None:
+        """Else the second shell would look at another database; without a file there is only the environment."""
+        environ = dict.fromkeys(DECISIVE, "other")
+        assert read_values(tmp_path, environ) == environ
+        (tmp_path / ".env").write_text("PROJECT_NAME=shop\nPOSTGRES_IMAGE=mirror.example.org/postgres:18\n")
+        assert read_values(tmp_path, environ) == {
+            "PROJECT_NAME": "shop",
+            "POSTGRES_IMAGE": "mirror.example.org/postgres:18",
+        }
 
     def test_names_a_file_in_another_encoding(self, tmp_path: Path) -> None:
         """A line and no traceback, and without the file's content."""
@@ -109,6 +138,20 @@ class TestCheckValues:
         assert message in problem
         assert value == "x" or value not in problem
 
+    def test_blames_the_environment_for_what_came_from_it(self, tmp_path: Path) -> None:
+        """Nobody should look for it in the file."""
+        fill_env(tmp_path)
+        environ = {"EDGE_PORT": "many"}
+        [problem] = check_values(tmp_path, read_values(tmp_path, environ), environ)
+        assert problem.startswith("the environment: EDGE_PORT: ")
+
+    def test_lets_the_images_of_compose_pass(self, tmp_path: Path) -> None:
+        """They are no settings of the service, and still `.env` is where they stand."""
+        fill_env(tmp_path)
+        with (tmp_path / ".env").open("a") as file:
+            file.write("POSTGRES_IMAGE=mirror.example.org/postgres:18\nREDIS_IMAGE=mirror.example.org/redis:8\n")
+        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
+
 
 class TestEdgePort:
     @pytest.mark.parametrize(
@@ -127,6 +170,13 @@ class TestSplitSecrets:
             {"LOG_LEVEL": "INFO", "SERVICE_TOKEN_FILE": str(tmp_path / "token"), "POSTGRES_PASSWORD": "p"}
         )
         assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
+
+    def test_name_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        """By its variable; that of a URL is refused by the plan, and nobody reads it."""
+        with pytest.raises(UsageError, match=r"^SERVICE_TOKEN_FILE: its file cannot be read \(No such file"):
+            split_secrets({"SERVICE_TOKEN_FILE": str(tmp_path / "nothing")})
+        urls = {"DATABASE_URL_FILE": str(tmp_path / "nothing"), "REDIS_URL_FILE": str(tmp_path / "nothing")}
+        assert split_secrets(urls) == ({}, {})
 
 
 class TestDerivedFiles:

@@ -15,6 +15,7 @@ from pipeline.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.images import Images, PushedImages, find_pushed, image_repository
 from pipeline.model import Artifact, Running
+from pipeline.place_of_data import settings_problems
 from pipeline.ports import describe_process, port_free, port_holder
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
@@ -22,7 +23,7 @@ from pipeline.proof.verdict import short
 from pipeline.reference import is_digest, split_digest
 from pipeline.registry import image_ids
 from pipeline.secret_files import SECRET_FILES, closed_problem, write_secret_files
-from pipeline.settings import check_values, edge_port, ensure_env, read_values, split_secrets
+from pipeline.settings import edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts
@@ -43,6 +44,7 @@ __all__ = ["ComposeTarget"]
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
 RECENT_SECONDS = 3600  # what ended before, and serves since, is history
+STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml tells the service
 DATA_FOLDER = "/var/lib/postgresql"
 
 
@@ -73,7 +75,8 @@ class ComposeTarget(KeptHere):
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self._read_settings()
-        problems = [*docker_problems(compose=True), *check_values(self.project.root, self.values)]
+        problems = docker_problems(compose=True)
+        problems += settings_problems(self.project.root, self.values, "compose runs a {store} of its own", STORES)
         named, closed = project_name_problem(self.stack.name), closed_problem(self.secrets)
         problems += [problem for problem in (named, closed) if problem]
         scripts = self.project.root / "docker/postgres/init-scripts"

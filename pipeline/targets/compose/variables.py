@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.project import Environment, Project
 from pipeline.secret_files import owner_of
-from pipeline.settings import PLACED, edge_port, settings_environment, split_secrets
+from pipeline.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
 from pipeline.targets.compose.stack import Stack, fingerprint
@@ -81,6 +81,8 @@ class Variables:
         edge = self.edge_image()
         variables: dict[str, str] = {
             **settings_environment(config),
+            # Empty is what the file says; not said at all, compose would take it from the shell.
+            **dict.fromkeys((one.name for one in COMPOSE_IMAGES), ""),
             **{name: self.values[name] for name in PLACED if name in self.values},
             # A role goes with its password, which is no part of a release: on the way back, too.
             "POSTGRES_USER": self.role,

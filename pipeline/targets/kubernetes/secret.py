@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets as randomness
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
@@ -21,11 +22,13 @@ __all__ = [
     "secret_name",
     "secret_object",
     "secret_values",
+    "unread_urls",
 ]
 
 SECRETS_ANNOTATION = "slipway/secrets"
 OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
+URLS = ("DATABASE_URL", "REDIS_URL")  # each would win over what the overlay's settings name
 ROLE = "POSTGRES_USER"  # whose password it is, where that is not who the overlay says
 
 
@@ -85,6 +88,38 @@ def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl
         for key in keys
         if not there.get(key)
     ]
+
+
+def unread_urls(there: Mapping[str, str], objects: Iterable[Object], kubectl: Kubectl, name: str) -> list[str]:
+    """Give a line for each URL of a store in `there`, the Secret `name`, that no pod of `objects` reads."""
+    base = " ".join(kubectl.command())
+    objects = list(objects)
+    return [
+        f"Secret {name} in namespace {kubectl.namespace} has {key}, which no pod reads, so that the service would use"
+        f" what the overlay's settings name: take it out of the Secret: `{base} patch secret {name} --type=json"
+        f""" --patch='[{{"op": "remove", "path": "/data/{key}"}}]'` (and of the vault, with external-secrets)"""
+        for key in URLS
+        if there.get(key) and not _reads(objects, name, key)
+    ]
+
+
+def _reads(value: Any, secret: str, key: str) -> bool:
+    """Say whether anything in `value` takes `key` of `secret`: a variable, `envFrom`, or a volume."""
+    if isinstance(value, list):
+        return any(_reads(one, secret, key) for one in value)
+    if not isinstance(value, dict):
+        return False
+    variable, every, volume = (value.get(one) for one in ("secretKeyRef", "secretRef", "secret"))
+    if isinstance(variable, dict) and (variable.get("name"), variable.get("key")) == (secret, key):
+        return True
+    if isinstance(every, dict) and every.get("name") == secret:
+        return True
+    # A volume names it by `secretName`, a source of a projected one by `name`; without items it has all the keys.
+    if isinstance(volume, dict) and secret in (volume.get("secretName"), volume.get("name")):
+        items = volume.get("items")
+        if not items or any(one.get("key") == key for one in items):
+            return True
+    return any(_reads(one, secret, key) for one in value.values())
 
 
 def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:

@@ -16,9 +16,10 @@ from pipeline.images import PushedImages
 from pipeline.lock import Holder
 from pipeline.manifests import unfilled
 from pipeline.model import Artifact, Replica, Running
+from pipeline.place_of_data import settings_problems
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
-from pipeline.settings import check_values, ensure_env, read_values, split_secrets
+from pipeline.settings import ensure_env, read_values, split_secrets
 from pipeline.targets.difference import difference
 from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.artifacts import Artifacts
@@ -42,6 +43,7 @@ from pipeline.targets.kubernetes.secret import (
     secret_name,
     secret_object,
     secret_values,
+    unread_urls,
 )
 from pipeline.targets.kubernetes.stand import throwaway_stand
 from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
@@ -117,16 +119,18 @@ class KubernetesTarget:
 
     def _secret_problems(self, objects: list[Object]) -> list[str]:
         keys, there = needed_keys(objects), read_secret(self.kubectl, secret_name(self.project.name))
+        unread = unread_urls(there, objects, self.kubectl, secret_name(self.project.name))
         if not self.on_this_machine:
             self._secrets = there
-            return missing_keys(keys, there, self.kubectl, secret_name(self.project.name))
+            return [*missing_keys(keys, there, self.kubectl, secret_name(self.project.name)), *unread]
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self.values = read_values(self.project.root)
         plain, own = split_secrets(self.values)
         role = settings_of(objects).get(ROLE, "")
         self._secrets = secret_values(keys, own, there, roles=(role, plain.get(ROLE, role)))
-        problems = check_values(self.project.root, self.values)
+        names = f"{self.env.overlay} names the {{store}} of {self.env.name}"
+        problems = [*settings_problems(self.project.root, self.values, names, settings_of(objects)), *unread]
         known, now = [(one.get(ROLE, role), one.get("POSTGRES_PASSWORD")) for one in (there, self._secrets)]
         changed = there and known[0] == now[0] and known != now  # another role has another password
         if changed and self.kubectl.get("persistentvolumeclaims", f"--selector={DATA}"):

@@ -11,13 +11,14 @@ from typing import Any
 
 from pipeline.engines import Engines, find_engines, postgres_user
 from pipeline.model import Artifact, Running
+from pipeline.place_of_data import settings_problems
 from pipeline.ports import describe_process, port_free, port_holder, port_ours_to_open
 from pipeline.progress import Progress
 from pipeline.project import Environment, Project
 from pipeline.records import read_json, write_json
 from pipeline.run import run
 from pipeline.secret_files import owner_of
-from pipeline.settings import PLACED, check_values, edge_port, ensure_env, read_values, split_secrets
+from pipeline.settings import PLACED, edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import LOCKS
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
@@ -68,7 +69,7 @@ class LocalTarget(KeptHere):
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self._read_settings()
-        problems = check_values(self.project.root, self.values)
+        problems = settings_problems(self.project.root, self.values, "local runs a {store} of its own")
         if set(str(self.project.root)) & set(UNUSABLE):
             wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"
             return [f"{self.project.root}: {wrong}: clone to another folder"]

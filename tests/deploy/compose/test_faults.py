@@ -164,7 +164,8 @@ def test_another_login_than_the_volume_has_is_named(deployed: ComposeCheckout) -
     assert refused.code == 2, str(refused)
     assert f"volume {deployed.project}_postgres was made with another one" in problem
     assert "another-password" not in refused.stderr
-    refused = deployed.deploy(POSTGRES_DB="another")
+    with deployed.dotenv(POSTGRES_DB="another"):
+        refused = deployed.deploy()
     assert refused.code == 2, str(refused)
     assert 'has another one (database "another" does not exist): put its name back in .env' in refused.problems()[0]
     assert deployed.deploy().verdict == "unchanged"
@@ -172,7 +173,8 @@ def test_another_login_than_the_volume_has_is_named(deployed: ComposeCheckout) -
 
 def test_the_name_of_another_folders_project_is_refused(deployed: ComposeCheckout, checkout: ComposeCheckout) -> None:
     """Two clones of one name would take each other's containers."""
-    refused = checkout.deploy(PROJECT_NAME=deployed.project)
+    with checkout.dotenv(PROJECT_NAME=deployed.project):
+        refused = checkout.deploy(PROJECT_NAME=deployed.project)
     assert refused.code == 2, str(refused)
     assert f"runs from {deployed.root} already" in refused.problems()[0]
     deployed.answering()
@@ -209,7 +211,6 @@ def test_a_taken_port_is_named_with_its_holder(checkout: ComposeCheckout) -> Non
     [
         ({"DOCKER_HOST": "unix:///nonexistent/docker.sock"}, "no engine answers at unix:///nonexistent/docker.sock"),
         ({"PATH": "/nonexistent"}, "docker: not installed"),
-        ({"PROJECT_NAME": "Not A Name"}, "PROJECT_NAME: `Not A Name` is none for compose"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(environ: dict[str, str], says: str, checkout: ComposeCheckout) -> None:
@@ -217,6 +218,15 @@ def test_what_is_missing_is_said_in_one_line(environ: dict[str, str], says: str,
     refused = checkout.deploy(**environ)
     assert refused.code == 2, str(refused)
     assert says in refused.problems()[0]
+    assert not (checkout.home / "artifacts").exists()
+
+
+def test_a_name_that_compose_would_refuse_is_named(checkout: ComposeCheckout) -> None:
+    """Exit code 2, one line, and nothing was touched."""
+    with checkout.dotenv(PROJECT_NAME="Not A Name"):
+        refused = checkout.deploy(PROJECT_NAME="")
+    assert refused.code == 2, str(refused)
+    assert "PROJECT_NAME: `Not A Name` is none for compose" in refused.problems()[0]
     assert not (checkout.home / "artifacts").exists()
 
 

@@ -7,10 +7,70 @@ import secrets
 import httpx2
 import pytest
 
+from tests.containers import docker
 from tests.deploy.compose.stack import SERVICES, ComposeCheckout
 from tests.deploy.machine import free_port, wait_until
 
 pytestmark = pytest.mark.e2e
+
+
+VAIN = {
+    "DATABASE_URL": "postgresql://shop:canary-Fq8@db.example.org/shop",
+    "POSTGRES_HOST": "db.example.org",
+    "REDIS_URL": "rediss://:canary-Fq8@cache.example.org",
+    "REDIS_HOST": "cache.example.org",
+}
+DECIDES = {"POSTGRES_DB": "another", "POSTGRES_USER": "another", "POSTGRES_IMAGE": "postgres:17-trixie",
+           "REDIS_IMAGE": "valkey/valkey:9",
+           # A name that nobody has: code that does not refuse it removes the volumes of that name.
+           "PROJECT_NAME": f"slipway-test-{secrets.token_hex(3)}"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VAIN)
+def test_a_store_that_would_not_be_used_is_refused(name: str, deployed: ComposeCheckout) -> None:
+    """In `.env` or the environment: one line with its name and never its value, and nothing is touched."""
+    before = deployed.containers()
+    with deployed.dotenv(**{name: VAIN[name]}):
+        in_file = deployed.deploy()
+    in_shell = deployed.deploy(**{name: VAIN[name]})
+    for refused, fix in ((in_file, f"take {name} out of .env"), (in_shell, f"unset {name} in the environment")):
+        assert refused.code == 2, str(refused)
+        [problem] = refused.problems()
+        assert problem.startswith(f"{name}: compose runs a ")
+        assert problem.endswith(f"of its own and would not use it: {fix}")
+        assert VAIN[name] not in refused.stderr
+    assert deployed.containers() == before
+
+
+@pytest.mark.parametrize("name", DECIDES)
+def test_a_shell_that_says_another_place_is_refused(name: str, deployed: ComposeCheckout) -> None:
+    """Else the data would change with who deploys; and what only looks shows what `.env` names."""
+    before, release = deployed.containers(), deployed.answering()
+    for verb in (["deploy"], ["rollback", "--release", "1"], ["down", "--volumes"]):
+        refused = deployed.run(*verb, **{name: DECIDES[name]})
+        assert refused.code == 2, str(refused)
+        [problem] = refused.problems()
+        assert problem.startswith(f"{name}: the environment says `{DECIDES[name]}`, .env says ")
+        assert problem.endswith(": put it in .env, or unset it")
+    status = deployed.run("status", "--json", **{name: DECIDES[name]})
+    assert (status.code, {status.report["release"]}, status.report["problems"]) == (0, release, []), str(status)
+    assert f"{name}: the environment says `{DECIDES[name]}`" in status.stderr
+    assert deployed.containers() == before
+
+
+def test_an_image_of_a_store_is_what_env_says(deployed: ComposeCheckout) -> None:
+    """The same image under the name of a mirror: PostgreSQL is made anew, its data is there, and every shell agrees."""
+    mirror, written = f"{deployed.project}-mirror:18", deployed.report_release("before the mirror")
+    docker("tag", "postgres:18-trixie", mirror)
+    with deployed.dotenv(POSTGRES_IMAGE=mirror):
+        assert deployed.deploy().code == 0
+        [postgres] = deployed.containers("postgres")
+        assert deployed.inspect(postgres)["Config"]["Image"] == mirror
+        assert deployed.deploy(POSTGRES_IMAGE=mirror).verdict == "unchanged"
+        assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.deploy().code == 0
+    docker("rmi", mirror)
+    assert deployed.untidy() == []
 
 
 def test_a_rotated_password_of_redis_fails_no_request(deployed: ComposeCheckout) -> None:

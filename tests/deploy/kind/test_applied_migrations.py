@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.deploy.breaking import add_migration
@@ -39,7 +41,7 @@ def test_what_was_applied_in_another_form_is_refused(sound: KindCheckout) -> Non
 
 def test_a_database_that_did_not_run_is_asked_before_anything_is_applied(sound: KindCheckout) -> None:
     """After `down`, what is there is known once PostgreSQL runs: an edit is refused then, and nothing is applied."""
-    assert sound.run("down").code == 0
+    assert sound.run("down", KUBECONFIG=str(Path.home() / ".kube/config")).code == 0
     [path] = (sound.root / "backend/migrations/versions").glob("0001_*.py")
     sound.patch(str(path.relative_to(sound.root)), "notes text,", "notes text, more text,")
     refused = sound.deploy()

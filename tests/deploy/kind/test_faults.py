@@ -171,6 +171,48 @@ def test_a_missing_permission_is_named_before_anything_is_touched(deployed: Kind
     assert problem.startswith(f"no permission to get, create, patch deployments.apps in namespace {NAME}: an admin")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://shop:canary-Fq8@db.example.org/shop"),
+        ("POSTGRES_HOST", "db.example.org"),
+        ("REDIS_URL", "rediss://:canary-Fq8@cache.example.org"),
+        ("REDIS_HOST", "cache.example.org"),
+    ],
+)
+def test_a_store_in_env_that_no_pod_would_use_is_refused(name: str, value: str, deployed: KindCheckout) -> None:
+    """The overlay names the stores; the value is in no line."""
+    with deployed.dotenv(**{name: value}):
+        refused = deployed.deploy()
+    assert refused.code == 2, str(refused)
+    [problem] = refused.problems()
+    assert problem.startswith(f"{name}: k8s/overlays/kind names the ")
+    assert problem.endswith(f"of kind and would not use it: take {name} out of .env")
+    assert value not in refused.stderr
+
+
+def test_a_url_in_the_secret_that_no_pod_reads_is_refused(deployed: KindCheckout) -> None:
+    """With the command that takes it out, and without its value."""
+    secret = f"{NAME}-secrets"
+    patch = json.dumps({"stringData": {"DATABASE_URL": "postgresql://shop:canary-Fq8@db.example.org/shop"}})
+    kubectl("patch", "secret", secret, f"--patch={patch}")
+    refused = deployed.deploy()
+    kubectl("patch", "secret", secret, "--type=json", '--patch=[{"op": "remove", "path": "/data/DATABASE_URL"}]')
+    assert refused.code == 2, str(refused)
+    [problem] = refused.problems()
+    assert problem.startswith(f"Secret {secret} in namespace {NAME} has DATABASE_URL, which no pod reads")
+    assert "canary" not in refused.stderr
+    assert deployed.deploy().code == 0
+
+
+def test_a_shell_that_says_another_role_is_refused(deployed: KindCheckout) -> None:
+    """The role goes with its password in the Secret, which is made from `.env`."""
+    refused = deployed.deploy(POSTGRES_USER="another")
+    assert refused.code == 2, str(refused)
+    [problem] = refused.problems()
+    assert problem.startswith(f"POSTGRES_USER: the environment says `another`, .env says `{NAME}`")
+
+
 def test_an_expired_token_is_one_line(deployed: KindCheckout, tmp_path: Path) -> None:
     """Who deploys learns that the cluster does not know them."""
     config = json.loads(deployer_config(tmp_path / "config").read_text())

@@ -11,9 +11,12 @@ import pytest
 from pipeline.docker import Docker
 from pipeline.secret_files import SERVICE_SECRETS
 from pipeline.settings import settings_environment, variables
+from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.replicas import slot_name, slot_of
 from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
+from pipeline.targets.compose.variables import Variables
 from pipeline.targets.container import Container
+from tests.project import PROJECT
 
 
 def facts(**state: Any) -> dict[str, Any]:
@@ -100,6 +103,19 @@ class TestSettingsEnvironment:
     def test_says_no_secret(self) -> None:
         """Those are files."""
         assert not {one.name for one in variables() if one.secret} & set(settings_environment({"JWT_SECRET_KEY": "x"}))
+
+
+class TestVariables:
+    @pytest.mark.parametrize("name", ["POSTGRES_IMAGE", "REDIS_IMAGE"])
+    def test_say_the_images_of_the_stores_whatever_the_shell_says(self, name: str, tmp_path: Path) -> None:
+        """As `.env` has them; empty, which is what docker-compose.yml says, where it has none."""
+        docker = Docker(tmp_path, lambda _: None)
+        stack, env = Stack(tmp_path, "shop", docker), PROJECT.environment("compose")
+        artifacts = Artifacts(PROJECT, tmp_path, docker, "shop")
+        for values, image in (({name: "mirror.example.org/store:1"}, "mirror.example.org/store:1"), ({}, "")):
+            said = Variables(PROJECT, env, values, stack, artifacts, frontend="edge")
+            assert said.environment(None)[name] == image
+            assert name not in said.config()
 
 
 class TestProjectNameProblem:
