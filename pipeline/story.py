@@ -94,8 +94,7 @@ class Story:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # somebody else may have held the lock until now
-                proved = any(one.verdict == "proved" for one in self.records.all())
-                self.schema.expected = proved and not self._empty_database
+                self._refuse_lost_data()
                 if forward:
                     self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
@@ -117,6 +116,14 @@ class Story:
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
+
+    def _refuse_lost_data(self) -> None:
+        """Refuse data that is not what proved releases used, or that the new engine cannot read, before it is touched."""
+        proved = any(one.verdict == "proved" for one in self.records.all())
+        self.schema.expected = proved and not self._empty_database
+        problems = self.target.data_problems(expected=self.schema.expected)
+        if problems:
+            raise UsageError(*problems)
 
     def _refuse_backwards(self) -> None:
         """A pipeline's run that is late, or is run again, takes nobody back: manifests included, so that it is the

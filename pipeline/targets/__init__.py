@@ -34,6 +34,13 @@ class Target(Protocol):
     def problems(self) -> list[str]:
         """What stands in the way of a deploy: one line each, with its fix. Touches nothing that runs."""
 
+    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """What speaks against the data that the new release would find: one line each, with its fix. Touches nothing.
+
+        EXPECTED: releases were proved here before, so there must be data. RELEASE: a recorded one that is to ship,
+        where the working tree is not. What only the database knows (whether it is migrated) is not asked here.
+        """
+
     def heal(self) -> bool:
         """End what a killed deploy left, and start what should run and does not. Whether anything had to be started.
 

@@ -18,7 +18,7 @@ from pipeline.settings import settings_environment
 from pipeline.targets.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.rehearsal import cannot_live
 
-__all__ = ["ContainerStand", "sweep"]
+__all__ = ["THROWAWAY", "ContainerStand", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60

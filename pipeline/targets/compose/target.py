@@ -27,6 +27,7 @@ from pipeline.settings import edge_port, ensure_env, read_values, split_secrets
 from pipeline.source import read_source
 from pipeline.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts
+from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.fleet import ComposeFleet
 from pipeline.targets.compose.problems import image_problems, login_problems, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import Replicas, slot_of
@@ -96,6 +97,11 @@ class ComposeTarget(KeptHere):
             holder = describe_process(port_holder(self.port))
             return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
         return login_problems(self.variables)
+
+    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """PostgreSQL's volume, and the image that would run on it."""
+        del release  # the data stores are no part of one
+        return find_data_problems(self.variables, expected=expected)
 
     def heal(self) -> bool:
         """Throwaway containers of a killed deploy go; what was stopped with the engine or by hand starts again."""

@@ -25,6 +25,7 @@ from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problem
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.bake import Bake
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
+from pipeline.targets.kubernetes.data import ask_major, find_data_problems
 from pipeline.targets.kubernetes.job import MigrateJob, with_image
 from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
@@ -139,6 +140,18 @@ class KubernetesTarget:
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
             problems.append(f"{what}: take .env from who deployed there, put the old one back, {rotate}, or {empty}")
         return problems
+
+    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """PostgreSQL's claim, and the image of the overlay or of RELEASE; nothing where the database is outside."""
+        objects = self.releases.find(release).manifests if release else self.artifacts.render(NOTHING_YET)[1]
+
+        def proved() -> list[Object]:
+            serving = self.records().serving()
+            name = (serving.release or "") if serving else ""
+            return self.releases.find(name).manifests if self.releases.knows(name) else []
+
+        ask = partial(ask_major, self.docker, self._stand_name)
+        return find_data_problems(self.env.name, objects, self.kubectl, proved, ask, expected=expected)
 
     def heal(self) -> bool:
         """Throwaway containers of a killed deploy go; everything else Kubernetes keeps by itself."""

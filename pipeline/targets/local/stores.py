@@ -15,7 +15,6 @@ from pipeline.engines import (
     initdb,
     postgres_command,
     postgres_user,
-    postgres_version,
     reachable_binaries,
     valkey_command,
     wait_for_postgres,
@@ -122,8 +121,7 @@ class Stores:
             for folder in (data.parent, self.layout.postgres_sockets):
                 folder.mkdir(exist_ok=True, mode=0o700)
                 shutil.chown(folder, user)
-        if (data / "PG_VERSION").exists():
-            self._check_version(binaries)
+        if (data / "PG_VERSION").exists():  # of this major: see `pipeline.targets.local.data`
             return
         part = data.with_name("postgres.part")  # a deploy that dies in here leaves no half a cluster
         shutil.rmtree(part, ignore_errors=True)
@@ -134,15 +132,6 @@ class Stores:
         # that was changed in .env must lock out neither the replicas that run nor the next ones.
         initdb(binaries, part, user=user, superuser=SUPERUSER)
         part.rename(data)
-
-    def _check_version(self, binaries: Path) -> None:
-        data = (self.layout.postgres / "PG_VERSION").read_text().strip()
-        version = postgres_version(binaries).split(".")[0]
-        if version != data:
-            raise SlipwayError(
-                f"the data in {self.layout.postgres} is of PostgreSQL {data}, the lock has {version}: dump and restore"
-                " it, or start empty with `nox -s down -- --volumes`"
-            )
 
     async def _ensure_role(self, user: str, password: str | None, database: str) -> None:
         connection = await asyncpg.connect(

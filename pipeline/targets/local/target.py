@@ -24,6 +24,7 @@ from pipeline.stores import probe_command, read_stores
 from pipeline.targets.admission import settle
 from pipeline.targets.here import KeptHere
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
+from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.difference import describe as describe_difference
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.fleet import LocalFleet
@@ -110,6 +111,12 @@ class LocalTarget(KeptHere):
             return []
         who = describe_process(holder)
         return [f"EDGE_PORT: port {self.port} is taken by {who}: stop that, or set another EDGE_PORT in .env"]
+
+    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """PostgreSQL's folder, and the engine that runs or would."""
+        del release  # the data stores are no part of one
+        found, server = data_majors(self.layout.postgres, self._engines_venv(), self.project.root / ENGINES_LOCK)
+        return judge_data(self.env.name, self.layout.postgres, found, server, expected=expected)
 
     def heal(self) -> bool:
         """Strays of a killed deploy end; what the supervisor should keep is started again."""
