@@ -118,7 +118,7 @@ class Story:
     # --- the stages ---
 
     def _refuse_lost_data(self) -> None:
-        """Refuse data that is not what proved releases used, or that the new engine cannot read, before it is touched."""
+        """Refuse data that proved releases did not use, or that the new engine cannot read. Nothing was touched."""
         proved = any(one.verdict == "proved" for one in self.records.all())
         self.schema.expected = proved and not self._empty_database
         problems = self.target.data_problems(expected=self.schema.expected)
