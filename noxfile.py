@@ -266,7 +266,7 @@ def lint(session: nox.Session) -> None:
     run(python, "-m", "pipeline", "migrations")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
     run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
-    run(environment(session, "manifests"), "-m", "pipeline.manifests")
+    run(environment(session, "manifests"), "-m", "pipeline.engines.kustomize")
 
 
 @nox.session

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from pipeline.config.project import load_project
 from pipeline.errors import Interrupted, SlipwayError, UsageError
-from pipeline.progress import Progress
-from pipeline.project import load_project
+from pipeline.system.progress import Progress
 
 __all__ = ["main", "parser"]
 
@@ -64,7 +64,8 @@ def _already(*_: object) -> None:
 
 
 def _verb(options: argparse.Namespace, progress: Progress) -> int:
-    from pipeline import image_verbs, verbs
+    from pipeline.commands import deploys as verbs
+    from pipeline.commands import images as image_verbs
 
     name = options.verb.replace("-", "_")
     run = getattr(image_verbs if name in image_verbs.__all__ else verbs, name)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx2
 
-from pipeline.docker import docker_problems, run_docker
-from pipeline.images import Images
-from pipeline.run import CommandFailed
+from pipeline.engines.docker import docker_problems, run_docker
+from pipeline.images.build import Images
+from pipeline.system.run import CommandFailed
 from tests.backend.process import free_port, wait_until
 
 __all__ = ["ROOT", "build_image", "docker", "have_image", "pull_image", "running_image", "say"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.project import load_project
+from pipeline.config.project import load_project
 
 __all__ = ["NAME", "PROJECT"]
 

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 
-from pipeline.docker import docker_problems
-from pipeline.oci import ARTIFACT, INDEXES, Repository, digest_of, written
+from pipeline.engines.docker import docker_problems
+from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
 from tests.backend.process import wait_until
 from tests.containers import docker
 from tests.played import Answer, serving

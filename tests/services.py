@@ -176,7 +176,7 @@ class Broker:
 
 @contextlib.contextmanager
 def _embedded() -> Iterator[Services]:
-    from pipeline.engines import throwaway_postgres, throwaway_valkey
+    from pipeline.engines.embedded import throwaway_postgres, throwaway_valkey
 
     with throwaway_postgres() as postgres, throwaway_valkey() as valkey:
         yield Services(postgres.host, postgres.port, postgres.user, postgres.password, f"unix://{valkey.socket}")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.config.requests import ReadBack, RequestSpec
 from pipeline.proof.client import Answer, Call, RequestFailed, check
-from pipeline.proof.requests import ReadBack, RequestSpec
 from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue, Values
 

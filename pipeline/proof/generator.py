@@ -16,10 +16,10 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.job import ABANDON_SECONDS, SETTLE_SECONDS, Job
-from pipeline.proof.requests import RequestSpec
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.writes import Ledger

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.proof.requests import RequestSpec, parse_requests
+from pipeline.config.requests import RequestSpec, parse_requests
 
 __all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "Job"]
 

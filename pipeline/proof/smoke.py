@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
-from pipeline.proof.requests import RequestSpec
 from pipeline.proof.results import Failure
 from pipeline.proof.tally import Outcome
 from pipeline.proof.writes import Ledger

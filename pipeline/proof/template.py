@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["PLACEHOLDER", "MissingValue", "Values", "difference"]
+from pipeline.config.requests import PLACEHOLDER
 
-PLACEHOLDER = re.compile(r"\{(unique|response(?:\.[\w-]+)+)\}")
+__all__ = ["MissingValue", "Values", "difference"]
 
 
 class MissingValue(Exception):

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.proof.results import Failure, Latency, Share, Snapshot
+from pipeline.releases.model import short
 
-__all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "short"]
+__all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early"]
 
 BASELINE, BAKE, CONFIRM = "baseline", "bake", "confirm"
 NEW_ALONE = (BAKE, CONFIRM)  # the phases in which nothing but the new release runs
@@ -59,13 +60,6 @@ def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool =
     """Judge the failures alone, while the rollout runs: not `ok` means that it need not go on."""
     against = _failures(traffic, limits, new, rollback)
     return Judgement(ok=not against, reason="; ".join(against) or f"{traffic.sent} requests, {traffic.failed} failed")
-
-
-def short(release: str | None) -> str:
-    """The name of RELEASE as people compare it."""
-    name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
-    shown = name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
-    return f"{shown}{plus}{settings}"
 
 
 def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:

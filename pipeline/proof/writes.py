@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.errors import UsageError
 from pipeline.proof.client import Answer, Call, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
-from pipeline.proof.requests import RequestSpec, parse_requests
 from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SlipwayError
-from pipeline.run import CommandFailed, run
 from pipeline.supply.gate import UNAUDITED, Finding, from_grype, from_pip_audit
 from pipeline.supply.sbom import Sbom
+from pipeline.system.run import CommandFailed, run
 
 __all__ = ["ask_grype", "ask_pip_audit", "locked_packages", "pip_audit_command"]
 

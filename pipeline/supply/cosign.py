@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.policy import Policy
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.run import CommandFailed, run
-from pipeline.supply.policy import Policy
+from pipeline.system.run import CommandFailed, run
 
 __all__ = ["CYCLONEDX", "PROVENANCE", "SIGNATURE", "Cosign", "Signer", "complaint", "signer", "verify_command"]
 

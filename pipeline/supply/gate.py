@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-__all__ = ["UNAUDITED", "Allowance", "Finding", "allowances", "from_grype", "from_pip_audit", "judge"]
+from pipeline.config.policy import Allowance
+
+__all__ = ["UNAUDITED", "Finding", "from_grype", "from_pip_audit", "judge"]
 
 UNAUDITED = "unaudited"  # the id of what could not be judged
 GRAVE = ("High", "Critical")
-KEYS = ("id", "package", "reason", "until")
 
 
 @dataclass(frozen=True)
@@ -28,34 +29,6 @@ class Finding:
             return f"{self.package} {self.version}: the service does not know it, so it was not judged"
         mend = f"update to {' or '.join(self.fixed)}" if self.fixed else "no version mends it yet"
         return f"{self.package} {self.version}: {', '.join(self.ids)}: {mend}"
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """A finding that ships all the same: for a `reason`, `until` a day (which is the last)."""
-
-    id: str
-    package: str
-    reason: str
-    until: date
-
-
-def allowances(value: object) -> tuple[tuple[Allowance, ...], list[str]]:
-    """The entries of `[[tool.slipway.allow]]`, and a line for each thing that is wrong with one."""
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        return (), ["pyproject.toml: [[tool.slipway.allow]] must be a list of tables"]
-    found, problems = [], []
-    for number, entry in enumerate(value, 1):
-        where = f"pyproject.toml [[tool.slipway.allow]] {number} ({entry.get('id', 'no id')})"
-        wrong = [f"{where}: unknown key `{key}`: there is {', '.join(KEYS)}" for key in entry if key not in KEYS]
-        wrong += [
-            f"{where}: {key}: must be {'a day, `until = 2027-01-31`' if kind is date else 'text'}"
-            for key, kind in (("id", str), ("package", str), ("reason", str), ("until", date))
-            if type(entry.get(key)) is not kind or (kind is str and not entry[key].strip())
-        ]
-        problems += wrong
-        found += [] if wrong else [Allowance(**entry)]
-    return tuple(found), problems
 
 
 def judge(

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.images import PushedImages
-from pipeline.model import Source
-from pipeline.supply.policy import Policy
+from pipeline.config.policy import Policy
+from pipeline.images.build import PushedImages
+from pipeline.system.git import Source
 
 __all__ = ["provenance", "provenance_problems"]
 

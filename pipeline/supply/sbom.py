@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SlipwayError
-from pipeline.reference import Reference, parse_reference
-from pipeline.registry import resolve
-from pipeline.run import CommandFailed, run
+from pipeline.registry.image import resolve
+from pipeline.registry.reference import Reference, parse_reference
+from pipeline.system.run import CommandFailed, run
 
 __all__ = ["LARGEST_ATTESTED", "Sbom", "make_sboms", "python_packages", "syft_command", "too_large"]
 

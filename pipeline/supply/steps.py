@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.config.policy import own_policy
+from pipeline.config.project import Project
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import PushedImages, built_from, find_pushed, source_of
-from pipeline.model import Source
-from pipeline.oci import written
-from pipeline.project import Project
-from pipeline.registry import image_labels
-from pipeline.source import read_source, remote_address
+from pipeline.images.build import PushedImages, built_from, find_pushed, source_of
+from pipeline.registry.image import image_labels
+from pipeline.registry.repository import written
 from pipeline.supply.audit import ask_grype, ask_pip_audit, locked_packages
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, Cosign, signer
 from pipeline.supply.gate import Finding, judge
-from pipeline.supply.policy import own_policy
 from pipeline.supply.provenance import provenance
 from pipeline.supply.sbom import Sbom, make_sboms, python_packages, too_large
 from pipeline.supply.verify import verification_problems
+from pipeline.system.git import Source, read_source, remote_address
 
 __all__ = ["audit", "scan", "sign", "verify"]
 

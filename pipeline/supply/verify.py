@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pipeline.config.policy import Policy
 from pipeline.errors import SlipwayError
-from pipeline.images import PushedImages
-from pipeline.registry import resolve
+from pipeline.images.build import PushedImages
+from pipeline.registry.image import resolve
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, SIGNATURE, Cosign
-from pipeline.supply.policy import Policy
 from pipeline.supply.provenance import provenance_problems
 
 __all__ = ["verification_problems"]

@@ -1,4 +1,7 @@
-"""What a deploy asks of the place it ships to. Only the modules beside this one know their engine."""
+"""What a deploy asks of the place it ships to, as a protocol.
+
+Only the packages beside this module know their engine; the story knows none of them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from pipeline.images import PushedImages
-from pipeline.lock import Holder
-from pipeline.model import Artifact, Running
-from pipeline.progress import Progress
-from pipeline.project import Environment, Project
-from pipeline.records import Records
+from pipeline.config.project import Environment, Project
+from pipeline.images.build import PushedImages
+from pipeline.releases.lock import Holder
+from pipeline.releases.model import Artifact, Running
+from pipeline.releases.records import Records
+from pipeline.system.progress import Progress
 
 __all__ = ["Target", "open_target"]
 
@@ -74,9 +77,9 @@ class Target(Protocol):
         """What the engine says is wrong with what runs, beyond `running`: one line each, with its fix."""
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """What PostgreSQL and Redis say of themselves where RELEASE serves (`pipeline.stores`); empty where none does.
+        """What PostgreSQL and Redis say of themselves where RELEASE serves; empty where none does.
 
-        Raises `SlipwayError` where they cannot be asked.
+        See `pipeline.targets.common.stores`. Raises `SlipwayError` where they cannot be asked.
         """
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:

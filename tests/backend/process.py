@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 
-from pipeline.ports import free_port
+from pipeline.system.ports import free_port
 
 __all__ = ["Service", "free_port", "serve", "start", "wait_until"]
 

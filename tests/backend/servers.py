@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.engines import (
+from pipeline.engines.embedded import (
     NO_DURABILITY,
     find_engines,
     initdb,
@@ -24,7 +24,7 @@ from pipeline.engines import (
     wait_for_postgres,
     wait_for_socket,
 )
-from pipeline.leash import held
+from pipeline.system.leash import held
 from tests.services import Services, migrate
 
 __all__ = ["Postgres", "Valkey", "frozen", "postgres", "valkey"]

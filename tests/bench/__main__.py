@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.engines import throwaway_postgres, throwaway_valkey
+from pipeline.engines.embedded import throwaway_postgres, throwaway_valkey
 from tests.backend.process import free_port
 from tests.bench.load import Load, WrongAnswer, measure
 

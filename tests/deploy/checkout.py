@@ -20,7 +20,7 @@ import httpx2
 import psutil
 from dotenv import dotenv_values
 
-from pipeline.settings import COMPOSE_IMAGES, variables
+from pipeline.config.settings import COMPOSE_IMAGES, variables
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.stores import SUPERUSER
 from tests.deploy.machine import free_port, processes, roster, scratch_folders, wait_until

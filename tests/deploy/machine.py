@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import psutil
 
-from pipeline.ports import free_port
+from pipeline.system.ports import free_port
 
 __all__ = ["free_port", "processes", "roster", "scratch_folders", "wait_until"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from pipeline.targets.admission import HEALTH_FAILS, HEALTH_INTERVAL_SECONDS
+from pipeline.targets.common.edge import HEALTH_FAILS, HEALTH_INTERVAL_SECONDS
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipeline.targets.data import RUNBOOK
+from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.checkout import Checkout
 
 pytestmark = pytest.mark.e2e

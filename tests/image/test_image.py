@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipeline.images import Images
+from pipeline.images.build import Images
 from tests.backend.process import free_port, wait_until
 from tests.conftest import IMAGE, TOKEN
 from tests.containers import CLOSED, ROOT, docker, have_image, say

@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from pipeline.engines import find_engines
-from pipeline.leash import held
-from pipeline.ports import free_port
+from pipeline.engines.embedded import find_engines
+from pipeline.system.leash import held
+from pipeline.system.ports import free_port
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
 from tests.backend.process import Service, serve

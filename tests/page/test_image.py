@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipeline.docker import docker_problems
+from pipeline.engines.docker import docker_problems
 from pipeline.targets.local.edge import PAGE_HEADERS
 from tests.page.conftest import PAGE
 from tests.project import NAME

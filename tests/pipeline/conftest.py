@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.oci import digest_of
+from pipeline.registry.repository import digest_of
 from tests.registries import played, running_registry
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import verbs
 from pipeline.__main__ import parser
+from pipeline.commands import deploys as verbs
+from pipeline.config.project import Environment
 from pipeline.errors import UsageError
-from pipeline.project import Environment
 from tests.pages import PAGES, ROOT, Block, blocks
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]

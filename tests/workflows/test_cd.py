@@ -10,7 +10,7 @@ import httpx2
 import psutil
 import pytest
 
-from pipeline.registry import resolve
+from pipeline.registry.image import resolve
 from tests.conftest import AddRow
 from tests.deploy.machine import processes
 from tests.workflows.act import Checkout, Run
@@ -82,7 +82,7 @@ def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tm
 def test_a_failing_test_stops_before_the_push(checkout: Checkout, place: Place, add_row: AddRow) -> None:
     """Nothing is pushed, and nobody has logged in."""
     checkout.replace(
-        "tests/pipeline/test_lock.py", "\n\n\n", "\n\n\ndef test_fails() -> None:\n    assert 1 == 2\n\n\n"
+        "tests/pipeline/releases/test_lock.py", "\n\n\n", "\n\n\ndef test_fails() -> None:\n    assert 1 == 2\n\n\n"
     )
     checkout.commit("a mistake")
     done = place.run(checkout)

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pipeline.cluster import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
-from pipeline.registry import resolve
+from pipeline.engines.kind import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
+from pipeline.registry.image import resolve
 from tests.conftest import AddRow
 from tests.deploy.kind.stack import deployer_config, image_ids, kubectl
 from tests.pipeline.supply.osv import osv_variables, played_osv

@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.docker import Docker
+from pipeline.config.project import Project
+from pipeline.config.requests import parse_requests
+from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import SCHEMA_LABEL, SHORT, ReleaseImages, same_build, source_of
-from pipeline.model import Artifact, Source
-from pipeline.project import Project
-from pipeline.proof.requests import parse_requests
-from pipeline.records import read_json, write_json
-from pipeline.reference import split_digest
-from pipeline.targets.difference import shipped_hashes
+from pipeline.images.build import SCHEMA_LABEL, SHORT, ReleaseImages, same_build, source_of
+from pipeline.registry.reference import split_digest
+from pipeline.releases.model import Artifact
+from pipeline.releases.records import read_json, write_json
+from pipeline.system.git import Source
+from pipeline.targets.common.difference import shipped_hashes
 
 __all__ = ["Artifacts", "Kept"]
 

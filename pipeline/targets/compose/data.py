@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import SlipwayError
+from pipeline.targets.common.containers import THROWAWAY, sweep
+from pipeline.targets.common.data import major_of, no_database, other_major
 from pipeline.targets.compose.variables import Variables
-from pipeline.targets.data import major_of, no_database, other_major
-from pipeline.targets.stand import THROWAWAY, sweep
 
 __all__ = ["Mount", "Seen", "Wanted", "find_data_problems", "judge_data", "read_seen", "unchanged"]
 

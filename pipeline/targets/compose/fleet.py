@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.targets.common.container import Container
 from pipeline.targets.compose.replicas import Replicas, slot_of
-from pipeline.targets.container import Container
 
 __all__ = ["ComposeFleet"]
 
 
 @dataclass(frozen=True)
 class ComposeFleet:
-    """See `pipeline.targets.rolling.Fleet`. `config`: the fingerprint of what `release` starts with."""
+    """See `pipeline.targets.common.rolling.Fleet`. `config`: the fingerprint of what `release` starts with."""
 
     first_slot: ClassVar[int] = 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.settings import split_secrets
+from pipeline.config.settings import split_secrets
+from pipeline.targets.common.container import refused_login
 from pipeline.targets.compose.stack import Stack
 from pipeline.targets.compose.variables import Variables
-from pipeline.targets.container import refused_login
 
 __all__ = ["image_problems", "login_problems", "taken_problems", "volume_findings"]
 

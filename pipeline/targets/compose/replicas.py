@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.docker import Docker
+from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.model import Replica
-from pipeline.proof.verdict import short
-from pipeline.targets.admission import wait_admitted
+from pipeline.releases.model import Replica, short
+from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.common.diagnosis import failing_checks
+from pipeline.targets.common.edge import wait_admitted
 from pipeline.targets.compose.stack import Stack
-from pipeline.targets.container import BACKEND_PORT, Container, last_words
-from pipeline.targets.diagnosis import failing_checks
 
 __all__ = ["Replicas", "slot_name", "slot_of"]
 

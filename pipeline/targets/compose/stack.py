@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.docker import Docker
-from pipeline.secret_files import SERVICE_SECRETS
-from pipeline.targets.container import Container
+from pipeline.config.secrets import SERVICE_SECRETS
+from pipeline.engines.docker import Docker
+from pipeline.targets.common.container import Container
 
 __all__ = ["FILES", "Stack", "fingerprint", "project_name_problem"]
 

@@ -11,21 +11,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.docker import Docker, docker_problems
+from pipeline.config.place_of_data import settings_problems
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import SECRET_FILES, closed_problem, write_secret_files
+from pipeline.config.settings import edge_port, ensure_env, read_values, split_secrets
+from pipeline.engines.docker import Docker, docker_problems
 from pipeline.errors import DeployFailed, UsageError
-from pipeline.images import Images, PushedImages, find_pushed, image_repository
-from pipeline.model import Artifact, Running
-from pipeline.place_of_data import settings_problems
-from pipeline.ports import describe_process, port_free, port_holder
-from pipeline.progress import Progress
-from pipeline.project import Environment, Project
-from pipeline.proof.verdict import short
-from pipeline.reference import is_digest, split_digest
-from pipeline.registry import image_ids
-from pipeline.secret_files import SECRET_FILES, closed_problem, write_secret_files
-from pipeline.settings import edge_port, ensure_env, read_values, split_secrets
-from pipeline.source import read_source
-from pipeline.stores import probe_command, read_stores
+from pipeline.images.build import Images, PushedImages, find_pushed, image_repository
+from pipeline.registry.image import image_ids
+from pipeline.registry.reference import is_digest, split_digest
+from pipeline.releases.model import Artifact, Running, short
+from pipeline.system.git import read_source
+from pipeline.system.ports import describe_process, port_free, port_holder
+from pipeline.system.progress import Progress
+from pipeline.targets.common.container import Container, last_words
+from pipeline.targets.common.containers import ContainerStand, sweep
+from pipeline.targets.common.difference import difference
+from pipeline.targets.common.here import KeptHere
+from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.fleet import ComposeFleet
@@ -33,12 +38,6 @@ from pipeline.targets.compose.problems import image_problems, login_problems, ta
 from pipeline.targets.compose.replicas import Replicas, slot_of
 from pipeline.targets.compose.stack import Stack, project_name_problem
 from pipeline.targets.compose.variables import Variables
-from pipeline.targets.container import Container, last_words
-from pipeline.targets.difference import difference
-from pipeline.targets.here import KeptHere
-from pipeline.targets.rehearsal import rehearse
-from pipeline.targets.rolling import roll
-from pipeline.targets.stand import ContainerStand, sweep
 
 __all__ = ["ComposeTarget"]
 
@@ -244,7 +243,7 @@ class ComposeTarget(KeptHere):
             self.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """See `pipeline.targets.rolling`."""
+        """See `pipeline.targets.common.rolling`."""
         self._rolled_out.clear()
         kept = self.artifacts.find(new.name)
         fleet = ComposeFleet(

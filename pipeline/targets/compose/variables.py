@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.project import Environment, Project
-from pipeline.secret_files import owner_of
-from pipeline.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import owner_of
+from pipeline.config.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
+from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
 from pipeline.targets.compose.stack import Stack, fingerprint
-from pipeline.targets.container import BACKEND_PORT
 
 __all__ = ["Variables"]
 

@@ -1,4 +1,7 @@
-"""The kubernetes target: a kustomize overlay on any cluster. Kubernetes rolls; this watches, undoes and records."""
+"""The kubernetes target: an overlay of k8s/ in one namespace of any cluster.
+
+Kubernetes rolls, this watches. Knows no other target.
+"""
 
 from pipeline.targets.kubernetes.target import KubernetesTarget
 

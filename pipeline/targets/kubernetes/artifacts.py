@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.docker import docker_problems
+from pipeline.config.project import Environment, Project
+from pipeline.engines.docker import docker_problems
+from pipeline.engines.kubectl import Object
 from pipeline.errors import UsageError
-from pipeline.images import (
+from pipeline.images.build import (
     SCHEMA_LABEL,
     Images,
     PushedImages,
@@ -18,14 +20,13 @@ from pipeline.images import (
     repository_problem,
     source_of,
 )
-from pipeline.migrations import required_revision
-from pipeline.project import Environment, Project
-from pipeline.promotion import admit
-from pipeline.reference import is_digest
-from pipeline.registry import VERDICTS, attach_proof, image_labels
-from pipeline.source import read_source
-from pipeline.targets.difference import shipped_hashes
-from pipeline.targets.kubernetes.kubectl import Object
+from pipeline.images.promotion import admit
+from pipeline.registry.image import image_labels
+from pipeline.registry.proofs import VERDICTS, attach_proof
+from pipeline.registry.reference import is_digest
+from pipeline.releases.migrations import required_revision
+from pipeline.system.git import read_source
+from pipeline.targets.common.difference import shipped_hashes
 from pipeline.targets.kubernetes.release import Release, Releases, render
 
 __all__ = ["Artifacts"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.targets.kubernetes.kubectl import Object, describe
+from pipeline.engines.kubectl import Object, describe
 
 __all__ = ["Key", "changes", "conflicts", "key_of", "strangers"]
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.docker import Docker, docker_problems
+from pipeline.engines.docker import Docker, docker_problems
+from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.errors import SlipwayError
-from pipeline.reference import parse_reference
-from pipeline.targets.data import major_of, no_database, other_major
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
-from pipeline.targets.stand import THROWAWAY
+from pipeline.registry.reference import parse_reference
+from pipeline.targets.common.containers import THROWAWAY
+from pipeline.targets.common.data import major_of, no_database, other_major
 
 __all__ = ["Store", "ask_major", "find_data_problems", "find_store", "judge_data", "major_of_tag"]
 

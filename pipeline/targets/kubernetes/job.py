@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.errors import DeployFailed
-from pipeline.targets.diagnosis import telling_line
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Unreachable, name_of
+from pipeline.targets.common.diagnosis import telling_line
 
 __all__ = ["MigrateJob", "job_of", "policies_of", "question_of", "with_image"]
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
+from pipeline.engines.kubectl import Kubectl, Object, Refused, Unreachable, as_list
 from pipeline.errors import LockHeld, SlipwayError
-from pipeline.lock import Holder
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, Unreachable, as_list
+from pipeline.releases.lock import Holder
 
 __all__ = ["LEASE", "LEASE_SECONDS", "Lease", "holder_of"]
 

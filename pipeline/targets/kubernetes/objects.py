@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.targets.kubernetes.access import PRUNED
+from pipeline.engines.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.changes import Key, key_of
-from pipeline.targets.kubernetes.kubectl import FIELD_MANAGER, Object, name_of
+from pipeline.targets.kubernetes.permissions import PRUNED
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 

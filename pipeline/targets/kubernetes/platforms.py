@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.connection import RegistryError
-from pipeline.registry import image_platforms
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, name_of
+from pipeline.engines.kubectl import Kubectl, Object, Refused, name_of
+from pipeline.registry.connection import RegistryError
+from pipeline.registry.image import image_platforms
 from pipeline.targets.kubernetes.objects import SERVICE, image_of
 
 __all__ = ["foreign", "foreign_problem", "node_platforms"]

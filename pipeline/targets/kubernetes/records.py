@@ -12,9 +12,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_whole
-from pipeline.records import Record, Records, read_json
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Unreachable, name_of
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
+from pipeline.releases.records import Record, Records, read_json
+from pipeline.system.files import write_whole
 from pipeline.targets.kubernetes.release import Release, Releases
 
 __all__ = ["ClusterRecords"]

@@ -12,15 +12,16 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.requests import parse_requests
+from pipeline.engines.kubectl import Object, name_of
+from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed, UsageError
-from pipeline.images import PushedImages, ReleaseImages
-from pipeline.manifests import IMAGES
-from pipeline.model import Artifact, Source
-from pipeline.proof.requests import parse_requests
-from pipeline.records import read_json, write_json
-from pipeline.registry import image_ids, is_image
-from pipeline.run import CommandFailed, run
-from pipeline.targets.kubernetes.kubectl import Object, name_of
+from pipeline.images.build import PushedImages, ReleaseImages
+from pipeline.registry.image import image_ids, is_image
+from pipeline.releases.model import Artifact
+from pipeline.releases.records import read_json, write_json
+from pipeline.system.git import Source
+from pipeline.system.run import CommandFailed, run
 
 __all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run", "render", "settings_of"]
 

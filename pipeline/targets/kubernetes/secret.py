@@ -9,8 +9,8 @@ import secrets as randomness
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.secret_files import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, name_of
+from pipeline.config.secrets import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
     "ROLE",

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.engines.kubectl import Kubectl, Object, describe, name_of
 from pipeline.errors import DeployFailed
-from pipeline.stores import probe_command, read_stores
+from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, describe, name_of
-from pipeline.targets.kubernetes.observation import quantity
 from pipeline.targets.kubernetes.release import Release
+from pipeline.targets.kubernetes.rollout.observation import quantity
 
 __all__ = ["ask_stores", "wait_for_store"]
 
@@ -38,7 +38,7 @@ def wait_for_store(
 
 
 def ask_stores(kubectl: Kubectl, kept: Release) -> dict[str, Any]:
-    """What `pipeline.stores` reads of the stores of a release that runs, by a short Job beside it."""
+    """What `pipeline.targets.common.stores` reads of the stores of a release that runs, by a short Job beside it."""
     redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
     command = probe_command("database", *(["redis"] if redis else []))
     question = question_of(kept.objects(["Job"])[0], command, redis=redis)

@@ -10,31 +10,34 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from pipeline.docker import Docker, docker_problems
+from pipeline.config.place_of_data import settings_problems
+from pipeline.config.project import Environment, Project
+from pipeline.config.settings import ensure_env, read_values, split_secrets
+from pipeline.engines.docker import Docker, docker_problems
+from pipeline.engines.kubectl import Kubectl, Object, Refused, describe, name_of
+from pipeline.engines.kustomize import unfilled
 from pipeline.errors import DeployFailed, UsageError
-from pipeline.images import PushedImages
-from pipeline.lock import Holder
-from pipeline.manifests import unfilled
-from pipeline.model import Artifact, Replica, Running
-from pipeline.place_of_data import settings_problems
-from pipeline.progress import Progress
-from pipeline.project import Environment, Project
-from pipeline.settings import ensure_env, read_values, split_secrets
-from pipeline.targets.difference import difference
-from pipeline.targets.kubernetes.access import PRUNED, RESOURCES, access_problems
+from pipeline.images.build import PushedImages
+from pipeline.releases.lock import Holder
+from pipeline.releases.model import Artifact, Replica, Running
+from pipeline.system.progress import Progress
+from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.difference import difference
+from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.kubernetes.artifacts import Artifacts
-from pipeline.targets.kubernetes.bake import Bake
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
 from pipeline.targets.kubernetes.job import MigrateJob, with_image
-from pipeline.targets.kubernetes.kubectl import Kubectl, Object, Refused, describe, name_of
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations, leftovers, marked
-from pipeline.targets.kubernetes.observation import named
+from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES, access_problems
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.records import ClusterRecords
+from pipeline.targets.kubernetes.rehearsal import throwaway_stand
 from pipeline.targets.kubernetes.release import NOTHING_YET, Releases, must_run, settings_of
-from pipeline.targets.kubernetes.rollout import Rollout, current_pods, replica, secrets_mark, service_pods
+from pipeline.targets.kubernetes.rollout.bake import Bake
+from pipeline.targets.kubernetes.rollout.observation import named
+from pipeline.targets.kubernetes.rollout.watch import Rollout, current_pods, replica, secrets_mark, service_pods
 from pipeline.targets.kubernetes.secret import (
     ROLE,
     fingerprint,
@@ -46,12 +49,9 @@ from pipeline.targets.kubernetes.secret import (
     secret_values,
     unread_urls,
 )
-from pipeline.targets.kubernetes.stand import throwaway_stand
 from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
-from pipeline.targets.kubernetes.vantage import judge
-from pipeline.targets.kubernetes.witness import Witness
-from pipeline.targets.rehearsal import rehearse
-from pipeline.targets.stand import sweep
+from pipeline.targets.kubernetes.vantage.follower import Witness
+from pipeline.targets.kubernetes.vantage.job import judge
 
 __all__ = ["KubernetesTarget"]
 

@@ -1,4 +1,7 @@
-"""The local target: PostgreSQL, Valkey and Caddy out of PyPI wheels, the service as supervised processes."""
+"""The local target: the whole service on this machine out of wheels, under a supervisor.
+
+Knows no other target, and no container engine.
+"""
 
 from pipeline.targets.local.target import LocalTarget
 

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import uv
 
+from pipeline.config.project import Project
+from pipeline.config.requests import parse_requests
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.migrations import required_revision
-from pipeline.model import Artifact, Source
-from pipeline.project import Project
-from pipeline.proof.requests import parse_requests
-from pipeline.records import read_json, write_json
-from pipeline.run import CommandFailed, run
-from pipeline.source import LOCKS, content_hash, read_source, shipped_files
+from pipeline.releases.migrations import required_revision
+from pipeline.releases.model import Artifact
+from pipeline.releases.records import read_json, write_json
+from pipeline.system.git import LOCKS, Source, content_hash, read_source, shipped_files
+from pipeline.system.run import CommandFailed, run
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Artifacts"]

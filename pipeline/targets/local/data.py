@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.engines import find_engines, postgres_version
-from pipeline.targets.data import major_of, no_database, other_major
+from pipeline.engines.embedded import find_engines, postgres_version
+from pipeline.targets.common.data import major_of, no_database, other_major
 
 __all__ = ["data_majors", "judge_data"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from pipeline.records import read_json
-from pipeline.source import LOCKS
-from pipeline.targets.difference import setting_lines
+from pipeline.releases.records import read_json
+from pipeline.system.git import LOCKS
+from pipeline.targets.common.difference import setting_lines
 from pipeline.targets.local.artifacts import META, Artifacts
 
 __all__ = ["describe"]

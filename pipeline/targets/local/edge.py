@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 
 from pipeline.errors import SlipwayError
-from pipeline.files import write_whole
-from pipeline.targets.admission import (
+from pipeline.system.files import write_whole
+from pipeline.targets.common.edge import (
     HEALTH_FAILS,
     HEALTH_INTERVAL_SECONDS,
     HEALTH_URI,

@@ -14,7 +14,7 @@ __all__ = ["LocalFleet"]
 
 @dataclass(frozen=True)
 class LocalFleet:
-    """See `pipeline.targets.rolling.Fleet`. `config`, `python` and `folder`: what `release` starts with."""
+    """See `pipeline.targets.common.rolling.Fleet`. `config`, `python` and `folder`: what `release` starts with."""
 
     first_slot: ClassVar[int] = 0
 

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engines import ROOT_HOME, postgres_user
+from pipeline.engines.embedded import ROOT_HOME, postgres_user
 from pipeline.errors import SlipwayError
 
 __all__ = ["Layout", "make_layout"]

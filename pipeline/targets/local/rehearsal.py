@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engines import Engines, throwaway_postgres, throwaway_valkey
+from pipeline.engines.embedded import Engines, throwaway_postgres, throwaway_valkey
 from pipeline.errors import DeployFailed
-from pipeline.leash import held
-from pipeline.model import Artifact
-from pipeline.ports import free_port
-from pipeline.run import CommandFailed, run
+from pipeline.releases.model import Artifact
+from pipeline.system.leash import held
+from pipeline.system.ports import free_port
+from pipeline.system.run import CommandFailed, run
+from pipeline.targets.common.rehearsal import cannot_live
 from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.replicas import check_ready, last_words
-from pipeline.targets.rehearsal import cannot_live
 
 __all__ = ["LocalStand", "migrate_command"]
 
@@ -32,7 +32,7 @@ def migrate_command(artifacts: Artifacts, release: Artifact, *arguments: str) ->
 
 @dataclass(frozen=True)
 class LocalStand:
-    """See `pipeline.targets.rehearsal.Stand`. `base` is the environment of commands without any database in it."""
+    """See `pipeline.targets.common.rehearsal.Stand`. `base` is the environment of commands without a database."""
 
     artifacts: Artifacts
     engines: Engines

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx2
 
 from pipeline.errors import DeployFailed
-from pipeline.files import write_whole
-from pipeline.model import Replica
-from pipeline.ports import free_port
-from pipeline.targets.diagnosis import failing_checks, telling_line
+from pipeline.releases.model import Replica
+from pipeline.system.files import write_whole
+from pipeline.system.ports import free_port
+from pipeline.targets.common.diagnosis import failing_checks, telling_line
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config

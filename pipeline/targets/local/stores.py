@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from pipeline.engines import (
+from pipeline.engines.embedded import (
     ROOT_HOME,
     Engines,
     initdb,

@@ -17,8 +17,8 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from pipeline.errors import SlipwayError
-from pipeline.files import write_whole
-from pipeline.ports import describe_process
+from pipeline.system.files import write_whole
+from pipeline.system.ports import describe_process
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_strays", "mark", "program_config"]

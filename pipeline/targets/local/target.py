@@ -9,20 +9,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines import Engines, find_engines, postgres_user
-from pipeline.model import Artifact, Running
-from pipeline.place_of_data import settings_problems
-from pipeline.ports import describe_process, port_free, port_holder, port_ours_to_open
-from pipeline.progress import Progress
-from pipeline.project import Environment, Project
-from pipeline.records import read_json, write_json
-from pipeline.run import run
-from pipeline.secret_files import owner_of
-from pipeline.settings import PLACED, edge_port, ensure_env, read_values, split_secrets
-from pipeline.source import LOCKS
-from pipeline.stores import probe_command, read_stores
-from pipeline.targets.admission import settle
-from pipeline.targets.here import KeptHere
+from pipeline.config.place_of_data import settings_problems
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import owner_of
+from pipeline.config.settings import PLACED, edge_port, ensure_env, read_values, split_secrets
+from pipeline.engines.embedded import Engines, find_engines, postgres_user
+from pipeline.releases.model import Artifact, Running
+from pipeline.releases.records import read_json, write_json
+from pipeline.system.git import LOCKS
+from pipeline.system.ports import describe_process, port_free, port_holder, port_ours_to_open
+from pipeline.system.progress import Progress
+from pipeline.system.run import run
+from pipeline.targets.common.edge import settle
+from pipeline.targets.common.here import KeptHere
+from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.difference import describe as describe_difference
@@ -33,8 +35,6 @@ from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.replicas import Replicas, Slot, last_words, write_config
 from pipeline.targets.local.stores import Stores, role_problems
 from pipeline.targets.local.supervision import Supervisor, clean_environment, is_marked, kill_strays, program_config
-from pipeline.targets.rehearsal import rehearse
-from pipeline.targets.rolling import roll
 
 __all__ = ["LocalTarget"]
 
@@ -259,7 +259,7 @@ class LocalTarget(KeptHere):
         self.edge.wait_up()
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """See `pipeline.targets.rolling`."""
+        """See `pipeline.targets.common.rolling`."""
         self._rolled_out.clear()
         seen = self.replicas.seen(self._wanted_config)
         fleet = LocalFleet(

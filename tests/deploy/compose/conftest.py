@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.docker import docker_problems
+from pipeline.engines.docker import docker_problems
 from tests.deploy.compose.stack import ComposeCheckout
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.targets.data import RUNBOOK
+from pipeline.targets.common.data import RUNBOOK
 from tests.containers import docker
 from tests.deploy.compose.stack import SERVICES, ComposeCheckout
 from tests.deploy.runs import Outcome

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import CLUSTER, cluster_problems
+from pipeline.engines.kind import CLUSTER, cluster_problems
 from tests.containers import docker
 from tests.deploy.checkout import ROOT
 from tests.deploy.kind.stack import KindCheckout

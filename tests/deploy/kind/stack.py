@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import httpx2
 
-from pipeline.cluster import CONTEXT, EDGE_PORT
+from pipeline.engines.kind import CONTEXT, EDGE_PORT
 from tests.containers import docker
 from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import AS_SUPERUSER

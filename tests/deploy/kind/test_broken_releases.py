@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import CONTEXT, REGISTRY
-from pipeline.registry import resolve
+from pipeline.engines.kind import CONTEXT, REGISTRY
+from pipeline.registry.image import resolve
 from tests.containers import docker
 from tests.deploy.breaking import add_migration, wrap_service
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
-from tests.pipeline.kubernetes.cases import FOREIGN_ELF
+from tests.pipeline.targets.kubernetes.cases import FOREIGN_ELF
 from tests.project import NAME, PROJECT
 from tests.registries import push_index
 

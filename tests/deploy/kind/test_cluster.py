@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pipeline.cluster import EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
+from pipeline.engines.kind import EDGE_PORT, REGISTRY, REGISTRY_IMAGE, REGISTRY_NAME
 from tests.deploy.kind.conftest import cluster
 from tests.deploy.kind.stack import kubectl
 

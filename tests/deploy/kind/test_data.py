@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets.data import RUNBOOK
+from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.kind.stack import KindCheckout, kubectl
 
 pytestmark = pytest.mark.e2e

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets.kubernetes.rollout import is_ready
+from pipeline.targets.kubernetes.rollout.watch import is_ready
 from tests.containers import docker
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl

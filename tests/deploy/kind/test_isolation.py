@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.cluster import REGISTRY_NAME
+from pipeline.engines.kind import REGISTRY_NAME
 from tests.containers import docker
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.project import NAME

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import EDGE_PORT, REGISTRY
+from pipeline.engines.kind import EDGE_PORT, REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, image_ids, kubectl
 from tests.deploy.runs import Outcome

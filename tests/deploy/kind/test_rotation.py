@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pipeline.cluster import CONTEXT
+from pipeline.engines.kind import CONTEXT
 from tests.deploy.compose.stack import AS_SUPERUSER
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import NAMESPACE, KindCheckout, kubectl

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.proof.job import Job
-from pipeline.proof.requests import RequestSpec, parse_requests
 from tests.pipeline.proof.servers import LIST, MAKE, Service
 
 

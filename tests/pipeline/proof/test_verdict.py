@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.proof.results import Failure, Latency, Share, Snapshot, TrafficResult
-from pipeline.proof.verdict import Judgement, Limits, judge, judge_early, short
+from pipeline.proof.verdict import Judgement, Limits, judge, judge_early
+from pipeline.releases.model import short
 
 NEW, OLD = "3f2a9c0b11d2", "77c0de4410aa"
 FAST = Latency(p50=4, p95=9, p99=12, max=20)

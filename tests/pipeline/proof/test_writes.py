@@ -3,9 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.proof.client import Client
 from pipeline.proof.exchange import Exchange
-from pipeline.proof.requests import RequestSpec, parse_requests
 from pipeline.proof.smoke import smoke
 from pipeline.proof.writes import Ledger, clean_up
 from tests.pipeline.proof.servers import LIST, MAKE, Reply, Service

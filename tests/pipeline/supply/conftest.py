@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import oci
-from pipeline.images import PushedImages
-from pipeline.project import load_project
+from pipeline.config.project import load_project
+from pipeline.images.build import PushedImages
+from pipeline.registry import repository as oci
 from pipeline.supply import steps
 from pipeline.supply.sbom import make_sboms
 from tests.pipeline.supply.releases import PASSWORD, key_pair, make_tree, push_release

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.images import SHORT, PushedImages, built_from
-from pipeline.oci import ARTIFACT, INDEXES, Repository, digest_of, written
+from pipeline.images.build import SHORT, PushedImages, built_from
+from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
 
 __all__ = ["PASSWORD", "attach_copy", "key_pair", "make_tree", "push_release"]
 

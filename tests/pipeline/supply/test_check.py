@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import story
-from pipeline.images import PushedImages
-from pipeline.model import Artifact, Source
-from pipeline.progress import Progress
-from pipeline.project import Environment, Project
-from pipeline.records import Records, write_json
-from pipeline.supply.policy import Policy
+from pipeline.config.policy import Policy
+from pipeline.config.project import Environment, Project
+from pipeline.deploy import story
+from pipeline.images.build import PushedImages
+from pipeline.releases.model import Artifact
+from pipeline.releases.records import Records, write_json
+from pipeline.system.git import Source
+from pipeline.system.progress import Progress
 
 IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "123"))
 POLICY = Policy(key="cosign.pub")

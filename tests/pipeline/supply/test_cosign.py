@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.policy import Policy
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.supply import cosign
 from pipeline.supply.cosign import PROVENANCE, Cosign, Signer, complaint, signer, verify_command
-from pipeline.supply.policy import Policy
 
 PLACE = f"ghcr.io/owner/board@sha256:{'1' * 64}"
 MAIN = "https://github.com/owner/board/.github/workflows/cd.yml@refs/heads/main"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.supply.gate import Allowance, Finding, allowances, from_grype, from_pip_audit, judge
+from pipeline.config.policy import Allowance, allowances
+from pipeline.supply.gate import Finding, from_grype, from_pip_audit, judge
 
 RECORDED = Path(__file__).parent / "recorded"
 TODAY = date(2026, 11, 24)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.images import PushedImages
-from pipeline.model import Source
-from pipeline.supply.policy import Policy
+from pipeline.config.policy import Policy
+from pipeline.images.build import PushedImages
 from pipeline.supply.provenance import provenance, provenance_problems
+from pipeline.system.git import Source
 
 IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "123"))
 GITHUB = {

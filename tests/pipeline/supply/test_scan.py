@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.policy import Allowance
+from pipeline.config.project import Project, load_project
 from pipeline.errors import SlipwayError
-from pipeline.oci import digest_of
-from pipeline.project import Project, load_project
+from pipeline.registry.repository import digest_of
 from pipeline.supply import audit, steps
-from pipeline.supply.gate import Allowance
 from pipeline.supply.sbom import LARGEST_ATTESTED, Sbom, make_sboms, python_packages, too_large
 from tests.deploy.machine import free_port
 from tests.pipeline.supply.conftest import Release

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.policy import Policy
+from pipeline.config.project import load_project
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images import PushedImages, find_pushed
-from pipeline.oci import digest_of
-from pipeline.project import load_project
-from pipeline.registry import resolve
-from pipeline.source import read_source
+from pipeline.images.build import PushedImages, find_pushed
+from pipeline.registry.image import resolve
+from pipeline.registry.repository import digest_of
 from pipeline.supply import steps
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, Cosign, Signer
-from pipeline.supply.policy import Policy
 from pipeline.supply.provenance import provenance
 from pipeline.supply.verify import verification_problems
+from pipeline.system.git import read_source
 from tests.pipeline.supply.conftest import Release
 from tests.pipeline.supply.releases import attach_copy, push_release
 

@@ -1,0 +1,331 @@
+"""The verbs of the command line: each gives an exit code, and the JSON document where one was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.commands.doctor import examine
+from pipeline.commands.rename import rename as rename_service
+from pipeline.config.place_of_data import shell_problems
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import SECRET_FILES, write_secret_files
+from pipeline.config.settings import (
+    compose_text,
+    env_text,
+    fill_env,
+    kubernetes_text,
+    read_values,
+    settings_page,
+    split_secrets,
+)
+from pipeline.deploy.github import annotation
+from pipeline.deploy.report import summary_line
+from pipeline.deploy.story import Story
+from pipeline.errors import LockHeld, SlipwayError, UsageError
+from pipeline.releases.lock import hold_lock
+from pipeline.releases.migration_files import migration_file_problems, renumber_migration
+from pipeline.releases.model import short
+from pipeline.system.progress import Progress, tame
+from pipeline.targets import open_target
+
+__all__ = [
+    "access",
+    "cluster",
+    "deploy",
+    "dev",
+    "doctor",
+    "down",
+    "init",
+    "migrations",
+    "releases",
+    "rename",
+    "rollback",
+    "settings",
+    "status",
+]
+
+UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
+
+Result = tuple[int, Any]
+
+
+def deploy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Ship the working tree, or the recorded release that --release names."""
+    story = Story(
+        project,
+        project.environment(options.env),
+        progress,
+        empty_database=options.empty_database,
+        forgotten=options.forget_migration,
+    )
+    return _tell(story, options, options.release)
+
+
+def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Ship a release that was proved before."""
+    env = project.environment(options.env)
+    if options.unfinished:
+        return _finish(project, env, options, progress)
+    story = Story(project, env, progress)
+    return _tell(story, options, options.release or str(story.records.previous().number))
+
+
+def _finish(project: Project, env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
+    """Bring back what was proved before a deploy that nobody ended; one that still undoes itself is waited for."""
+    deadline = time.monotonic() + UNDOING_SECONDS
+    while True:
+        story = Story(project, env, progress)
+        if not story.records.killed():
+            progress.say(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
+            return 0, {"environment": env.name, "unfinished": False} if options.json else None
+        before = story.records.serving()
+        if before is None:
+            raise SlipwayError(
+                f"{env.name}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {env.name}`"
+            )
+        try:
+            return _tell(story, options, str(before.number))
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
+    dry_run, forward = (getattr(options, name, False) for name in ("dry_run", "forward"))
+    try:
+        code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
+    except SlipwayError as error:  # nothing was begun, so there is no report
+        sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
+        raise
+    line = summary_line(report)
+    sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
+    if not options.json:
+        Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
+        if code == 0:
+            Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
+    return code, report if options.json else None
+
+
+def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """What runs, since when, and who holds the lock. Exit code 1 where a release should serve and none does."""
+    env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
+    target = open_target(project, env, progress)
+    serving, running, holder = target.records().serving(), target.running(), target.holder()
+    ready = [replica for replica in running.replicas if replica.ready]
+    document = {
+        "environment": env.name,
+        "target": env.target,
+        "url": target.url,
+        "release": serving.release if serving else None,
+        "number": serving.number if serving else None,
+        "since": serving.finished if serving else None,
+        "replicas": [
+            {
+                "name": one.name,
+                "release": one.release,
+                "ready": one.ready,
+                "state": one.state,
+                "since": one.since,
+                "metrics": one.metrics,
+            }
+            for one in running.replicas
+        ],
+        "problems": list(running.problems) if running.replicas else [],
+        "lock": vars(holder) if holder else None,
+    }
+    if not options.json:
+        _print_status(document)
+    return (1 if serving and not ready else 0), document if options.json else None
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    release = f"release {short(document['release'])} (number {document['number']}, proved {document['since']})"
+    served = release if document["release"] else "nothing deployed yet"
+    console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
+    for one in document["replicas"]:
+        ready = "[green]ready[/]" if one["ready"] else "[red]not ready[/]"
+        console.print(
+            f"  {one['name']}  {short(one['release'])}  {ready}  {one['state']} since {one['since']}  {one['metrics']}"
+        )
+    if not document["replicas"]:
+        console.print("  no replica runs: `nox -s deploy`")
+    for problem in document["problems"]:
+        console.print(f"[red]![/] {problem}")
+    if document["lock"]:
+        lock = document["lock"]
+        console.print(f"lock: {lock['holder']} on {lock['host']} (pid {lock['pid']}) since {lock['since']}")
+
+
+def doctor(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """What is wrong with what runs, each finding with its fix. Exit code 1 where there is one."""
+    env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
+    target = open_target(project, env, progress)
+    found = examine(env, target, target.records())
+    if options.json:
+        return (1 if found else 0), {"environment": env.name, "findings": found}
+    for line in found:
+        progress.problem(line)
+    if not found:
+        Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
+    return (1 if found else 0), None
+
+
+def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The recorded deploys and rollbacks, newest first."""
+    env = project.environment(options.env)
+    _warn_of_the_shell(project, env, progress)
+    records = open_target(project, env, progress).records()
+    retained = records.retained(project.retain)
+    rows = [
+        {
+            "number": one.number,
+            "release": one.release,
+            "verdict": one.verdict,
+            "reason": one.reason,
+            "commit": one.commit,
+            "started": one.started,
+            "finished": one.finished,
+            "retained": one.release in retained,
+        }
+        for one in reversed(records.all())
+    ]
+    if options.json:
+        return 0, rows
+    table = Table("#", "release", "verdict", "started", "commit", "reason")
+    for row in rows:
+        verdict = {"proved": "[green]proved[/]", "unchanged": "unchanged"}.get(
+            str(row["verdict"]), f"[red]{row['verdict'] or 'died'}[/]"
+        )
+        release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
+        started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
+        table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
+    Console().print(table if rows else f"nothing deployed yet: `nox -s deploy -- {env.name}`")
+    if rows:
+        Console().print(f"* kept: `nox -s rollback -- {env.name} --release NUMBER` ships it again", style="dim")
+    return 0, None
+
+
+def down(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Stop everything, and remove the data with --volumes."""
+    env = project.environment(options.env)
+    problems = _shell_problems(project, env)
+    if problems:  # with --volumes, it would be the data of somebody who is not meant
+        raise UsageError(*problems)
+    target = open_target(project, env, progress)
+    with progress.stage("down"), target.lock(progress.warn):
+        target.down(volumes=options.volumes)
+    return 0, None
+
+
+def _warn_of_the_shell(project: Project, env: Environment, progress: Progress) -> None:
+    for line in _shell_problems(project, env):
+        progress.warn(line)
+
+
+def _shell_problems(project: Project, env: Environment) -> list[str]:
+    """What the shell says against `.env`; of a cluster neither decides."""
+    return [] if env.target == "kubernetes" else shell_problems(project.root)
+
+
+def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Write what `.env` lacks."""
+    added = fill_env(project.root)
+    for line in shell_problems(project.root):
+        progress.warn(line)
+    progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
+    write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
+    progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder closed to others")
+    return 0, None
+
+
+def rename(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Give the service another name, everywhere."""
+    if not rename_service(project.root, project.name, options.name, progress.say):
+        progress.say(f"the service is called {options.name} already: nothing to do")
+    return 0, None
+
+
+def access(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Write the kubeconfig of an environment, from what its job on GitHub was given."""
+    from pipeline.commands.access import write_kubeconfig
+
+    progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    return 0, None
+
+
+def migrations(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Check the migration files, or move one to the end of the chain."""
+    if options.renumber is None:
+        problems = migration_file_problems(project.root)
+        if problems:
+            raise SlipwayError(*problems)
+        return 0, None
+    for line in renumber_migration(project.root, options.renumber):
+        progress.say(line)
+    for problem in migration_file_problems(project.root):  # what else was wrong, still is
+        progress.warn(problem)
+    return 0, None
+
+
+def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Check, or write, what is made from the settings schema."""
+    stale = []
+    compose = project.root / "docker-compose.yml"
+    made = {".env.example": env_text(), "docs/settings.md": settings_page()}
+    if compose.exists():
+        made["docker-compose.yml"] = compose_text(compose.read_text(encoding="utf-8"))
+    if (project.root / "k8s/base").exists():
+        made["k8s/base/settings.env"] = kubernetes_text()
+    for name, text in made.items():
+        path = project.root / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if options.write:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)
+            progress.say(f"wrote {name}")
+    if stale and not options.write:
+        raise SlipwayError(
+            *(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`" for name in stale)
+        )
+    return 0, None
+
+
+def cluster(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """A kind cluster and a registry, ready for `deploy -- kind`; or all of it away."""
+    from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY, Cluster
+
+    one = Cluster(project.root, progress)
+    with hold_lock(project.state("cluster") / "lock", progress.warn):
+        if options.action == "down":
+            progress.say("all of it is gone" if one.down() else "there was nothing to remove")
+            return 0, None
+        changed = one.up(options.gateway_api)
+    progress.say(
+        f"{'ready' if changed else 'nothing to do, all was there'}: context {CONTEXT}, registry {REGISTRY},"
+        f" edge http://localhost:{EDGE_PORT}"
+    )
+    progress.say("next: nox -s deploy -- kind")
+    return 0, None
+
+
+def dev(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """The service with reload, on throwaway data stores."""
+    from pipeline.commands.dev import serve
+
+    serve(project, progress)
+    return 0, None

@@ -1,0 +1,61 @@
+"""`nox -s dev`: the service with reload, on a PostgreSQL and a Valkey that live as long as it does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from pipeline.config.project import Project
+from pipeline.config.settings import fill_env, read_values
+from pipeline.engines.embedded import PostgresServer, ValkeyServer, throwaway_postgres, throwaway_valkey
+from pipeline.errors import Interrupted
+from pipeline.system.progress import Progress
+from pipeline.system.run import run
+
+__all__ = ["environment_of", "serve"]
+
+# Each of them, or its file, would win over the throwaway ones.
+OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
+
+
+def serve(project: Project, progress: Progress) -> None:
+    """Serve the working tree until Ctrl-C, starting it again whenever a file of a release changes."""
+    import watchfiles  # the session `dev` alone has it
+
+    if not (project.root / ".env").exists():
+        fill_env(project.root)
+    values = read_values(project.root)
+    with throwaway_postgres() as postgres, throwaway_valkey() as valkey:
+        environment = environment_of({**os.environ, **values}, postgres, valkey)
+        os.environ.clear()
+        os.environ.update(environment)  # watchfiles starts the service with our own environment
+        run(
+            [sys.executable, "-m", "backend.migrations", "upgrade"], say=progress.say, env=environment, cwd=project.root
+        )
+        progress.say(
+            f"http://localhost:{values.get('BACKEND_PORT', '8000')} restarts when a file changes; Ctrl-C ends it;"
+            " its data is gone then"
+        )
+        try:
+            watchfiles.run_process(
+                *(project.root / folder for folder in project.source),
+                target=f"{sys.executable} -m backend",
+                target_type="command",
+                callback=lambda changes: progress.say(f"{len(changes)} file(s) changed"),
+            )
+        except Interrupted:
+            progress.say("ended")
+
+
+def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: ValkeyServer) -> dict[str, str]:
+    """GIVEN for a service on these two, and on no other: it migrates what it finds."""
+    return {
+        **{name: value for name, value in given.items() if name.removesuffix("_FILE") not in OWN},
+        **postgres.environment,
+        "REDIS_HOST": valkey.socket,
+        "ENVIRONMENT": "development",
+        "LOG_FORMAT": "console",
+        "DRAIN_SECONDS": "0",
+        "RELEASE": "dev",
+    }

@@ -1,0 +1,129 @@
+"""What is wrong with a running environment, each finding with its fix: as the engine, the edge, the data stores and the
+records say.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from pipeline.config.project import Environment
+from pipeline.errors import SlipwayError
+from pipeline.releases.model import Running, short
+from pipeline.releases.records import Record, Records
+from pipeline.targets import Target
+from pipeline.targets.common.stores import store_findings
+
+__all__ = ["certificate_finding", "examine", "handshake_finding", "ready_findings"]
+
+SECONDS = 5
+CERTIFICATE_DAYS = 14  # issuers renew a month before the end: this late, nobody does
+EXPIRED, WRONG_HOST = 10, 62  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH (openssl/x509_vfy.h)
+
+
+def examine(env: Environment, target: Target, records: Records) -> list[str]:
+    """What is wrong, one line each; empty where all is well. Changes nothing."""
+    deploying = target.holder() is not None
+    serving = records.serving()
+    found = list(target.findings())
+    if serving is None:
+        return [*found, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
+    found += _replicas(env, target.running(), serving, deploying=deploying)
+    found += _stores(env, target, serving)
+    found += _edge(target.url, serving, deploying=deploying)
+    if not deploying:
+        found += [
+            f"the deploy of release record {record.number} died in stage `{record.stage}`:"
+            f" `nox -s deploy -- {env.name}` heals what it left"
+            for record in records.killed()
+        ]
+    return list(dict.fromkeys(found))
+
+
+def ready_findings(document: Mapping[str, Any]) -> list[str]:
+    """What `/ready` has against a replica, or says is only degraded."""
+    return [
+        f"/ready: {name}: {check.get('detail') or check.get('state')}"
+        for name, check in document.get("checks", {}).items()
+        if check.get("state") not in ("ok", "excluded")
+    ]
+
+
+def certificate_finding(host: str, expires: float, now: float) -> str | None:
+    """Whether the certificate of HOST that EXPIRES (seconds since the Unix epoch) is near its end NOW."""
+    days = (expires - now) / 86400
+    if days > CERTIFICATE_DAYS:
+        return None
+    when = f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago"
+    return f"the certificate of {host} {when}: its issuer should have renewed it by now: look at that"
+
+
+def _replicas(env: Environment, running: Running, serving: Record, *, deploying: bool) -> Iterator[str]:
+    fix = f"`nox -s deploy -- {env.name}` mends it"
+    yield from (f"{problem}: {fix}" for problem in running.problems)
+    for one in running.replicas:
+        if not one.ready and not deploying:
+            yield f"{one.name} (release {short(one.release)}) is not ready: {one.state}"
+        if one.release != serving.release and not deploying:
+            yield f"{one.name} runs release {short(one.release)}, and {short(serving.release)} was proved last: {fix}"
+    if len(running.replicas) < running.wanted or not running.replicas:
+        yield f"{len(running.replicas)} replicas run, and {running.wanted} should: {fix}"
+
+
+def _stores(env: Environment, target: Target, serving: Record) -> list[str]:
+    try:
+        seen = target.stores(serving.release or "")
+        needed = target.recorded(serving.release or "").revision
+    except SlipwayError as error:
+        return [f"the data stores could not be asked: {error.problems[0]}"]
+    return store_findings(seen, needed, f"nox -s deploy -- {env.name}")
+
+
+def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
+    """What somebody from outside sees."""
+    place = urlsplit(url)
+    if place.scheme == "https" and place.hostname:
+        finding = handshake_finding(place.hostname, place.port or 443)
+        if finding:
+            yield finding
+    try:
+        answer = httpx2.get(f"{url}/ready", timeout=SECONDS, trust_env=False)  # as the proof goes: no proxy
+    except httpx2.TransportError as error:
+        yield f"{url} does not answer ({error or type(error).__name__}): is the edge up, and does its name lead to it?"
+        return
+    try:
+        document = answer.json()
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict) or "checks" not in document:
+        yield f"{url}/ready answers {answer.status_code} without a check: what is before the service says so"
+        return
+    yield from ready_findings(document)
+    release = answer.headers.get("x-release")
+    if release != serving.release and not deploying:
+        yield f"{url} is answered by release {short(release) or '?'}, and {short(serving.release)} was proved last"
+
+
+def handshake_finding(host: str, port: int) -> str | None:
+    """What is wrong with the certificate that HOST shows; None where nothing is, or where nobody answers."""
+    try:
+        with (
+            socket.create_connection((host, port), timeout=SECONDS) as plain,
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            certificate = secure.getpeercert()
+    except ssl.SSLCertVerificationError as error:
+        fix = {
+            EXPIRED: "renew it, and look why its issuer did not",
+            WRONG_HOST: "give the edge (the Gateway's or Ingress' Secret) one that names this host",
+        }.get(error.verify_code, "give the edge one of an issuer that its users trust, intermediates included")
+        return f"the certificate of {host} is refused ({error.verify_message.rstrip('.')}): {fix}"
+    except OSError:  # that nobody answers is said by who asks for an answer
+        return None
+    return certificate_finding(host, float(ssl.cert_time_to_seconds(str((certificate or {})["notAfter"]))), time.time())

@@ -1,0 +1,138 @@
+"""The verbs of the command line that are about images, and what is in them; see `pipeline.commands.deploys`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from pipeline.config.place_of_data import shell_problems
+from pipeline.config.project import Environment, Project
+from pipeline.config.settings import read_values, variables
+from pipeline.engines.docker import Docker, docker_problems
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.images.build import Images, image_repository, repository_problem
+from pipeline.images.copy import copy_release
+from pipeline.images.pins import resolve, write_pins
+from pipeline.registry.proofs import newest_proved
+from pipeline.system.progress import Progress
+
+__all__ = ["audit", "build", "copy", "pins", "proved", "push", "scan", "sign", "verify_image"]
+
+Result = tuple[int, Any]
+
+
+def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Build the images; the backend's ID is the last line."""
+    images = _images(project, progress)
+    built, frontend = images.build(), images.build_frontend()
+    progress.say(f"backend   {built.backend}")
+    progress.say(f"migrate   {built.migrate}")
+    progress.say(f"frontend  {frontend}")
+    sys.stdout.write(f"{built.backend}\n")
+    return 0, None
+
+
+def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Build and push the images; the digest of the backend's is the last line."""
+    repository = image_repository()
+    digest = _images(project, progress).push(repository).backend
+    progress.say(f"{repository}@{digest}")
+    sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def scan(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The SBOMs of a release, and what is known against what they name."""
+    from pipeline.supply import steps
+
+    with progress.stage("scan"):
+        audit = not options.sbom_only
+        steps.scan(project, options.reference, audit=audit, say=progress.say, warn=progress.warn)
+    return 0, None
+
+
+def audit(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """What is known against the packages that requirements/ pins."""
+    from pipeline.supply import steps
+
+    with progress.stage("audit"):
+        steps.audit(project, say=progress.say, warn=progress.warn)
+    return 0, None
+
+
+def sign(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Sign a release, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("sign"):
+        images = steps.sign(project, options.reference, say=progress.say)
+    progress.say(f"signed {', '.join(images.places)}")
+    return 0, None
+
+
+def verify_image(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Whether a release is signed by whom it should be, with its SBOMs and its provenance."""
+    from pipeline.supply import steps
+
+    with progress.stage("verify"):
+        who = steps.verify(project, options.reference, options.env, say=progress.say)
+    progress.say(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
+    return 0, None
+
+
+def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+    """Have the images of a release in another repository, too; their digest is the last line."""
+    digest = copy_release(options.release, options.repository, progress.say)
+    sys.stdout.write(f"{digest}\n")
+    return 0, None
+
+
+def proved(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """The digest that was proved last, asked of the registry: no access to a cluster is needed."""
+    env = project.environment(options.env)
+    repository = _repository(env)
+    found = newest_proved(repository, env.name)
+    if found is None:
+        raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
+    progress.say(f"{found.reference}, proved {found.finished:%Y-%m-%d %H:%M %Z}")
+    sys.stdout.write(f"{found.digest}\n")
+    return 0, None
+
+
+def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+    """Compare the digests of base images with their registries', and write them with --write."""
+    problems = docker_problems(compose=False)
+    if problems:
+        raise UsageError(*problems)
+    docker = Docker(project.root, progress.say)
+    defaults = {one.name: one.default for one in variables()}
+    found = resolve(project.root, docker, {**defaults, **read_values(project.root)})
+    stale = [(pin, digest) for pin, digest in found if pin.digest != digest]
+    for pin, digest in found:
+        progress.say(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")
+    if options.write:
+        changed = write_pins(project.root, stale)
+        progress.say(f"wrote {', '.join(changed)}" if changed else "every base image is pinned already")
+    elif stale:
+        raise SlipwayError(
+            f"{len(stale)} base images are not pinned to what their tag is now: `nox -s pins -- --write`"
+        )
+    return 0, None
+
+
+def _repository(env: Environment) -> str:
+    repository = image_repository() or env.repository or ""
+    problem = repository_problem(repository)
+    if problem:
+        raise UsageError(problem)
+    return repository
+
+
+def _images(project: Project, progress: Progress) -> Images:
+    problems = docker_problems(compose=False)
+    if problems:
+        raise UsageError(*problems)
+    for line in shell_problems(project.root):
+        progress.warn(line)
+    return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name), progress.say)

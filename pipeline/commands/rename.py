@@ -1,0 +1,162 @@
+"""`nox -s rename -- NAME`: the template, or a service made from it, gets another name, in one step or not at all.
+
+The rule: in each file that git tracks, the service's name as a word of its own is replaced, in Python only where it is
+a whole text. `pipeline/`, `tests/` and noxfile.py are left alone: they read the name from pyproject.toml. Nothing may
+use the new name in this way already, so that the next rename finds the service's, and no other.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pipeline.config.settings import read_values, variables
+from pipeline.errors import UsageError
+from pipeline.system.git import changed_files, tracked_files
+
+__all__ = ["rename", "renamed"]
+
+NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a DNS label (RFC 1035), and normal for a package (PEP 503)
+LONGEST = 40  # of a label's 63, for `NAME-production` and the names of pods
+PIPELINE = ("pipeline/", "tests/", "noxfile.py")
+MIGRATIONS = "/migrations/versions/"  # what was applied stays as it was applied
+# The template is called like the pipeline. These are the pipeline's; and an example of a command stays one.
+KEPT = re.compile(
+    r"""
+    tool\.slipway | (?<!\w)\.slipway | /var/lib/slipway | vnd\.slipway | urn:slipway
+    | (?:managed-by[:=]\ ? | field-manager= | manager\ \(`) slipway
+    | kind-slipway | cluster\ `slipway | slipway-(?:cluster|registry|control-plane|worker)
+    | slipway-(?:deploy|proof|release|synthetic)
+    | slipway/(?:record|release|secrets)
+    | slipway\.(?:config|drain|password|proof|release|report|schema|slot|throwaway|token)
+    | rename\ --\ [\w-]+
+    """,
+    re.VERBOSE,
+)
+TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.DOTALL)  # in Markdown
+PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
+
+
+def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
+    """Give the service OLD of the repository at ROOT the name NEW; whether there was anything to do.
+
+    Raises `UsageError` before anything is touched: a name that cannot be, a tree that is dirty or half renamed.
+    """
+    if not NAME.fullmatch(new) or len(new) > LONGEST or new.startswith("slipway-"):
+        raise UsageError(
+            f"`{new}` is no name for a service: lower-case letters, digits and single hyphens, a letter first,"
+            f" {LONGEST} characters at most, `slipway-…` is the pipeline's; for example `nox -s rename -- my-service`"
+        )
+    names = tracked_files(root)
+    if names is None:
+        raise UsageError("no git repository: rename changes what git tracks: `git init`, `git add --all`, `git commit`")
+    texts = _texts(root, names)
+    problems = _half_renamed(texts, old)
+    if problems:
+        raise UsageError(*problems)
+    if new == old:
+        return False
+    changed = changed_files(root)
+    if changed:
+        raise UsageError(f"{changed[0]}{_more(changed)} not committed: commit or stash first, so that git can undo it")
+    taken = sorted({*_using(texts, old, new), *(name for name in names if new in re.split(r"[/.]", name))})
+    if taken:
+        raise UsageError(
+            f"`{new}` already is a word of {taken[0]}{_more(taken)}, so that no later rename could tell them apart:"
+            f" take another name, for example `{new}-service`"
+        )
+    wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
+    _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]}, say)
+    _say_what_stays(root, old, say)
+    return True
+
+
+def renamed(name: str, text: str, old: str, new: str) -> str:
+    """TEXT of the file NAME in a repository whose service is called NEW and was called OLD."""
+    if name.endswith(".md"):
+        text = TEMPLATE_ONLY.sub("", text)
+    if name == "README.md":
+        text = re.sub(rf"\A# {old}$", f"# {new}", text, count=1, flags=re.IGNORECASE | re.MULTILINE)
+    return _word(old, name).sub(lambda found: found[0] if found["kept"] else new, text)
+
+
+def _word(word: str, file: str) -> re.Pattern[str]:
+    """Finds WORD where it is the service's name in FILE, and as `kept` what never is."""
+    start, end = (r"(?<=[\"'])", r"(?=[\"'])") if file.endswith(".py") else (r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])")
+    return re.compile(rf"(?P<kept>{KEPT.pattern})|{start}{re.escape(word)}{end}", re.VERBOSE)
+
+
+def _texts(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """What is in the files that a rename may change: text, and not the pipeline's."""
+    texts = {}
+    for name in names:
+        path = root / name
+        if name.startswith(PIPELINE) or MIGRATIONS in name or path.is_symlink() or not path.is_file():
+            continue
+        try:
+            texts[name] = path.read_bytes().decode()
+        except UnicodeDecodeError:
+            continue  # an image
+    return texts
+
+
+def _half_renamed(texts: Mapping[str, str], old: str) -> list[str]:
+    """A line for each place that calls the service otherwise than pyproject.toml."""
+    default = next(one.default for one in variables() if one.name == "PROJECT_NAME")
+    said = [("backend/settings.py, PROJECT_NAME", default)]
+    said += [
+        (name, found)
+        for name, text in texts.items()
+        if name.startswith("k8s/")
+        for found in dict.fromkeys(PART_OF.findall(text))
+    ]
+    return [
+        f"half renamed: {place} says `{name}`, pyproject.toml `{old}`: bring the tree to one name (git knows the last)"
+        for place, name in said
+        if name != old
+    ]
+
+
+def _using(texts: Mapping[str, str], old: str, new: str) -> list[str]:
+    """The files where NEW is a word before OLD becomes it."""
+    # With the old name gone: it may be a part of the new one, or the other way round.
+    rest = {name: renamed(name, text, old, "\0") for name, text in texts.items()}
+    return [name for name, text in rest.items() if any(not one["kept"] for one in _word(new, name).finditer(text))]
+
+
+def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str], say: Callable[[str], None]) -> None:
+    begun: list[str] = []
+    try:
+        for name, text in after.items():
+            begun.append(name)
+            _replace(root / name, text)
+    except BaseException:
+        for name in begun:
+            _replace(root / name, before[name])
+        raise
+    say(f"{len(after)} files changed: look at `git diff`, then `nox -s lint`, `nox -s test`, commit")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Make TEXT the whole content of PATH, whose mode stays."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(text.encode())
+        part.chmod(stat.S_IMODE(path.stat().st_mode))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _say_what_stays(root: Path, old: str, say: Callable[[str], None]) -> None:
+    if (root / "LICENSE").exists():
+        say("LICENSE stays: add your own line; the notice in it belongs to what you got")
+    kept = [name for name, value in read_values(root, {}).items() if value == old]
+    if kept:
+        say(f".env still says `{old}` for {', '.join(kept)}: what runs here and its data are called so")
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

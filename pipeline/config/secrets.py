@@ -1,0 +1,62 @@
+"""The service's secrets: what they are called, and the files that containers read them from."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets as randomness
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.system.files import write_whole
+
+__all__ = [
+    "SECRET_FILES",
+    "SERVICE_SECRETS",
+    "SUPERUSER_PASSWORD",
+    "closed_problem",
+    "owner_of",
+    "redis_acl",
+    "write_secret_files",
+]
+
+SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
+SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
+SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
+OWNER_ALONE = 0o077
+OTHER = "-other"  # as docker/postgres/init-scripts calls the second role to log in as
+
+
+def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
+    """Write to FOLDER each secret of the service, what Redis reads of its own, and, once, PostgreSQL's superuser's.
+
+    A container's user is another one than ours, so that the files can be read by all: it is the folder that is closed
+    (0700), and a bind mount is not reached through it. A file is replaced, not changed: what runs keeps its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    texts = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
+    if not (folder / SUPERUSER_PASSWORD).exists():
+        texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+        path.chmod(0o444)
+
+
+def owner_of(role: str) -> str:
+    """The role that owns the database of who logs in as ROLE: that, or the one that it is the alternate of."""
+    return role.removesuffix(OTHER)
+
+
+def redis_acl(password: str) -> str:
+    """Redis' file of users: the one there is, whose PASSWORD stands there as its hash."""
+    return f"user default on #{hashlib.sha256(password.encode()).hexdigest()} ~* &* +@all\n"
+
+
+def closed_problem(folder: Path) -> str | None:
+    """What is wrong with the mode of FOLDER, in one line; None where it is closed, or not there yet."""
+    if not folder.exists() or not folder.stat().st_mode & OWNER_ALONE:
+        return None
+    return f"{folder}: others can read the secrets in it (mode {folder.stat().st_mode & 0o777:o}): `chmod 700 {folder}`"

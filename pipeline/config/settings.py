@@ -1,0 +1,353 @@
+"""The service's settings as the pipeline needs them: from `.env` and the environment, checked, and written down.
+
+`backend.settings` is the one schema; this module is the only one of the pipeline that reads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import re
+import secrets as randomness
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv.parser import parse_stream
+
+from pipeline.errors import UsageError
+from pipeline.system.files import write_whole
+
+__all__ = [
+    "COMPOSE_IMAGES",
+    "DECISIVE",
+    "PLACED",
+    "Variable",
+    "check_values",
+    "compose_text",
+    "edge_port",
+    "ensure_env",
+    "env_text",
+    "fill_env",
+    "kubernetes_text",
+    "read_env",
+    "read_values",
+    "settings_environment",
+    "settings_page",
+    "split_secrets",
+    "variables",
+]
+
+PLACEHOLDER = "change_this"
+DEFAULT_EDGE_PORT = 8080
+HIGHEST_PORT = 65535
+COMPOSE_MARKS = ("# settings: made by", "# settings: end")
+# What decides where the data is, and what it is read with: of two shells that differ in one of them, the second would
+# find an empty database, or another engine on the same volume. `.env` alone says them.
+DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
+PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # in `.env` without quotes, the same to every reader of it
+URLS = frozenset({"DATABASE_URL", "REDIS_URL"})  # no target passes them on: a plan refuses them, and reads no file
+# What a target decides itself: where things listen, which release it is, and what only images and compose use.
+PLACED = frozenset(
+    {
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "DATABASE_URL",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_URL",
+        "REDIS_PASSWORD",
+        "BACKEND_HOST",
+        "BACKEND_PORT",
+        "METRICS_PORT",
+        "RELEASE",
+        "EDGE_PORT",
+        "EDGE_ADDRESS",
+        "TRUSTED_PROXIES",
+        "FRONTEND_PORT",
+        "BUILD_TARGET",
+        "PYTHON_VERSION",
+        "POSTGRES_IMAGE",
+        "REDIS_IMAGE",
+    }
+)
+
+# The same on Kubernetes, with the reason that k8s/base/settings.env carries.
+CLUSTER_FIXED = (
+    ("RELEASE", "dev", "The target puts the release's name here."),
+    ("POSTGRES_HOST", "postgres", "The Service of components/postgres; an overlay with a database outside names that."),
+    ("POSTGRES_PORT", "5432", ""),
+    ("REDIS_HOST", "redis", "The Service of components/redis."),
+    ("REDIS_PORT", "6379", ""),
+    ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
+    ("BACKEND_PORT", "8000", ""),
+    ("METRICS_PORT", "9090", ""),
+    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
+)
+# Longer than a change of endpoints takes to reach each edge: a second at rest, several behind a cloud's load balancer.
+CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One setting: its environment variable, what it means, and the default as one writes it in `.env`."""
+
+    name: str
+    section: str
+    description: str
+    default: str
+    secret: bool
+    generate: bool
+
+
+def _image(name: str, store: str) -> Variable:
+    text = f"Image of {store} on compose, from a mirror for example; unset is what docker-compose.yml says."
+    return Variable(name, section="compose", description=text, default="", secret=False, generate=False)
+
+
+# docker-compose.yml reads them, and the service does not.
+COMPOSE_IMAGES = (_image("POSTGRES_IMAGE", "PostgreSQL"), _image("REDIS_IMAGE", "Redis"))
+
+
+def variables() -> list[Variable]:
+    """Every setting of the service, in the order of the class."""
+    found = []
+    for name, field in _schema().Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        secret = "SecretStr" in str(field.annotation)
+        found.append(
+            Variable(
+                name=name.upper(),
+                section=str(extra.get("section", "")),
+                description=field.description or "",
+                default=_written(field.default),
+                secret=secret,
+                generate=bool(extra.get("generate")),
+            )
+        )
+    return found
+
+
+def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What is set: `.env`, and over it the environment. Only known names, and `NAME_FILE` of the secrets.
+
+    Where there is an `.env`, it alone says what is `DECISIVE`.
+    """
+    environ = os.environ if environ is None else environ
+    known = {variable.name for variable in _documented()}
+    known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
+    told = known - set(DECISIVE) if (root / ".env").exists() else known
+    written = {name: value for name, value in read_env(root)[0].items() if value is not None}
+    merged = {**written, **{name: environ[name] for name in told if name in environ}}
+    return {name: value for name, value in merged.items() if name in known and value != ""}
+
+
+def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with VALUES, one line each. A deploy wants real secrets, in development too."""
+    environ = os.environ if environ is None else environ
+    known = {variable.name for variable in _documented()}
+    known |= {f"{name}_FILE" for name in known}
+    written, unread = read_env(root)
+    problems = [f".env: line {number} is no NAME=VALUE: mend it, or put # before it" for number in unread]
+    problems += [
+        f".env: unknown variable {name}: `.env.example` lists those there are" for name in written if name not in known
+    ]
+    schema = _schema()
+    for environment in (dict(values), {**values, "ENVIRONMENT": "production", "DEBUG": "false"}):
+        try:
+            schema.load_settings(environment)
+        except schema.SettingsError as error:
+            problems += [f"{_source(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
+    return list(dict.fromkeys(problems))
+
+
+def _source(name: str, environ: Mapping[str, str]) -> str:
+    """Where the value of NAME came from by `read_values`."""
+    given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
+    return "the environment" if given else ".env"
+
+
+def edge_port(values: Mapping[str, str]) -> int:
+    """EDGE_PORT; the default where it is no port at all, which `check_values` says."""
+    text = values.get("EDGE_PORT", "").strip()
+    port = int(text) if text.isascii() and text.isdigit() else DEFAULT_EDGE_PORT
+    return port if 1 <= port <= HIGHEST_PORT else DEFAULT_EDGE_PORT
+
+
+def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """VALUES apart: what may be shown, and the secrets (read from their files where those are given)."""
+    secret_names = {variable.name for variable in variables() if variable.secret}
+    files = {f"{name}_FILE": name for name in secret_names}
+    plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
+    named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
+    secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
+    return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def _read_secret(name: str, path: Path) -> str:
+    """What the file at PATH holds. Raises `UsageError` with the NAME that it has in `.env`."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise UsageError(f"{name}: its file cannot be read ({reason}): mend the name, or the file's mode") from None
+
+
+def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
+    """Each setting that is no secret, by CONFIG or its default: what is not said, compose would take from `.env`."""
+    return {one.name: config.get(one.name, one.default) for one in variables() if not one.secret}
+
+
+def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Write what `.env` lacks, secrets freshly made; existing lines stay as they are. Gives the names it added.
+
+    A new `.env` has what is `DECISIVE` as the environment says it.
+    """
+    environ = os.environ if environ is None else environ
+    path = root / ".env"
+    if not path.exists():
+        given = {name: environ.get(name, "").strip() for name in DECISIVE}
+        # What would need quotes is no good name of any of them: the default stands there, and the plan says so.
+        text = env_text(fresh_secrets=True, given={name: one for name, one in given.items() if PLAIN.fullmatch(one)})
+        added = [variable.name for variable in _documented()]
+    else:
+        present, _ = read_env(root)
+        missing = [
+            variable
+            for variable in _documented()
+            if variable.name not in present and f"{variable.name}_FILE" not in present
+        ]
+        added = [variable.name for variable in missing]
+        before = path.read_text(encoding="utf-8")
+        text = (
+            before
+            + ("" if before.endswith("\n") or not before else "\n")
+            + "".join(_line(one, fresh=True) for one in missing)
+        )
+    if added:
+        write_whole(path, text)
+    path.chmod(0o600)
+    return added
+
+
+def ensure_env(root: Path) -> bool:
+    """Make `.env` where there is none; whether there was none."""
+    if (root / ".env").exists():
+        return False
+    fill_env(root)
+    return True
+
+
+def read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
+    """What `.env` says (nothing where there is none), and the numbers of the lines that say nothing one can read."""
+    try:
+        text = (root / ".env").read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}, []
+    except UnicodeDecodeError as error:
+        raise UsageError(f".env: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f".env: cannot be read ({error.strerror}): it must be a file that is yours") from None
+    bindings = list(parse_stream(io.StringIO(text)))
+    values = {one.key: one.value for one in bindings if one.key is not None}
+    return values, [one.original.line for one in bindings if one.error]
+
+
+def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = None) -> str:
+    """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS and the values GIVEN."""
+    head = (
+        "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
+        "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
+        "# An empty value is unset.\n"
+        "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
+    )
+    lines, section = [head], None
+    for variable in _documented():
+        if variable.section != section:
+            section = variable.section
+            lines.append(f"\n# --- {section} ---\n")
+        value = (given or {}).get(variable.name)
+        line = f"{variable.name}={value}\n" if value else _line(variable, fresh=fresh_secrets)
+        lines.append(f"# {variable.description}\n{line}")
+    return "".join(lines)
+
+
+def compose_text(text: str) -> str:
+    """TEXT of docker-compose.yml with the settings between its two marks made anew: a line each, from `.env`."""
+    head, _, rest = text.partition(COMPOSE_MARKS[0])
+    before, _, tail = rest.partition(COMPOSE_MARKS[1])
+    if not tail:
+        return text
+    indent = before.rpartition("\n")[2]
+    lines = [f"{one.name}: ${{{one.name}:-{one.default}}}" for one in variables() if not one.secret]
+    kept = [line for line in lines if line.partition(":")[0] not in PLACED]
+    first = before.partition("\n")[0]
+    block = "".join(f"{indent}{line}\n" for line in kept)
+    return f"{head}{COMPOSE_MARKS[0]}{first}\n{block}{indent}{COMPOSE_MARKS[1]}{tail}"
+
+
+def kubernetes_text() -> str:
+    """The text of k8s/base/settings.env: every plain setting of the service, and what Kubernetes decides itself."""
+    lines = ["# Made from backend/settings.py by `nox -s settings -- --write`. An overlay merges what differs there."]
+    for name, value, reason in CLUSTER_FIXED:
+        lines += [f"# {reason}"] if reason else []
+        lines.append(f"{name}={value}")
+    plain = [one for one in variables() if not one.secret and one.name not in PLACED]
+    lines += [f"{one.name}={CLUSTER_OTHER.get(one.name, one.default)}" for one in plain]
+    return "\n".join(lines) + "\n"
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    rows = [f"| `{one.name}` | {_default(one)} | {one.description} |" for one in _documented()]
+    names = [f"`{name}`" for name in DECISIVE]
+    return (
+        "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
+        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
+        "or a file `NAME` in `/run/secrets`.\n\n"
+        f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
+        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
+        "a new `.env` takes them from there."
+        "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _documented() -> list[Variable]:
+    """All that may stand in `.env`."""
+    return [*variables(), *COMPOSE_IMAGES]
+
+
+def _schema() -> Any:
+    """`backend.settings`, imported when it is needed: a tree in which it is broken gets a line and no traceback."""
+    try:
+        return importlib.import_module("backend.settings")
+    except Exception as error:  # whatever somebody's half-saved module raises
+        raise UsageError(
+            f"backend/settings.py cannot be imported: {type(error).__name__}: {error}; mend it first"
+        ) from error
+
+
+def _line(variable: Variable, *, fresh: bool) -> str:
+    if variable.generate:
+        value = randomness.token_urlsafe(36) if fresh else f"{PLACEHOLDER}_{variable.name.lower()}"
+    else:
+        value = variable.default
+    return f"{variable.name}={value}\n"
+
+
+def _default(variable: Variable) -> str:
+    if variable.secret:
+        return "made by `nox -s init`" if variable.generate else "none"
+    return f"`{variable.default}`" if variable.default else "none"
+
+
+def _written(default: object) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default)

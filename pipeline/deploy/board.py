@@ -1,0 +1,83 @@
+"""A release board (backend/ is one) is told what became of each deploy, where RELEASE_BOARD_URL names one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx2
+
+from pipeline.deploy.report import summary_line
+from pipeline.releases.model import short
+
+__all__ = ["tell"]
+
+TIMEOUT = httpx2.Timeout(5, connect=3)  # seconds; a board that is away holds no deploy up
+TRIES = 2  # safe by the Idempotency-Key
+LONGEST_NOTES = 10_000
+
+
+def tell(
+    service: str, report: dict[str, Any], warn: Callable[[str], None], environ: Mapping[str, str] = os.environ
+) -> None:
+    """Record what REPORT says of SERVICE on the board at RELEASE_BOARD_URL, as the bearer of RELEASE_BOARD_TOKEN.
+
+    Whatever comes of that: one line for WARN at most, which holds neither the token nor what the address hides.
+    """
+    address, token = environ.get("RELEASE_BOARD_URL", "").strip(), environ.get("RELEASE_BOARD_TOKEN", "").strip()
+    if not address or report["verdict"] == "unchanged":  # nothing was released
+        return
+    problem = "RELEASE_BOARD_TOKEN: not set" if not token else _send(address, token, _release(service, report, environ))
+    if problem:
+        warn(f"the release board does not know of this: {problem}")
+
+
+def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The body of `POST /api/v1/releases` (backend/releases/schemas.py)."""
+    commit, run, rollback = report["commit"] or "", environ.get("GITHUB_RUN_ID"), report["rollback"]
+    undone = "rolled_back" if rollback and rollback["verdict"] == "proved" else "failed"
+    body = {
+        "service": service,
+        "environment": report["environment"],
+        "version": short(report["release"]) or commit[:12] or "unknown",
+        "status": "deployed" if report["verdict"] == "proved" else undone,
+        "commit": commit if re.fullmatch(r"[0-9a-f]{7,64}", commit) else None,
+        "url": f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}"
+        if run
+        else report["url"],
+        "notes": summary_line(report).replace("\0", "")[:LONGEST_NOTES],
+    }
+    which = f"{service} {report['environment']} {report['number']} {report['started']} {report['release']}"
+    return {"key": hashlib.sha256(which.encode()).hexdigest(), "body": body}
+
+
+def _send(address: str, token: str, release: dict[str, Any]) -> str | None:
+    """What is wrong; None when the board has it."""
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": release["key"]}
+    problem = None
+    for _ in range(TRIES):
+        try:
+            url = httpx2.URL(f"{address.rstrip('/')}/api/v1/releases")
+            where = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
+            answer = httpx2.post(url, json=release["body"], headers=headers, timeout=TIMEOUT)
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+            return "RELEASE_BOARD_URL: must be an http or https address"
+        except httpx2.TransportError as error:
+            problem = f"{where} does not answer ({type(error).__name__})"
+        except UnicodeEncodeError:
+            return "RELEASE_BOARD_TOKEN: holds characters that no token has"
+        else:
+            if answer.is_success:
+                return None
+            mend = (
+                "RELEASE_BOARD_TOKEN is not its SERVICE_TOKEN"
+                if answer.status_code == httpx2.codes.UNAUTHORIZED
+                else ""
+            )
+            problem = f"{where} answers {answer.status_code}{f': {mend}' if mend else ''}"
+            if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+                return problem
+    return problem

@@ -1,0 +1,153 @@
+"""The proof of one rollout: when the traffic starts, what it is asked to send, and when it has seen enough."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.config.project import Environment
+from pipeline.config.requests import common
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.proof.results import Snapshot, TrafficResult
+from pipeline.proof.traffic import Job, Traffic
+from pipeline.proof.verdict import BAKE, BASELINE, CONFIRM, Judgement, Limits, judge, judge_early
+from pipeline.proof.writes import clean_up
+from pipeline.releases.model import Artifact
+from pipeline.system.progress import Progress
+from pipeline.targets import Target
+
+__all__ = ["Proof"]
+
+BASELINE_SECONDS = 2.0
+TICK_SECONDS = 0.1
+
+
+@dataclass
+class Proof:
+    """Traffic around a rollout. As a context manager it ends what still runs when something else failed."""
+
+    env: Environment
+    target: Target
+    progress: Progress
+    journal: Path  # of the writes that are not removed yet
+    old_counts: bool = True  # see `Limits`
+    result: TrafficResult | None = None
+    slow: bool = False
+    _traffic: Traffic | None = None
+    _release: str = ""
+    _old: str | None = None
+    _job: Job | None = field(default=None, repr=False)
+    _ending: threading.Thread | None = None
+
+    def begin(self, new: Artifact, old: Artifact | None, *, serving: bool, baseline: bool = True) -> None:
+        """Measure what serves now (unless there is no time for a BASELINE).
+
+        Where nothing serves, the traffic starts with the proof.
+        """
+        self._release, self._old = new.name, old.name if old and old.name != new.name else None
+        # Until the rollout is over either release may answer: only what both know is asked.
+        both = common(new.requests, old.requests) if old else new.requests
+        if self.target.token_changes():
+            both = tuple(request for request in both if not request.writes)
+        if serving and not both:
+            self.progress.warn(
+                "the two releases share no request: the rollout goes unwatched, and the new one is proved alone"
+            )
+        self._job = Job(
+            base=self.target.url,
+            rate=self.env.rate,
+            full=new.requests,
+            token=self.target.token(),
+            requests=both,
+            journal=self.journal,
+            slow_ms=self.env.max_latency_ms,
+            phase=BASELINE if serving and baseline else BAKE if not serving else "rollback",
+        )
+        if serving:
+            self._traffic = Traffic(self._job).start()
+            if baseline:
+                self._wait(BASELINE_SECONDS, "baseline")
+
+    def phase(self, name: str) -> None:
+        """From now on the traffic belongs to this phase."""
+        if self._traffic:
+            self._traffic.phase(name)
+
+    def watch(self, stage: str, line: str, *, early: bool = True) -> None:
+        """Show where the traffic stands; with EARLY, raise as soon as its verdict can only be bad."""
+        if not self._traffic:
+            self.progress.live(stage, line)
+            return
+        snapshot = self._traffic.snapshot()
+        self.progress.live(stage, f"{line} · {_standing(snapshot)}")
+        if early:
+            self._must_hold(judge_early(snapshot, self._limits(), new=self._release))
+
+    def prove(self, *, rollback: bool = False) -> str:
+        """Bake, then judge; raises `DeployFailed` with the reason. Gives the summary for people."""
+        assert self._job is not None
+        if self._traffic is None:
+            self._traffic = Traffic(self._job).start()
+        self._traffic.phase(BAKE, full=True)
+        self._wait(self.env.bake_seconds, "prove", early=not rollback)
+        if self._judge(self._traffic.settle(), rollback=rollback).confirm:
+            self.progress.say("slower than it should be: measuring once more before judging")
+            self._traffic.phase(CONFIRM, full=True)
+            self._wait(self.env.bake_seconds, "prove", early=not rollback)
+        self.progress.live("prove", "reading back what was written")
+        self.target.dismiss()
+        self.result = self._traffic.stop()
+        verdict = self._judge(self.result, rollback=rollback)
+        self.slow = verdict.slow
+        self._must_hold(verdict)
+        return verdict.reason
+
+    def finish(self) -> None:
+        """Wait for what `__exit__` left to end, and remove what the failed release kept from being removed."""
+        if self._ending:
+            self._ending.join()
+        clean_up(self.journal, self.target.url, self.target.token())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._traffic is not None and self.result is None:
+            # Beside the rollback: each second that the broken release serves counts.
+            self._ending = threading.Thread(target=self._end, args=(self._traffic,))
+            self._ending.start()
+
+    def _end(self, traffic: Traffic) -> None:
+        try:
+            self.result = traffic.stop(at_once=True)
+        except SlipwayError as died:
+            self.progress.warn(died.problems[0])
+            traffic.abort()
+
+    def _wait(self, seconds: float, stage: str, *, early: bool = False) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.watch(stage, f"{left:.0f} s left", early=early)
+            time.sleep(min(left, TICK_SECONDS))
+
+    def _must_hold(self, verdict: Judgement) -> None:
+        """Raise what the engine knows against the release (it ended, say), and what the traffic saw of it."""
+        against = [self.target.trouble(), None if verdict.ok else verdict.reason]
+        if any(against):
+            raise DeployFailed("; ".join(reason for reason in against if reason))
+
+    def _judge(self, result: Snapshot, *, rollback: bool) -> Judgement:
+        return judge(result, self._limits(), new=self._release, old=self._old, rollback=rollback)
+
+    def _limits(self) -> Limits:
+        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts)
+
+
+def _standing(snapshot: Snapshot) -> str:
+    return f"{snapshot.sent} requests, {snapshot.failed} failed"

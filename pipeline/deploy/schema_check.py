@@ -1,0 +1,81 @@
+"""The migrations of a deploy: compared with what the database has, judged, tried, and then run as they were checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import DeployFailed, UsageError
+from pipeline.releases.migrations import RetainedRelease, migration_line, migration_problems
+from pipeline.releases.model import Artifact, Migration, short
+from pipeline.releases.schema import Schema, ask_schema, plan_migrations
+from pipeline.system.progress import Progress
+from pipeline.targets import Target
+
+__all__ = ["SchemaCheck"]
+
+
+@dataclass
+class SchemaCheck:
+    """The migrations of one deploy. `expected`: there must be a migrated database; `forgotten`: one to forget first."""
+
+    target: Target
+    progress: Progress
+    expected: bool
+    forgotten: str | None = None
+    schema: Schema | None = None  # None while there is no database to ask
+    pending: list[Migration] = field(default_factory=list)
+    _tried: set[str] = field(default_factory=set)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the database was asked and lacks nothing."""
+        return self.schema is not None and self.schema.recorded and not self.pending and not self.forgotten
+
+    def check(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
+        """Refuse migrations of `new` that must not run, by what the database has; try those that it lacks.
+
+        `old` serves; `retained` must go on working. Call it again once a database runs that could not be asked.
+        """
+        if new.revision is None:
+            self.schema = Schema(None, [], recorded=True)
+            return
+        self._refuse_to_forget(retained)
+        kept = [one.revision for one in retained]
+        self.schema = ask_schema(self.target, new, old, kept=kept, forgotten=self.forgotten, warn=self.progress.warn)
+        if self.schema is None and self.expected:
+            self.progress.say("the database does not run: its migrations are compared when it does, before any is run")
+            return
+        if self.schema and self.schema.revision is None and self.expected:
+            raise DeployFailed(
+                f"the database of {self.target.env.name} was never migrated, and releases were proved here: it is not"
+                " the one that they used (docs/4-runbook.md, The database is empty). To start over with an empty one:"
+                f" `nox -s deploy -- {self.target.env.name} --empty-database`"
+            )
+        self.pending = self.schema.pending if self.schema else plan_migrations(self.target, new)
+        self._try_pending(new, old, retained)
+
+    def upgrade(self, new: Artifact, retained: list[RetainedRelease]) -> None:
+        """Run what was checked on the real database, and nothing else."""
+        assert self.schema is not None  # it was asked, at the latest when it was started
+        if not self.nothing_to_do:
+            kept = [one.revision for one in retained]
+            self.target.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
+
+    def _refuse_to_forget(self, retained: list[RetainedRelease]) -> None:
+        needing = [one.name for one in retained if self.forgotten and one.revision >= self.forgotten]
+        if needing:
+            raise UsageError(
+                f"migration {self.forgotten} cannot be forgotten: release {', '.join(map(short, needing))} needs it and"
+                " is kept to roll back to (`*` in `nox -s releases`; `retain` in [tool.slipway]): write a new migration"
+            )
+
+    def _try_pending(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
+        revisions = {one.revision for one in self.pending}
+        for migration in self.pending if not revisions <= self._tried else ():
+            self.progress.say(migration_line(migration))
+        problems = migration_problems(self.pending, retained)
+        if problems:
+            raise DeployFailed(*problems)
+        if not revisions <= self._tried:
+            self.target.rehearse(new, old)
+            self._tried |= revisions

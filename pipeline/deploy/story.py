@@ -1,0 +1,416 @@
+"""A deploy is one story with the same stages on every target:
+
+plan → build → check → migrate → roll out → prove → record, and where one fails: roll back → prove → record.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.project import Environment, Project
+from pipeline.deploy import board, github
+from pipeline.deploy.proving import Proof
+from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report, write_evidence
+from pipeline.deploy.schema_check import SchemaCheck
+from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
+from pipeline.images.build import SHORT
+from pipeline.proof.writes import clean_up
+from pipeline.releases.migration_files import migration_file_problems
+from pipeline.releases.migrations import RetainedRelease
+from pipeline.releases.model import Artifact, Running, short
+from pipeline.releases.records import Record, read_json
+from pipeline.supply.verify import verification_problems
+from pipeline.system.git import has_commit, is_older, read_source
+from pipeline.system.progress import Progress, StageRecord
+from pipeline.targets import Target, open_target
+
+__all__ = ["Story"]
+
+JOURNAL = "{}-writes.jsonl"
+
+
+@dataclass
+class Chapter:
+    """What became of a deploy so far."""
+
+    record: Record
+    started: str
+    new: Artifact | None = None
+    old: Artifact | None = None
+    touched: bool = False  # from here on, a failure is undone
+    verdict: str = "failed"
+    reason: str | None = None
+    proof: Proof | None = None
+    rollback: RollbackFacts | None = None
+    code: int = 1
+    stages: list[StageRecord] = field(default_factory=list)
+
+
+class Story:
+    """One deploy or rollback of an environment."""
+
+    def __init__(
+        self,
+        project: Project,
+        env: Environment,
+        progress: Progress,
+        *,
+        empty_database: bool = False,
+        forgotten: str | None = None,
+    ) -> None:
+        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration."""
+        self.project, self.env, self.progress = project, env, progress
+        self.target: Target = open_target(project, env, progress)
+        self.records = self.target.records()
+        self._empty_database = empty_database
+        self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
+        self._recorded = False  # a release of the records was asked for
+
+    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
+        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report.
+
+        FORWARD: not where what serves was deployed from a newer commit than the working tree's.
+        """
+        adopted = self.target.adopt(reference)
+        kept = self.records.find(reference) if reference and not adopted else None
+        wanted = adopted or (kept.release if kept else None)
+        self._recorded = kept is not None
+        with ExitStack() as stack:
+            with self.progress.stage("plan"):
+                problems = self.target.problems() + ([] if wanted else migration_file_problems(self.project.root))
+                if problems:
+                    raise UsageError(*problems)
+                if wanted:
+                    self.target.recorded(wanted)  # it is kept, and what was built
+                stack.enter_context(self.target.lock(self.progress.warn))
+                self.records.refresh()  # somebody else may have held the lock until now
+                self._refuse_lost_data()
+                if forward:
+                    self._refuse_backwards()
+                unfinished = bool(self.records.killed()) if dry_run else self._heal()
+            facts = {
+                "started": _now(),
+                "release": wanted,
+                "stage": "plan",
+                "dry_run": dry_run,
+                **(_source_of(kept) if kept else asdict(read_source(self.project.root))),
+            }
+            chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
+            try:
+                self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
+            except (SlipwayError, Interrupted, OSError) as error:
+                self._undo(chapter, error)
+            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other
+                self.progress.say(traceback.format_exc())
+                self._undo(chapter, DeployFailed(f"a fault of the pipeline itself: {type(error).__name__}: {error}"))
+            return chapter.code, self._record(chapter, dry_run=dry_run)
+
+    # --- the stages ---
+
+    def _refuse_lost_data(self) -> None:
+        """Refuse data that proved releases did not use, or that the new engine cannot read. Nothing was touched."""
+        proved = any(one.verdict == "proved" for one in self.records.all())
+        self.schema.expected = proved and not self._empty_database
+        problems = self.target.data_problems(expected=self.schema.expected)
+        if problems:
+            raise UsageError(*problems)
+
+    def _refuse_backwards(self) -> None:
+        """A pipeline's run that is late, or is run again, takes nobody back: manifests included, so that it is the
+        commit of the clone which counts, and not that of the image.
+        """
+        serving = self.records.serving()
+        there = read_json(serving.folder / "begun.json").get("commit") if serving else None
+        here = read_source(self.project.root).commit
+        if not there or not here:
+            return
+        way = f"to go back, `nox -s rollback -- {self.env.name}`; or deploy without --forward"
+        if not has_commit(self.project.root, there):
+            raise UsageError(
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is not in this clone, so whether it is newer"
+                f" than {here[:SHORT]} cannot be told: fetch it; where nobody pushed it, {way}"
+            )
+        if is_older(self.project.root, here, there):
+            raise UsageError(
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is newer than {here[:SHORT]}: not deployed;"
+                f" {way}"
+            )
+
+    def _heal(self) -> bool:
+        """Mend what a killed deploy or machine left: processes, writes, open records. Whether there was any."""
+        healed = self.target.heal()
+        killed = self.records.killed()
+        for record in killed:
+            self.progress.warn(f"the deploy of release record {record.number} died in stage `{record.stage}`: mending")
+            self._clean_up(record.folder)
+            write_evidence(record.folder, self._report_of_killed(record))
+            self.records.publish(record)
+        return healed or bool(killed)
+
+    def _report_of_killed(self, record: Record) -> dict[str, Any]:
+        """What is known of a deploy that could not write it itself."""
+        return build_report(
+            DeployFacts(
+                environment=self.env.name,
+                target=self.env.target,
+                url=self.target.url,
+                number=record.number,
+                release=record.release,
+                previous=None,
+                commit=record.commit,
+                dirty=bool(read_json(record.folder / "begun.json").get("dirty")),
+                verdict="interrupted",
+                reason=f"the deploy died in stage `{record.stage}`, without a report",
+                started=record.started or _now(),
+                finished=None,
+                stages=[],
+                traffic=None,
+            )
+        )
+
+    def _clean_up(self, folder: Path) -> None:
+        """Remove what proofs have left in the service."""
+        for journal in folder.glob(JOURNAL.format("*")):
+            clean_up(journal, self.target.url, self.target.token())
+
+    def _ship(self, chapter: Chapter, wanted: str | None, *, dry_run: bool, unfinished: bool) -> None:
+        with self._stage(chapter, "build") as stage:
+            chapter.new = self.target.recorded(wanted) if wanted else self.target.build()
+            stage.note = f"release {short(chapter.new.name)}"
+            self.records.note(chapter.record, release=chapter.new.name)
+        with self._stage(chapter, "check") as stage:
+            nothing_to_do = self._check(chapter, unfinished=unfinished)
+            stage.note = "nothing to do" if nothing_to_do else ""
+        if nothing_to_do or dry_run:
+            chapter.verdict, chapter.code = "unchanged", 0
+            chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
+            return
+        proof = chapter.proof = self._proof(chapter, "rollout", old_counts=not unfinished)
+        with proof:
+            with self._stage(chapter, "migrate"):
+                chapter.touched = True
+                self.target.prepare(chapter.new)
+                running = self.target.running()
+                retained = self._retained(chapter.new, running)
+                if self.schema.schema is None:
+                    chapter.touched = bool(running.releases)  # what it may refuse needs no undoing where nothing serves
+                    self.schema.check(chapter.new, chapter.old if running.replicas else None, retained)
+                    chapter.touched = True
+                proof.begin(chapter.new, chapter.old, serving=bool(running.releases))
+                self.schema.upgrade(chapter.new, retained)
+            with self._stage(chapter, "roll out"):
+                proof.phase("rollout")
+                self.target.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
+            with self._stage(chapter, "prove") as stage:
+                stage.note = proof.prove()
+        chapter.verdict, chapter.code = "proved", 0
+
+    def _check(self, chapter: Chapter, *, unfinished: bool) -> bool:
+        """Refuse what must not ship; whether there is nothing to ship at all."""
+        new, serving = chapter.new, self.records.serving()
+        assert new is not None
+        if not new.requests:
+            raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
+        objections = self._unverified(new) or self.target.objections(new)
+        if objections:
+            raise DeployFailed(*objections)
+        running = self.target.running()
+        chapter.old = self._artifact(serving.release) if serving else None
+        if serving and running.replicas and not chapter.old:
+            raise DeployFailed(
+                f"release {serving.release} serves and could not be brought back if the new one failed (see above):"
+                " `nox -s down`, then deploy; the data stays"
+            )
+        if chapter.old:
+            for line in self.target.difference(new, chapter.old):
+                self.progress.say(f"changes {line}")
+        self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
+        proved = serving is not None and serving.release == new.name
+        return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
+
+    def _unverified(self, new: Artifact) -> list[str]:
+        """What the environment's `verify` has against NEW.
+
+        A release of the records that was proved here was verified when it came: going back to it in the night must not
+        wait for a registry or for Sigstore. One that was refused is in the records, too, and is asked again.
+        """
+        policy = self.env.verify
+        proved = any(one.verdict == "proved" for one in self.records.all() if one.release == new.name)
+        if policy is None or (self._recorded and proved):
+            return []
+        images = self.target.pushed(new)
+        if images is None:
+            what = f"release {short(new.name)} was built here and nobody signed it, which {self.env.name} demands"
+            return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
+        return verification_problems(images, policy, self.progress.say)
+
+    def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
+        """The releases that a contracting migration must not break: what runs, and what one can go back to."""
+        names = dict.fromkeys([*running.releases, *self.records.retained(self.project.retain)])
+        kept = [self._artifact(name) for name in names if name != new.name]
+        return [RetainedRelease(one.name, one.revision) for one in kept if one and one.revision]
+
+    def _artifact(self, name: str | None) -> Artifact | None:
+        try:
+            return self.target.recorded(name or "")
+        except SlipwayError as error:
+            self.progress.warn(error.problems[0])
+            return None
+
+    # --- undoing and recording ---
+
+    def _undo(self, chapter: Chapter, error: SlipwayError | Interrupted | OSError) -> None:
+        """Say why; and once something that runs was touched, bring back what served before, and prove that it does."""
+        problems = (f"{error.strerror}: {error.filename}",) if isinstance(error, OSError) else error.problems
+        interrupted = isinstance(error, Interrupted)
+        chapter.reason = problems[0]
+        chapter.verdict = "interrupted" if interrupted else "failed"
+        chapter.code = Interrupted.exit_code if interrupted else 1
+        for problem in problems:
+            self.progress.problem(problem)
+        if not chapter.touched:
+            chapter.code = 1 if isinstance(error, OSError) else error.exit_code
+            return
+        with _deaf(self.progress):
+            before = len(self.progress.stages)
+            proof = self._proof(chapter, "rollback")
+            verdict, reason = "proved", None
+            try:
+                if chapter.old is None:
+                    verdict, reason = "failed", self._withdraw(chapter)
+                else:
+                    self._roll_back(chapter, chapter.old, proof)
+                    chapter.verdict = "interrupted" if interrupted else "rolled_back"
+            except (SlipwayError, OSError) as second:
+                verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
+                chapter.verdict, chapter.code = "failed", 1  # whatever began it: nothing is undone
+                self.progress.problem(f"the rollback failed, too: {reason}")
+            chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
+            chapter.rollback = RollbackFacts(
+                release=chapter.old.name if chapter.old else None,
+                verdict=verdict,
+                reason=reason,
+                stages=undoing,
+                traffic=proof.result,
+            )
+
+    def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
+        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of), old_counts)
+
+    def _withdraw(self, chapter: Chapter) -> str:
+        """Stop what was shipped where nothing was before; what is true then, in words."""
+        with self._stage(chapter, "roll back") as stage:
+            self.target.withdraw()
+            left = ", ".join(map(short, self.target.running().releases))  # of something that no deploy had started
+            note = f"there is no earlier release: {f'{left} serves on' if left else 'nothing serves'}"
+            stage.note = note
+        return note
+
+    def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
+        with proof:
+            with self._stage(chapter, "roll back") as stage:
+                stage.note = f"to release {short(old.name)}"
+                proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+                self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
+            with self._stage(chapter, "prove") as stage:
+                stage.note = proof.prove(rollback=True)
+
+    def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
+        """Evidence, whatever happened; it never fails a deploy."""
+        with _deaf(self.progress), self.progress.stage("record") as stage:
+            new, old = chapter.new, chapter.old
+            if chapter.proof:
+                chapter.proof.finish()
+                for record in self.records.all():  # what a broken release would not let go
+                    self._clean_up(record.folder)
+            result = chapter.proof.result if chapter.proof else None
+            inside = self.target.second_view(result.failed, result.sent) if result else None
+            if inside:
+                self.progress.say(f"from inside: {inside[0]}")
+            remarks = self.target.remarks() if result else []
+            for line in remarks:
+                self.progress.say(f"meanwhile {line}")
+            source = new.source if new else read_source(self.project.root)
+            report = build_report(
+                DeployFacts(
+                    environment=self.env.name,
+                    target=self.env.target,
+                    url=self.target.url,
+                    number=chapter.record.number,
+                    release=new.name if new else None,
+                    previous=old.name if old else None,
+                    commit=source.commit,
+                    dirty=source.dirty,
+                    verdict=chapter.verdict,
+                    reason=chapter.reason,
+                    started=chapter.started,
+                    finished=_now(),
+                    stages=chapter.stages or self.progress.stages[:-1],
+                    traffic=result,
+                    inside={"said": inside[0], **inside[1]} if inside else None,
+                    remarks=remarks,
+                    rollback=chapter.rollback,
+                    slow=chapter.proof.slow if chapter.proof else False,
+                )
+            )
+            place = chapter.record.folder.relative_to(self.project.root)
+            github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
+            try:
+                if dry_run:
+                    shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
+                    return report
+                write_evidence(chapter.record.folder, report)
+                self.records.publish(chapter.record)
+                with ThreadPoolExecutor(1) as beside:  # a registry may want to be read again after a second
+                    told = beside.submit(self.target.attest, report) if chapter.proof else None
+                    self.target.prune(self.records.retained(self.project.retain))
+                    self.records.prune()
+                if told:
+                    told.result()
+            except (SlipwayError, OSError) as error:
+                self.progress.warn(f"the evidence is not complete: {error}")
+            board.tell(self.project.name, report, self.progress.warn)
+            stage.note = f"{place}/report.md"
+        return report
+
+    @contextmanager
+    def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
+        with self.progress.stage(name) as stage:
+            self.records.note(chapter.record, stage=name)
+            yield stage
+
+
+def _source_of(record: Record) -> dict[str, Any]:
+    """What a recorded release was deployed from: it comes back whole, and the clone of whoever asks for it has no part
+    in it.
+    """
+    begun = read_json(record.folder / "begun.json")
+    return {name: begun.get(name) for name in ("commit", "dirty")}
+
+
+@contextmanager
+def _deaf(progress: Progress) -> Iterator[None]:
+    """Undoing and recording are not interrupted: a second Ctrl-C gets an answer and no effect."""
+
+    def refuse(*_: object) -> None:
+        progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
+
+    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,262 @@
+"""`timeline.svg`: a rollout as one picture, drawn by hand so that it needs nothing and reads anywhere.
+
+Requests a second by answering release, failures in red on top; below them the latency; stages as vertical lines. The
+card has a background of its own, so it reads on light and on dark pages.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from xml.sax.saxutils import escape
+
+from pipeline.releases.model import short
+
+__all__ = ["Mark", "timeline_svg"]
+
+WIDTH, LEFT, RIGHT = 960, 64, 164  # px; the right margin holds the legend and the label of a mark at the very end
+REQUESTS_HEIGHT, LATENCY_HEIGHT, GAP = 190, 90, 34
+LANE, LABEL_TOP, ROW = 15, 76, 18
+CHARACTER = 6.4  # px, the widest average of common system fonts at 11 px
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800)  # s
+LONGEST_LABEL = 20  # characters
+ROLES = {"new": " new", "old": " old"}
+STYLE = """
+svg { --card: #ffffff; --ink: #1f2937; --soft: #6b7280; --grid: #e5e7eb; --edge: #d1d5db; --mark: #9ca3af;
+  --new: #2563eb; --old: #94a3b8; --other: #0d9488; --nameless: #d6c7a1; --failed: #dc2626;
+  --p50: #0d9488; --p95: #b45309 }
+@media (prefers-color-scheme: dark) { svg { --card: #111827; --ink: #f3f4f6; --soft: #9ca3af; --grid: #263143;
+  --edge: #374151; --mark: #6b7280; --new: #60a5fa; --old: #64748b; --other: #2dd4bf; --nameless: #8a7b54;
+  --failed: #f87171; --p50: #2dd4bf; --p95: #fbbf24 } }
+text { font: 11px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink) }
+.card { fill: var(--card); stroke: var(--edge) } .title { font-size: 16px } .title, .strong { font-weight: 600 }
+.soft { fill: var(--soft) } .end { text-anchor: end }
+.middle { text-anchor: middle } .grid { stroke: var(--grid) } .mark { stroke: var(--mark); stroke-dasharray: 3 3 }
+.new { fill: var(--new) } .old { fill: var(--old) } .other { fill: var(--other) } .nameless { fill: var(--nameless) }
+.failed { fill: var(--failed) } .line { fill: none; stroke-width: 1.8; stroke-linejoin: round }
+.p50 { stroke: var(--p50) } .p95 { stroke: var(--p95) }
+"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment of the deploy, `at` seconds since the Unix epoch."""
+
+    at: float
+    name: str
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where time is on the paper: from `start` to `end` (seconds since the Unix epoch), panels from `top` (px)."""
+
+    start: float
+    end: float
+    top: float
+
+    @property
+    def right(self) -> float:
+        return WIDTH - RIGHT
+
+    @property
+    def requests_bottom(self) -> float:
+        return self.top + REQUESTS_HEIGHT
+
+    @property
+    def latency_top(self) -> float:
+        return self.requests_bottom + GAP
+
+    @property
+    def bottom(self) -> float:
+        return self.latency_top + LATENCY_HEIGHT
+
+    def x(self, at: float) -> float:
+        return LEFT + (at - self.start) / (self.end - self.start) * (self.right - LEFT)
+
+
+def timeline_svg(
+    *,
+    title: str,
+    subtitle: str,
+    bins: Sequence[Mapping[str, Any]],
+    marks: Sequence[Mark],
+    new: str | None,
+    old: str | None,
+) -> str:
+    """The picture of BINS (as `results.Bin`, ascending) with those MARKS that fall into their time."""
+    if not bins:
+        return _card(title, subtitle, 120, [_text(LEFT, 96, "No traffic was sent.", "soft")])
+    start, end = bins[0]["at"], bins[-1]["at"] + bins[-1]["seconds"]
+    # Half a second of grace: the stage that started the traffic began a little before its first request.
+    inside = sorted((mark for mark in marks if start - 0.5 <= mark.at <= end), key=lambda mark: mark.at)
+    labels = _lanes([(_x(mark, start, end), mark.name) for mark in inside])
+    lanes = 1 + max((lane for _, _, lane in labels), default=-1)
+    frame = _Frame(start, end, top=LABEL_TOP + lanes * LANE + 14)
+    body = [
+        *_time_axis(frame),
+        *_requests(frame, bins, _classes(bins, new, old)),
+        *_latency(frame, bins),
+        *_marks(frame, labels),
+    ]
+    return _card(title, subtitle, frame.bottom + 44, body)
+
+
+def _x(mark: Mark, start: float, end: float) -> float:
+    return max(_Frame(start, end, 0).x(mark.at), LEFT)
+
+
+def _lanes(marks: Sequence[tuple[float, str]]) -> list[tuple[float, str, int]]:
+    """The row of each label (0 is the top one). MARKS are ascending.
+
+    A label goes below every row that still has text at its x: so it overlaps none, and its line, which runs down from
+    it, crosses none.
+    """
+    ends: list[float] = []
+    placed = []
+    for x, name in marks:
+        label = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+        lane = 1 + max((index for index, end in enumerate(ends) if end > x), default=-1)
+        ends[lane:] = [x + 8 + CHARACTER * len(label)]
+        placed.append((x, label, lane))
+    return placed
+
+
+def _marks(frame: _Frame, labels: Sequence[tuple[float, str, int]]) -> list[str]:
+    parts = []
+    for x, label, lane in labels:
+        y = LABEL_TOP + lane * LANE
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{frame.bottom:.0f}"/>')
+        parts.append(_text(x + 4, y + 10, label))
+    return parts
+
+
+def _classes(bins: Sequence[Mapping[str, Any]], new: str | None, old: str | None) -> dict[str, str]:
+    """The CSS class of each release, bottom of the stack first: old below, new above it."""
+    seen = dict.fromkeys(name for one in bins for name in one["answered"])
+    known = {old: "old", new: "new", "": "nameless"}
+    order = ["old", "other", "new", "nameless"]
+    return dict(sorted(((name, known.get(name, "other")) for name in seen), key=lambda item: order.index(item[1])))
+
+
+def _requests(frame: _Frame, bins: Sequence[Mapping[str, Any]], classes: Mapping[str, str]) -> list[str]:
+    most = max((sum(one["answered"].values()) + one["failed"]) / one["seconds"] for one in bins)
+    top = _ceiling(most * 1.05)
+    scale = REQUESTS_HEIGHT / top
+    parts = _value_axis(frame.right, frame.requests_bottom, [(value, value * scale) for value in (0, top / 2, top)])
+    for one in bins:
+        left, right = frame.x(one["at"]), frame.x(one["at"] + one["seconds"])
+        width = right - left - (1 if right - left > 4 else 0)  # noqa: PLR2004 - px; a gap between bars that can spare it
+        base = frame.requests_bottom
+        for name, style in classes.items():
+            height = one["answered"].get(name, 0) / one["seconds"] * scale
+            base -= height
+            parts += [_box(left, base, width, height, style)] if height else []
+        if one["failed"]:
+            # One failure in a thousand must still be seen.
+            height = max(one["failed"] / one["seconds"] * scale, 4.0)
+            parts.append(_box(left, base - height, width, height, "failed"))
+    named = [
+        (style, f"{short(name)}{ROLES.get(style, '')}" if name else "no release named")
+        for name, style in classes.items()
+    ]
+    failed = ("failed", f"failed ({sum(one['failed'] for one in bins)})")
+    return parts + _legend(frame, frame.top + 8, "requests a second", [failed, *reversed(named)])
+
+
+def _latency(frame: _Frame, bins: Sequence[Mapping[str, Any]]) -> list[str]:
+    known = [one for one in bins if one["p95"]]
+    most = max((one["p95"] for one in known), default=10.0)
+    decades = max(1, math.ceil(math.log10(max(most, 1.0))))
+    scale = LATENCY_HEIGHT / decades
+    parts = _value_axis(frame.right, frame.bottom, [(10**power, power * scale) for power in range(decades + 1)])
+    for key in ("p95", "p50"):
+        for run in _runs(known):
+            points = [
+                f"{frame.x(at):.1f},{frame.bottom - math.log10(max(one[key], 1.0)) * scale:.1f}"
+                for one in run
+                for at in (one["at"], one["at"] + one["seconds"])
+            ]
+            parts.append(f'<polyline class="line {key}" points="{" ".join(points)}"/>')
+    x, y = frame.right + 16, frame.latency_top + 8
+    parts.append(_text(x, y, "latency, ms", "strong"))
+    for row, (key, name) in enumerate((("p95", "p95"), ("p50", "p50 (median)")), start=1):
+        middle = y - 4 + row * ROW
+        parts.append(f'<line class="line {key}" x1="{x}" x2="{x + 12}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
+        parts.append(_text(x + 18, y + row * ROW, name))
+    return parts
+
+
+def _runs(bins: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """BINS cut where nothing was measured for a while, so that no line is drawn across."""
+    runs = [[*bins[:1]]]
+    for before, one in pairwise(bins):
+        if one["at"] - before["at"] > before["seconds"] * 1.5:
+            runs.append([])
+        runs[-1].append(one)
+    return runs
+
+
+def _time_axis(frame: _Frame) -> list[str]:
+    length = frame.end - frame.start
+    step = next((step for step in STEPS if length / step <= 12), 3600)  # noqa: PLR2004 - labels that fit
+    parts = []
+    for seconds in range(0, math.floor(length) + 1, step):
+        x = frame.x(frame.start + seconds)
+        label = f"{seconds} s" if length < 120 else f"{seconds // 60}:{seconds % 60:02}"  # noqa: PLR2004 - two minutes
+        parts.append(_text(x, frame.bottom + 16, label, "soft middle"))
+    parts.append(_text(LEFT, frame.bottom + 32, "time since the traffic began", "soft"))
+    return parts
+
+
+def _value_axis(right: float, bottom: float, values: Sequence[tuple[float, float]]) -> list[str]:
+    parts = []
+    for value, height in values:
+        y = bottom - height
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(LEFT - 8, y + 4, f"{value:g}", "soft end"))
+    return parts
+
+
+def _legend(frame: _Frame, y: float, title: str, entries: Sequence[tuple[str, str]]) -> list[str]:
+    x = frame.right + 16
+    parts = [_text(x, y, title, "strong")]
+    for row, (style, name) in enumerate(entries, start=1):
+        parts.append(_box(x, y - 10 + row * ROW, 12, 12, style))
+        parts.append(_text(x + 18, y + row * ROW, name))
+    return parts
+
+
+def _ceiling(value: float) -> float:
+    """The next round number that is not below VALUE."""
+    power = 10.0 ** math.floor(math.log10(max(value, 1.0)))
+    return next(factor * power for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if factor * power >= value)
+
+
+def _box(x: float, y: float, width: float, height: float, style: str) -> str:
+    return f'<rect class="{style}" x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.5):.2f}" height="{height:.2f}"/>'
+
+
+def _text(x: float, y: float, text: str, style: str = "") -> str:
+    attribute = f' class="{style}"' if style else ""
+    return f'<text{attribute} x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>' if text else ""
+
+
+def _card(title: str, subtitle: str, height: float, body: Sequence[str]) -> str:
+    lines = textwrap.wrap(subtitle, width=int((WIDTH - 48) / CHARACTER), max_lines=2, placeholder=" …")
+    size = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title desc" {size}>',
+        f'<title id="title">{escape(title)}</title>',
+        f'<desc id="desc">{escape(subtitle)}</desc>',
+        f"<style>{STYLE}</style>",
+        f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:.0f}" rx="8"/>',
+        _text(24, 30, title, "title"),
+        *(_text(24, 50 + 15 * row, line, "soft") for row, line in enumerate(lines)),
+        *body,
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,392 @@
+"""A Kubernetes cluster on this machine, by kind: nodes, a registry, metrics-server, the Gateway API with Traefik.
+
+Each step looks first and does only what is missing, so a second run changes nothing and a broken cluster is mended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pipeline.engines import gateway_api
+from pipeline.engines.docker import Docker, docker_problems
+from pipeline.engines.kustomize import IMAGES
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.registry.reference import parse_reference
+from pipeline.system.ports import describe_process, port_free, port_holder
+from pipeline.system.progress import Progress
+from pipeline.system.run import CommandFailed, run
+
+__all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
+
+CLUSTER = "slipway"
+CONTEXT = f"kind-{CLUSTER}"
+NODES = tuple(f"{CLUSTER}-{role}" for role in ("control-plane", "worker", "worker2"))
+NODE_IMAGE = "kindest/node:v1.37.0"  # KIND_NODE_IMAGE names another
+EDGE_PORT = 8088  # k8s/cluster/kind.yaml maps it to Traefik's NodePort
+
+REGISTRY_NAME = f"{CLUSTER}-registry"  # of the container, and of the volume with its images
+REGISTRY_IMAGE = "registry:3"
+REGISTRY_PORT = 5001
+REGISTRY = f"localhost:{REGISTRY_PORT}"  # what it is called on this machine and by the nodes
+HOSTS = f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml"
+
+OLDEST_KIND = (0, 27)  # from here on nodes read certs.d: https://kind.sigs.k8s.io/docs/user/local-registry
+MANIFESTS = "k8s/cluster"
+BOOTSTRAP = "k8s/bootstrap/kind"
+OVERLAY = "k8s/overlays/kind"
+ASK_SECONDS, CREATE_SECONDS, WAIT_SECONDS = 60, 600, 180
+FEWEST_WATCHERS = 512  # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
+
+
+def create_command(config: Path, image: str) -> list[str]:
+    """Make the nodes, and return when the control plane answers."""
+    return ["kind", "create", "cluster", "--name", CLUSTER, "--config", str(config), "--image", image]
+
+
+def registry_command() -> list[str]:
+    """The arguments of `docker` that start the registry, which only this machine and the nodes reach."""
+    return [
+        "run",
+        "--detach",
+        "--name",
+        REGISTRY_NAME,
+        "--label",
+        f"slipway.cluster={CLUSTER}",
+        "--restart=always",
+        "--network=kind",
+        f"--publish=127.0.0.1:{REGISTRY_PORT}:5000",
+        f"--volume={REGISTRY_NAME}:/var/lib/registry",
+        "--env=REGISTRY_STORAGE_DELETE_ENABLED=true",
+        REGISTRY_IMAGE,
+    ]
+
+
+def kubectl_command(*arguments: str) -> list[str]:
+    """KUBECTL's ARGUMENTS for this cluster, whichever one is the current context."""
+    return ["kubectl", f"--context={CONTEXT}", *arguments]
+
+
+def apply_command(verb: str, *what: str) -> list[str]:
+    """Server-side `apply` or `diff` (VERB) of what an administrator owns here, hand edits included."""
+    # Client-side apply copies an object into an annotation, which a CRD of the Gateway API is too large for.
+    return kubectl_command(verb, "--server-side", "--force-conflicts", "--field-manager=slipway-cluster", *what)
+
+
+def load_command(image: str, nodes: Iterable[str]) -> list[str]:
+    """Copy an image of this machine to NODES."""
+    return ["kind", "load", "docker-image", "--name", CLUSTER, f"--nodes={','.join(nodes)}", image]
+
+
+def images_named(manifest: str) -> list[str]:
+    """The images of the rendered MANIFEST that no deploy of ours fills in, each once, in order."""
+    found = re.findall(r"^\s*(?:- )?image:\s*[\"']?([^\s\"']+)", manifest, re.MULTILINE)
+    return list(dict.fromkeys(one for one in found if one not in IMAGES))
+
+
+def full_name(image: str) -> str:
+    """IMAGE as containerd calls it: with its registry, Docker Hub where it names none."""
+    named = parse_reference(image)
+    return f"{named.host}/{named.path}{image.removeprefix(named.repository)}"
+
+
+def cluster_problems() -> list[str]:
+    """What this machine lacks, one line with its fix each."""
+    problems = docker_problems(compose=False)
+    if shutil.which("kind") is None:
+        problems.append("kind: not installed (or not on the PATH): https://kind.sigs.k8s.io/docs/user/quick-start")
+    elif (version := _kind_version()) < OLDEST_KIND:
+        problems.append(
+            f"kind {'.'.join(map(str, version))} is too old, {'.'.join(map(str, OLDEST_KIND))} is needed:"
+            " https://kind.sigs.k8s.io/docs/user/quick-start"
+        )
+    if shutil.which("kubectl") is None:
+        problems.append("kubectl: not installed (or not on the PATH): https://kubernetes.io/docs/tasks/tools")
+    return problems
+
+
+class Cluster:
+    """The kind cluster of the repository at ROOT."""
+
+    def __init__(self, root: Path, progress: Progress) -> None:
+        self.root, self.progress = root, progress
+        self.docker = Docker(root, progress.say)
+
+    def up(self, file: Path | None) -> bool:
+        """Make what is missing; whether anything was. FILE is the Gateway API's manifest, its release's by default."""
+        steps: list[tuple[str, Callable[[], bool]]] = [
+            ("nodes", self._nodes),
+            ("registry", self._registry),
+            ("gateway", lambda: self._gateway(manifest)),
+            ("images", self._images),
+            ("add-ons", self._add_ons),
+        ]
+        if (self.root / BOOTSTRAP).is_dir():
+            # What an administrator gives an environment: its namespace and the deployer's account.
+            steps.append(("bootstrap", lambda: self._apply(self.root / BOOTSTRAP)))
+        changed = False
+        with self.progress.stage("plan"):
+            self._plan()
+            manifest = self._gateway_manifest(file)
+        for name, step in steps:
+            with self.progress.stage(name) as record:
+                did = step()
+                record.note = record.note or ("" if did else "was there already")
+            changed = changed or did
+        return changed
+
+    def down(self) -> bool:
+        """Remove nodes, registry and images; whether there was anything."""
+        with self.progress.stage("down") as record:
+            problems = [one for one in cluster_problems() if not one.startswith("kubectl")]
+            if problems:
+                raise UsageError(*problems)
+            there = bool(self._existing()) or bool(self.docker.inspect(REGISTRY_NAME)) or self._has_volume()
+            if self._existing():
+                self._kind("delete", "cluster", "--name", CLUSTER)
+            if self.docker.inspect(REGISTRY_NAME):
+                self.docker.do("rm", "--force", REGISTRY_NAME)
+            if self._has_volume():
+                self.docker.do("volume", "rm", REGISTRY_NAME)
+            record.note = "" if there else "there was none"
+        return there
+
+    def _plan(self) -> None:
+        problems = cluster_problems()
+        if problems:
+            raise UsageError(*problems)
+        existing = self._existing()
+        if existing and existing != set(NODES):
+            raise UsageError(
+                f"kind's cluster `{CLUSTER}` has the nodes {', '.join(sorted(existing))} and not {', '.join(NODES)}:"
+                " it was made by something else, or half: `nox -s cluster -- down`, then again"
+            )
+        ports = [] if existing else [(EDGE_PORT, "the edge")]
+        registry = self.docker.inspect(REGISTRY_NAME)
+        if not (registry and registry[0]["State"]["Running"]):
+            ports.append((REGISTRY_PORT, "the registry"))
+        problems = [problem for port, use in ports if (problem := self._port_problem(port, use))]
+        if problems:
+            raise UsageError(*problems)
+
+    def _port_problem(self, port: int, use: str) -> str | None:
+        if port_free(port):
+            return None
+        # Docker's proxy says nothing of whose port it is; Docker does.
+        container = self.docker.ask("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").split()
+        holder = f"container {container[0]}" if container else describe_process(port_holder(port))
+        fix = f"`docker stop {container[0]}`" if container else "stop that"
+        return f"port {port} of 127.0.0.1, for {use}, is taken by {holder}: {fix}, then again"
+
+    def _nodes(self) -> bool:
+        existing = self._existing()
+        if not existing:
+            self._create()
+            return True
+        stopped = [one["Name"].strip("/") for one in self.docker.inspect(*NODES) if not one["State"]["Running"]]
+        if stopped:
+            self.docker.do("start", *stopped)
+        contexts = run(["kubectl", "config", "get-contexts", "--output=name"], say=_nothing).split()
+        if CONTEXT not in contexts:
+            self._kind("export", "kubeconfig", "--name", CLUSTER)
+        if stopped:
+            self._answers()
+        return bool(stopped) or CONTEXT not in contexts
+
+    def _create(self) -> None:
+        image = os.environ.get("KIND_NODE_IMAGE") or NODE_IMAGE
+        try:
+            run(
+                create_command(self.root / MANIFESTS / "kind.yaml", image),
+                say=self.progress.say,
+                timeout=CREATE_SECONDS,
+            )
+        except BaseException as error:
+            # Killed or failed in the middle, kind may leave nodes that the next try would stumble over.
+            if self._existing():
+                self._kind("delete", "cluster", "--name", CLUSTER)
+            if isinstance(error, CommandFailed):
+                raise SlipwayError(f"kind create cluster: {_essence(error.output)}{_inotify_hint()}") from None
+            raise
+        self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
+
+    def _answers(self) -> None:
+        """Wait for an API server whose node was started again."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while subprocess.run(kubectl_command("get", "--raw=/readyz"), capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                raise SlipwayError(
+                    f"the API server of {CONTEXT} did not answer within {WAIT_SECONDS} s of its node's start:"
+                    f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down` and again makes another"
+                )
+            time.sleep(1)
+        self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
+
+    def _registry(self) -> bool:
+        found = self.docker.inspect(REGISTRY_NAME)
+        changed = True
+        if not found:
+            self.docker.do(*registry_command())
+        elif not found[0]["State"]["Running"]:
+            self.docker.do("start", REGISTRY_NAME)
+        else:
+            changed = False
+        if found and "kind" not in found[0]["NetworkSettings"]["Networks"]:
+            self.docker.do("network", "connect", "kind", REGISTRY_NAME)
+            changed = True
+        # `localhost` in a node is the node: there the name means the registry's container.
+        hosts = f'[host."http://{REGISTRY_NAME}:5000"]'
+        for node in NODES:
+            if not self.docker.succeeds("exec", node, "grep", "--quiet", "--fixed-strings", hosts, HOSTS):
+                script = f"mkdir -p {HOSTS.rpartition('/')[0]} && echo '{hosts}' >{HOSTS}"
+                self.docker.do("exec", node, "sh", "-c", script)
+                changed = True
+        return changed
+
+    def _gateway_manifest(self, file: Path | None) -> bytes | None:
+        """The manifest of the Gateway API where the cluster has not got it: before anything is touched."""
+        manifest = gateway_api.read(file, self.progress.warn) if file else None
+        if not self._existing():
+            return manifest or gateway_api.download()
+        wanted = gateway_api.version_of(manifest) if manifest else gateway_api.VERSION
+        return None if self._gateway_version() == wanted else manifest or gateway_api.download()
+
+    def _gateway_version(self) -> str | None:
+        """The version of the Gateway API that the cluster has all of; None where it has not, or does not answer yet."""
+        asked = kubectl_command("get", "crd", *gateway_api.CRDS, "--output=json")
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
+        if done.returncode:
+            return None
+        annotations = [one["metadata"].get("annotations", {}) for one in json.loads(done.stdout)["items"]]
+        versions = {one.get("gateway.networking.k8s.io/bundle-version") for one in annotations}
+        return versions.pop() if len(versions) == 1 else None
+
+    def _gateway(self, manifest: bytes | None) -> bool:
+        if manifest is None:
+            return False
+        command = apply_command("apply", "--filename=-")
+        self.progress.say(f"$ {' '.join(command)}")
+        done = subprocess.run(command, input=manifest, capture_output=True, check=False, timeout=ASK_SECONDS)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace")
+            raise SlipwayError(f"the Gateway API could not be applied: {_essence(said)}")
+        crds = [f"crd/{name}" for name in gateway_api.CRDS]
+        self._kubectl("wait", "--for=condition=Established", *crds, f"--timeout={ASK_SECONDS}s")
+        return True
+
+    def _images(self) -> bool:
+        """Copy to the nodes what this machine has of the images that the cluster will ask for; the rest they pull."""
+        loaded = False
+        for image in images_named(self._kubectl("kustomize", str(self.root / MANIFESTS), quiet=True)):
+            loaded = self._load(image, NODES[:1]) or loaded
+        if (self.root / OVERLAY).is_dir():
+            for image in images_named(self._kubectl("kustomize", str(self.root / OVERLAY), quiet=True)):
+                loaded = self._load(image, NODES) or loaded
+        return loaded
+
+    def _load(self, image: str, nodes: Sequence[str]) -> bool:
+        lacking = [node for node in nodes if not self._node_has(node, image)]
+        if not lacking:
+            return False
+        if self.docker.image(image) is None:
+            self.progress.say(f"{image} is not on this machine: the nodes pull it")
+            return False
+        try:
+            self._kind(*load_command(image, lacking)[1:])
+        except SlipwayError as error:
+            # An engine with containerd's image store keeps an image of many platforms that it has one of.
+            self.progress.warn(f"{error.problems[0]}; the nodes pull it instead")
+            return False
+        return True
+
+    def _node_has(self, node: str, image: str) -> bool:
+        asked = ("exec", node, "ctr", "--namespace=k8s.io", "images", "ls", "--quiet", f"name=={full_name(image)}")
+        return bool(self.docker.ask(*asked).strip())
+
+    def _add_ons(self) -> bool:
+        changed = self._apply(self.root / MANIFESTS)
+        for namespace, name in (("traefik", "traefik"), ("kube-system", "metrics-server")):
+            where = f"--namespace={namespace}"
+            try:
+                self._kubectl("rollout", "status", where, f"deployment/{name}", f"--timeout={WAIT_SECONDS}s")
+            except SlipwayError:
+                asked = " ".join(kubectl_command("describe", "pods", where))
+                raise SlipwayError(
+                    f"{name} is not ready after {WAIT_SECONDS} s: `{asked}` says why; mended, `nox -s cluster` again"
+                ) from None
+        for condition, name in (
+            ("Accepted", "gatewayclass/traefik"),
+            ("Available", "apiservice/v1beta1.metrics.k8s.io"),
+        ):
+            self._kubectl("wait", f"--for=condition={condition}", name, f"--timeout={WAIT_SECONDS}s", quiet=not changed)
+        return changed
+
+    def _apply(self, folder: Path) -> bool:
+        differs = subprocess.run(
+            apply_command("diff", f"--kustomize={folder}"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_SECONDS,
+            env={**os.environ, "KUBECTL_EXTERNAL_DIFF": "diff -q"},
+        )
+        if differs.returncode == 0:
+            return False
+        # 1 is a difference. More is also what it says of an object whose namespace is not there yet.
+        self._do(apply_command("apply", f"--kustomize={folder}"))
+        return True
+
+    def _existing(self) -> set[str]:
+        """The names of the cluster's nodes."""
+        said = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
+        return set(said.split())
+
+    def _has_volume(self) -> bool:
+        return self.docker.succeeds("volume", "inspect", REGISTRY_NAME)
+
+    def _kind(self, *arguments: str) -> None:
+        self._do(["kind", *arguments])
+
+    def _kubectl(self, *arguments: str, quiet: bool = False) -> str:
+        return self._do(kubectl_command(*arguments), quiet=quiet)
+
+    def _do(self, command: Sequence[str], *, quiet: bool = False) -> str:
+        try:
+            return run(command, say=_nothing if quiet else self.progress.say, cwd=self.root, timeout=CREATE_SECONDS)
+        except CommandFailed as error:
+            words = [word for word in command[:5] if not word.startswith("-")]
+            raise SlipwayError(f"{' '.join(words)}: {_essence(error.output)}") from error
+
+
+def _kind_version() -> tuple[int, int]:
+    said = run(["kind", "version", "--quiet"], say=_nothing, timeout=ASK_SECONDS)
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _essence(said: str) -> str:
+    """The line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if line.lower().startswith("error")]
+    return re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE)[:300]
+
+
+def _inotify_hint() -> str:
+    """What a machine with several nodes runs out of first."""
+    path = Path("/proc/sys/fs/inotify/max_user_instances")
+    if not path.exists() or (watchers := int(path.read_text(encoding="ascii"))) >= FEWEST_WATCHERS:
+        return ""
+    return (
+        f"; this machine allows {watchers} inotify instances, kind advises {FEWEST_WATCHERS}:"
+        f" `sudo sysctl fs.inotify.max_user_instances={FEWEST_WATCHERS}`"
+    )
+
+
+def _nothing(_: str) -> None:
+    """Questions are not said aloud."""

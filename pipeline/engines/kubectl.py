@@ -1,0 +1,171 @@
+"""The kubectl command line: always with the environment's own context and namespace, objects through standard input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import SlipwayError
+from pipeline.system.run import CommandFailed, run
+
+__all__ = ["FIELD_MANAGER", "Kubectl", "Object", "Refused", "Unreachable", "describe", "name_of"]
+
+Object = dict[str, Any]
+
+FIELD_MANAGER = "slipway"
+OLDEST_SERVER = (1, 35)
+ASK_SECONDS = 20
+AWAY_SECONDS = 60  # a control plane that restarts takes half of that
+# Of the API server, its load balancer or etcd, not of what was asked: the same call may succeed in a second.
+AWAY = re.compile(
+    r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
+    r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: "
+    # It listens, and is not ready yet: it knows neither its own API nor any account.
+    r"|apiserver not ready|error validating data: unknown;|error: You must be logged in",
+    re.IGNORECASE,
+)
+NOISE = ("Warning:", "Flag --", "I0", "E0", "W0")
+
+
+class Unreachable(SlipwayError):
+    """The API server did not answer."""
+
+
+class Refused(SlipwayError):
+    """The API server answered, and not as hoped. `said` is all of it."""
+
+    def __init__(self, problem: str, said: str) -> None:
+        super().__init__(problem)
+        self.said = said
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl in a context and a namespace. `say` gets each command that changes something."""
+
+    context: str
+    namespace: str
+    say: Callable[[str], None]
+
+    def command(self, *arguments: str) -> list[str]:
+        """The whole command line."""
+        return ["kubectl", f"--context={self.context}", f"--namespace={self.namespace}", *arguments]
+
+    def ask(self, *arguments: str, given: str | None = None, timeout: float = ASK_SECONDS) -> str:
+        """What a command says, quietly. Raises `Unreachable` and `Refused`."""
+        command = self.command(f"--request-timeout={timeout:.0f}s", *arguments)
+        try:
+            done = subprocess.run(
+                command, input=given or "", capture_output=True, text=True, check=False, timeout=timeout + 5
+            )
+        except subprocess.TimeoutExpired:
+            raise Unreachable(
+                f"the cluster of context `{self.context}` did not answer within {timeout:.0f} s"
+            ) from None
+        if done.returncode:
+            raise self._error(arguments, done.stderr)
+        return done.stdout
+
+    def do(self, *arguments: str, given: str | None = None, timeout: float = ASK_SECONDS) -> str:
+        """Run a command that changes something, said aloud."""
+        command = self.command(f"--request-timeout={timeout:.0f}s", *arguments)
+        try:
+            return run(command, say=self.say, timeout=timeout + 5, given=given)
+        except CommandFailed as error:
+            raise self._error(arguments, error.output) from error
+
+    def get(self, *arguments: str, timeout: float = ASK_SECONDS) -> list[Object]:
+        """The objects that `kubectl get ARGUMENTS` finds; none where there are none."""
+        return self.items(self.ask("get", "--ignore-not-found", "--output=json", *arguments, timeout=timeout))
+
+    @staticmethod
+    def items(said: str) -> list[Object]:
+        """The objects in kubectl's JSON: one, or a list's."""
+        if not said.strip():
+            return []
+        found: Object = json.loads(said)
+        return list(found["items"]) if found.get("kind", "").endswith("List") else [found]
+
+    def apply(self, objects: Iterable[Object], *, dry_run: bool = False, force: bool = True) -> list[Object]:
+        """Server-side apply OBJECTS; gives them as the API server has them then (with DRY_RUN: would have them).
+
+        FORCE takes fields back that somebody else set; without it, they are an error.
+        """
+        options = ["apply", "--server-side", f"--field-manager={FIELD_MANAGER}", "--filename=-", "--output=json"]
+        options += ["--dry-run=server"] if dry_run else []
+        options += ["--force-conflicts"] if force else []
+        given = as_list(objects)
+        if not dry_run:
+            names = ", ".join(describe(one) for one in json.loads(given)["items"])
+            self.say(f"$ {shlex.join(self.command(*options[:-1]))}  # {names}")
+        return self.items(self._patiently(*options, given=given))
+
+    def _patiently(self, *arguments: str, given: str) -> str:
+        """What an apply says, which may be said twice: an API server that is away for a moment is waited for."""
+        deadline, told = time.monotonic() + AWAY_SECONDS, False
+        while True:
+            try:
+                return self.ask(*arguments, given=given, timeout=60)
+            except Unreachable as away:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    self.say(f"{away.problems[0]}; waiting for it")
+                told = True
+                time.sleep(1)
+
+    def server_problem(self) -> str | None:
+        """What is wrong with kubectl, its context or the cluster, with its fix; None where all is well."""
+        if shutil.which("kubectl") is None:
+            return "kubectl: not installed (or not on the PATH): https://kubernetes.io/docs/tasks/tools"
+        contexts = subprocess.run(
+            ["kubectl", "config", "get-contexts", "--output=name"], capture_output=True, text=True, check=False
+        )
+        if self.context not in contexts.stdout.split():
+            known = ", ".join(f"`{one}`" for one in contexts.stdout.split()) or "none"
+            fix = (
+                "`nox -s cluster` makes it"
+                if self.context.startswith("kind-")
+                else "get its kubeconfig, or mend `context`"
+            )
+            return f"context `{self.context}` is not in your kubeconfig ({known} there): {fix}"
+        try:
+            version: Object = json.loads(self.ask("version", "--output=json", timeout=10))["serverVersion"]
+        except SlipwayError as error:
+            return f"{error.problems[0]}: is the cluster up, and may you use it?"
+        server = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
+        if server < OLDEST_SERVER:
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            return f"Kubernetes {version['gitVersion']} is too old, {oldest} is needed: update it"
+        return None
+
+    def _error(self, arguments: tuple[str, ...], said: str) -> SlipwayError:
+        lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(NOISE)]
+        best = next((line for line in reversed(lines) if "error" in line.lower() or "forbidden" in line.lower()), "")
+        best = (best or (lines or ["it said nothing"])[-1]).removeprefix("error: ").removeprefix("Error from server ")
+        if AWAY.search(said):
+            return Unreachable(f"the cluster of context `{self.context}` cannot be reached: {best[:300]}")
+        verb = next((word for word in arguments if not word.startswith("-")), "")
+        return Refused(f"kubectl {verb}: {best[:400]}", said)
+
+
+def as_list(objects: Iterable[Object]) -> str:
+    """OBJECTS as kubectl takes them on standard input."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def name_of(one: Object) -> str:
+    """Its name."""
+    return str(one["metadata"]["name"])
+
+
+def describe(one: Object) -> str:
+    """It in words: `Deployment backend`."""
+    return f"{one['kind']} {name_of(one)}"

@@ -1,0 +1,209 @@
+"""What k8s/ renders to, and whether it may be shipped: `nox -s lint` asks that of every tree of it.
+
+`python -m pipeline.engines.kustomize` checks all of it: kustomize as kubectl has it, the schemas of three versions of
+Kubernetes, what is sent twice or unfilled, and checkov's rules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import SlipwayError, UsageError
+
+__all__ = ["IMAGES", "Document", "kubectl", "render", "trees", "unfilled"]
+
+Document = dict[str, Any]
+
+# The images as k8s/ calls them: a deploy puts repository and digest in.
+IMAGES = ("backend", "migrate", "frontend")
+VERSIONS = ("1.35", "1.36", "1.37")
+# No schema of these comes with Kubernetes: the API server of a cluster that has their CRDs checks them (`kubectl diff`
+# in each plan, the end-to-end tests on kind).
+CUSTOM = frozenset(
+    {
+        ("gateway.networking.k8s.io/v1", "Gateway"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("monitoring.coreos.com/v1", "ServiceMonitor"),
+        ("external-secrets.io/v1", "ExternalSecret"),
+    }
+)
+# Names and addresses for examples, which lead nowhere (RFC 2606, RFC 5737).
+PLACEHOLDERS = (".invalid", "192.0.2.")
+CHECKOV = "k8s/checkov.yaml"
+# Stands for a digest that a registry gave.
+SAMPLE_DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Something that renders: its NAME for people, and the text of a kustomization in a folder beside the tree."""
+
+    name: str
+    kustomization: Mapping[str, Any]
+
+
+def kubectl() -> str:
+    """The kubectl of this Python's environment, else the machine's. Raises UsageError where there is none."""
+    beside = Path(sys.executable).parent / "kubectl"
+    found = str(beside) if beside.exists() else shutil.which("kubectl")
+    if found is None:
+        raise UsageError("kubectl: not found; install it: https://kubernetes.io/docs/tasks/tools/")
+    return found
+
+
+def trees(root: Path) -> Iterator[Tree]:
+    """Each overlay as the target renders it, each bootstrap, and each component on the base, of the project at ROOT."""
+    for folder in sorted((root / "k8s/overlays").iterdir()):
+        yield Tree(f"k8s/overlays/{folder.name}", _as_target(folder))
+    for folder in sorted((root / "k8s/bootstrap").iterdir()):
+        yield Tree(f"k8s/bootstrap/{folder.name}", {"resources": [folder]})
+    for folder in sorted((root / "k8s/components").iterdir()):
+        component = {"resources": [root / "k8s/base"], "components": [folder], "namespace": "example"}
+        yield Tree(f"k8s/components/{folder.name}", {**component, "images": _digests()})
+
+
+def render(kustomization: Mapping[str, Any]) -> list[Document]:
+    """The documents of KUSTOMIZATION, whose paths are absolute. Raises SlipwayError with kustomize's own words."""
+    with tempfile.TemporaryDirectory() as name:
+        # Kustomize wants relative paths, and its way up from a symlinked /tmp would lead elsewhere.
+        folder = Path(name).resolve()
+        text = yaml.safe_dump(_relative(dict(kustomization), folder), sort_keys=False)
+        (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
+        command = [kubectl(), "kustomize", str(folder)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SlipwayError(f"kubectl kustomize: {' '.join(done.stderr.split())}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
+    return [one for one in yaml.load_all(done.stdout, Loader=loader) if one]
+
+
+def unfilled(documents: Iterable[Document]) -> list[str]:
+    """What of DOCUMENTS still is an example that leads nowhere, one line each: a deploy has to refuse it."""
+    found = []
+    for document in documents:
+        name = f"{document['kind']} {document['metadata']['name']}"
+        for path, value in _strings(document, ""):
+            if any(placeholder in value for placeholder in PLACEHOLDERS):
+                place = path.lstrip(".")
+                found.append(f"{name}: {place} is still the example {value}: put your own into the overlay")
+    return found
+
+
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _strings(inner, f"{path}[{index}]")
+
+
+def _digests() -> list[dict[str, str]]:
+    return [{"name": name, "newName": f"registry.example/{name}", "digest": SAMPLE_DIGEST} for name in IMAGES]
+
+
+def _as_target(overlay: Path) -> dict[str, Any]:
+    # A merge that does not say so again would make the ConfigMap mutable.
+    merge = {"name": "settings", "behavior": "merge", "options": {"immutable": True}}
+    return {
+        "resources": [overlay],
+        "images": _digests(),
+        "configMapGenerator": [{**merge, "literals": [f"RELEASE={SAMPLE_DIGEST}"]}],
+    }
+
+
+def _relative(kustomization: dict[str, Any], folder: Path) -> dict[str, Any]:
+    for key in ("resources", "components"):
+        if key in kustomization:
+            kustomization[key] = [os.path.relpath(Path(one).resolve(), folder) for one in kustomization[key]]
+    return kustomization
+
+
+def schema_problems(name: str, documents: Iterable[Document]) -> list[str]:
+    """What the schemas of each version refuse in DOCUMENTS of NAME, one line each."""
+    import kubernetes_validate
+
+    problems = []
+    for document in documents:
+        if (document["apiVersion"], document["kind"]) in CUSTOM:
+            continue
+        for version in VERSIONS:
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                place = ".".join(map(str, error.path))
+                what = f"{document['kind']} {document['metadata']['name']}"
+                problems.append(f"{name}: {what}: {place}: {error.message} (Kubernetes {version})")
+            except kubernetes_validate.SchemaNotFoundError:
+                what = f"{document['apiVersion']} {document['kind']}"
+                problems.append(f"{name}: {what}: Kubernetes {version} has no such kind")
+    return problems
+
+
+def checkov_problems(root: Path, rendered: Mapping[str, list[Document]]) -> list[str]:
+    """What checkov finds in RENDERED beyond the explained exceptions of k8s/checkov.yaml, one text."""
+    with tempfile.TemporaryDirectory() as name:
+        for tree, documents in rendered.items():
+            path = Path(name) / f"{tree.replace('/', '-')}.yaml"
+            path.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+        command = [str(Path(sys.executable).parent / "checkov"), "--config-file", str(root / CHECKOV), "-d", name]
+        # Nothing is sent or fetched: what it would ask of its maker's service is how severe a finding is.
+        environ = {**os.environ, "BC_SKIP_MAPPING": "TRUE", "CKV_IGNORE_HIDDEN_DIRECTORIES": "false"}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+    if done.returncode == 0:
+        return []
+    return [f"checkov: mend it, or explain it in {CHECKOV}:\n{done.stdout.strip()}\n{done.stderr.strip()[-2000:]}"]
+
+
+def _unseen(documents: Iterable[Document], seen: set[str]) -> list[Document]:
+    """Those of DOCUMENTS that are not in SEEN, which they join: six components stand on the same base."""
+    new = []
+    for document in documents:
+        text = json.dumps(document, sort_keys=True)
+        if text not in seen:
+            seen.add(text)
+            new.append(document)
+    return new
+
+
+def main() -> int:
+    """Render and check all of k8s/. The exit code: 1 where something is wrong, each on its line."""
+    root, began = Path.cwd(), time.monotonic()
+    rendered: dict[str, list[Document]] = {}
+    problems: list[str] = []
+    seen: set[str] = set()
+    try:
+        for tree in trees(root):
+            rendered[tree.name] = _unseen(render(tree.kustomization), seen)
+            problems += schema_problems(tree.name, rendered[tree.name])
+        problems += checkov_problems(root, rendered)
+    except SlipwayError as error:
+        problems += error.problems
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    if problems:
+        return 1
+    skipped = ", ".join(sorted(kind for _, kind in CUSTOM))
+    sys.stdout.write(
+        f"k8s/: {len(rendered)} trees, {len(seen)} different objects, valid for {', '.join(VERSIONS)} (a cluster checks"
+        f" {skipped}); checkov found nothing unexplained; {time.monotonic() - began:.0f} s\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""The images of a release: built from the working tree, named by content, pushed by digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.config.settings import read_values
+from pipeline.engines.docker import Docker, docker_problems, essence
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.registry.image import image_labels, resolve
+from pipeline.registry.reference import parse_reference
+from pipeline.registry.repository import Repository
+from pipeline.releases.migrations import required_revision
+from pipeline.system.git import Change, Source, last_change, remote_address
+from pipeline.system.run import CommandFailed, run
+
+__all__ = [
+    "SCHEMA_LABEL",
+    "SHORT",
+    "Images",
+    "PushedImages",
+    "ReleaseImages",
+    "build_command",
+    "built_from",
+    "find_pushed",
+    "image_repository",
+    "push_references",
+    "repository_problem",
+    "same_build",
+    "source_of",
+]
+
+BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
+                  "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
+FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend", ".dockerignore")
+SCHEMA_LABEL = "slipway.schema"
+SHORT = 12  # hexadecimal digits of a digest in a tag, as docker shortens it
+REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
+PLATFORMS = re.compile(r"linux/[a-z0-9]+(/[a-z0-9]+)?(,linux/[a-z0-9]+(/[a-z0-9]+)?)*")
+EXAMPLE = "linux/amd64,linux/arm64"
+BUILDER = (
+    " (IMAGE_PLATFORMS needs a builder that can, `docker buildx create --use`, and QEMU for what this machine is not:"
+    " docker/setup-buildx-action, docker/setup-qemu-action)"
+)
+TIMEOUT_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class ReleaseImages:
+    """The two images of a release, as `sha256:` and 64 digits: image IDs, or digests where they were pushed."""
+
+    backend: str
+    migrate: str
+
+    @property
+    def short(self) -> str:
+        """Twelve digits of the backend's: the tag of both."""
+        return self.backend.removeprefix("sha256:")[:SHORT]
+
+
+@dataclass(frozen=True)
+class PushedImages:
+    """The three images of a release in a registry: digests of their manifests in REPOSITORY."""
+
+    repository: str
+    backend: str
+    migrate: str
+    frontend: str
+
+    @property
+    def places(self) -> tuple[str, str, str]:
+        """Where each can be pulled, the service's first."""
+        return self.place("backend"), self.place("migrate"), self.place("frontend")
+
+    def place(self, part: str) -> str:
+        """Where the image of PART can be pulled."""
+        return f"{self.repository}@{getattr(self, part)}"
+
+    @property
+    def references(self) -> ReleaseImages:
+        """Where the two of the release can be pulled."""
+        return ReleaseImages(self.place("backend"), self.place("migrate"))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Builds the images of the repository at `root`. `say` gets each command and what it said."""
+
+    root: Path
+    project: str  # PROJECT_NAME: the prefix of local images
+    say: Callable[[str], None]
+
+    def build(self) -> ReleaseImages:
+        """Build `production` and `migrate`, and tag both with the short ID of the first."""
+        backend = self._build("docker/Dockerfile.backend", "production", BACKEND_INPUTS)
+        migrate = self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS)
+        images = ReleaseImages(backend=backend, migrate=migrate)
+        self._tag(backend, f"{self.project}-backend:{images.short}")
+        self._tag(migrate, f"{self.project}-migrate:{images.short}")
+        return images
+
+    def build_frontend(self) -> str:
+        """Build the edge with the page, tagged with its own short ID."""
+        frontend = self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS)
+        self._tag(frontend, f"{self.project}-frontend:{frontend.removeprefix('sha256:')[:SHORT]}")
+        return frontend
+
+    def push(self, repository: str) -> PushedImages:
+        """Build, and push all three to REPOSITORY."""
+        problem = repository_problem(repository)
+        if problem:
+            raise UsageError(problem)
+        platforms = os.environ.get("IMAGE_PLATFORMS")
+        if platforms:
+            return self._push_platforms(repository, platforms)
+        images, frontend = self.build(), self.build_frontend()
+        digest = self._push(images.backend, f"{repository}:{images.short}")
+        others = push_references(repository, digest, images.migrate, frontend)
+        return PushedImages(repository, digest, *(self._push(image, reference) for image, reference in others.items()))
+
+    def _push_platforms(self, repository: str, platforms: str) -> PushedImages:
+        """Build for several PLATFORMS (`linux/amd64,linux/arm64`) and push: no engine keeps such images, so a builder
+        pushes them by digest, and the tags, which are made of a digest, come after.
+        """
+        if not PLATFORMS.fullmatch(platforms):
+            raise UsageError(f"IMAGE_PLATFORMS: `{platforms}` is no list of platforms: for example {EXAMPLE}")
+        output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
+        how = ["--platform", platforms, "--output", output]
+        pushed = PushedImages(
+            repository,
+            backend=self._build("docker/Dockerfile.backend", "production", BACKEND_INPUTS, how),
+            migrate=self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS, how),
+            frontend=self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS, how),
+        )
+        tags = {pushed.backend: f"{repository}:{pushed.references.short}"}
+        tags |= push_references(repository, pushed.backend, pushed.migrate, pushed.frontend)
+        with Repository(repository, write=True) as opened:
+            for digest, reference in tags.items():
+                opened.tag(digest, reference.removeprefix(f"{repository}:"))
+        return pushed
+
+    def _build(
+        self, dockerfile: str, target: str | None, inputs: Sequence[str], push: Sequence[str] | None = None
+    ) -> str:
+        """The ID of the image; with PUSH, how a builder is to push it, its digest."""
+        change = last_change(self.root, inputs)
+        values = read_values(self.root)
+        arguments = {
+            "SOURCE_DATE_EPOCH": str(change.epoch),
+            **labels(self.root, change, self.project),
+            **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
+        }
+        log: list[str] = []
+
+        def hear(line: str) -> None:
+            (self.say if line.startswith("$ ") else log.append)(line)
+
+        # BuildKit's own attestation would make each build another image; provenance is what CI attests.
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            ident = Path(folder) / "id"
+            command = build_command(dockerfile, target, arguments, ident, push)
+            try:
+                run(command, say=hear, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
+            except CommandFailed as error:
+                for line in log:
+                    self.say(line)
+                problems = docker_problems(compose=False)
+                hint = BUILDER if push else ""
+                raise SlipwayError(
+                    problems[0] if problems else f"{dockerfile}: {essence(error.output)}{hint}"
+                ) from error
+            said = ident.read_text(encoding="utf-8").strip()
+            return str(json.loads(said)["containerimage.digest"]) if push else said
+
+    def _tag(self, image: str, name: str) -> None:
+        Docker(self.root, self.say).do("tag", image, name)
+
+    def _push(self, image: str, reference: str) -> str:
+        docker = Docker(self.root, self.say)
+        docker.do("tag", image, reference)
+        said = docker.do("push", reference, timeout=TIMEOUT_SECONDS)
+        found = re.search(r"digest: (sha256:[0-9a-f]{64})", said)
+        if not found:
+            raise SlipwayError(f"docker push {reference}: it named no digest: {essence(said)}")
+        return found[1]
+
+
+def build_command(
+    dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path, push: Sequence[str] | None = None
+) -> list[str]:
+    """The command line that builds TARGET of DOCKERFILE and writes the image's ID to IDENT; with PUSH, by the builder
+    that is chosen (`docker build` would take the engine's own), and what it pushed.
+
+    Not `--quiet`, which prints the ID: of a step that fails it does not tell what the step said.
+    """
+    given = [word for name, value in sorted(arguments.items()) for word in ("--build-arg", f"{name}={value}")]
+    named = ["--target", target] if target else []
+    return [
+        "docker",
+        *(["buildx", "build"] if push else ["build"]),
+        "--progress",
+        "plain",
+        "--metadata-file" if push else "--iidfile",
+        str(ident),
+        *(push or []),
+        "--file",
+        dockerfile,
+        *named,
+        *given,
+        ".",
+    ]
+
+
+def labels(root: Path, change: Change, title: str) -> dict[str, str]:
+    """The build arguments that the OCI labels are made from: those of the last CHANGE, so that the same content gives
+    the same image whatever was committed since.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    return {
+        "CREATED": datetime.fromtimestamp(change.epoch, UTC).isoformat().replace("+00:00", "Z"),
+        "REVISION": _revision(change),
+        "SCHEMA": required_revision(root) or "",
+        "SOURCE": remote_address(root) or "",
+        "TITLE": title,
+        "VERSION": str(project.get("version", "0")),
+    }
+
+
+def built_from(root: Path) -> str:
+    """The label `revision` of a service's image that is built from the working tree at ROOT."""
+    return _revision(last_change(root, BACKEND_INPUTS))
+
+
+def _revision(change: Change) -> str:
+    return f"{change.commit or 'unknown'}{'-dirty' if change.dirty else ''}"
+
+
+def source_of(image_labels: Mapping[str, str]) -> Source:
+    """What the labels of an image say that it was built from."""
+    revision = image_labels.get("org.opencontainers.image.revision", "")
+    commit = revision.removesuffix("-dirty")
+    return Source(commit=None if commit in ("", "unknown") else commit, dirty=revision.endswith("-dirty"))
+
+
+def same_build(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the labels of two images of a release say that they were built from the same source."""
+    names = [f"org.opencontainers.image.{name}" for name in ("created", "revision", "version")]
+    return all(one.get(name) == other.get(name) for name in (*names, SCHEMA_LABEL))
+
+
+def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:
+    """Where the other images of the backend with DIGEST go: image ID → reference, found again from the digest."""
+    short = digest.removeprefix("sha256:")[:SHORT]
+    return {migrate: f"{repository}:migrate-{short}", frontend: f"{repository}:frontend-{short}"}
+
+
+def find_pushed(reference: str) -> PushedImages:
+    """The images of the release whose service is REFERENCE (`REPOSITORY@sha256:…`), as `push` named the others.
+
+    Raises `UsageError` for a tag, and where the others are of another build; `RegistryError`.
+    """
+    wanted = parse_reference(reference)
+    if wanted.digest is None or wanted.tag:
+        raise UsageError(f"{reference}: a tag can be moved: name the image by digest, {wanted.repository}@sha256:…")
+    place, short = wanted.repository, wanted.digest.removeprefix("sha256:")[:SHORT]
+    others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
+    images = PushedImages(place, wanted.digest, **others)
+    if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
+        raise UsageError(
+            f"{place}:migrate-{short} is of another source than {reference}: somebody moved that tag;"
+            f" `nox -s push` pushes both"
+        )
+    return images
+
+
+def image_repository() -> str:
+    """IMAGE_REPOSITORY, in lower case as registries have it: GitHub's owners and repositories may be written otherwise,
+    and a workflow cannot change that.
+    """
+    return os.environ.get("IMAGE_REPOSITORY", "").lower()
+
+
+def repository_problem(repository: str) -> str | None:
+    """What is wrong with the name of a repository, None for a good one."""
+    if not repository:
+        return "IMAGE_REPOSITORY: not set: where to push, for example IMAGE_REPOSITORY=ghcr.io/owner/name"
+    if not REPOSITORY.fullmatch(repository):
+        fix = repository.lower() if REPOSITORY.fullmatch(repository.lower()) else "ghcr.io/owner/name"
+        return f"IMAGE_REPOSITORY: `{repository}` is no name of a repository (lower case, no tag): for example {fix}"
+    return None

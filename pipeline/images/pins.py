@@ -1,0 +1,91 @@
+"""Base images pinned by digest, where their registry answers: the same build next year, and no surprise in a tag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.engines.docker import Docker
+from pipeline.errors import SlipwayError
+from pipeline.registry.reference import DIGEST
+from pipeline.system.files import write_whole
+
+__all__ = ["Pin", "find_pins", "pinned", "resolve", "write_pins"]
+
+# Where images are named that others make: a Dockerfile's ARG, the default of a variable of docker-compose.yml, and what
+# a manifest of k8s/ runs (the release's own have no tag there: a deploy names them by digest).
+FILES = ("docker/Dockerfile.backend", "docker/Dockerfile.frontend", "docker-compose.yml")
+MANIFESTS = "k8s"
+NAMED = re.compile(
+    r"(?P<lead>^ARG \w+_IMAGE=|\$\{(?:POSTGRES|REDIS)_IMAGE:-|^ +(?:- )?image: )"
+    r"(?P<name>[a-z0-9][a-z0-9./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A base image that FILE names, and the digest that it has there (None: the tag alone)."""
+
+    file: str
+    name: str
+    digest: str | None
+
+    def reference(self, variables: Mapping[str, str]) -> str:
+        """Its name and tag, with `${NAME}` filled from VARIABLES."""
+        return re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], self.name)
+
+
+def find_pins(root: Path) -> list[Pin]:
+    """Every base image that the repository at ROOT names."""
+    manifests = sorted(path.relative_to(root).as_posix() for path in (root / MANIFESTS).rglob("*.yaml"))
+    return [
+        Pin(file, found["name"], found["digest"])
+        for file in (*FILES, *manifests)
+        if (root / file).exists()
+        for found in NAMED.finditer((root / file).read_text(encoding="utf-8"))
+    ]
+
+
+def pinned(text: str, digests: Mapping[str, str]) -> str:
+    """TEXT of a file with the digest of each name in DIGESTS behind it."""
+
+    def one(found: re.Match[str]) -> str:
+        digest = digests.get(found["name"], found["digest"])
+        return f"{found['lead']}{found['name']}{f'@{digest}' if digest else ''}"
+
+    return NAMED.sub(one, text)
+
+
+def resolve(root: Path, docker: Docker, variables: Mapping[str, str]) -> list[tuple[Pin, str]]:
+    """Each pin with the digest that its tag has in its registry now. Raises `SlipwayError` where none answers."""
+    found = []
+    for pin in find_pins(root):
+        reference = pin.reference(variables)
+        try:
+            said = docker.ask("buildx", "imagetools", "inspect", reference, "--format", "{{.Manifest.Digest}}")
+        except SlipwayError as error:
+            what = f"{pin.file}: no registry answered for {reference}"
+            raise SlipwayError(f"{what}: {error}; nothing was changed") from None
+        digest = DIGEST.search(said)
+        if not digest:
+            raise SlipwayError(f"{pin.file}: the registry named no digest for {reference}: {said.strip()[:200]}")
+        found.append((pin, digest[0]))
+    return found
+
+
+def write_pins(root: Path, found: list[tuple[Pin, str]]) -> list[str]:
+    """Write the digests; gives the files that changed."""
+    changed = []
+    for file in dict.fromkeys(pin.file for pin, _ in found):
+        path = root / file
+        text = path.read_text(encoding="utf-8")
+        new = pinned(text, {pin.name: digest for pin, digest in found if pin.file == file})
+        if new != text:
+            mode = path.stat().st_mode
+            write_whole(path, new)
+            path.chmod(mode)
+            changed.append(file)
+    return changed

@@ -1,0 +1,79 @@
+"""Promotion: an environment with `promote_from` runs what was proved in another one, and nothing else.
+
+A proof says what a deploy saw; it does not say who wrote it. Whoever may push to the repository may attach one, so this
+rule is as good as the registry's write access, and no better: let the pipeline alone push. `trusted` of `admit` is
+where a check of the proof's signature comes in: it gets each record before anything is concluded from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.config.project import Environment
+from pipeline.errors import UsageError
+from pipeline.registry.proofs import ProofRecord, newest_proved, proofs
+from pipeline.registry.reference import DIGEST, parse_reference
+
+__all__ = ["admit"]
+
+
+def admit(
+    environment: Environment,
+    reference: str | None,
+    *,
+    repository: str,
+    trusted: Callable[[ProofRecord], bool] = lambda record: True,  # noqa: ARG005 - all that could be pushed
+) -> ProofRecord | None:
+    """What ENVIRONMENT may run: the proof of REFERENCE (`sha256:…`, or with REPOSITORY before it), by default of the
+    newest digest that was proved where it promotes from. None for an environment that promotes from nowhere.
+
+    The last deploy of a digest there counts: one that failed after it had been proved is not admitted. `trusted` leaves
+    out records, as if they were not there. Raises `UsageError` for what is refused, naming the digest, the environment
+    and what to do; `RegistryError` where the registry cannot be asked.
+    """
+    source = environment.promote_from
+    if source is None:
+        return None
+    asked = None if reference is None else _digest(reference, repository, environment.name)
+    newest = newest_proved(repository, source)
+    if newest is not None and not trusted(newest):
+        newest = None
+    digest = asked or (newest.digest if newest else None)
+    if digest is None:
+        raise UsageError(
+            f"{repository}: no digest was proved in {source} yet, and {environment.name} takes only what was:"
+            f" `nox -s deploy -- {source}` first"
+        )
+    # The newest is taken from its tag as well: a list that clients keep can miss an entry for a moment.
+    found = [one for one in proofs(repository, digest) if one.environment == source and trusted(one)]
+    found += [newest] if newest is not None and newest.digest == digest else []
+    if not found:
+        raise UsageError(
+            f"{repository}@{digest} was not proved in {source}, and {environment.name} takes only what was:"
+            f" `nox -s deploy -- {source} --release {repository}@{digest}` first"
+        )
+    last = max(found, key=lambda record: record.finished)
+    if last.verdict != "proved":
+        raise UsageError(
+            f"{repository}@{digest}: its last deploy to {source} ({last.finished:%Y-%m-%d %H:%M %Z}) was"
+            f" {last.verdict.replace('_', ' ')}, and {environment.name} takes only what was proved there:"
+            f" `nox -s deploy -- {source} --release {repository}@{digest}` first, or name another digest"
+        )
+    return last
+
+
+def _digest(reference: str, repository: str, environment: str) -> str:
+    """The digest that REFERENCE names in REPOSITORY."""
+    if DIGEST.fullmatch(reference):
+        return reference
+    wanted = parse_reference(reference)
+    if wanted.digest is None:
+        raise UsageError(
+            f"{reference}: {environment} takes a digest, as all else can be moved: `--release {repository}@sha256:…`"
+        )
+    if wanted.repository != repository:
+        # Who may push there is not who may push here.
+        raise UsageError(
+            f"{reference}: {environment} takes images of {repository} alone: push it there, or mend IMAGE_REPOSITORY"
+        )
+    return wanted.digest

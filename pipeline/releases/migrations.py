@@ -1,0 +1,147 @@
+"""Which migrations may run while the old release serves: expand first, contract when no release needs it any more."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import SlipwayError
+from pipeline.releases.model import Loss, Migration
+
+__all__ = ["RetainedRelease", "migration_line", "migration_problems", "required_revision"]
+
+# squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
+CONTRACTING = frozenset(
+    {
+        "ban-drop-column",
+        "ban-drop-table",
+        "ban-drop-database",
+        "renaming-column",
+        "renaming-table",
+        "changing-column-type",
+    }
+)
+# Not a danger to a running release: taste, and timeouts, which the migration runner sets for each statement.
+HARMLESS = (
+    "prefer-bigint-over-int",
+    "prefer-bigint-over-smallint",
+    "prefer-identity",
+    "prefer-robust-stmts",
+    "prefer-text-field",
+    "prefer-timestamptz",
+    "require-lock-timeout",
+    "require-statement-timeout",
+    "ban-drop-not-null",
+    "require-timeout-settings",
+    "ban-truncate-cascade",  # refused with the rows that go: see `_loss_problems`
+)
+EXPLICIT_LOCK = re.compile(r"^\s*lock\s+(table\s+)?\w", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RetainedRelease:
+    """A release that runs or that one can roll back to, and the schema revision that its code needs."""
+
+    name: str
+    revision: str
+
+
+def migration_problems(pending: Iterable[Migration], retained: Iterable[RetainedRelease]) -> list[str]:
+    """Why these migrations must not run now, one line each; empty when they may."""
+    retained = list(retained)
+    problems = []
+    for migration in pending:
+        where = f"migration {migration.revision} ({migration.message})"
+        for rule, line, message in _lint(migration.sql) if migration.sql else ():
+            if rule not in CONTRACTING:
+                problems.append(
+                    f"{where} blocks the running release: {message} (squawk {rule}, line {line} of its SQL)"
+                )
+            elif migration.contract_after is None:
+                problems.append(
+                    f"{where} takes away what the running release may need: {message} (squawk {rule}). Ship a release"
+                    ' that no longer uses it, then say so in the migration: `contract_after = "NNNN"`, the'
+                    " first revision whose release no longer uses it"
+                )
+        if EXPLICIT_LOCK.search(migration.sql):
+            problems.append(
+                f"{where} blocks the running release: it locks a table outright; take the LOCK statement out"
+            )
+        problems += _loss_problems(where, migration)
+        problems += _contract_problems(where, migration.contract_after, retained)
+    return problems
+
+
+def _loss_problems(where: str, migration: Migration) -> Iterator[str]:
+    """Yield a line for each statement that throws rows away, where the migration does not say why it may."""
+    for loss in migration.losses if not migration.destroys else ():
+        if loss.rows != 0:
+            yield (
+                f"{where} destroys {_count_rows(loss)}: {loss.what}. Where they may go, say why in the migration:"
+                ' `destroys = "why"`; it cannot be undone by a rollback'
+            )
+
+
+def migration_line(migration: Migration) -> str:
+    """Return what a plan says of a migration, the rows that it destroys with its leave among it."""
+    line = f"migration {migration.revision}: {migration.message}"
+    if not migration.sql:
+        line += " (Python code: only its rehearsal tries it)"
+    for loss in migration.losses if migration.destroys else ():
+        line += f"; destroys {_count_rows(loss)} ({loss.what}): {migration.destroys}"
+    return line
+
+
+def _count_rows(loss: Loss) -> str:
+    """Return in words how many rows a loss is of."""
+    if loss.rows is None:
+        return "rows that nobody can count"
+    return f"{loss.rows:,} row{'' if loss.rows == 1 else 's'}"
+
+
+def _contract_problems(where: str, contract_after: str | None, retained: list[RetainedRelease]) -> list[str]:
+    if contract_after is None:
+        return []
+    needing = [release.name for release in retained if release.revision < contract_after]
+    if not needing:
+        return []
+    return [
+        (
+            f"{where} drops what release {', '.join(needing)} still needs (older than revision {contract_after})"
+            " and which is kept to roll back to: ship it after newer releases have replaced that one in"
+            " `nox -s releases`, or lower `retain` in [tool.slipway]"
+        )
+    ]
+
+
+def _lint(sql: str) -> list[tuple[str, int, str]]:
+    """Squawk's findings on SQL: rule, line (from 1), message."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "migration.sql"
+        path.write_text(sql, encoding="utf-8")
+        excluded = [f"--exclude={','.join(HARMLESS)}"]
+        done = subprocess.run(
+            [Path(sys.executable).parent / "squawk", "--reporter", "json", "--assume-in-transaction", *excluded, path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        raise SlipwayError(
+            f"squawk could not read the migration's SQL: {(done.stderr or done.stdout).strip()}"
+        ) from None
+    return [(one["rule_name"], one["line"] + 1, f"{one['message']} {one.get('help') or ''}".strip()) for one in found]
+
+
+def required_revision(folder: Path) -> str | None:
+    """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
+    files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
+    return files[-1].split("_")[0] if files else None

@@ -1,0 +1,82 @@
+"""The values that the pipeline passes around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config.requests import RequestSpec
+from pipeline.system.git import Source
+
+__all__ = ["Artifact", "Loss", "Migration", "Replica", "Running", "short"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One immutable release. `name` is made from its content and is what its answers carry in `X-Release`."""
+
+    name: str
+    source: Source
+    revision: str | None  # the schema revision that its code needs, None without migrations
+    requests: tuple[RequestSpec, ...]  # what its own proof and smoke test send
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A statement that throws rows away, and how many there are now; None where nobody can say."""
+
+    what: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One migration of a release. `sql` is empty where it is Python code; `losses` are those on the real database.
+
+    `contract_after` and `destroys`: what it says itself of who needs what it drops, and of why rows may go.
+    """
+
+    revision: str
+    message: str
+    contract_after: str | None
+    sql: str
+    destroys: str | None = None
+    losses: tuple[Loss, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One process, container or pod of the service, as it was seen."""
+
+    name: str
+    release: str
+    ready: bool
+    state: str  # the engine's own word: RUNNING, BACKOFF, …
+    since: str | None  # RFC 3339
+    metrics: str | None  # address of its /metrics
+    current: bool  # runs what a deploy of its release would start now (secrets and settings included)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs in an environment."""
+
+    replicas: tuple[Replica, ...]
+    wanted: int  # how many there should be
+    problems: tuple[str, ...]  # parts that should run and do not: the edge, the database, …
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The releases that ready replicas answer with, each once."""
+        return tuple(dict.fromkeys(replica.release for replica in self.replicas if replica.ready))
+
+    def complete(self, release: str) -> bool:
+        """Whether all that should run is there, ready, of RELEASE, and nothing else."""
+        right = [one for one in self.replicas if one.ready and one.current and one.release == release]
+        return not self.problems and len(right) == len(self.replicas) == self.wanted
+
+
+def short(release: str | None) -> str:
+    """The name of RELEASE as people compare it."""
+    name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
+    shown = name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
+    return f"{shown}{plus}{settings}"

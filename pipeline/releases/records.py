@@ -1,0 +1,149 @@
+"""The release records of an environment: `.slipway/ENV/releases/NUMBER/`, one for each deploy and rollback.
+
+`begun.json` is written before anything is touched, `report.json` when it is over; a record with the first and
+without the second belongs to a deploy that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.system.files import write_whole
+
+__all__ = ["Record", "Records"]
+
+KEPT_REPORTS = 100
+SHORTEST_NAME = 4  # of a release's name, as git abbreviates
+
+
+@dataclass(frozen=True)
+class Record:
+    """One deploy or rollback. `verdict` is None while it runs, and for one that was killed."""
+
+    number: int
+    folder: Path
+    release: str | None
+    verdict: str | None
+    reason: str | None
+    started: str | None
+    finished: str | None
+    commit: str | None
+    stage: str | None
+
+
+class Records:
+    """The records below a folder, oldest first in all that they give."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def all(self) -> list[Record]:
+        """Every record."""
+        numbers = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        return [self._read(number) for number in sorted(numbers)]
+
+    def begin(self, facts: dict[str, Any]) -> Record:
+        """Take the next number for a deploy that starts now."""
+        number = max((record.number for record in self.all()), default=0) + 1
+        folder = self.folder / str(number)
+        folder.mkdir(parents=True)
+        write_json(folder / "begun.json", facts)
+        return self._read(number)
+
+    def note(self, record: Record, **facts: Any) -> None:
+        """Add FACTS (the stage, the release) to what is known of a deploy that runs."""
+        path = record.folder / "begun.json"
+        write_json(path, {**read_json(path), **facts})
+
+    def refresh(self) -> None:
+        """See what others did since: where records are kept elsewhere, too."""
+
+    def publish(self, record: Record) -> None:
+        """Let others know what became of RECORD: where records are kept elsewhere, too."""
+
+    def killed(self) -> list[Record]:
+        """The deploys that died without a report. Only right while the environment's lock is held."""
+        return [record for record in self.all() if record.verdict is None]
+
+    def serving(self) -> Record | None:
+        """The newest proved release: the one that serves when nothing went wrong since (or was undone)."""
+        return next((record for record in reversed(self.all()) if record.verdict == "proved"), None)
+
+    def previous(self) -> Record:
+        """What `rollback` goes back to: the release proved last before the one that serves first came."""
+        proved = [record for record in self.all() if record.verdict == "proved"]
+        if not proved:
+            raise UsageError(
+                "no release is recorded as proved yet, so there is none to go back to: `nox -s deploy` first"
+            )
+        first = next(index for index, record in enumerate(proved) if record.release == proved[-1].release)
+        if not first:
+            raise UsageError(
+                f"release {proved[-1].release} is the oldest one recorded: there is none to go back to;"
+                " name one with `--release` (`nox -s releases` lists them)"
+            )
+        return proved[first - 1]
+
+    def find(self, reference: str) -> Record:
+        """The record with that number, or the newest one of the release with that name (or its beginning)."""
+        records = [record for record in self.all() if record.release]
+        by_number = [record for record in records if reference.isdigit() and record.number == int(reference)]
+        by_name = [
+            record
+            for record in records
+            if (record.release or "").removeprefix("sha256:").startswith(reference.removeprefix("sha256:"))
+            and len(reference) >= SHORTEST_NAME
+        ]
+        found = by_number or by_name
+        if not found:
+            raise UsageError(f"no release `{reference}` is recorded: `nox -s releases` lists the numbers and names")
+        if not by_number and len({record.release for record in by_name}) > 1:
+            raise UsageError(
+                f"`{reference}` fits more than one release: {', '.join(sorted({r.release or '' for r in by_name}))}"
+            )
+        return found[-1]
+
+    def retained(self, count: int) -> list[str]:
+        """The names of the COUNT newest different proved releases, newest first: what one can roll back to."""
+        names = [record.release for record in reversed(self.all()) if record.verdict == "proved" and record.release]
+        return list(dict.fromkeys(names))[:count]
+
+    def prune(self) -> None:
+        """Forget the oldest reports beyond `KEPT_REPORTS`."""
+        for record in self.all()[:-KEPT_REPORTS]:
+            shutil.rmtree(record.folder)
+
+    def _read(self, number: int) -> Record:
+        folder = self.folder / str(number)
+        begun, report = read_json(folder / "begun.json"), read_json(folder / "report.json")
+        facts = {**begun, **report}
+        return Record(
+            number=number,
+            folder=folder,
+            release=facts.get("release"),
+            verdict=report.get("verdict"),
+            reason=facts.get("reason"),
+            started=facts.get("started"),
+            finished=facts.get("finished"),
+            commit=facts.get("commit"),
+            stage=begun.get("stage"),
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in PATH, empty when it is not there or was cut short by a crash."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write VALUE to PATH, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")

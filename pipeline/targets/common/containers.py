@@ -1,0 +1,166 @@
+"""The rehearsal's stand of who ships images: throwaway containers in a network of their own."""
+
+from __future__ import annotations
+
+import secrets as randomness
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.config.settings import settings_environment
+from pipeline.engines.docker import Docker
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.images.build import ReleaseImages
+from pipeline.releases.model import Artifact
+from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.common.rehearsal import cannot_live
+
+__all__ = ["THROWAWAY", "ContainerStand", "sweep"]
+
+THROWAWAY = "slipway.throwaway"
+START_SECONDS = 60
+SECRETS = ("JWT_SECRET_KEY", "SERVICE_TOKEN")
+
+
+class Imaged(Protocol):
+    """A release as the stand needs it: its images and its plain settings."""
+
+    @property
+    def images(self) -> ReleaseImages: ...
+
+    @property
+    def config(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Database:
+    """A throwaway PostgreSQL: its network, its password, and the environment that leads to it."""
+
+    network: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ContainerStand:
+    """See `pipeline.targets.common.rehearsal.Stand`. `images`: PostgreSQL's and Redis's, those of the real ones."""
+
+    project: str
+    docker: Docker
+    find: Callable[[str], Imaged]  # a release by its name
+    images: tuple[str, str]
+    secrets: Path
+
+    @contextmanager
+    def database(self, new: Artifact, *to: str) -> Iterator[Database]:
+        """A PostgreSQL on memory, migrated."""
+        network = f"{self.project}-rehearsal-{randomness.token_hex(4)}"
+        password = randomness.token_urlsafe(24)
+        self.docker.do("network", "create", "--label", f"{THROWAWAY}={self.project}", network)
+        try:
+            postgres = self._run(
+                "postgres",
+                self.images[0],
+                network=network,
+                environment={"POSTGRES_PASSWORD": password},
+                options=["--tmpfs", "/var/lib/postgresql:mode=1777"],
+                command=["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"],
+            )
+            ready = ["pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"]
+            self._wait(postgres, lambda: self.docker.succeeds("exec", postgres, *ready))
+            environment = {
+                "POSTGRES_HOST": "postgres",
+                "POSTGRES_PORT": "5432",
+                "POSTGRES_USER": "postgres",
+                "POSTGRES_PASSWORD": password,
+                "POSTGRES_DB": "postgres",
+            }
+            image = self.find(new.name).images.migrate
+            given = [word for name in environment for word in ("--env", name)]
+            try:
+                self.docker.do(
+                    "run", "--rm", "--network", network, *self._label(), *given, image, "upgrade", *to, env=environment
+                )
+            except SlipwayError as error:
+                raise DeployFailed(f"a migration fails on an empty database: {error.problems[0]}") from error
+            yield Database(network, environment)
+        finally:
+            sweep(self.docker, self.project, network)
+
+    @contextmanager
+    def replica(self, release: Artifact, database: Database) -> Iterator[str]:
+        """One replica of RELEASE, on a port of loopback that Docker chooses."""
+        redis = ["redis-server", "--save", ""]
+        self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
+        kept = self.find(release.name)
+        environment = {
+            **settings_environment(kept.config),
+            **database.environment,
+            "BACKEND_HOST": "0.0.0.0",  # noqa: S104 - of a container
+            "BACKEND_PORT": str(BACKEND_PORT),
+            "REDIS_HOST": "redis",
+            "RELEASE": release.name,
+            "DRAIN_SECONDS": "0",
+        }
+        mounts = [word for name in SECRETS for word in ("--volume", f"{self.secrets / name}:/run/secrets/{name}:ro")]
+        options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *mounts]
+        ident = self._run(
+            "replica", kept.images.backend, network=database.network, environment=environment, options=options
+        )
+        try:
+            self._wait(ident, lambda: self._seen(ident).health == "healthy")
+        except SlipwayError as error:
+            said = self._seen(ident).said if self._seen(ident).running else last_words(self.docker, ident)
+            raise cannot_live(release, said or error.problems[0]) from error
+        address = self.docker.ask("port", ident, f"{BACKEND_PORT}/tcp").splitlines()[0]
+        yield f"http://{address}"
+
+    def _run(
+        self,
+        name: str,
+        image: str,
+        *,
+        network: str,
+        environment: dict[str, str],
+        options: Sequence[str] = (),
+        command: Sequence[str] = (),
+    ) -> str:
+        """Start a container that NETWORK knows as NAME; values of ENVIRONMENT stay out of the command line."""
+        given = [word for variable in environment for word in ("--env", variable)]
+        place = ["--network", network, "--network-alias", name]
+        arguments = ["run", "--detach", *self._label(), *place, *given, *options, image, *command]
+        return self.docker.do(*arguments, env=environment).strip()
+
+    def _label(self) -> list[str]:
+        return ["--label", f"{THROWAWAY}={self.project}"]
+
+    def _seen(self, ident: str) -> Container:
+        return Container.of(self.docker.inspect(ident)[0])
+
+    def _wait(self, ident: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if not self._seen(ident).running:
+                raise SlipwayError(f"a throwaway container ended: {last_words(self.docker, ident)}")
+            if time.monotonic() > deadline:
+                raise SlipwayError(f"a throwaway container was not ready within {START_SECONDS} s")
+            time.sleep(0.1)
+
+
+def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:
+    """Remove the throwaway containers and networks of PROJECT (of one NETWORK); gives what it removed."""
+    label = f"label={THROWAWAY}={project}"
+    within = ["--filter", f"network={network}"] if network else []
+    idents = docker.ask("ps", "--all", "--quiet", "--filter", label, *within).split()
+    if network is None:  # compose: a `migrate` whose deploy was killed together with the client that would remove it
+        one_shot = [f"label=com.docker.compose.{part}" for part in (f"project={project}", "oneoff=True")]
+        filters = [word for one in (*one_shot, "status=exited") for word in ("--filter", one)]
+        idents += docker.ask("ps", "--all", "--quiet", *filters).split()
+    if idents:
+        docker.do("rm", "--force", "--volumes", *idents)
+    named = [network] if network else docker.ask("network", "ls", "--quiet", "--filter", label).split()
+    if named:
+        docker.do("network", "rm", *named)
+    return [*idents, *named]

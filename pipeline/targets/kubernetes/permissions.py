@@ -1,0 +1,82 @@
+"""What a deploy may do in its namespace, asked before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.engines.kubectl import Kubectl, Object, as_list
+
+__all__ = ["PRUNED", "RESOURCES", "access_problems", "missing_access", "needed_access"]
+
+APPLY = ("get", "create", "patch")
+# kind → (API group, resource); what an overlay may hold.
+RESOURCES = {
+    "ConfigMap": ("", "configmaps"),
+    "Deployment": ("apps", "deployments"),
+    "ExternalSecret": ("external-secrets.io", "externalsecrets"),
+    "Gateway": ("gateway.networking.k8s.io", "gateways"),
+    "HTTPRoute": ("gateway.networking.k8s.io", "httproutes"),
+    "HorizontalPodAutoscaler": ("autoscaling", "horizontalpodautoscalers"),
+    "Ingress": ("networking.k8s.io", "ingresses"),
+    "Job": ("batch", "jobs"),
+    "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
+    "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
+    "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
+    "Secret": ("", "secrets"),
+    "Service": ("", "services"),
+    "ServiceAccount": ("", "serviceaccounts"),
+    "ServiceMonitor": ("monitoring.coreos.com", "servicemonitors"),
+    "StatefulSet": ("apps", "statefulsets"),
+}
+# What a release may leave behind and is removed; data and what holds it never is.
+PRUNED = frozenset(RESOURCES) - {"PersistentVolumeClaim", "Secret", "StatefulSet", "Job"}
+WATCHED = (("", "pods"), ("", "pods/log"), ("", "events"), ("", "persistentvolumeclaims"), ("apps", "replicasets"),
+           ("autoscaling", "horizontalpodautoscalers"))  # fmt: skip
+Need = tuple[str, str, str]  # verb, API group, resource
+
+
+def needed_access(kinds: Iterable[str]) -> list[Need]:
+    """What a deploy of objects of KINDS does."""
+    needs = [(verb, *RESOURCES[kind]) for kind in sorted({*kinds, "ConfigMap"} & RESOURCES.keys()) for verb in APPLY]
+    needs += [(verb, *one) for one in WATCHED for verb in (("get",) if one[1] == "pods/log" else ("list",))]
+    needs += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
+    needs += [("delete", *RESOURCES[kind]) for kind in sorted({*kinds, "ConfigMap", "Job"} & (PRUNED | {"Job"}))]
+    return needs
+
+
+def missing_access(needs: Iterable[Need], rules: Sequence[Mapping[str, Any]]) -> list[Need]:
+    """Which of NEEDS no rule of a SelfSubjectRulesReview allows. A rule for named objects counts: which, it says."""
+    return [need for need in needs if not any(_allows(rule, *need) for rule in rules)]
+
+
+def access_problems(kubectl: Kubectl, kinds: Iterable[str]) -> list[str]:
+    """A line for each kind of object that we may not touch as a deploy has to."""
+    review: Object = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "metadata": {"name": "slipway"},
+        "spec": {"namespace": kubectl.namespace},
+    }
+    said = kubectl.ask("create", "--filename=-", "--output=json", given=as_list([review]))
+    [answer] = kubectl.items(said)
+    by_resource: dict[tuple[str, str], list[str]] = {}
+    for verb, group, resource in missing_access(needed_access(kinds), answer["status"]["resourceRules"]):
+        by_resource.setdefault((group, resource), []).append(verb)
+    return [
+        f"no permission to {', '.join(verbs)} {resource}{f'.{group}' if group else ''} in namespace"
+        f" {kubectl.namespace}: an administrator applies k8s/bootstrap, once, or binds its Role deployer to who you are"
+        " (`kubectl auth whoami`)"
+        for (group, resource), verbs in by_resource.items()
+    ]
+
+
+def _allows(rule: Mapping[str, Any], verb: str, group: str, resource: str) -> bool:
+    return all(
+        given & {"*", wanted}
+        for given, wanted in (
+            (set(rule.get("verbs", ())), verb),
+            (set(rule.get("apiGroups", ())), group),
+            (set(rule.get("resources", ())), resource),
+        )
+    )

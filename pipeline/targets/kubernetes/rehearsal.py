@@ -1,0 +1,40 @@
+"""The rehearsal's stand of the kubernetes target: containers of the deploying machine, by the overlay's own images."""
+
+from __future__ import annotations
+
+import secrets as randomness
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.config.secrets import SERVICE_SECRETS, write_secret_files
+from pipeline.engines.docker import Docker
+from pipeline.engines.kubectl import Object, name_of
+from pipeline.targets.common.containers import ContainerStand
+from pipeline.targets.kubernetes.release import Releases
+
+__all__ = ["throwaway_stand"]
+
+STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # where the overlay's are outside
+
+
+@contextmanager
+def throwaway_stand(
+    name: str, docker: Docker, releases: Releases, objects: Sequence[Object]
+) -> Iterator[tuple[ContainerStand, str]]:
+    """A stand with the stores of OBJECTS and secrets of its own, which end with it; and its SERVICE_TOKEN."""
+    folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+    try:
+        made = {key: randomness.token_urlsafe(36) for key in SERVICE_SECRETS}
+        write_secret_files(folder, made)
+        images = (_image(objects, "postgres"), _image(objects, "redis"))
+        yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _image(objects: Sequence[Object], store: str) -> str:
+    sets = [one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", store)]
+    return str(sets[0]["spec"]["template"]["spec"]["containers"][0]["image"]) if sets else STORES[store]

@@ -1,0 +1,178 @@
+"""Why a rollout does not get on, in one line with its fix: what cannot heal is certain at once, the rest may wait.
+
+Pure functions over what `kubectl get` says each second. Only `Patience` remembers: since when it sees each finding, by
+this machine's own clock, because the cluster's clock may be another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from pipeline.targets.common.diagnosis import SILENT, telling_line
+from pipeline.targets.kubernetes.rollout.containers import (
+    FOREIGN_PROGRAM,
+    Container,
+    container_finding,
+    crashes_of,
+    end_time,
+    ended,
+    key_of,
+    mount,
+    waiting_of,
+)
+from pipeline.targets.kubernetes.rollout.findings import KINDS, Finding, count_of, one_line, times
+from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, container_pairs
+from pipeline.targets.kubernetes.rollout.rejections import refusal, refused
+from pipeline.targets.kubernetes.rollout.scheduling import claim_finding, eviction, node_lost, unschedulable
+
+__all__ = ["Patience", "diagnose", "ends", "examine", "log_arguments", "restarts", "summary", "with_log"]
+
+# What no waiting mends: the program itself is wrong.
+PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
+LAST_EVENTS = 5
+
+
+@dataclass
+class Patience:
+    """Since when each finding is there, without a break."""
+
+    _since: dict[tuple[str, str | None, str | None, float | None], float] = field(default_factory=dict)
+
+    def settle(self, findings: Iterable[Finding], now: float) -> tuple[Finding, ...]:
+        """The FINDINGS at NOW (monotonic seconds): those whose patience has run out are certain, and come first."""
+        found = list(findings)
+        # Its patience is part of it: when it was None until now, the seconds count from now.
+        keys = [(one.kind, one.pod, one.container, one.patience) for one in found]
+        self._since = {key: self._since.get(key, now) for key in keys}
+        return _ordered(
+            replace(one, patience=0.0) if one.patience and now - self._since[key] >= one.patience else one
+            for one, key in zip(found, keys, strict=True)
+        )
+
+
+def diagnose(seen: Observation, release: str | None = None, name: str = "backend") -> tuple[Finding, ...]:
+    """What stops the rollout of the Deployment NAME to RELEASE (None: whatever is newest); empty while all is well.
+
+    Pods of older ReplicaSets are not looked at. Certain findings first, then by telling power.
+    """
+    deployment = seen.deployment(name)
+    if deployment is None:
+        return ()
+    made = seen.newest_replicaset(deployment, release)
+    progress = condition(deployment, "Progressing")
+    findings = []
+    if made:
+        findings += refused(seen, made) + examine(seen, seen.owned(seen.pods, made))
+    elif progress.get("status") == "False" and progress.get("reason") == "ReplicaSetCreateError":
+        findings.append(refusal(progress.get("message", ""), f"the ReplicaSet of Deployment {name}"))
+    if made and progress.get("reason") == "ProgressDeadlineExceeded":
+        seconds = deployment["spec"].get("progressDeadlineSeconds", 600)
+        late = f"Deployment {name} made no progress for {seconds} s (its progressDeadlineSeconds)"
+        # What was waited for until now has had its time.
+        findings = [*(replace(one, patience=0.0) for one in findings), Finding("deadline", late)]
+    return _merged(findings)
+
+
+def ends(seen: Observation) -> dict[Container, int]:
+    """How often each container has ended."""
+    return {key_of(pod, spec): crashes_of(status) for pod in seen.pods for spec, status, _ in container_pairs(pod)}
+
+
+def restarts(
+    seen: Observation,
+    release: str | None = None,
+    before: Mapping[Container, int] = MappingProxyType({}),
+    *,
+    since: float = 0.0,
+) -> tuple[Finding, ...]:
+    """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time.
+
+    BEFORE: what `ends` said when the deploy began. A rollback may find pods that ended long ago, with their node.
+    SINCE: seconds since the Unix epoch; what ended before is history.
+    """
+    name = "backend"
+    deployment = seen.deployment(name)
+    made = seen.newest_replicaset(deployment, release) if deployment else None
+    pods = seen.owned(seen.pods, made) if made else []
+    pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
+    fresh = [one for one in pairs if crashes_of(one[2]) > before.get(key_of(one[0], one[1]), 0)]
+    found = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
+    return _merged(replace(one, patience=0.0) for one in found if one)
+
+
+def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
+    """The findings of PODS, whoever made them: a Deployment, a StatefulSet, a Job."""
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    pods = [pod for pod in staying if pod["status"].get("phase") != "Succeeded"]
+    evicted = [pod for pod in pods if pod["status"].get("phase") == "Failed" and pod["status"].get("reason")]
+    found = [eviction(pod, len(evicted)) for pod in evicted]
+    return found + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
+
+
+def summary(seen: Observation, name: str = "backend") -> str:
+    """The last warnings about the Deployment NAME and what it made, newest first: for what no finding explains."""
+    deployment = seen.deployment(name)
+    if deployment is None:
+        return f"there is no Deployment {name}"
+    made = seen.newest_replicaset(deployment)
+    objects = [deployment, *([made, *seen.owned(seen.pods, made)] if made else [])]
+    uids = {item["metadata"]["uid"] for item in objects}
+    events = [one for one in seen.events if one.get("type") != "Normal" and one["involvedObject"].get("uid") in uids]
+    said = [f"{event['reason']}: {one_line(event.get('message', ''))}{times(count_of(event))}" for event in events]
+    # `Error: ErrImagePull` and the like repeat in a word what another event explains.
+    telling = list(dict.fromkeys(one for one in reversed(said) if "Failed: Error: " not in one))
+    return "; ".join(telling[:LAST_EVENTS]) or f"nothing is said of it: `kubectl describe deployment {name}`"
+
+
+def with_log(finding: Finding, log: str) -> Finding:
+    """FINDING with what the LOG of its container says last, which may make it certain."""
+    if "exec format error" in log:
+        line = f"pod {finding.pod}: {FOREIGN_PROGRAM}"
+        return replace(finding, kind="platform", line=line, patience=0.0, wants_log=False)
+    said = telling_line(log.splitlines())
+    patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, said) else finding.patience
+    silent = finding.kind == "probe" and said == SILENT  # the probe's answer has said it
+    return replace(
+        finding, line=finding.line if silent else f"{finding.line}: {said}", patience=patience, wants_log=False
+    )
+
+
+def log_arguments(finding: Finding, lines: int = 200) -> list[str]:
+    """What follows `kubectl` to read the log that FINDING wants."""
+    named_container = ["--container", finding.container] if finding.container else []
+    previous = ["--previous"] if finding.previous else []
+    return ["logs", str(finding.pod), *named_container, *previous, f"--tail={lines}"]
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda one: (not one.certain, KINDS.index(one.kind))))
+
+
+def _merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Of findings that differ by their pods alone one, which says how many more there are."""
+    same: dict[str, list[Finding]] = {}
+    for one in _ordered(findings):
+        same.setdefault(f"{one.kind} {one.line.replace(one.pod or '', '')}", []).append(one)
+    return tuple(
+        replace(first, line=f"{first.line} (and {len(more)} more pod{'s' if len(more) > 1 else ''})") if more else first
+        for first, *more in same.values()
+    )
+
+
+def _pod(seen: Observation, pod: Json) -> Finding | None:
+    """The first thing that stops POD."""
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return claim_finding(seen, pod) or unschedulable(seen, pod, scheduled)
+    if lost := node_lost(seen, pod):
+        return lost
+    pairs = container_pairs(pod)
+    for spec, status, ends in pairs:
+        if one := container_finding(seen, pod, spec, status, ends=ends):
+            return one
+    starting = ("ContainerCreating", "PodInitializing")
+    waiting = [status for _, status, _ in pairs if waiting_of(status).get("reason") in starting]
+    return mount(seen, pod) if waiting or not pairs else None

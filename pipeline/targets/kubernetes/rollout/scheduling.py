@@ -1,0 +1,95 @@
+"""What keeps a pod from its place: no node for it, no storage, a node that is away or wants it gone; pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from pipeline.targets.kubernetes.rollout.findings import SYNC_SECONDS, Finding, one_line
+from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, container_pairs, named
+
+__all__ = ["claim_finding", "eviction", "node_lost", "unbound", "unschedulable"]
+
+SCHEDULING_SECONDS = 15  # another pod may go, another node may come
+EVICTIONS = 3
+
+
+def unschedulable(seen: Observation, pod: Json, scheduled: Json) -> Finding:
+    """Why no node takes POD, by its condition SCHEDULED, and which resource is short."""
+    name, message = named(pod), one_line(scheduled.get("message", ""))
+    told = re.search(r"nodes are available: (.*?)\.(?: |$)", message)
+    reasons = told[1] if told else message
+    lacking = re.findall(r"Insufficient ([\w./-]+)", reasons)
+    asked = ", ".join(f"{what} {amount}" for what in lacking if (amount := _requested(pod, what)))
+    fix = "mend nodeSelector, affinity or tolerations"
+    if lacking:
+        wants = f" (it requests {asked})" if asked else ""
+        fix = f"lower its requests, or add a node{wants}"
+    elif "Too many pods" in reasons:
+        fix = "add a node"
+    elif claim := re.search(r'persistentvolumeclaim "([^"]+)" not found', reasons):
+        fix = f"create the PersistentVolumeClaim {claim[1]}"
+    coming = pod["status"].get("nominatedNodeName") or seen.events_of(pod, "TriggeredScaleUp|Nominated")
+    # A node that starts, ends or is drained is back, or its pods elsewhere, in a while.
+    healing = re.search(r"node\.kubernetes\.io/|were unschedulable", reasons) or seen.room_to_come
+    patience = None if coming or healing else SCHEDULING_SECONDS
+    return Finding("unschedulable", f"pod {name} fits no node: {reasons[:300]}: {fix}", pod=name, patience=patience)
+
+
+def _requested(pod: Json, resource: str) -> str:
+    """What its containers request of RESOURCE."""
+    amounts = [one.get("resources", {}).get("requests", {}).get(resource) for one in pod["spec"]["containers"]]
+    return " + ".join(str(amount) for amount in amounts if amount)
+
+
+def claim_finding(seen: Observation, pod: Json) -> Finding | None:
+    """What keeps away the storage that POD claims."""
+    names = [
+        one["persistentVolumeClaim"]["claimName"]
+        for one in pod["spec"].get("volumes", ())
+        if "persistentVolumeClaim" in one
+    ]
+    found = (_unbound(seen, claim) for claim in seen.claims if named(claim) in names)
+    return next((replace(one, pod=named(pod)) for one in found if one), None)
+
+
+def unbound(seen: Observation) -> list[Finding]:
+    """The claims whose storage is not there, whoever uses them."""
+    return [one for claim in seen.claims if (one := _unbound(seen, claim))]
+
+
+def _unbound(seen: Observation, claim: Json) -> Finding | None:
+    events = seen.events_of(claim, "ProvisioningFailed|FailedBinding|VolumeMismatch")
+    phase = claim["status"].get("phase", "Pending")
+    if phase == "Bound" or (not events and phase != "Lost"):
+        return None
+    said = one_line(events[-1].get("message", "")) if events else "its volume is gone"
+    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {said[:300]}"
+    fix = "bring its volume back, or restore a backup into a new claim" if phase == "Lost" else ""
+    if "storageclass" in said:
+        wanted = claim["spec"].get("storageClassName")
+        fix = f"make the storage class {wanted}, or name one of `kubectl get storageclass`"
+    permanent = fix or "no storage class is set" in said
+    return Finding("claim", f"{line}{f': {fix}' if fix else ''}", patience=SYNC_SECONDS if permanent else None)
+
+
+def node_lost(seen: Observation, pod: Json) -> Finding | None:
+    """The pod says not ready where its containers say ready, or the node does not say anything: the node is away."""
+    ready = condition(pod, "Ready")
+    events = seen.events_of(pod, "NodeNotReady")
+    unknown = ready.get("status") == "Unknown" or pod["status"].get("reason") == "NodeLost"
+    contradicts = ready.get("status") == "False" and all(
+        status.get("ready") for _, status, ends in container_pairs(pod) if not ends
+    )
+    if not unknown and not (events and contradicts and pod["status"].get("containerStatuses")):
+        return None
+    node = pod["spec"].get("nodeName", "?")
+    line = f"pod {named(pod)}: its node {node} does not answer: `kubectl describe node {node}`"
+    return Finding("node", line, pod=named(pod), patience=None)
+
+
+def eviction(pod: Json, how_many: int) -> Finding:
+    """Why its node ended POD; for good where it is one of HOW_MANY."""
+    status = pod["status"]
+    line = f"pod {named(pod)}: {status['reason']}: {one_line(status.get('message', ''))[:300]}"
+    return Finding("evicted", line, pod=named(pod), patience=0.0 if how_many >= EVICTIONS else None)

@@ -1,0 +1,199 @@
+"""Watching Kubernetes roll the service: how far it is, what stops it, and who serves."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from pipeline.engines.kubectl import Kubectl, Unreachable
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.releases.model import Replica, short
+from pipeline.targets.common.diagnosis import SILENT
+from pipeline.targets.kubernetes.objects import SERVICE
+from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
+from pipeline.targets.kubernetes.rollout.autoscaler import scaling_findings
+from pipeline.targets.kubernetes.rollout.diagnosis import (
+    Patience,
+    diagnose,
+    ends,
+    examine,
+    log_arguments,
+    restarts,
+    summary,
+    with_log,
+)
+from pipeline.targets.kubernetes.rollout.findings import Finding
+from pipeline.targets.kubernetes.rollout.observation import PODS, RESOURCES, Json, Observation, named
+from pipeline.targets.kubernetes.rollout.scheduling import unbound
+from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
+
+__all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secrets_mark", "service_pods", "standing"]
+
+TICK_SECONDS = 0.5
+LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers, as if it were the log
+RECENT_SECONDS = 3600  # what ended before, and serves since, is history
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a rollout is. `done`: the new pods are all there is; `line`: it in words."""
+
+    done: bool
+    line: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The Deployment of the service in a namespace."""
+
+    kubectl: Kubectl
+    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before it
+
+    def observe(self) -> Observation:
+        """What the API server has of the namespace now."""
+        return Observation.of(self.kubectl.get(RESOURCES))
+
+    def glance(self) -> Observation:
+        """The pods and what owns them."""
+        return Observation.of(self.kubectl.get(PODS))
+
+    def wait(self, release: str, watch: Callable[[str], None], deadline: float) -> list[Json]:
+        """Wait until nothing but new pods is there, all ready (DEADLINE: monotonic seconds). Gives them.
+
+        Raises `DeployFailed` as soon as it is certain that it cannot be, with the cause and the fix.
+        """
+        patience, first = Patience(), True
+        while True:
+            late = time.monotonic() > deadline
+            try:
+                seen = self.observe()
+            except Unreachable as away:
+                if late:
+                    raise
+                watch(away.problems[0])
+                time.sleep(TICK_SECONDS)
+                continue
+            if first:  # what is there now has had no time to end since the apply
+                self._ends.clear()
+                self._ends.update(ends(seen))
+            now, first = standing(seen), False
+            if now.done:
+                return current_pods(seen)
+            found = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
+            if found and found[0].certain:
+                raise DeployFailed(f"release {short(release)}: {found[0].line}")
+            if late:
+                why = found[0].line if found else summary(seen)
+                raise DeployFailed(f"release {short(release)} did not get ready in time ({now.line}): {why}")
+            watch(f"{now.line}{f' · {found[0].line}' if found else ''}")
+            time.sleep(TICK_SECONDS)
+
+    def findings(self) -> list[str]:
+        """What is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
+        seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
+        found = [*examine(seen, seen.pods), *diagnose(seen), *unbound(seen)]
+        found += restarts(seen, since=time.time() - RECENT_SECONDS)
+        lines = [self._told(one).line for one in found]
+        lines += [line for one in seen.autoscalers for line in scaling_findings(one, time.time())]
+        return list(dict.fromkeys(lines))
+
+    def crashed(self, release: str) -> str | None:
+        """What became of a pod of RELEASE since `wait` began: it crashed, or was killed for its memory."""
+        found = [self._told(one) for one in restarts(self.observe(), release, self._ends)]
+        return found[0].line if found else None
+
+    def _told(self, finding: Finding) -> Finding:
+        """FINDING with the log that says why, where there is one."""
+        if not finding.wants_log:
+            return finding
+        # Between two looks it may have started or ended again, and its runs moved up by one: a kubelet then says that
+        # it has no log, or gives the one of a run that has only begun and cannot say why another ended.
+        told = finding
+        for one in (finding, replace(finding, previous=not finding.previous)):
+            with contextlib.suppress(SlipwayError):  # no log is no reason to lose the finding
+                said = self.kubectl.ask(*log_arguments(one))
+                if said.startswith(LOG_GONE):
+                    continue
+                told = with_log(finding, said)
+                if not told.line.endswith(SILENT):
+                    break
+        return told
+
+
+def standing(seen: Observation) -> Standing:
+    """How far the rollout of SEEN is, terminating pods of the old release included."""
+    deployment = seen.deployment(SERVICE)
+    if deployment is None:
+        return Standing(done=False, line="no Deployment yet")
+    newest = seen.newest_replicaset(deployment)
+    if newest is None:
+        return Standing(done=False, line="waiting for the Deployment's controller")
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    new = [one for one in seen.owned(seen.pods, newest) if not _leaves(one)]
+    old = [one for one in service_pods(seen) if one not in new]
+    ready = sum(1 for one in new if is_ready(one))
+    line = f"{ready} of {wanted} new pods ready{f', {len(old)} old left' if old else ''}"
+    counts = [status.get(f"{kind}Replicas", 0) for kind in ("updated", "available")]
+    done = {ready, status.get("replicas", 0), *counts} == {wanted} and not old
+    if ready == wanted and not old and not done:
+        line += ", waiting until they are available"
+    return Standing(done, line)
+
+
+def service_pods(seen: Observation) -> list[Json]:
+    """The pods of the service that run, or are about to, or are on their way out."""
+    deployment = seen.deployment(SERVICE)
+    sets = seen.owned(seen.replicasets, deployment) if deployment else []
+    pods = [pod for one in sets for pod in seen.owned(seen.pods, one)]
+    return [pod for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def current_pods(seen: Observation) -> list[Json]:
+    """Those of the Deployment's newest ReplicaSet that are not on their way out."""
+    deployment = seen.deployment(SERVICE)
+    newest = seen.newest_replicaset(deployment) if deployment else None
+    return [one for one in seen.owned(seen.pods, newest) if not _leaves(one)] if newest else []
+
+
+def _leaves(pod: Json) -> bool:
+    return "deletionTimestamp" in pod["metadata"] or pod["status"].get("phase") in ("Succeeded", "Failed")
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether it is ready, and not on its way out."""
+    conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def replica(pod: Json, *, current: bool) -> Replica:
+    """A pod as `status` shows it."""
+    annotations = pod["metadata"].get("annotations", {})
+    address = pod["status"].get("podIP")
+    started = pod["status"].get("startTime")
+    return Replica(
+        name=named(pod),
+        release=annotations.get(RELEASE_ANNOTATION, ""),
+        ready=is_ready(pod),
+        state=_state(pod),
+        since=datetime.fromisoformat(started).isoformat() if started else None,
+        metrics=f"http://{address}:9090/metrics (in the cluster)" if address else None,
+        current=current,
+    )
+
+
+def secrets_mark(one: Json) -> str:
+    """What a pod, or a Deployment's template, says of the secrets that it started with."""
+    metadata: dict[str, Any] = one["spec"]["template"]["metadata"] if one["kind"] == "Deployment" else one["metadata"]
+    return str(metadata.get("annotations", {}).get(SECRETS_ANNOTATION, ""))
+
+
+def _state(pod: Json) -> str:
+    if "deletionTimestamp" in pod["metadata"]:
+        return "Terminating"
+    statuses: Sequence[dict[str, Any]] = pod["status"].get("containerStatuses", [])
+    waiting = [one["state"]["waiting"].get("reason", "") for one in statuses if "waiting" in one.get("state", {})]
+    return next(filter(None, waiting), str(pod["status"].get("phase", "Unknown")))

@@ -1,0 +1,226 @@
+"""The second vantage: a short Job beside the service that asks it too, so that a failure says who lost it; and
+that reads what the pods count themselves, so that people's requests which the proof does not send judge, too.
+
+Pure: what to apply, how to read its log, and what its view means beside that from outside. The target applies `objects`
+before it changes anything, reads the log with `log_arguments` (which follows it) in the background, waits until the
+first line of it is there, and deletes the Job when the bake time is over: SIGTERM makes it tell what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.requests import RequestSpec
+from pipeline.targets.kubernetes.vantage import probe as vantage_probe
+
+__all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "view_of"]
+
+NAME = COMPONENT = "vantage"
+RATE = 10  # requests a second: what a rollout loses lasts seconds; more would be load
+URL = "http://backend:8000"
+METRICS = "vantage-metrics"  # a name for the pods, each by itself: the service's own name has no way to /metrics
+METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
+SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, also when the deploy was killed
+KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy came to remove
+TOKEN_KEY = "SERVICE_TOKEN"  # noqa: S105 - a name
+CONVINCING = 3  # failures expected inside when the service had lost them: none by chance in 1 of 20 (e^-3)
+COMPONENT_LABEL = "app.kubernetes.io/component"
+PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
+Json = dict[str, Any]
+
+
+def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret: str, *, url: str = URL) -> list[Json]:
+    """What to apply: the script and its orders, the Job that runs them in IMAGE, and the two ways that it needs.
+
+    IMAGE (by digest) has Python: that of the release that runs already is on the nodes, and known to start. REQUESTS:
+    its reads are sent. SECONDS: how long at most. SECRET: what the Secret with the service's token is called.
+    """
+    script = Path(vantage_probe.__file__).read_text()
+    config = _object(
+        "v1", "ConfigMap", data={"probe.py": script, "job.json": json.dumps(_orders(requests, seconds, url))}
+    )
+    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret)]
+
+
+def log_arguments() -> list[str]:
+    """What follows `kubectl` to read the Job's log while it grows, to its end."""
+    return ["logs", "--follow", f"job/{NAME}", "--pod-running-timeout=60s"]
+
+
+def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
+    reads = [
+        {"name": one.name, "path": one.path, "status": one.status, "weight": one.weight, "headers": dict(one.headers)}
+        for one in requests
+        if one.method == "GET"
+    ]
+    # A table without a read: `/ready` is what each service of this pipeline answers.
+    reads = reads or [{"name": "ready", "path": "/ready", "status": 200, "weight": 1, "headers": {}}]
+    token = f"/run/secrets/{TOKEN_KEY}"
+    metrics = {"host": METRICS, "port": METRICS_PORT, "every": METRICS_EVERY}
+    return {"url": url, "rate": RATE, "seconds": seconds, "token_file": token, "requests": reads, "metrics": metrics}
+
+
+def _object(version: str, kind: str, name: str = NAME, **content: Any) -> Json:
+    labels = {
+        "app.kubernetes.io/name": NAME,
+        COMPONENT_LABEL: COMPONENT,
+        "app.kubernetes.io/part-of": "slipway",
+        "app.kubernetes.io/managed-by": "slipway",
+    }
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **content}
+
+
+def _job(image: str, seconds: float, secret: str) -> Json:
+    container = {
+        "name": NAME,
+        "image": image,
+        "command": ["python", "-I", "-S", "/vantage/probe.py", "/vantage/job.json"],
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "250m", "memory": "96Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [
+            {"name": "vantage", "mountPath": "/vantage", "readOnly": True},
+            {"name": "token", "mountPath": "/run/secrets", "readOnly": True},
+        ],
+    }
+    # With the token it has the proof's rate limit; nothing else of the secrets is its business.
+    token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
+    pod = {
+        "restartPolicy": "Never",
+        "serviceAccountName": "backend",  # whatever pulls the service's image pulls this: it is the same
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 15,  # longer than a request that is under way may take
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "vantage", "configMap": {"name": NAME}}, {"name": "token", "secret": token}],
+    }
+    labels = _object("v1", "Pod")["metadata"]["labels"]
+    return _object(
+        "batch/v1",
+        "Job",
+        spec={
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": math.ceil(seconds) + SPARE_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    )
+
+
+def _may_reach_backend() -> Json:
+    """The vantage reaches the service and names, and nobody reaches it."""
+    names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    egress = [
+        {"to": [_pods("backend")], "ports": PORTS},
+        {"ports": names},  # to anywhere: a node's own DNS cache is no pod that a selector could name
+    ]
+    spec = {"podSelector": _labelled(COMPONENT), "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": egress}
+    return _object("networking.k8s.io/v1", "NetworkPolicy", spec=spec)
+
+
+def _lets_in() -> Json:
+    """The service lets the vantage in, to its metrics, too: nobody else has that way."""
+    ingress = [{"from": [_pods(COMPONENT)], "ports": PORTS}]
+    spec = {"podSelector": _labelled("backend"), "policyTypes": ["Ingress"], "ingress": ingress}
+    return _object("networking.k8s.io/v1", "NetworkPolicy", "vantage-to-backend", spec=spec)
+
+
+def _pods_by_name() -> Json:
+    """A name that leads to each pod of the service, ready or not."""
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {COMPONENT_LABEL: "backend"},
+        "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}],
+    }
+    return _object("v1", "Service", METRICS, spec=spec)
+
+
+def _labelled(component: str) -> Json:
+    return {"matchLabels": {COMPONENT_LABEL: component}}
+
+
+def _pods(component: str) -> Json:
+    return {"podSelector": _labelled(component)}
+
+
+@dataclass(frozen=True)
+class View:
+    """What the vantage saw. Times are seconds since the Unix epoch by its node's clock.
+
+    `problem`: why it saw nothing, or not all. `times`: begin and end of (the first thousand) requests that failed.
+    """
+
+    sent: int = 0
+    ok: int = 0
+    failed: int = 0
+    by_release: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)  # by kind
+    examples: Sequence[Mapping[str, Any]] = ()
+    times: Sequence[tuple[float, float]] = ()
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    started: float = 0.0
+    finished: float = 0.0
+    problem: str = ""
+
+
+def view_of(log: str) -> View:
+    """The view that the LOG of the Job ends with; one with its `problem` where there is none."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and "result" in said:
+            times = [(begin, end) for begin, end in said["result"]["times"]]
+            return View(**{**said["result"], "times": times})
+    if not lines:
+        return View(problem="it said nothing: did its pod start?")
+    if lines[-1].startswith("{"):
+        return View(problem="it ended before it could tell what it saw")
+    return View(problem=lines[-1].strip()[:300])
+
+
+def judge(failed: int, sent: int, inside: View) -> str:
+    """Who lost it, in one line: FAILED of SENT requests from outside beside the view from INSIDE the cluster."""
+    if inside.problem or not inside.sent:
+        return f"the view from inside the cluster is missing: {inside.problem or 'nothing was sent there'}"
+    if inside.failed:
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in inside.failures.items())
+        seen = f"{inside.failed} of {inside.sent} failed inside the cluster{', too' if failed else ''}: {kinds}"
+        nameless = set(inside.failures) == {"dns"}
+        return f"{'the cluster’s DNS' if nameless else 'the service'} lost it: {seen}{_first(inside)}"
+    answered = f"{_who(inside)} answered {inside.sent} requests inside the cluster without a failure"
+    if not failed:
+        return answered
+    expected = failed / max(sent, 1) * inside.sent
+    if expected < CONVINCING:
+        return f"the edge may have lost it: {answered}, but {failed} of {sent} would be {expected:.1f} there"
+    return f"the edge lost it: {answered}"
+
+
+def _who(inside: View) -> str:
+    return "the same release" if len(inside.by_release) == 1 else "the same releases"
+
+
+def _first(inside: View) -> str:
+    if not inside.examples:
+        return ""
+    one = min(inside.examples, key=lambda example: float(example["at"]))
+    return f" (first: GET {one['path']} → {str(one['detail'])[:120]})"

@@ -1,0 +1,135 @@
+"""`[tool.slipway]` in pyproject.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.project import load_project
+from pipeline.errors import UsageError
+
+GOOD = """
+[project]
+name = "shop"
+[tool.slipway.environments.local]
+target = "local"
+url = "http://localhost:8080"
+"""
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "pyproject.toml").write_text(text, encoding="utf-8")
+    (root / "backend").mkdir(exist_ok=True)
+    return root
+
+
+class TestLoadProject:
+    def test_fills_in_the_defaults(self, tmp_path: Path) -> None:
+        """An environment needs a target and an address; the rest has defaults, no failure allowed among them."""
+        env = load_project(write(tmp_path, GOOD)).environment("local")
+        assert (env.target, env.replicas, env.max_failures, env.promote_from) == ("local", 2, 0, None)
+
+    def test_names_the_environments_there_are(self, tmp_path: Path) -> None:
+        """A misspelled environment gets the one that was meant."""
+        with pytest.raises(UsageError, match="unknown environment `lokal`: did you mean `local`"):
+            load_project(write(tmp_path, GOOD)).environment("lokal")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("replica = 3", "unknown key `replica`: did you mean `replicas`"),
+            ('replicas = "3"', "replicas: must be a whole number; for example `replicas = 2`"),
+            ("replicas = 0", "replicas: must be 1 or more"),
+            ("rate = true", "rate: must be a number"),
+            ("max_failures = -1", "max_failures: must be 0 or more"),
+            ('overlay = "k8s"', "`overlay` is for kubernetes: take it out"),
+            ("rate = nan", "rate: must be a number"),
+        ],
+    )
+    def test_refuses_a_wrong_key_with_its_fix(self, tmp_path: Path, line: str, message: str) -> None:
+        """Each wrong key gets a line with the table, the key and the fix."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, GOOD + line))
+        (problem,) = caught.value.problems
+        assert problem.startswith("pyproject.toml [tool.slipway.environments.local]")
+        assert message in problem
+
+    def test_reports_every_problem_at_once(self, tmp_path: Path) -> None:
+        """Three missing keys, an unknown one and a bad request are five lines of one error."""
+        text = '[tool.slipway.environments.x]\nurls = "y"\n[[tool.slipway.requests]]\nname = "a"\nmethod = "GET"\n'
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, text))
+        assert len(caught.value.problems) == 5
+        assert caught.value.problems[0].startswith("pyproject.toml [project]: missing key `name`")
+        assert caught.value.exit_code == 2
+
+    def test_kubernetes_needs_its_own_keys_and_no_replicas(self, tmp_path: Path) -> None:
+        """An overlay owns the number of replicas; without overlay, context and namespace there is nothing to apply."""
+        text = '[tool.slipway.environments.prod]\ntarget = "kubernetes"\nurl = "https://x"\nreplicas = 2\n'
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, text))
+        joined = "\n".join(caught.value.problems)
+        assert all(f"missing key `{key}`" in joined for key in ("overlay", "context", "namespace"))
+        assert "`replicas` belongs to the overlay" in joined
+
+    def test_promotes_from_another_environment_only(self, tmp_path: Path) -> None:
+        """`promote_from` names an environment that exists and is not this one."""
+        text = (
+            '[tool.slipway.environments.prod]\ntarget = "kubernetes"\nurl = "https://x"\noverlay = "o"\n'
+            'context = "c"\nnamespace = "n"\npromote_from = "prod"\n'
+        )
+        with pytest.raises(UsageError, match="`prod` is no other environment"):
+            load_project(write(tmp_path, text))
+
+    @pytest.mark.parametrize("text", ["", "[tool.slipway]\n", "[tool.slipway]\nenvironments = 3\n"])
+    def test_wants_an_environment(self, tmp_path: Path, text: str) -> None:
+        """Without a table of environments there is nothing to deploy to."""
+        with pytest.raises(UsageError, match=r"no \[tool.slipway.environments.NAME\] table"):
+            load_project(write(tmp_path, text))
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("localhost:8080", "must be an http or https address"),
+            ("http://", "must be an http or https address"),
+            ("http://localhost:many", "must be an http or https address"),
+            ("http://localhost:{PORT}", "only {EDGE_PORT} is filled in"),
+        ],
+    )
+    def test_refuses_an_address_that_no_request_reaches(self, tmp_path: Path, url: str, message: str) -> None:
+        """Found while nothing is touched, and not by a proof whose every request fails."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, GOOD.replace("http://localhost:8080", url)))
+        (problem,) = caught.value.problems
+        assert problem.startswith("pyproject.toml [tool.slipway.environments.local]: url: ")
+        assert message in problem
+
+    def test_refuses_a_name_that_leads_out_of_its_folder(self, tmp_path: Path) -> None:
+        """An environment's name is the name of its folder below `.slipway/`."""
+        with pytest.raises(UsageError, match="a name is letters, digits, - and _"):
+            load_project(write(tmp_path, GOOD.replace("environments.local", 'environments."../x"')))
+
+    @pytest.mark.parametrize("text", ["tool = 3\n", "[tool]\nslipway = 3\n"])
+    def test_names_what_is_no_table(self, tmp_path: Path, text: str) -> None:
+        """A value where the table should be gets a line and no traceback."""
+        with pytest.raises(UsageError, match=r"\[tool.slipway\] must be a table"):
+            load_project(write(tmp_path, text))
+
+    def test_names_a_file_in_another_encoding(self, tmp_path: Path) -> None:
+        """An editor's Latin-1 is named with its place."""
+        write(tmp_path, GOOD)
+        (tmp_path / "pyproject.toml").write_bytes("# für uns\n".encode("latin-1"))
+        with pytest.raises(UsageError, match=r"pyproject.toml: not UTF-8 \(byte 3\)"):
+            load_project(tmp_path)
+
+    def test_names_a_file_that_is_no_toml(self, tmp_path: Path) -> None:
+        """A syntax error names the file and the line."""
+        with pytest.raises(UsageError, match=r"pyproject.toml: not valid TOML: .*line 1"):
+            load_project(write(tmp_path, "tool = = 1"))
+
+    def test_the_template_itself_is_valid(self) -> None:
+        """The pyproject.toml that is shipped loads, with the environment that `nox -s deploy` defaults to."""
+        project = load_project(Path(__file__).parents[3])
+        assert project.environment("local").target == "local"
+        assert any(request.writes for request in project.requests)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.config.requests import ReadBack, Remove, common, parse_requests
+from pipeline.errors import UsageError
+from tests.pipeline.proof.servers import LIST, MAKE
+
+
+def problem(**changes: Any) -> str:
+    """The one problem of the write MAKE with CHANGES (None takes a key out)."""
+    table = {key: value for key, value in {**MAKE, **changes}.items() if value is not None}
+    with pytest.raises(UsageError) as caught:
+        parse_requests([table])
+    assert len(caught.value.problems) == 1, caught.value.problems
+    return caught.value.problems[0]
+
+
+class TestParseRequests:
+    def test_fills_in_what_is_usual(self) -> None:
+        """A read needs a name, a method and a path; a write also how it is read back and removed."""
+        read, write = parse_requests([{"name": "a", "method": "GET", "path": "/"}, MAKE])
+        assert (read.weight, read.status, read.writes) == (1, 200, False)
+        assert (write.writes, write.readback, write.remove) == (
+            True,
+            ReadBack("/things/{response.id}"),
+            Remove("/things/{response.id}", "DELETE", 204),
+        )
+
+    def test_reads_what_a_spec_dumps(self) -> None:
+        """A release is recorded with its table, so a spec survives becoming a table again."""
+        specs = parse_requests([{**LIST, "headers": {"A": "b"}}, {**MAKE, "expect": {"id": "{response.id}"}}])
+        assert parse_requests([spec.table() for spec in specs]) == specs
+
+    def test_lets_a_post_say_that_it_only_reads(self) -> None:
+        """A search by POST has nothing to read back."""
+        (search,) = parse_requests([{"name": "find", "method": "POST", "path": "/find", "body": {}, "writes": False}])
+        assert not search.writes
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"pth": "/x"}, "unknown key `pth`: did you mean `path`?"),
+            ({"path": None}, 'missing key `path`: for example `path = "/api/v1/releases"`'),
+            ({"method": "TEACH"}, "method: must be one of GET, HEAD, POST, PUT, PATCH"),
+            ({"path": "things"}, 'path: must start with "/"'),
+            ({"path": "/{uniqe}"}, "path: unknown placeholder `{uniqe}`"),
+            ({"path": "/{response.id}"}, "path: `{response…}` is known after the write only"),
+            ({"weight": 0}, "weight: must be a whole number from 1 to 1000"),
+            ({"weight": True}, "weight: must be a whole number from 1 to 1000"),
+            ({"status": 99}, "status: must be a whole number from 200 to 599"),
+            ({"body": {"a": {1, 2}}}, "body: must be JSON"),
+            ({"headers": {"Idempotency-Key": "1"}}, "headers: `Idempotency-Key` is set by the proof itself"),
+            ({"headers": ["a"]}, "headers: must be a table of texts"),
+            ({"readback": None}, "missing key `readback`: say how the write is read back"),
+            ({"remove": None}, "missing key `remove`: say how the write is removed"),
+            ({"remove": "/x"}, "remove: must be a table"),
+            ({"remove": {"path": "/x", "verb": "DELETE"}}, "remove: unknown key `verb`"),
+            ({"readback": {"status": 200}}, "readback: missing key `path`"),
+        ],
+    )
+    def test_says_what_is_wrong_where_and_how_to_mend_it(self, changes: dict[str, Any], says: str) -> None:
+        """Each wrong key is one line with the file, the request, the key and the fix."""
+        assert f"pyproject.toml [[tool.slipway.requests]] `make`: {says}" in problem(**changes)
+
+    @pytest.mark.parametrize("key", ["body", "readback", "remove"])
+    def test_refuses_on_a_read_what_belongs_to_a_write(self, key: str) -> None:
+        """A GET has no body and leaves nothing to read back."""
+        with pytest.raises(UsageError, match="take it out"):
+            parse_requests([{**LIST, key: MAKE[key]}])
+
+    def test_tells_all_problems_at_once(self) -> None:
+        """Whoever mends a table wants to mend it once."""
+        with pytest.raises(UsageError) as caught:
+            parse_requests([{**LIST, "weight": 0}, {**LIST, "status": 1}])
+        assert len(caught.value.problems) == 3  # and the name is used twice
+
+    def test_wants_a_list_of_tables(self) -> None:
+        """`[tool.slipway.requests]` with one pair of brackets is an easy slip."""
+        with pytest.raises(UsageError, match=r"write `\[\[tool.slipway.requests\]\]`"):
+            parse_requests({"name": "a"})
+
+
+class TestCommon:
+    def test_keeps_what_both_releases_declare_alike(self) -> None:
+        """During a rollout the old release answers too, so it is asked only what it knows."""
+        new = parse_requests([LIST, MAKE])
+        old = parse_requests([{**MAKE, "status": 200}, LIST])
+        assert [spec.name for spec in common(new, old)] == ["list"]
+
+    def test_does_not_look_at_weights(self) -> None:
+        """Another mix is no other request: the rollout must not go unwatched for it."""
+        new = parse_requests([{**LIST, "weight": 7}, MAKE])
+        assert [spec.weight for spec in common(new, parse_requests([LIST]))] == [7]

@@ -1,0 +1,193 @@
+"""`.env`, as it is made, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from pipeline.config.settings import (
+    COMPOSE_IMAGES,
+    DECISIVE,
+    check_values,
+    edge_port,
+    env_text,
+    fill_env,
+    read_values,
+    settings_page,
+    split_secrets,
+    variables,
+)
+from pipeline.errors import UsageError
+from tests.project import NAME
+
+NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
+GENERATED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"}
+ROOT = Path(__file__).parents[3]
+
+
+class TestFillEnv:
+    def test_makes_a_file_that_is_ours_alone_and_valid(self, tmp_path: Path) -> None:
+        """A new .env has mode 0600, every variable, real secrets, and no problem."""
+        added = fill_env(tmp_path)
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+        assert set(added) == NAMES == set(dotenv_values(tmp_path / ".env"))
+        assert check_values(tmp_path, read_values(tmp_path, {})) == []
+
+    def test_takes_from_the_environment_what_decides_where_the_data_is(self, tmp_path: Path) -> None:
+        """A job that sets these from its first deploy on finds the same data in its second; nothing else is taken."""
+        given = {name: f"registry.example.org:5000/{name.lower()}@sha256:0" for name in DECISIVE}
+        fill_env(tmp_path, {**given, "LOG_LEVEL": "DEBUG", "SERVICE_TOKEN": "mine"})
+        written = dotenv_values(tmp_path / ".env")
+        assert {name: written[name] for name in DECISIVE} == given
+        assert (written["LOG_LEVEL"], written["SERVICE_TOKEN"] == "mine") == ("INFO", False)
+
+    @pytest.mark.parametrize("value", ["Not A Name", "a#b", "${HOME}", "it's", "a\nSERVICE_TOKEN=mine", ""])
+    def test_takes_no_value_that_another_reader_would_take_apart(self, tmp_path: Path, value: str) -> None:
+        """The default is in the file, which the plan then tells from the environment."""
+        fill_env(tmp_path, {"PROJECT_NAME": value})
+        assert dotenv_values(tmp_path / ".env")["PROJECT_NAME"] == NAME
+        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
+
+    def test_makes_every_secret_anew(self, tmp_path: Path) -> None:
+        """Two files share no secret, and no two secrets of a file are the same."""
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        found = []
+        for folder in (tmp_path / "a", tmp_path / "b"):
+            fill_env(folder)
+            found += [value for name, value in dotenv_values(folder / ".env").items() if name in GENERATED]
+        assert len(set(found)) == 2 * len(GENERATED)
+
+    def test_never_touches_an_existing_value(self, tmp_path: Path) -> None:
+        """What is there stays to the letter, comments included; only what is missing is added."""
+        before = "# mine\nSERVICE_TOKEN=my own token of some length\nLOG_LEVEL=\n"
+        (tmp_path / ".env").write_text(before)
+        added = fill_env(tmp_path)
+        after = (tmp_path / ".env").read_text()
+        assert after.startswith(before)
+        assert not {"SERVICE_TOKEN", "LOG_LEVEL"} & set(added)
+        assert fill_env(tmp_path) == []
+
+    def test_closes_a_file_that_others_could_read(self, tmp_path: Path) -> None:
+        """An .env that was made by hand with 0644 is closed."""
+        (tmp_path / ".env").write_text("")
+        (tmp_path / ".env").chmod(0o644)
+        fill_env(tmp_path)
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
+
+class TestReadValues:
+    def test_takes_the_environment_over_the_file(self, tmp_path: Path) -> None:
+        """The environment wins over .env, an empty value is unset, and foreign names are left alone."""
+        (tmp_path / ".env").write_text("LOG_LEVEL=INFO\nEDGE_PORT=8080\nPROJECT_NAME=\n")
+        values = read_values(tmp_path, {"LOG_LEVEL": "DEBUG", "PATH": "/bin", "SERVICE_TOKEN_FILE": "/x"})
+        assert values == {"LOG_LEVEL": "DEBUG", "EDGE_PORT": "8080", "SERVICE_TOKEN_FILE": "/x"}
+
+    def test_takes_what_decides_where_the_data_is_from_the_file_alone(self, tmp_path: Path) -> None:
+        """Else the second shell would look at another database; without a file there is only the environment."""
+        environ = dict.fromkeys(DECISIVE, "other")
+        assert read_values(tmp_path, environ) == environ
+        (tmp_path / ".env").write_text("PROJECT_NAME=shop\nPOSTGRES_IMAGE=mirror.example.org/postgres:18\n")
+        assert read_values(tmp_path, environ) == {
+            "PROJECT_NAME": "shop",
+            "POSTGRES_IMAGE": "mirror.example.org/postgres:18",
+        }
+
+    def test_names_a_file_in_another_encoding(self, tmp_path: Path) -> None:
+        """A line and no traceback, and without the file's content."""
+        (tmp_path / ".env").write_bytes("PROJECT_NAME=für uns\n".encode("latin-1"))
+        with pytest.raises(UsageError, match=r"^\.env: not UTF-8 \(byte 14\): save it as UTF-8$"):
+            read_values(tmp_path, {})
+
+    def test_names_what_is_no_file(self, tmp_path: Path) -> None:
+        """A folder (Docker makes one for a missing mount) is not taken for an empty file."""
+        (tmp_path / ".env").mkdir()
+        with pytest.raises(UsageError, match=r"^\.env: cannot be read \(Is a directory\)"):
+            read_values(tmp_path, {})
+
+
+class TestCheckValues:
+    def test_names_a_line_that_says_nothing(self, tmp_path: Path) -> None:
+        """What cannot be read is not passed over: it may be the setting that somebody meant."""
+        fill_env(tmp_path)
+        before = (tmp_path / ".env").read_text()
+        (tmp_path / ".env").write_text(f"LOG_LEVEL: canary\n{before}")
+        assert check_values(tmp_path, read_values(tmp_path, {})) == [
+            ".env: line 1 is no NAME=VALUE: mend it, or put # before it"
+        ]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("SERVICE_TOKEN=change_this_service_token", "SERVICE_TOKEN: is still the placeholder"),
+            ("JWT_SECRET_KEY=canary", "JWT_SECRET_KEY: is shorter than 32 bytes"),
+            ("EDGE_PORT=many", "EDGE_PORT: "),
+            ("SERVICE_TOKN=x", "unknown variable SERVICE_TOKN"),
+        ],
+    )
+    def test_names_what_is_wrong_but_never_the_value(self, tmp_path: Path, line: str, message: str) -> None:
+        """One line for the wrong variable, development or not; its value is not in it."""
+        name, value = line.split("=")
+        fill_env(tmp_path)
+        kept = [row for row in (tmp_path / ".env").read_text().splitlines() if not row.startswith(f"{name}=")]
+        (tmp_path / ".env").write_text("\n".join([*kept, line]) + "\n")
+        (problem,) = check_values(tmp_path, read_values(tmp_path, {}))
+        assert problem.startswith(".env: ")
+        assert message in problem
+        assert value == "x" or value not in problem
+
+    def test_blames_the_environment_for_what_came_from_it(self, tmp_path: Path) -> None:
+        """Nobody should look for it in the file."""
+        fill_env(tmp_path)
+        environ = {"EDGE_PORT": "many"}
+        [problem] = check_values(tmp_path, read_values(tmp_path, environ), environ)
+        assert problem.startswith("the environment: EDGE_PORT: ")
+
+    def test_lets_the_images_of_compose_pass(self, tmp_path: Path) -> None:
+        """They are no settings of the service, and still `.env` is where they stand."""
+        fill_env(tmp_path)
+        with (tmp_path / ".env").open("a") as file:
+            file.write("POSTGRES_IMAGE=mirror.example.org/postgres:18\nREDIS_IMAGE=mirror.example.org/redis:8\n")
+        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
+
+
+class TestEdgePort:
+    @pytest.mark.parametrize(
+        ("value", "port"), [("8181", 8181), ("", 8080), ("99999", 8080), ("0", 8080), ("²", 8080), ("-4", 8080)]
+    )
+    def test_is_a_port_whatever_was_written(self, value: str, port: int) -> None:
+        """What is wrong is said by `check_values`, so `status` and `down` go on with the default."""
+        assert edge_port({"EDGE_PORT": value}) == port
+
+
+class TestSplitSecrets:
+    def test_keeps_secrets_apart_and_reads_their_files(self, tmp_path: Path) -> None:
+        """What may be shown is on one side; a secret given as a file is read, without its newline."""
+        (tmp_path / "token").write_text("t0ken\n")
+        plain, secret = split_secrets(
+            {"LOG_LEVEL": "INFO", "SERVICE_TOKEN_FILE": str(tmp_path / "token"), "POSTGRES_PASSWORD": "p"}
+        )
+        assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
+
+    def test_name_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        """By its variable; that of a URL is refused by the plan, and nobody reads it."""
+        with pytest.raises(UsageError, match=r"^SERVICE_TOKEN_FILE: its file cannot be read \(No such file"):
+            split_secrets({"SERVICE_TOKEN_FILE": str(tmp_path / "nothing")})
+        urls = {"DATABASE_URL_FILE": str(tmp_path / "nothing"), "REDIS_URL_FILE": str(tmp_path / "nothing")}
+        assert split_secrets(urls) == ({}, {})
+
+
+class TestDerivedFiles:
+    def test_agree_with_the_schema(self) -> None:
+        """What `nox -s settings -- --write` makes is what is committed."""
+        assert (ROOT / ".env.example").read_text(encoding="utf-8") == env_text()
+        assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == settings_page()
+
+    def test_show_no_secret(self) -> None:
+        """The example holds placeholders for exactly the secrets that are generated."""
+        example = {
+            line.split("=")[0]: line.split("=")[1] for line in env_text().splitlines() if line and line[0] != "#"
+        }
+        assert {name for name, value in example.items() if value.startswith("change_this")} == GENERATED

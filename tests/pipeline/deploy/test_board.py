@@ -1,0 +1,116 @@
+"""What the release board learns of a deploy: asked of the board itself, as a process."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pipeline.deploy import board
+from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report
+from tests.backend.process import Service, free_port, serve
+from tests.conftest import TOKEN
+from tests.pipeline.deploy.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
+
+CUT_SHORT = replace(INTERRUPTED, rollback=RollbackFacts(release="77c0de4410aa", verdict="proved", reason=None))
+RUN = {"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "acme/shop"}
+
+
+@pytest.fixture(name="running")
+def _running(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
+    with serve(environ, tmp_path, on_socket=False) as service:
+        yield service
+
+
+def told(facts: DeployFacts, **environ: str) -> list[str]:
+    """The lines that a deploy with FACTS says about the board."""
+    warned: list[str] = []
+    board.tell("shop", build_report(facts), warned.append, environ)
+    return warned
+
+
+def on_board(service: Service) -> list[dict[str, Any]]:
+    """What a person sees on it, oldest first."""
+    with service.client() as client:
+        found: list[dict[str, Any]] = client.get("/api/v1/releases?service=shop").json()["items"]
+    return found[::-1]
+
+
+class TestTell:
+    def test_records_what_became_of_each_deploy(self, running: Service) -> None:
+        """Each verdict in the board's own words, with the commit and the sentence; nothing of what shipped nothing."""
+        place = {"RELEASE_BOARD_URL": f"http://127.0.0.1:{running.port}/", "RELEASE_BOARD_TOKEN": f"{TOKEN}\n"}
+        for number, facts in enumerate((FACTS, UNDONE, NO_BUILD, STUCK, CUT_SHORT, INTERRUPTED, UNCHANGED)):
+            assert told(replace(facts, number=number), **place, **RUN) == []
+        seen = on_board(running)
+        assert [one["status"] for one in seen] == [
+            "deployed", "rolled_back", "failed", "failed", "rolled_back", "failed",
+        ]  # fmt: skip
+        assert seen[0].items() >= {
+            "environment": "local", "version": NEW, "commit": "abc1234",
+            "url": "https://github.example/acme/shop/actions/runs/7",
+            "notes": f"Release {NEW} serves local: 252 requests, 12 failed",
+        }.items()  # fmt: skip
+        assert seen[2]["version"] == "abc1234"
+
+    def test_records_the_same_deploy_once(self, running: Service) -> None:
+        """What is sent again after a lost answer is the same release; the next deploy of it is another."""
+        place = {"RELEASE_BOARD_URL": f"http://127.0.0.1:{running.port}", "RELEASE_BOARD_TOKEN": TOKEN}
+        for facts in (FACTS, FACTS, replace(FACTS, number=13)):
+            assert told(facts, **place) == []
+        assert len(on_board(running)) == 2
+
+    def test_says_what_is_wrong_with_the_token(self, running: Service) -> None:
+        """One line, which does not hold it; nor what the address hides."""
+        address = f"http://user:hidden@127.0.0.1:{running.port}"
+        [line] = told(FACTS, RELEASE_BOARD_URL=address, RELEASE_BOARD_TOKEN="not-the-right-token")
+        assert line.endswith(
+            f"http://127.0.0.1:{running.port} answers 401: RELEASE_BOARD_TOKEN is not its SERVICE_TOKEN"
+        )
+
+    @pytest.mark.parametrize(
+        ("environ", "problem"),
+        [
+            ({"RELEASE_BOARD_URL": "http://board"}, "RELEASE_BOARD_TOKEN: not set"),
+            ({"RELEASE_BOARD_URL": "board", "RELEASE_BOARD_TOKEN": "secret"}, "RELEASE_BOARD_URL: must be an http or"),
+            (
+                {"RELEASE_BOARD_URL": "ftp://x", "RELEASE_BOARD_TOKEN": "secret"},
+                "RELEASE_BOARD_URL: must be an http or",
+            ),
+            (
+                {"RELEASE_BOARD_URL": "http://127.0.0.1:9", "RELEASE_BOARD_TOKEN": "sécret"},
+                "RELEASE_BOARD_TOKEN: holds",
+            ),
+            ({"RELEASE_BOARD_URL": "http://127.0.0.1:9", "RELEASE_BOARD_TOKEN": "sec\nret"}, "does not answer"),
+        ],
+    )
+    def test_says_what_is_wrong_with_its_variables(self, environ: dict[str, str], problem: str) -> None:
+        """One line each."""
+        [line] = told(FACTS, **environ)
+        assert problem in line
+        assert "ret" not in line.replace("secret of", "")
+
+    def test_is_silent_where_no_board_is_named(self) -> None:
+        """Most have none."""
+        assert told(FACTS) == told(FACTS, RELEASE_BOARD_URL="") == []
+
+    def test_does_not_wait_for_a_board_that_is_away(self) -> None:
+        """A dead address at once; one that never answers for as long as two tries may take."""
+        [line] = told(FACTS, RELEASE_BOARD_URL=f"http://127.0.0.1:{free_port()}", RELEASE_BOARD_TOKEN="t")
+        assert "does not answer (ConnectError)" in line
+
+    def test_gives_up_on_a_silent_board(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever accepts and says nothing is left alone."""
+        monkeypatch.setattr(board, "TIMEOUT", httpx2.Timeout(0.2))
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            started = time.monotonic()
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            [line] = told(FACTS, RELEASE_BOARD_URL=address, RELEASE_BOARD_TOKEN="t")
+        assert "does not answer (ReadTimeout)" in line
+        assert time.monotonic() - started < 3

@@ -1,0 +1,318 @@
+"""The rules of k8s/ that matter, asked of what kustomize makes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+
+import pytest
+import yaml
+
+from backend.settings import load_settings
+from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
+from pipeline.errors import SlipwayError
+from tests.project import NAME
+
+ROOT = Path(__file__).parents[3]
+OVERLAYS = ("kind", "staging", "production")
+LONGEST_REQUEST = 13  # seconds: backend/server.py, `_longest_request`, with the settings' defaults
+
+
+@cache
+def overlay(name: str) -> list[Document]:
+    """The overlay NAME as the kubernetes target renders it."""
+    [tree] = [each for each in trees(ROOT) if each.name == f"k8s/overlays/{name}"]
+    return render(tree.kustomization)
+
+
+@cache
+def bootstrap(name: str) -> list[Document]:
+    return render({"resources": [ROOT / "k8s/bootstrap" / name]})
+
+
+def stores(name: str) -> set[str]:
+    """The data stores that the overlay NAME brings along."""
+    return {each["metadata"]["name"] for each in overlay(name) if each["kind"] == "StatefulSet"}
+
+
+def one(documents: list[Document], kind: str, name: str) -> Document:
+    found = [each for each in documents if each["kind"] == kind and each["metadata"]["name"] == name]
+    assert len(found) == 1, f"{kind} {name}: {len(found)}"
+    return found[0]
+
+
+def settings(documents: list[Document]) -> dict[str, str]:
+    (found,) = [each for each in documents if each["metadata"]["name"].startswith("settings-")]
+    values: dict[str, str] = found["data"]
+    return values
+
+
+def pods(documents: list[Document]) -> Iterator[tuple[str, Any]]:
+    for document in documents:
+        template = document.get("spec", {}).get("template", {})
+        if "spec" in template:
+            yield document["metadata"]["name"], template["spec"]
+
+
+@pytest.mark.parametrize("tree", list(trees(ROOT)), ids=lambda tree: tree.name)
+def test_every_tree_renders(tree: Any) -> None:
+    assert render(tree.kustomization)
+
+
+def test_a_tree_that_does_not_render_says_why(tmp_path: Path) -> None:
+    with pytest.raises(SlipwayError, match=r"kubectl kustomize: .*nowhere"):
+        render({"resources": [tmp_path / "nowhere"]})
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_pod_keeps_the_restricted_standard(name: str) -> None:
+    for owner, spec in pods(overlay(name)):
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"] is True, owner
+        assert context["runAsUser"] in {999, 10001}, owner
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
+        assert spec["automountServiceAccountToken"] is False, owner
+        assert spec["enableServiceLinks"] is False, owner
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, owner
+            assert container["resources"]["limits"]["memory"], owner
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, owner
+            assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], owner
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_autoscaler_owns_the_replicas(name: str) -> None:
+    documents = overlay(name)
+    for scaler in (each for each in documents if each["kind"] == "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        assert "replicas" not in one(documents, target["kind"], target["name"])["spec"]
+        assert scaler["spec"]["minReplicas"] >= 2
+    budget = one(documents, "PodDisruptionBudget", "backend")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_rollout_takes_nothing_away(name: str) -> None:
+    for deployment in (each for each in overlay(name) if each["kind"] == "Deployment"):
+        assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        probes = [container[probe] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+        assert probes[0] != probes[1] != probes[2] != probes[0]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_replicas_are_spread_over_nodes_whatever_labels_those_have(name: str) -> None:
+    """The scheduler ignores every constraint on a node that lacks the label of one: nodes without zones are many."""
+    for pod in [spec for component, spec in pods(overlay(name)) if component in ("backend", "frontend")]:
+        assert [each["topologyKey"] for each in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_grace_outlasts_the_drain_and_the_longest_request(name: str) -> None:
+    spec = one(overlay(name), "Deployment", "backend")["spec"]["template"]["spec"]
+    drain = float(settings(overlay(name))["DRAIN_SECONDS"])
+    assert spec["terminationGracePeriodSeconds"] >= drain + LONGEST_REQUEST + 5
+    assert "lifecycle" not in spec["containers"][0], "the service drains itself"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_database_has_room_for_every_pool(name: str) -> None:
+    values = settings(overlay(name))
+    most = one(overlay(name), "HorizontalPodAutoscaler", "backend")["spec"]["maxReplicas"]
+    each = int(values["DATABASE_POOL_SIZE"]) + int(values["DATABASE_MAX_OVERFLOW"])
+    reserve = 3 + 5  # superuser_reserved_connections, the migration and a look by hand
+    assert each * (most + 1) <= 100 - reserve
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_nothing_is_reached_but_by_an_arrow(name: str) -> None:
+    policies = [each for each in overlay(name) if each["kind"] == "NetworkPolicy"]
+    deny = one(policies, "NetworkPolicy", "deny-all")["spec"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in policies:
+        for rule in policy["spec"].get("ingress", []) + policy["spec"].get("egress", []):
+            assert rule.get("from") or rule.get("to"), f"{policy['metadata']['name']}: open to all"
+            assert rule["ports"], policy["metadata"]["name"]
+            assert {"port": 9090, "protocol": "TCP"} not in rule["ports"], "metrics are the component's to open"
+    ways_out = [each for each in policies if "ipBlock" in str(each)]
+    assert ways_out or stores(name) == {"postgres", "redis"}, "what is outside needs a way out"
+    assert not ways_out or name != "kind"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_own_images_are_named_by_digest(name: str) -> None:
+    used = [container["image"] for _, spec in pods(overlay(name)) for container in spec["containers"]]
+    own = [image for image in used if any(known in image for known in IMAGES)]
+    assert len(own) == len(IMAGES)
+    assert all("@sha256:" in image for image in own)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_settings_are_named_by_content_never_change_and_reach_the_service(name: str) -> None:
+    documents = overlay(name)
+    maps = [each for each in documents if each["kind"] == "ConfigMap"]
+    assert all(each["immutable"] is True for each in maps)
+    (known,) = [each["metadata"]["name"] for each in maps if each["metadata"]["name"].startswith("settings-")]
+    for kind, owner in (("Deployment", "backend"), ("Job", "migrate")):
+        (container,) = one(documents, kind, owner)["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"configMapRef": {"name": known}}]
+    assert settings(documents)["RELEASE"].startswith("sha256:")
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
+    for secret in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN"):
+        (tmp_path / secret).write_text(token_urlsafe(36), encoding="utf-8")
+    loaded = load_settings(settings(overlay(name)), secrets_dir=tmp_path)
+    assert loaded.environment == {"kind": "development"}.get(name, name)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_secret_is_in_the_tree(name: str) -> None:
+    assert not [each for each in overlay(name) if each["kind"] == "Secret"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_migration_is_the_one_job(name: str) -> None:
+    (job,) = [each for each in overlay(name) if each["kind"] == "Job"]
+    assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "migrate"
+    assert job["spec"]["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_postgres_makes_what_the_settings_name(name: str) -> None:
+    if "postgres" not in stores(name):
+        pytest.skip("its database is outside")
+    stateful, values = one(overlay(name), "StatefulSet", "postgres")["spec"], settings(overlay(name))
+    environment = {each["name"]: each["value"] for each in stateful["template"]["spec"]["containers"][0]["env"]}
+    assert (environment["SLIPWAY_DB"], environment["SLIPWAY_USER"]) == (values["POSTGRES_DB"], values["POSTGRES_USER"])
+    assert stateful["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_another_release_does_not_touch_the_stores() -> None:
+    again = {"resources": [ROOT / "k8s/overlays/kind"]}
+    merge = {"name": "settings", "behavior": "merge", "literals": ["RELEASE=another"]}
+    other = render({**again, "configMapGenerator": [merge]})
+    for name in ("postgres", "redis"):
+        assert one(other, "StatefulSet", name) == one(overlay("kind"), "StatefulSet", name)
+
+
+def test_the_overlays_differ() -> None:
+    hosts = [settings(overlay(name))["FRONTEND_URL"] for name in OVERLAYS]
+    spaces = [{each["metadata"]["namespace"] for each in overlay(name)} for name in OVERLAYS]
+    assert len(set(hosts)) == len(OVERLAYS)
+    assert spaces == [{NAME}, {f"{NAME}-staging"}, {f"{NAME}-production"}]
+    for name in OVERLAYS:
+        assert (ROOT / "k8s/overlays" / name / "kustomization.yaml").read_text(encoding="utf-8").startswith("# ")
+
+
+def test_what_nobody_filled_in_is_named() -> None:
+    """Not by the overlays of this repository: whoever made a service of it has filled them in."""
+    assert unfilled(overlay("kind")) == []
+    values = {"POSTGRES_HOST": "postgres.invalid", "FRONTEND_URL": "https://shop.example"}
+    documents: list[Document] = [
+        {"kind": "ConfigMap", "metadata": {"name": "settings"}, "data": values},
+        {"kind": "NetworkPolicy", "metadata": {"name": "out"}, "spec": {"egress": [{"to": ["192.0.2.10/32"]}]}},
+        {"kind": "Gateway", "metadata": {"name": "shop"}, "spec": {"listeners": [{"hostname": "shop.invalid"}]}},
+    ]
+    fix = "put your own into the overlay"
+    assert unfilled(documents) == [
+        f"ConfigMap settings: data.POSTGRES_HOST is still the example postgres.invalid: {fix}",
+        f"NetworkPolicy out: spec.egress[0].to[0] is still the example 192.0.2.10/32: {fix}",
+        f"Gateway shop: spec.listeners[0].hostname is still the example shop.invalid: {fix}",
+    ]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_namespace_enforces_what_the_pods_keep(name: str) -> None:
+    documents = bootstrap(name)
+    space = NAME if name == "kind" else f"{NAME}-{name}"
+    labels = one(documents, "Namespace", space)["metadata"]["labels"]
+    assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
+    assert one(documents, "RoleBinding", "deployer")["subjects"] == [
+        {"kind": "ServiceAccount", "name": "deployer", "namespace": space}
+    ]
+    assert one(documents, "ResourceQuota", NAME)
+    assert one(documents, "LimitRange", NAME)
+
+
+def test_the_deployer_may_lose_no_data_and_raise_no_right() -> None:
+    rules = one(bootstrap("kind"), "Role", "deployer")["rules"]
+    granted = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not [pair for pair in granted if "*" in pair]
+    for resource, verb in (
+        ("statefulsets", "delete"), ("persistentvolumeclaims", "delete"), ("pods", "create"), ("pods/exec", "create"),
+        ("secrets", "list"), ("secrets", "delete"), ("roles", "patch"), ("rolebindings", "create"),
+        ("resourcequotas", "patch"), ("namespaces", "patch"),
+    ):  # fmt: skip
+        assert (resource, verb) not in granted
+
+
+def test_every_object_of_a_tree_is_the_deployers_to_apply() -> None:
+    rules = one(bootstrap("kind"), "Role", "deployer")["rules"]
+    granted = {(group, name, verb) for rule in rules for group in rule["apiGroups"]
+               for name in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
+    plural = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
+    for tree in trees(ROOT):
+        if "bootstrap" in tree.name:
+            continue
+        for document in render(tree.kustomization):
+            group = document["apiVersion"].rpartition("/")[0]
+            name = plural.get(document["kind"], f"{document['kind'].lower()}s")
+            assert {(group, name, verb) for verb in ("get", "create", "patch")} <= granted, document["kind"]
+
+
+def test_the_init_scripts_are_those_of_compose() -> None:
+    scripts = sorted((ROOT / "docker/postgres/init-scripts").iterdir())
+    rendered = one_init(overlay("kind"))
+    assert rendered == {path.name: path.read_text(encoding="utf-8") for path in scripts}
+
+
+def one_init(documents: list[Document]) -> dict[str, str]:
+    (found,) = [each for each in documents if each["metadata"]["name"].startswith("postgres-init-")]
+    data: dict[str, str] = found["data"]
+    return data
+
+
+def test_the_page_is_served_as_by_composes_edge() -> None:
+    edge = (ROOT / "docker/edge/Caddyfile").read_text(encoding="utf-8")
+    page = (ROOT / "k8s/base/page.Caddyfile").read_text(encoding="utf-8")
+    start, end = "{\n\tadmin off", "\thandle {\n"
+    assert page[page.index(start) : page.index(end)] == edge[edge.index(start) : edge.index(end)]
+    assert "reverse_proxy" not in page
+
+
+def test_the_edges_send_the_pages_files_to_it_and_retry_nothing() -> None:
+    files = {f"/{path.name}" for path in (ROOT / "docker/frontend").iterdir()} | {"/"}
+    route = one(overlay("kind"), "HTTPRoute", NAME)["spec"]["rules"]
+    assert {each["path"]["value"] for each in route[0]["matches"]} == files
+    assert {each["path"]["type"] for each in route[0]["matches"]} == {"Exact"}
+    assert all("retry" not in rule for rule in route)
+    ingress = next(each for each in trees(ROOT) if each.name == "k8s/components/ingress")
+    paths = one(render(ingress.kustomization), "Ingress", NAME)["spec"]["rules"][0]["http"]["paths"]
+    exact = {each["path"] for each in paths if each["backend"]["service"]["name"] == "frontend"}
+    assert exact == files
+    assert paths[-1] == {
+        "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "backend", "port": {"name": "http"}}}
+    }  # fmt: skip
+
+
+def test_kubectl_is_the_environments_own() -> None:
+    command = [kubectl(), "version", "--client", "-o", "yaml"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    assert int(yaml.safe_load(told)["clientVersion"]["minor"].rstrip("+")) >= 35
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "k8s/components").iterdir())])
+def test_every_component_says_what_when_and_how(name: str) -> None:
+    text = (ROOT / "k8s/components" / name / "README.md").read_text(encoding="utf-8")
+    assert all(f"**{word}.**" in text for word in ("What", "When", "How"))

@@ -1,0 +1,129 @@
+"""What a database has and lacks of a release's migrations, as its own command tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.releases.model import Artifact, Loss
+from pipeline.releases.schema import Schema, ask_schema
+from pipeline.system.git import Source
+
+STEP = {"revision": "0002", "message": "m", "contract_after": None, "destroys": None, "sql": "SELECT 2;"}
+SOUND = {"revision": "0001", "recorded": True, "pending": [], "problems": [], "unknown": []}
+
+
+def release(name: str, revision: str = "0002") -> Artifact:
+    return Artifact(name, Source(None, dirty=False), revision, ())
+
+
+@dataclass
+class Place:
+    """A target of which only the migrations are there: for each release and verb, what it says."""
+
+    says: dict[tuple[str, str], Any]
+    runs: bool = True
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def database_runs(self) -> bool:
+        return self.runs
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        self.asked.append((release.name, *arguments))
+        said = self.says[release.name, arguments[0]]
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, str) else f"a line of something else\n{json.dumps(said)}\n"
+
+
+Ask = Callable[..., tuple["Schema | None", list[str]]]
+
+
+def ask(place: Place, *, old: Artifact | None = None) -> tuple[Schema | None, list[str]]:
+    warned: list[str] = []
+    found = ask_schema(place, release("new"), old, kept=["0001", "0001"], forgotten=None, warn=warned.append)
+    return found, warned
+
+
+class TestAskSchema:
+    def test_is_nothing_where_no_database_runs(self) -> None:
+        """Nor where a deploy was killed before it made the database."""
+        assert ask(Place({}, runs=False)) == (None, [])
+        absent = SlipwayError('cannot reach the database: database "board" does not exist; check POSTGRES_*')
+        assert ask(Place({("new", "status"): absent})) == (None, [])
+
+    def test_tells_what_is_pending(self) -> None:
+        """With the rows that it throws away."""
+        step = {**STEP, "losses": [{"what": "TRUNCATE t", "rows": 7}]}
+        place = Place({("new", "status"): {**SOUND, "pending": [step]}})
+        found, _ = ask(place)
+        assert found is not None
+        assert [(one.revision, one.losses) for one in found.pending] == [("0002", (Loss("TRUNCATE t", 7),))]
+        assert place.asked == [("new", "status", "--kept", "0001")]
+
+    def test_refuses_what_the_command_refuses(self) -> None:
+        """Each of its lines is a problem."""
+        with pytest.raises(DeployFailed) as refused:
+            ask(Place({("new", "status"): {**SOUND, "problems": ["one", "two"]}}))
+        assert refused.value.problems == ("one", "two")
+
+    def test_other_failures_stay_failures(self) -> None:
+        """A wrong password is no empty database."""
+        with pytest.raises(SlipwayError, match="password"):
+            ask(Place({("new", "status"): SlipwayError("password authentication failed")}))
+
+
+class TestADatabaseOfBefore:
+    def place(self, theirs: str, mine: str = "CREATE TABLE t ();") -> Place:
+        first = {**STEP, "revision": "0001"}
+        return Place(
+            {
+                ("new", "status"): {**SOUND, "recorded": False, "unknown": ["0001"]},
+                ("new", "plan"): json.dumps([{**first, "sql": mine}], indent=2),
+                ("old", "plan"): json.dumps([{**first, "sql": theirs}]),
+            }
+        )
+
+    def test_trusts_what_the_serving_release_has_in_the_same_form(self) -> None:
+        """Layout apart; that is recorded."""
+        found, warned = ask(self.place("CREATE  TABLE t\n();"), old=release("old"))
+        assert found is not None
+        assert (found.trusted, warned) == (("0001",), [])
+        assert found.upgrade_arguments([], None) == ["upgrade", "--expect", "0001", "--trust", "0001"]
+
+    def test_refuses_what_was_edited_since(self) -> None:
+        """As what serves is the only one that knows."""
+        with pytest.raises(DeployFailed, match="migration 0001 was applied in another form"):
+            ask(self.place("CREATE TABLE t (id int);"), old=release("old"))
+
+    def test_says_what_nobody_knows(self) -> None:
+        """Where nothing serves."""
+        found, warned = ask(self.place("?"))
+        assert found is not None
+        assert found.trusted == ()
+        assert "0001 recorded as unknown" in warned[0]
+
+
+class TestAReleaseOfBefore:
+    @pytest.mark.parametrize(("current", "pending"), [("none", ["0002"]), ("0001", []), ("0002", []), ("0003", [])])
+    def test_is_asked_in_its_own_words(self, current: str, pending: list[str]) -> None:
+        """Going back to it needs no history."""
+        unknown = SlipwayError("argument VERB: invalid choice: 'status' (choose from upgrade, current, plan, new)")
+        says = {("new", "status"): unknown, ("new", "current"): f"{current}\n", ("new", "plan"): json.dumps([STEP])}
+        found, _ = ask(Place(says))
+        assert found is not None
+        assert [one.revision for one in found.pending] == pending
+        assert found.recorded
+
+
+class TestUpgradeArguments:
+    def test_say_what_was_checked(self) -> None:
+        """So that the command does that, and nothing else."""
+        assert Schema(None, [], recorded=True).upgrade_arguments(["0001"], "0002") == [
+            *("upgrade", "--expect", "none", "--kept", "0001", "--forget", "0002")
+        ]

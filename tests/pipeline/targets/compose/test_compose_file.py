@@ -1,0 +1,145 @@
+"""docker-compose.yml as compose itself understands it: what holds for each service, and for those around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.settings import PLACED, variables
+from pipeline.targets.compose.stack import FILES
+
+ROOT = Path(__file__).parents[4]
+GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
+# Beside the settings: what a deploy says, and images that one may want from elsewhere.
+OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
+       "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_OWNER",
+       "SLIPWAY_REDIS", "SLIPWAY_SLOT", "SLIPWAY_TOKEN",
+      }  # fmt: skip
+SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
+
+
+def compose(*files: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`docker compose config` on FILES with no `.env` and no variables but ENVIRON; it asks no engine."""
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("docker compose is not installed")
+    given = [word for name in files for word in ("--file", str(ROOT / name))]
+    command = ["docker", "compose", "--env-file", "/dev/null", *given, "--profile", "*", "config", "--format", "json"]
+    outer = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(command, env={**outer, **environ}, capture_output=True, text=True, check=False, timeout=30)
+
+
+def read(*files: str, **environ: str) -> dict[str, Any]:
+    """The project as JSON; compose must have nothing to say against it."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed")
+    done = compose(*files, **{**GIVEN, **environ})
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    project: dict[str, Any] = json.loads(done.stdout)
+    return project
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """The file alone, as `docker compose up` takes it, with the services of every profile."""
+    return read("docker-compose.yml")
+
+
+class TestEachService:
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_has_no_right_that_it_does_not_need(self, name: str, project: dict[str, Any]) -> None:
+        """A read-only root, no capability, no new privileges."""
+        service = project["services"][name]
+        assert service["read_only"] is True
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+        assert "cap_add" not in service
+        assert "privileged" not in service
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_has_limits_and_logs_that_end(self, name: str, project: dict[str, Any]) -> None:
+        """CPU, memory, processes; three files of ten megabytes."""
+        service = project["services"][name]
+        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_comes_back_unless_it_was_stopped(self, name: str, project: dict[str, Any]) -> None:
+        """All that serves; what runs once does not."""
+        assert project["services"][name]["restart"] == ("no" if name in ("migrate", "debug") else "unless-stopped")
+
+    @pytest.mark.parametrize("name", ["frontend", "backend", "postgres", "redis"])
+    def test_reserves_less_than_it_may_have(self, name: str, project: dict[str, Any]) -> None:
+        """So that a host that is too small says so before it is too late."""
+        resources = project["services"][name]["deploy"]["resources"]
+        assert int(resources["reservations"]["memory"]) < int(resources["limits"]["memory"])
+
+    def test_is_told_no_secret(self, project: dict[str, Any]) -> None:
+        """Secrets are files; an environment is shown by `docker inspect`."""
+        secret = {one.name for one in variables() if one.secret}
+        for name, service in project["services"].items():
+            assert not secret & set(service.get("environment") or {}), name
+
+
+class TestNetworks:
+    def test_only_the_edge_is_open_to_others(self, project: dict[str, Any]) -> None:
+        """On loopback until somebody decides otherwise; the debug profile's ports are never anybody else's."""
+        published = {name: service.get("ports", []) for name, service in project["services"].items()}
+        assert {name for name, ports in published.items() if ports} == {"frontend", "debug"}
+        assert project["services"]["debug"]["profiles"] == ["debug"]
+        assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
+
+    def test_a_store_has_no_way_out(self, project: dict[str, Any]) -> None:
+        """Neither to the world nor to the host."""
+        backend = project["networks"]["backend"]
+        assert backend["internal"] is True
+        assert backend["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
+        for name in ("postgres", "redis", "migrate"):
+            assert set(project["services"][name]["networks"]) == {"backend"}, name
+        assert set(project["services"]["frontend"]["networks"]) == {"frontend"}
+
+    def test_in_a_deploy_a_replica_enters_the_edges_network_later(self) -> None:
+        """`docker compose up` alone has it there from the start."""
+        assert set(read("docker-compose.yml")["services"]["backend"]["networks"]) == {"backend", "frontend"}
+        assert set(read(*FILES)["services"]["backend"]["networks"]) == {"backend"}
+
+
+class TestVariables:
+    def test_are_settings_or_said_by_a_deploy(self) -> None:
+        """No name that neither the schema nor this test knows."""
+        names = set(re.findall(r"(?<!\$)\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+        assert names - {one.name for one in variables()} <= OWN
+        assert {one.name for one in variables() if not one.secret} - PLACED <= names
+
+    def test_without_an_env_file_it_says_what_to_do(self) -> None:
+        """One line that names the command."""
+        done = compose("docker-compose.yml")
+        assert done.returncode != 0
+        assert "run nox -s init" in done.stderr
+
+    def test_users_may_come_from_elsewhere_once_that_is_said(self) -> None:
+        """EDGE_ADDRESS and EDGE_PORT."""
+        [port] = read("docker-compose.yml", EDGE_ADDRESS="0.0.0.0", EDGE_PORT="80")["services"]["frontend"]["ports"]
+        assert (port["host_ip"], port["published"]) == ("0.0.0.0", "80")
+
+
+class TestDevelopment:
+    def test_reloads_and_is_another_image(self) -> None:
+        """It never takes the tag of what ships."""
+        services = read("docker-compose.yml", "docker-compose.dev.yml")["services"]
+        assert services["backend"]["build"]["target"] == "development"
+        for name in ("backend", "frontend"):
+            assert services[name]["image"].endswith(":development")
+            assert services[name]["develop"]["watch"]
+            assert not services[name].get("read_only")
+            assert services[name]["user"] == "0", "the engine copies for a user that the host knows"
+
+    def test_is_not_read_unasked(self) -> None:
+        """`docker compose up` would take an override of this name without a word."""
+        assert not list(ROOT.glob("docker-compose.override.*"))
+        assert not list(ROOT.glob("compose.override.*"))

@@ -1,0 +1,111 @@
+"""Rendered releases: their names, their digests, what is in them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.kubectl import Object
+from pipeline.errors import UsageError
+from pipeline.images.build import PushedImages
+from pipeline.system.git import Source
+from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION, Release, Releases, render
+
+KUSTOMIZATION = """\
+resources: [deployment.yaml]
+configMapGenerator:
+  - name: settings
+    literals: [LOG_LEVEL=INFO]
+"""
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: backend}
+spec:
+  selector: {matchLabels: {app: backend}}
+  template:
+    metadata: {labels: {app: backend}}
+    spec:
+      containers:
+        - name: backend
+          image: backend
+          envFrom: [{configMapRef: {name: settings}}]
+"""
+IMAGES = PushedImages("registry.example.com/shop", *(f"sha256:{digit * 64}" for digit in "abc"))
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders: it is not on this machine")
+
+
+@pytest.fixture(name="overlay")
+def _overlay(tmp_path: Path) -> Path:
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(KUSTOMIZATION)
+    (folder / "deployment.yaml").write_text(DEPLOYMENT)
+    return folder
+
+
+@pytest.fixture(name="releases")
+def _releases(tmp_path: Path) -> Releases:
+    return Releases(tmp_path / "artifacts", retain=5)
+
+
+def kept(name: str, objects: list[Object]) -> Release:
+    """A release with these manifests."""
+    return Release(name, IMAGES, Source("c", dirty=False), "0001", [], {}, objects)
+
+
+class TestRender:
+    def test_names_images_by_digest_alone(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+        """No tag can move under a release."""
+        _, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        [deployment] = [one for one in objects if one["kind"] == "Deployment"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"registry.example.com/shop@{IMAGES.backend}"
+        assert {one["metadata"]["namespace"] for one in objects} == {"shop"}
+
+    def test_tells_the_release_its_name(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+        """In its settings, which cannot be changed in place, and on its pods."""
+        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        [settings] = [one for one in objects if one["kind"] == "ConfigMap"]
+        [deployment] = [one for one in objects if one["kind"] == "Deployment"]
+        assert name == IMAGES.backend
+        assert settings["data"] == {"LOG_LEVEL": "INFO", "RELEASE": name}
+        assert settings["immutable"]
+        assert deployment["spec"]["template"]["metadata"]["annotations"][RELEASE_ANNOTATION] == name
+        assert kept(name, objects).config == settings["data"]
+
+    def test_gives_other_settings_another_name(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+        """The digest alone is the first release of an image; the same again is the same."""
+        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        releases.keep(kept(name, objects))
+        assert render(tmp_path / "render", overlay, "shop", IMAGES, releases)[0] == name
+        (overlay / "kustomization.yaml").write_text(KUSTOMIZATION.replace("INFO", "DEBUG"))
+        other, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        assert other.startswith(f"{name}+")
+        releases.keep(kept(other, objects))
+        assert render(tmp_path / "render", overlay, "shop", IMAGES, releases)[0] == other
+
+    def test_says_what_kustomize_has_against_an_overlay(
+        self, tmp_path: Path, overlay: Path, releases: Releases
+    ) -> None:
+        """One line, and no traceback."""
+        (overlay / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
+        with pytest.raises(UsageError, match=r"overlay: kustomize: .*missing\.yaml"):
+            render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+
+
+class TestReleases:
+    def test_keep_a_release_whole(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+        """What is read is what was written."""
+        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        releases.keep(kept(name, objects))
+        assert releases.find(name) == kept(name, objects)
+        assert releases.pullable(name).images.migrate == f"registry.example.com/shop@{IMAGES.migrate}"
+
+    def test_name_the_fix_for_one_that_is_gone(self, releases: Releases) -> None:
+        """Exit code 2: nothing was touched."""
+        with pytest.raises(UsageError, match="is not recorded in the cluster"):
+            releases.find("sha256:0")

@@ -1,0 +1,145 @@
+"""The Secret of the service."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import yaml
+
+from pipeline.engines.kubectl import Kubectl, Object
+from pipeline.targets.kubernetes.secret import (
+    fingerprint,
+    missing_keys,
+    needed_keys,
+    secret_object,
+    secret_values,
+    unread_urls,
+)
+from tests.project import NAME
+
+ROOT = Path(__file__).parents[4]
+MANIFESTS = (
+    "k8s/base/backend.yaml",
+    "k8s/base/migrate.yaml",
+    "k8s/components/postgres/postgres.yaml",
+    "k8s/components/redis/redis.yaml",
+)
+
+HERE = {name: f"{name.lower()}-of-the-env-file" for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")}  # fmt: skip # noqa: E501
+STORES = [{"kind": "StatefulSet", "metadata": {"name": name}} for name in ("postgres", "redis")]
+
+
+class TestNeededKeys:
+    def test_are_the_stores_own_only_where_they_are(self) -> None:
+        """A database outside needs no superuser of ours."""
+        assert "POSTGRES_SUPERUSER_PASSWORD" not in needed_keys([])
+        assert {"POSTGRES_SUPERUSER_PASSWORD", "REDIS_ACL"} < set(needed_keys(STORES))
+
+
+class TestSecretValues:
+    def test_keep_what_only_the_cluster_knows(self) -> None:
+        """The superuser's password is made once."""
+        first = secret_values(needed_keys(STORES), HERE, {})
+        again = secret_values(needed_keys(STORES), HERE, first)
+        assert again == first
+        assert len(first["POSTGRES_SUPERUSER_PASSWORD"]) > 32
+
+    @pytest.mark.parametrize(("of_env", "role"), [("shop", None), ("shop-other", "shop-other"), ("another", None)])
+    def test_say_whose_the_password_is_where_it_was_rotated(self, of_env: str, role: str | None) -> None:
+        """The second of the two roles that own the database; any other name of `.env` is another target's."""
+        values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
+        assert values.get("POSTGRES_USER") == role
+
+    def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
+        """Its file of users is read by its process, and tells nothing."""
+        assert HERE["REDIS_PASSWORD"] not in secret_values(needed_keys(STORES), HERE, {})["REDIS_ACL"]
+
+
+class TestMissingKeys:
+    def test_name_the_key_and_the_command_that_mends_it(self) -> None:
+        """Without a value in it: it comes through standard input."""
+        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop", lambda _: None), "shop-secrets")
+        assert line.startswith("Secret shop-secrets in namespace shop has no B: `kubectl --context=production")
+        assert "patch secret shop-secrets --patch-file=/dev/stdin" in line
+
+
+def pod(*, env: object = (), env_from: object = (), volumes: object = ()) -> Object:
+    """A Deployment whose one container has ENV and ENV_FROM, on VOLUMES."""
+    spec = {"containers": [{"name": "backend", "env": env, "envFrom": env_from}], "volumes": volumes}
+    return {"kind": "Deployment", "metadata": {"name": "backend"}, "spec": {"template": {"spec": spec}}}
+
+
+def variable(secret: str, key: str) -> Object:
+    """A Deployment with a variable from a KEY of SECRET."""
+    source = {"secretKeyRef": {"name": secret, "key": key, "optional": True}}
+    return pod(env=[{"name": "DATABASE_URL", "valueFrom": source}])
+
+
+ITEMS = [{"key": "DATABASE_URL", "path": "DATABASE_URL"}]
+OTHERS = [{"key": "POSTGRES_PASSWORD", "path": "DATABASE_URL"}]
+READ: dict[str, Object] = {
+    "a variable": variable("shop-secrets", "DATABASE_URL"),
+    "envFrom": pod(env_from=[{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "shop-secrets"}}]),
+    "an item of a volume": pod(volumes=[{"secret": {"secretName": "shop-secrets", "items": ITEMS}}]),
+    "a volume of all": pod(volumes=[{"secret": {"secretName": "shop-secrets", "defaultMode": 0o440}}]),
+    "an item of a projected volume": pod(
+        volumes=[{"projected": {"sources": [{"secret": {"name": "shop-secrets", "items": ITEMS}}]}}]
+    ),
+    "a projected volume of all": pod(volumes=[{"projected": {"sources": [{"secret": {"name": "shop-secrets"}}]}}]),
+}
+UNREAD: dict[str, Object] = {
+    "nothing": pod(),
+    "a variable of another key": variable("shop-secrets", "REDIS_PASSWORD"),
+    "a variable of another Secret": variable("other", "DATABASE_URL"),
+    "envFrom another Secret": pod(env_from=[{"secretRef": {"name": "other"}}]),
+    "other items": pod(volumes=[{"secret": {"secretName": "shop-secrets", "items": OTHERS}}]),
+    "a volume of another Secret": pod(volumes=[{"secret": {"secretName": "other"}}]),
+    "a projected volume of another Secret": pod(volumes=[{"projected": {"sources": [{"secret": {"name": "other"}}]}}]),
+}
+
+
+class TestUnreadUrls:
+    KUBECTL = Kubectl("production", "shop", lambda _: None)
+    THERE: ClassVar = {"DATABASE_URL": "postgresql://shop:canary@db/shop", "POSTGRES_PASSWORD": "x", "REDIS_URL": ""}
+
+    @pytest.mark.parametrize("what", READ)
+    def test_are_none_where_a_pod_reads_them(self, what: str) -> None:
+        """In whichever way a pod can take a key of a Secret."""
+        assert unread_urls(self.THERE, [*STORES, READ[what]], self.KUBECTL, "shop-secrets") == []
+
+    @pytest.mark.parametrize("what", UNREAD)
+    def test_are_named_with_the_command_that_mends_it(self, what: str) -> None:
+        """The service would be quiet, and use the database of the settings; the value is in no line."""
+        [line] = unread_urls(self.THERE, [*STORES, UNREAD[what]], self.KUBECTL, "shop-secrets")
+        assert line.startswith("Secret shop-secrets in namespace shop has DATABASE_URL, which no pod reads")
+        remove = """patch secret shop-secrets --type=json --patch='[{"op": "remove", "path": "/data/DATABASE_URL"}]'`"""
+        assert remove in line
+        assert "canary" not in line
+
+    def test_are_named_for_the_manifests_that_ship(self) -> None:
+        """No pod of the template reads a URL."""
+        text = "---\n".join((ROOT / name).read_text(encoding="utf-8") for name in MANIFESTS)
+        there = {"DATABASE_URL": "x", "REDIS_URL": "x"}
+        lines = unread_urls(there, yaml.safe_load_all(text), self.KUBECTL, f"{NAME}-secrets")
+        assert [key for line, key in zip(lines, there, strict=True) if f"has {key}, which no pod reads" in line] == [
+            *there
+        ]
+
+
+class TestSecretObject:
+    def test_is_encoded(self) -> None:
+        """As the API has it: a text that is sent as `stringData` would stay when it is taken out."""
+        secret = secret_object("shop", {"TOKEN": "ü"})
+        assert base64.b64decode(secret["data"]["TOKEN"]).decode() == "ü"
+
+
+class TestFingerprint:
+    def test_changes_with_a_secret_and_with_nothing_else(self) -> None:
+        """What no pod reads is no reason to roll."""
+        assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
+        assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
+        assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
+        assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])

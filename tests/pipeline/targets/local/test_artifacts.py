@@ -1,0 +1,112 @@
+"""Release folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.project import Environment, Project
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.releases.migrations import required_revision
+from pipeline.targets.local import difference
+from pipeline.targets.local.artifacts import Artifacts
+from pipeline.targets.local.layout import Layout
+
+
+@pytest.fixture(name="artifacts")
+def _artifacts(tmp_path: Path, layout: Layout) -> Artifacts:
+    """A project of one file and two empty locks: its environments hold nothing and take no download."""
+    root = tmp_path / "project"
+    for name, text in {
+        "backend/__init__.py": "",
+        "backend/app.py": "x = 1\n",
+        "backend/migrations/versions/0002_b.py": "",
+        "requirements/backend.txt": "",
+        "requirements/migrate.txt": "# none\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    env = Environment(name="local", target="local", url="http://localhost:1")
+    project = Project(root=root, name="shop", environments={"local": env}, requests=())
+    return Artifacts(project, layout, lambda _: None)
+
+
+class TestBuild:
+    def test_names_a_release_by_its_content(self, artifacts: Artifacts) -> None:
+        """The same source and settings are the same release; a byte or a setting makes another."""
+        first = artifacts.build({"LOG_LEVEL": "INFO"})
+        assert artifacts.build({"LOG_LEVEL": "INFO"}).name == first.name
+        assert artifacts.build({"LOG_LEVEL": "DEBUG"}).name != first.name
+        (artifacts.project.root / "backend/app.py").write_text("x = 2\n")
+        assert artifacts.build({"LOG_LEVEL": "INFO"}).name != first.name
+
+    def test_keeps_files_to_ourselves(self, artifacts: Artifacts) -> None:
+        """No file of a release can be read by others, whatever its mode was."""
+        (artifacts.project.root / "backend/app.py").chmod(0o644)
+        folder = artifacts.folder(artifacts.build({}).name)
+        assert (folder / "backend/app.py").stat().st_mode & 0o777 == 0o600
+
+    def test_ends_at_a_syntax_error(self, artifacts: Artifacts) -> None:
+        """What does not compile is named with its line, and leaves no part behind."""
+        (artifacts.project.root / "backend/app.py").write_text("def broken(:\n")
+        with pytest.raises(SlipwayError, match=r"does not compile: .*backend/app.py.*line 1"):
+            artifacts.build({})
+        assert list(artifacts.layout.artifacts.iterdir()) == []
+
+    def test_knows_the_revision_that_its_code_needs(self, artifacts: Artifacts) -> None:
+        """The highest number of its migrations; none without migrations."""
+        assert artifacts.build({}).revision == "0002"
+        assert required_revision(artifacts.layout.home) is None
+
+    def test_says_which_package_cannot_be_had(self, artifacts: Artifacts) -> None:
+        """A lock that cannot be installed is named, and no half environment is kept."""
+        (artifacts.project.root / "requirements/backend.txt").write_text(
+            "fastapi==0.0.1 --hash=sha256:" + "0" * 64 + "\n"
+        )
+        with pytest.raises(SlipwayError, match=r"packages of requirements/backend.txt could not be installed"):
+            artifacts.build({})
+        assert not list(artifacts.layout.venvs.glob(".part-*"))
+
+
+class TestRecorded:
+    def test_refuses_what_was_changed_since(self, artifacts: Artifacts) -> None:
+        """A release whose files are not what was built must not be shipped again."""
+        name = artifacts.build({}).name
+        (artifacts.folder(name) / "backend/app.py").write_text("x = 'other'\n")
+        with pytest.raises(SlipwayError, match="are not what was built"):
+            artifacts.recorded(name)
+
+    def test_says_when_a_release_is_not_kept_any_more(self, artifacts: Artifacts) -> None:
+        """A recorded release that was pruned cannot be shipped; the line says why and what to do."""
+        with pytest.raises(UsageError, match="is not kept here: only the last 5 proved"):
+            artifacts.recorded("0123456789ab")
+
+
+class TestPrune:
+    def test_removes_releases_and_environments_that_nothing_needs(self, artifacts: Artifacts) -> None:
+        """What is kept keeps its environments; the engines' one stays too."""
+        old = artifacts.build({})
+        (artifacts.project.root / "backend/app.py").write_text("x = 3\n")
+        (artifacts.project.root / "requirements/backend.txt").write_text("# another\n")
+        new = artifacts.build({})
+        artifacts.prune({new.name}, engines=Path("/nonexistent"))
+        assert [path.name for path in artifacts.layout.artifacts.iterdir()] == [new.name]
+        assert len(list(artifacts.layout.venvs.iterdir())) == 2
+        assert not artifacts.folder(old.name).exists()
+
+
+class TestDifference:
+    def test_is_told_in_words(self, artifacts: Artifacts) -> None:
+        """Files, packages and settings that differ, and nothing else."""
+        old = artifacts.build({"LOG_LEVEL": "INFO", "DEBUG": "false"})
+        (artifacts.project.root / "backend/app.py").write_text("x = 1\ny = 2\n")
+        (artifacts.project.root / "backend/new.py").write_text("z = 3\n")
+        (artifacts.project.root / "requirements/backend.txt").write_text("# another\n")
+        new = artifacts.build({"LOG_LEVEL": "DEBUG", "DEBUG": "false"})
+        assert difference.describe(artifacts, new.name, old.name) == [
+            "file backend/app.py: +1 -0 lines",
+            "file backend/new.py: +1 -0 lines",
+            "packages requirements/backend.txt: +1 -0 lines",
+            "setting LOG_LEVEL: INFO → DEBUG",
+        ]
