@@ -31,6 +31,11 @@ class SchemaCheck:
         """Whether the database was asked and lacks nothing."""
         return self.schema is not None and self.schema.recorded and not self.pending and not self.forgotten
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the database was never migrated before this deploy."""
+        return self.schema is not None and self.schema.revision is None
+
     def check(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
         """Refuse migrations of `new` that must not run, by what the database has; try those that it lacks.
 

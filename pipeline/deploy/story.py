@@ -93,7 +93,7 @@ class Story:
                     self.target.recorded(wanted)  # it is kept, and what was built
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # somebody else may have held the lock until now
-                self._refuse_lost_data()
+                self._refuse_lost_data(wanted)
                 if forward:
                     self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
@@ -116,11 +116,11 @@ class Story:
 
     # --- the stages ---
 
-    def _refuse_lost_data(self) -> None:
+    def _refuse_lost_data(self, wanted: str | None) -> None:
         """Refuse data that proved releases did not use, or that the new engine cannot read. Nothing was touched."""
         proved = any(one.verdict == "proved" for one in self.records.all())
         self.schema.expected = proved and not self._empty_database
-        problems = self.target.data_problems(expected=self.schema.expected)
+        problems = self.target.data_problems(expected=self.schema.expected, release=wanted)
         if problems:
             raise UsageError(*problems)
 
@@ -201,12 +201,15 @@ class Story:
                 self.target.prepare(chapter.new)
                 running = self.target.running()
                 retained = self._retained(chapter.new, running)
-                if self.schema.schema is None:
+                if self.schema.schema is None or self._empty_database:  # it may be another one than `check` asked
                     chapter.touched = bool(running.releases)  # what it may refuse needs no undoing where nothing serves
                     self.schema.check(chapter.new, chapter.old if running.replicas else None, retained)
                     chapter.touched = True
+                if self.schema.is_new:  # nobody can be served from it yet, so there is no baseline to have
+                    self.schema.upgrade(chapter.new, retained)
                 proof.begin(chapter.new, chapter.old, serving=bool(running.releases))
-                self.schema.upgrade(chapter.new, retained)
+                if not self.schema.is_new:
+                    self.schema.upgrade(chapter.new, retained)
             with self._stage(chapter, "roll out"):
                 proof.phase("rollout")
                 self.target.roll_out(chapter.new, lambda line: proof.watch("roll out", line))

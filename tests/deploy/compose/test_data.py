@@ -40,9 +40,10 @@ def next_major(deployed: ComposeCheckout) -> Iterator[str]:
 
 @pytest.fixture
 def stack(deployed: ComposeCheckout) -> Iterator[ComposeCheckout]:
-    """The module's clone, with docker-compose.yml as it was before and after."""
+    """The module's clone, with docker-compose.yml and the image of PostgreSQL as they were before and after."""
     yield deployed
     deployed.git("checkout", "--quiet", "--", "docker-compose.yml")
+    deployed.set_env(POSTGRES_IMAGE="")
     docker("volume", "rm", f"{deployed.project}_renamed", check=False)
 
 
@@ -52,10 +53,10 @@ def containers(one: ComposeCheckout) -> set[str]:
     return {f"{each['Id']} {each['State']['StartedAt']}" for each in facts}
 
 
-def refused(one: ComposeCheckout, row: str, *arguments: str, **environ: str) -> str:
+def refused(one: ComposeCheckout, row: str, *arguments: str) -> str:
     """The line that refuses a deploy: nothing was restarted or left, and the old release answers with its ROW."""
     before, release = containers(one), one.answering()
-    outcome = one.deploy(*arguments, **environ)
+    outcome = one.deploy(*arguments)
     [line] = outcome.problems()
     assert outcome.code == 2, str(outcome)
     assert containers(one) == before
@@ -76,11 +77,12 @@ def proved(outcome: Outcome) -> bool:
     return True
 
 
-def test_another_major_is_refused_each_time(deployed: ComposeCheckout, row: str, next_major: str) -> None:
+def test_another_major_is_refused_each_time(stack: ComposeCheckout, row: str, next_major: str) -> None:
     """The second try, which once began an empty database beside the old one, and where an empty one is asked for."""
+    stack.set_env(POSTGRES_IMAGE=next_major)
     for arguments in ((), (), ("--empty-database",)):
-        assert refused(deployed, row, *arguments, POSTGRES_IMAGE=next_major) == (
-            f"postgres: the data in volume {deployed.project}_postgres ({DATA}) is of PostgreSQL 18, which PostgreSQL"
+        assert refused(stack, row, *arguments) == (
+            f"postgres: the data in volume {stack.project}_postgres ({DATA}) is of PostgreSQL 18, which PostgreSQL"
             f" 19 of image {next_major} cannot read: put the image back, or move the data by hand ({RUNBOOK})"
         )
 
@@ -88,9 +90,11 @@ def test_another_major_is_refused_each_time(deployed: ComposeCheckout, row: str,
 def test_another_major_under_the_same_tag_is_refused(stack: ComposeCheckout, row: str, next_major: str) -> None:
     """A tag that moved: compose's own hash of the service is the same."""
     docker("tag", BEFORE, next_major)
-    assert proved(stack.deploy(POSTGRES_IMAGE=next_major))
+    stack.set_env(POSTGRES_IMAGE=next_major)
+    assert proved(stack.deploy())
     subprocess.run(["docker", "build", "--quiet", "--tag", next_major, "-"], input=NEXT_MAJOR, text=True, check=True)
-    assert "is of PostgreSQL 18, which PostgreSQL 19 of" in refused(stack, row, POSTGRES_IMAGE=next_major)
+    assert "is of PostgreSQL 18, which PostgreSQL 19 of" in refused(stack, row)
+    stack.set_env(POSTGRES_IMAGE="")
     assert proved(stack.deploy())
 
 
@@ -104,9 +108,10 @@ def test_a_moved_pgdata_is_refused(stack: ComposeCheckout, row: str) -> None:
     )
 
 
-def test_an_image_that_cannot_be_had_is_named(deployed: ComposeCheckout, row: str) -> None:
+def test_an_image_that_cannot_be_had_is_named(stack: ComposeCheckout, row: str) -> None:
     """With its service."""
-    line = refused(deployed, row, POSTGRES_IMAGE="localhost:1/postgres:18-nosuch")
+    stack.set_env(POSTGRES_IMAGE="localhost:1/postgres:18-nosuch")
+    line = refused(stack, row)
     assert line.startswith("postgres: image localhost:1/postgres:18-nosuch cannot be run: docker pull: ")
 
 
