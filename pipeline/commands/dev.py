@@ -50,7 +50,7 @@ def serve(project: Project, progress: Progress) -> None:
 
 def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: ValkeyServer) -> dict[str, str]:
     """Return `given` for a service on these two stores and no others."""
-    # It migrates whatever database it is given, so no name of another one may be left.
+    # The migrations run with it, too: it must not name any other database.
     return {
         **{name: value for name, value in given.items() if name.removesuffix("_FILE") not in OWN},
         **postgres.environment,
