@@ -2,7 +2,10 @@
 # /// script
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""The menu of Slipway: `nox -l` lists it, `nox -s NAME -- ARGUMENTS` runs one. The work is in pipeline/ and tests/."""
+"""The menu of Slipway: `nox -l` lists the sessions, `nox -s NAME -- ARGUMENTS` runs one.
+
+The work is in pipeline/ and tests/.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ GROUPS = (
 
 
 def environment(session: nox.Session, group: str) -> Path:
-    """The Python of .nox/GROUP, which holds exactly what the group's lock says."""
+    """Return the Python of .nox/`group`, after installing exactly what the group's lock says."""
     folder = Path(session.cache_dir).parent / group
     python, uv = folder / "bin/python", folder / "bin/uv"
     lock, synced = Path(f"requirements/{group}.txt"), folder / "synced.txt"
@@ -35,7 +38,7 @@ def environment(session: nox.Session, group: str) -> Path:
         synced.unlink(missing_ok=True)
         session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), silent=True)
     if not uv.exists():
-        # The locked uv, whatever uv the machine has or has not.
+        # The locked uv, whether or not the machine has one.
         session.run(
             python,
             "-m",
@@ -62,14 +65,12 @@ def slipway(session: nox.Session, *arguments: str) -> None:
 
 
 def run(program: Path, *arguments: str) -> None:
-    """Run PROGRAM with its own exit code, its streams apart, and Ctrl-C left to it; a code that is not 0 ends nox.
-
-    `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
-    """
+    """Run `program`, keep its streams apart, leave Ctrl-C to it, and end nox with its exit code unless that is 0."""
+    # `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
     variables = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen([program, *arguments], env=variables) as child:
-        signal.signal(signal.SIGINT, _ignore)  # it reaches the child by itself: one process group
-        for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches us alone
+        signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches the child directly: it is in our process group
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches only us
             signal.signal(number, lambda number, _: child.send_signal(number))
         code = child.wait()
     if code:
@@ -77,42 +78,42 @@ def run(program: Path, *arguments: str) -> None:
 
 
 def _ignore(*_: object) -> None:
-    """The child decides what Ctrl-C means. Not SIG_IGN: a child would inherit that."""
+    """Do nothing: the child decides what Ctrl-C means. Not SIG_IGN, which a child would inherit."""
 
 
 @nox.session
 def deploy(session: nox.Session) -> None:
-    """Ship it: plan, build, check, migrate, roll out, prove, record. [-- ENV] [--dry-run] [--release REF] [--json]"""
+    """Ship it: plan, build, check, migrate, roll out, prove, record (-- [ENV] [--dry-run] [--release REF] [--json])."""
     slipway(session, "deploy", *session.posargs)
 
 
 @nox.session
 def rollback(session: nox.Session) -> None:
-    """Back to the release before, with the same proof. [-- ENV] [--release N, or --unfinished] [--json]"""
+    """Go back to the previous release, with the same proof (-- [ENV] [--release N | --unfinished] [--json])."""
     slipway(session, "rollback", *session.posargs)
 
 
 @nox.session
 def status(session: nox.Session) -> None:
-    """What runs: release, replicas, readiness, metrics addresses, lock. [-- ENV] [--json]"""
+    """Show what runs: release, replicas, readiness, metrics addresses, lock (-- [ENV] [--json])."""
     slipway(session, "status", *session.posargs)
 
 
 @nox.session
 def doctor(session: nox.Session) -> None:
-    """What is wrong with a running environment, each finding with its fix. [-- ENV] [--json]"""
+    """Say what is wrong with a running environment, each finding with its fix (-- [ENV] [--json])."""
     slipway(session, "doctor", *session.posargs)
 
 
 @nox.session
 def releases(session: nox.Session) -> None:
-    """The recorded releases with their verdicts, newest first. [-- ENV] [--json]"""
+    """List the recorded releases with their verdicts, newest first (-- [ENV] [--json])."""
     slipway(session, "releases", *session.posargs)
 
 
 @nox.session
 def down(session: nox.Session) -> None:
-    """Stop everything; data stays unless --volumes. [-- ENV] [--volumes]"""
+    """Stop everything; the data stays unless --volumes is given (-- [ENV] [--volumes])."""
     slipway(session, "down", *session.posargs)
 
 
@@ -124,13 +125,13 @@ def init(session: nox.Session) -> None:
 
 @nox.session
 def rename(session: nox.Session) -> None:
-    """Make the template yours: another name for package, images, labels, docs and badges. -- NAME"""
+    """Make the template yours: rename package, images, labels, docs and badges (-- NAME)."""
     slipway(session, "rename", *session.posargs)
 
 
 @nox.session
 def settings(session: nox.Session) -> None:
-    """Check that all that is made from backend/settings.py agrees with it. [-- --write]"""
+    """Check that everything made from backend/settings.py agrees with it (-- [--write])."""
     slipway(session, "settings", *session.posargs)
 
 
@@ -142,7 +143,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def pins(session: nox.Session) -> None:
-    """Check that base images are pinned to the digests that their registries have. [-- --write]"""
+    """Check that base images are pinned to the digests that their registries have (-- [--write])."""
     slipway(session, "pins", *session.posargs)
 
 
@@ -154,56 +155,56 @@ def push(session: nox.Session) -> None:
 
 @nox.session
 def scan(session: nox.Session) -> None:
-    """SBOMs of a release into .slipway/supply, and a gate on known vulnerabilities. -- REPOSITORY@sha256:…"""
+    """Write a release's SBOMs to .slipway/supply and gate on known vulnerabilities (-- REPOSITORY@sha256:…)."""
     run(environment(session, "supply"), "-m", "pipeline", "scan", *session.posargs)
 
 
 @nox.session
 def sign(session: nox.Session) -> None:
-    """Sign a release, its SBOMs and its provenance: keyless in GitHub, else by COSIGN_KEY. -- REPOSITORY@sha256:…"""
+    """Sign a release, its SBOMs and provenance: keyless on GitHub, else by COSIGN_KEY (-- REPOSITORY@sha256:…)."""
     run(environment(session, "supply"), "-m", "pipeline", "sign", *session.posargs)
 
 
 @nox.session(name="verify-image")
 def verify_image(session: nox.Session) -> None:
-    """Whether signature, provenance and SBOM of a release hold. -- REPOSITORY@sha256:… [--env ENV]"""
+    """Verify the signature, provenance and SBOM of a release (-- REPOSITORY@sha256:… [--env ENV])."""
     slipway(session, "verify-image", *session.posargs)
 
 
 @nox.session
 def copy(session: nox.Session) -> None:
-    """The images of a release in another repository, byte for byte. -- REPOSITORY@DIGEST REPOSITORY"""
+    """Copy the images of a release to another repository, byte for byte (-- REPOSITORY@DIGEST REPOSITORY)."""
     slipway(session, "copy", *session.posargs)
 
 
 @nox.session
 def proved(session: nox.Session) -> None:
-    """The digest that was proved last, as its registry knows it; it is the last line. [-- ENV]"""
+    """Print the digest that was proved last, as its registry knows it; it is the last line (-- [ENV])."""
     slipway(session, "proved", *session.posargs)
 
 
 @nox.session
 def access(session: nox.Session) -> None:
-    """In a job of GitHub Actions: the kubeconfig of an environment. -- ENV"""
+    """Write the kubeconfig of an environment, in a job of GitHub Actions (-- ENV)."""
     slipway(session, "access", *session.posargs)
 
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """A kind cluster and a local registry, ready for `deploy -- kind`. [-- up or down] [--gateway-api FILE]"""
+    """Set up a kind cluster and a local registry for `deploy -- kind` (-- [up | down] [--gateway-api FILE])."""
     slipway(session, "cluster", *session.posargs)
 
 
 @nox.session
 def dev(session: nox.Session) -> None:
-    """The service with reload, on a database and a cache of its own."""
+    """Run the service with reload, on a database and a cache of its own."""
     run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)
 
 
 @nox.session
 def migration(session: nox.Session) -> None:
-    """Write the next numbered migration, or move one to the end of the chain. -- MESSAGE, or --renumber NNNN"""
-    if any(one.split("=")[0] == "--renumber" for one in session.posargs):
+    """Write the next numbered migration, or move one to the end of the chain (-- MESSAGE | --renumber NNNN)."""
+    if any(argument.split("=")[0] == "--renumber" for argument in session.posargs):
         slipway(session, "migrations", *session.posargs)
         return
     run(environment(session, "test"), "-m", "backend.migrations", "new", *session.posargs)
@@ -211,24 +212,24 @@ def migration(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
-    # A third of the time a test waits: three at once for two cores.
+    """Test on a real PostgreSQL and Redis: containers if Docker answers, else embedded (-- [PYTEST ARGUMENTS])."""
+    # Tests spend a third of their time waiting, so run three workers on two cores.
     run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "3", "--dist", "worksteal"]))
 
 
 @nox.session
 def image(session: nox.Session) -> None:
-    """The production image as itself: its contents, its rights, its API. [-- REPOSITORY@DIGEST, else it is built]"""
-    # What of the API asks nothing but answers; who replaced the example has other folders.
-    asked = ["tests/image", *(f"tests/backend/{one}" for one in ("environments", "health", "releases"))]
-    asked = [one for one in asked if Path(one).exists()]
-    pushed = ["--pushed", *session.posargs, *asked] if "@sha256:" in "".join(session.posargs) else None
-    run(environment(session, "test"), "-m", "pytest", *(pushed or ["--image", *(session.posargs or asked)]))
+    """Test the production image: contents, rights, API; it is built unless it is given (-- [REPOSITORY@DIGEST])."""
+    # Only tests of the API that go through HTTP; the example's folders may be gone.
+    folders = ["tests/image", *(f"tests/backend/{name}" for name in ("environments", "health", "releases"))]
+    folders = [folder for folder in folders if Path(folder).exists()]
+    pushed = ["--pushed", *session.posargs, *folders] if "@sha256:" in "".join(session.posargs) else None
+    run(environment(session, "test"), "-m", "pytest", *(pushed or ["--image", *(session.posargs or folders)]))
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The deploy story end to end, with all that goes wrong; minutes. [-- local, compose, kind or PYTEST ARGUMENTS]"""
+    """Test the deploy story end to end, faults included; minutes (-- [local | compose | kind | PYTEST ARGUMENTS])."""
     targets = {
         (): ["tests/deploy", "tests/page", "tests/pipeline/supply", "--ignore=tests/deploy/kind"],
         ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose", "--ignore=tests/deploy/kind"],
@@ -243,21 +244,21 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def workflows(session: nox.Session) -> None:
-    """The workflows of .github/: judged, and run by act with a registry of their own; minutes. [-- PYTEST ARGUMENTS]"""
+    """Test the workflows of .github/: lint them, run them by act with a registry; minutes (-- [PYTEST ARGUMENTS])."""
     python = environment(session, "workflows")
     run(python, "-m", "pytest", "-rs", "-m", "e2e or not e2e", *(session.posargs or ["tests/workflows"]))
 
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """What is known today against the actions and packages that are pinned. GH_TOKEN lets zizmor ask GitHub."""
+    """Check pinned actions and packages for what is known against them today; GH_TOKEN lets zizmor ask GitHub."""
     run(environment(session, "workflows").parent / "zizmor", "--persona", "auditor", "--no-config", ".github")
     run(environment(session, "supply"), "-m", "pipeline", "audit")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, lint, types, the settings schema, migration files, Dockerfiles, workflows, what k8s/ renders to."""
+    """Check formatting, lint, types, settings schema, migration files, Dockerfiles, workflows, rendered manifests."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
@@ -271,16 +272,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The service's hot endpoints against a bare ASGI app, in the same run. [-- --json FILE]"""
+    """Measure the service's hot endpoints against a bare ASGI app, in the same run (-- [--json FILE])."""
     run(environment(session, "test"), "-m", "tests.bench", *session.posargs)
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Pin every dependency group with hashes, in requirements/. [-- --upgrade]"""
+    """Pin every dependency group with hashes, in requirements/ (-- [--upgrade])."""
     uv = environment(session, "uv").parent / "uv"
     for group in GROUPS:
-        # Versions and hashes, and no word of where packages come from: the client chooses the place.
+        # Versions and hashes only: where packages come from is the client's choice.
         session.run(
             uv,
             "pip",

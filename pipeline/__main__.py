@@ -22,14 +22,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for bad usage instead of argparse's block."""
+    """An argument parser that raises `UsageError` with one line instead of printing argparse's usage block."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; usage: {' '.join(self.format_usage().split()[1:])}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit code of the contract."""
+    """Run one verb and return its exit code; docs/1-deploying.md lists the codes."""
     os.umask(0o077)  # what a deploy writes may hold secrets or quote answers
     for number in SIGNALS:
         signal.signal(number, _interrupt)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         for problem in error.problems:
             progress.problem(problem)
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader closed our output early, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -53,14 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    """The first signal undoes what was begun; from then on that is not to be interrupted."""
+    """Raise `Interrupted`, which undoes what was begun; ignore further signals, so that nothing stops that."""
     for other in SIGNALS:
         signal.signal(other, _already)
     raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
 
 def _already(*_: object) -> None:
-    sys.stderr.write("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)\n")
+    sys.stderr.write("already undoing and recording; wait until it is done (kill -9 leaves it to the next deploy)\n")
 
 
 def _verb(options: argparse.Namespace, progress: Progress) -> int:
@@ -77,50 +77,59 @@ def _verb(options: argparse.Namespace, progress: Progress) -> int:
 
 
 def parser() -> _Parser:
-    """What the verbs take."""
+    """Return the parser of the command line: a subcommand for each verb."""
     whole = _Parser(prog="python -m pipeline", description=__doc__)
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, text: str, *, env: bool = True) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, prog=f"nox -s {name} --", help=text, description=text, allow_abbrev=False)
+        command = verbs.add_parser(name, prog=f"nox -s {name} --", help=text, description=text, allow_abbrev=False)
         if env:
-            one.add_argument("env", nargs="?", default="local", metavar="ENV", help="an environment of pyproject.toml")
-        return one
+            command.add_argument(
+                "env", nargs="?", default="local", metavar="ENV", help="an environment of pyproject.toml"
+            )
+        return command
 
     deploy = verb("deploy", "ship the working tree, or a recorded release")
     deploy.add_argument("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
-    # No release's name has capitals; an image's, made of GitHub's names, may have been given some.
+    # A release's name is lower case; an image's, made from GitHub's names, may be typed with capitals.
     deploy.add_argument(
-        "--release", metavar="REF", type=str.lower, help="a recorded release (number or name) instead of building"
+        "--release", metavar="REF", type=str.lower, help="ship a recorded release (number or name) instead of building"
     )
-    deploy.add_argument("--forward", action="store_true", help="refuse where a newer commit runs")
-    deploy.add_argument("--empty-database", action="store_true", help="start over where the data is gone")
+    deploy.add_argument("--forward", action="store_true", help="refuse if a newer commit is running")
+    deploy.add_argument("--empty-database", action="store_true", help="start over if the data is gone")
     deploy.add_argument(
-        "--forget-migration", metavar="NNNN", help="let an applied one run anew; what it did to the data stays"
+        "--forget-migration", metavar="NNNN", help="let an applied migration run again; what it did to the data stays"
     )
     rollback = verb("rollback", "go back to a recorded release")
     which = rollback.add_mutually_exclusive_group()
     which.add_argument("--release", metavar="N", help="its number or name; the previous one by default")
-    which.add_argument("--unfinished", action="store_true", help="undo a deploy that was killed; nothing without one")
+    which.add_argument(
+        "--unfinished", action="store_true", help="undo a deploy that was killed; do nothing if there is none"
+    )
     down = verb("down", "stop everything")
-    down.add_argument("--volumes", action="store_true", help="remove the data, too")
-    doctor = verb("doctor", "what is wrong with what runs, and how to mend it")
-    for one in (deploy, rollback, verb("status", "what runs"), doctor, verb("releases", "the recorded releases")):
-        one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    down.add_argument("--volumes", action="store_true", help="also remove the data")
+    doctor = verb("doctor", "say what is wrong with what runs, and how to fix it")
+    for command in (
+        *(deploy, rollback, verb("status", "show what runs"), doctor),
+        verb("releases", "list the recorded releases"),
+    ):
+        command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     rename = verb("rename", "give the service another name", env=False)
     rename.add_argument("name", metavar="NAME", help="for example my-service")
     verb("init", "write .env with fresh secrets", env=False)
     migrations = verb("migrations", "check the migration files", env=False)
     migrations.prog = "nox -s migration --"  # the session that has --renumber
     migrations.add_argument("--renumber", metavar="NNNN", help="move this one (number or file name) to the end")
-    settings = verb("settings", "check what is made from the settings schema", env=False)
-    settings.add_argument("--write", action="store_true", help="write it")
+    settings = verb("settings", "check the files that are made from the settings schema", env=False)
+    settings.add_argument("--write", action="store_true", help="write them")
     _image_verbs(verb)
-    verb("access", "a kubeconfig for an environment, in a job of GitHub Actions")
-    verb("dev", "the service with reload", env=False)
-    cluster = verb("cluster", "a Kubernetes cluster on this machine, by kind", env=False)
+    verb("access", "write a kubeconfig for an environment, in a job of GitHub Actions")
+    verb("dev", "run the service with reload", env=False)
+    cluster = verb("cluster", "create or remove a Kubernetes cluster on this machine, with kind", env=False)
     cluster.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
-    cluster.add_argument("--gateway-api", type=Path, metavar="FILE", help="its manifest, where GitHub is out of reach")
+    cluster.add_argument(
+        "--gateway-api", type=Path, metavar="FILE", help="the Gateway API's manifest, if GitHub cannot be reached"
+    )
     return whole
 
 
@@ -129,18 +138,20 @@ def _image_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     pins = verb("pins", "compare the digests of base images with their registries'", env=False)
     pins.add_argument("--write", action="store_true", help="pin them")
     verb("push", "build the images and push them to IMAGE_REPOSITORY", env=False)
-    scan = verb("scan", "SBOMs of a release, and whether what is known against it lets it pass", env=False)
-    scan.add_argument("--sbom-only", action="store_true", help="write the SBOMs, judge nothing")
-    verb("audit", "what is known against the packages that requirements/ pins", env=False)
+    scan = verb("scan", "write the SBOMs of a release, and check it for known vulnerabilities", env=False)
+    scan.add_argument("--sbom-only", action="store_true", help="only write the SBOMs")
+    verb("audit", "check the packages that requirements/ pins for known vulnerabilities", env=False)
     sign = verb("sign", "sign a release, its SBOMs and its provenance", env=False)
-    verify = verb("verify-image", "whether a release is signed as it should be", env=False)
-    verify.add_argument("--env", metavar="ENV", help="by what this environment's `verify` demands")
-    for one in (scan, sign, verify):
-        one.add_argument("reference", type=str.lower, metavar="REPOSITORY@sha256:…", help="the digest of `push`")
+    verify = verb("verify-image", "check that a release is signed as it should be", env=False)
+    verify.add_argument("--env", metavar="ENV", help="check what this environment's `verify` demands")
+    for command in (scan, sign, verify):
+        command.add_argument(
+            "reference", type=str.lower, metavar="REPOSITORY@sha256:…", help="the digest that `push` printed"
+        )
     copy = verb("copy", "copy the images of a release to another repository, byte for byte", env=False)
-    copy.add_argument("release", metavar="REPOSITORY@DIGEST", help="what `push` gave")
-    copy.add_argument("repository", metavar="REPOSITORY", help="where to")
-    verb("proved", "the digest that was proved last, as its registry knows it")
+    copy.add_argument("release", metavar="REPOSITORY@DIGEST", help="what `push` printed")
+    copy.add_argument("repository", metavar="REPOSITORY", help="the repository to copy to")
+    verb("proved", "print the digest that was proved last, as its registry knows it")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ __all__ = ["DeployFailed", "Interrupted", "LockHeld", "SlipwayError", "UsageErro
 
 
 class SlipwayError(Exception):
-    """Something failed (exit code 1). `problems` holds one line each: what, where, the fix."""
+    """A failure that the user sees (exit code 1).
+
+    `problems` has one line each: what is wrong, where, and the fix.
+    """
 
     exit_code = 1
 
@@ -16,7 +19,7 @@ class SlipwayError(Exception):
 
 
 class UsageError(SlipwayError):
-    """Bad usage or bad configuration (exit code 2): nothing was touched."""
+    """Bad usage or bad configuration (exit code 2); nothing was touched."""
 
     exit_code = 2
 
@@ -28,13 +31,13 @@ class LockHeld(SlipwayError):
 
 
 class DeployFailed(SlipwayError):
-    """A stage failed. The first problem is the one-line reason that the report carries."""
+    """A failed stage; the first problem is the one-line reason that the report carries."""
 
 
 class Interrupted(KeyboardInterrupt):
     """The user or the machine asked to stop (exit code 130, as a shell reports SIGINT).
 
-    No `except SlipwayError` or `except Exception` on the way may take it for a failure that it can deal with.
+    A KeyboardInterrupt, so that no `except SlipwayError` or `except Exception` on the way can swallow it.
     """
 
     exit_code = 130

@@ -1,10 +1,10 @@
-"""How a job of GitHub Actions gets into a cluster: a kubeconfig of the context that the environment names.
+"""How a job of GitHub Actions gets access to a cluster: a kubeconfig for the context that the environment names.
 
-With KUBERNETES_SERVER (and KUBERNETES_CA, where no public authority vouches for it) the cluster trusts GitHub itself:
-each call of kubectl brings a token that GitHub has signed for this job, good for minutes, and there is no secret. Else
-KUBECONFIG_CONTENT, a secret, is a kubeconfig that was made by hand.
+With KUBERNETES_SERVER (and KUBERNETES_CA, unless a public authority vouches for it) the cluster trusts GitHub itself:
+each call of kubectl brings a token that GitHub signed for this job and that is good for minutes, so there is no secret.
+Otherwise KUBECONFIG_CONTENT, a secret, is a kubeconfig that was made by hand.
 
-Run as a program this is kubectl's credential plugin: it prints such a token.
+Run as a program, this module is kubectl's credential plugin: it prints such a token.
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
@@ -32,23 +32,26 @@ WHERE = "Settings › Environments › {}"
 
 
 def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
-    """Write the file that KUBECONFIG names, mode 0600, and say which way it leads. Raises `UsageError`."""
+    """Write the file that KUBECONFIG names, mode 0600, and return one line: the context, and how it gets access.
+
+    Raise `UsageError` where `environ` lacks what is needed, or `env` is not on Kubernetes; nothing is written then.
+    """
     where, place = WHERE.format(env.name), environ.get("KUBECONFIG", "")
     if env.context is None:
-        raise UsageError(f"{env.name} is not on Kubernetes: nothing to get into")
+        raise UsageError(f"{env.name} is not on Kubernetes: it needs no kubeconfig")
     if not place:
-        raise UsageError("KUBECONFIG: not set: the file to write; your own is not touched")
+        raise UsageError("KUBECONFIG: not set: name the file to write; your own is not touched")
     server, content = environ.get("KUBERNETES_SERVER", ""), environ.get("KUBECONFIG_CONTENT", "")
     if server:
         if "ACTIONS_ID_TOKEN_REQUEST_URL" not in environ:
-            raise UsageError("there is no token of GitHub here: the job needs the permission `id-token: write`")
+            raise UsageError("GitHub offers no token here: the job needs the permission `id-token: write`")
         content = json.dumps(_trusting(env, server, environ.get("KUBERNETES_CA", "")))
-        how = f"{server}, as this job of GitHub, by its token"
+        how = f"{server}, as this GitHub job, with its token"
     elif content:
         how = "with the secret KUBECONFIG"
     else:
         raise UsageError(
-            f"nothing says how to get into {env.name}: set the variable KUBERNETES_SERVER (and KUBERNETES_CA), or the"
+            f"no access to {env.name} is configured: set the variable KUBERNETES_SERVER (and KUBERNETES_CA), or the"
             f" secret KUBECONFIG, under {where}: see docs/8-github.md"
         )
     path = Path(place)
@@ -78,7 +81,10 @@ def _trusting(env: Environment, server: str, authority: str) -> dict[str, Any]:
 
 
 def credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """What kubectl takes: a token of GitHub for AUDIENCE. Raises `SlipwayError`."""
+    """Return the `ExecCredential` that kubectl expects, with a token of GitHub for `audience`.
+
+    Raise `SlipwayError` where GitHub gives none.
+    """
     try:
         url = f"{environ['ACTIONS_ID_TOKEN_REQUEST_URL']}&audience={quote(audience, safe='')}"
         headers = {"Authorization": f"Bearer {environ['ACTIONS_ID_TOKEN_REQUEST_TOKEN']}"}
@@ -86,9 +92,11 @@ def credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
             token = json.load(answer)["value"]
     except KeyError as error:
-        raise SlipwayError(f"no token of GitHub here ({error.args[0]}): `id-token: write` is missing") from None
+        raise SlipwayError(
+            f"GitHub offers no token here (no {error.args[0]}): the job needs `id-token: write`"
+        ) from None
     except (OSError, ValueError) as error:
-        raise SlipwayError(f"GitHub gave no token: {error}") from None
+        raise SlipwayError(f"GitHub did not issue a token: {error}") from None
     return {"apiVersion": EXEC, "kind": "ExecCredential", "status": {"token": token}}
 
 

@@ -1,4 +1,4 @@
-"""The verbs of the command line: each gives an exit code, and the JSON document where one was asked for."""
+"""The verbs of the command line: each returns an exit code, and the JSON document if one was asked for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Result = tuple[int, Any]
 
 
 def deploy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Ship the working tree, or the recorded release that --release names."""
+    """Ship the working tree, or the recorded release that `--release` names."""
     story = Story(
         project,
         project.environment(options.env),
@@ -79,7 +79,7 @@ def rollback(project: Project, options: argparse.Namespace, progress: Progress) 
 
 
 def _finish(project: Project, env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
-    """Bring back what was proved before a deploy that nobody ended; one that still undoes itself is waited for."""
+    """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
     deadline = time.monotonic() + UNDOING_SECONDS
     while True:
         story = Story(project, env, progress)
@@ -103,7 +103,7 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
     dry_run, forward = (getattr(options, name, False) for name in ("dry_run", "forward"))
     try:
         code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
-    except SlipwayError as error:  # nothing was begun, so there is no report
+    except SlipwayError as error:  # nothing was started, so there is no report
         sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
         raise
     line = summary_line(report)
@@ -116,7 +116,10 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
 
 
 def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """What runs, since when, and who holds the lock. Exit code 1 where a release should serve and none does."""
+    """Print what runs, since when, and who holds the lock.
+
+    The exit code is 1 where a release should serve and no replica is ready.
+    """
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
     target = open_target(project, env, progress)
@@ -131,14 +134,14 @@ def status(project: Project, options: argparse.Namespace, progress: Progress) ->
         "since": serving.finished if serving else None,
         "replicas": [
             {
-                "name": one.name,
-                "release": one.release,
-                "ready": one.ready,
-                "state": one.state,
-                "since": one.since,
-                "metrics": one.metrics,
+                "name": replica.name,
+                "release": replica.release,
+                "ready": replica.ready,
+                "state": replica.state,
+                "since": replica.since,
+                "metrics": replica.metrics,
             }
-            for one in running.replicas
+            for replica in running.replicas
         ],
         "problems": list(running.problems) if running.replicas else [],
         "lock": vars(holder) if holder else None,
@@ -153,13 +156,14 @@ def _print_status(document: dict[str, Any]) -> None:
     release = f"release {short(document['release'])} (number {document['number']}, proved {document['since']})"
     served = release if document["release"] else "nothing deployed yet"
     console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
-    for one in document["replicas"]:
-        ready = "[green]ready[/]" if one["ready"] else "[red]not ready[/]"
+    for replica in document["replicas"]:
+        ready = "[green]ready[/]" if replica["ready"] else "[red]not ready[/]"
         console.print(
-            f"  {one['name']}  {short(one['release'])}  {ready}  {one['state']} since {one['since']}  {one['metrics']}"
+            f"  {replica['name']}  {short(replica['release'])}  {ready}  {replica['state']} since {replica['since']}"
+            f"  {replica['metrics']}"
         )
     if not document["replicas"]:
-        console.print("  no replica runs: `nox -s deploy`")
+        console.print("  no replica is running: `nox -s deploy`")
     for problem in document["problems"]:
         console.print(f"[red]![/] {problem}")
     if document["lock"]:
@@ -168,38 +172,41 @@ def _print_status(document: dict[str, Any]) -> None:
 
 
 def doctor(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """What is wrong with what runs, each finding with its fix. Exit code 1 where there is one."""
+    """Print what is wrong with what runs, each finding with its fix.
+
+    The exit code is 1 where there is a finding.
+    """
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
     target = open_target(project, env, progress)
-    found = examine(env, target, target.records())
+    findings = examine(env, target, target.records())
     if options.json:
-        return (1 if found else 0), {"environment": env.name, "findings": found}
-    for line in found:
+        return (1 if findings else 0), {"environment": env.name, "findings": findings}
+    for line in findings:
         progress.problem(line)
-    if not found:
+    if not findings:
         Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
-    return (1 if found else 0), None
+    return (1 if findings else 0), None
 
 
 def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """The recorded deploys and rollbacks, newest first."""
+    """List the recorded deploys and rollbacks, newest first."""
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
     records = open_target(project, env, progress).records()
     retained = records.retained(project.retain)
     rows = [
         {
-            "number": one.number,
-            "release": one.release,
-            "verdict": one.verdict,
-            "reason": one.reason,
-            "commit": one.commit,
-            "started": one.started,
-            "finished": one.finished,
-            "retained": one.release in retained,
+            "number": record.number,
+            "release": record.release,
+            "verdict": record.verdict,
+            "reason": record.reason,
+            "commit": record.commit,
+            "started": record.started,
+            "finished": record.finished,
+            "retained": record.release in retained,
         }
-        for one in reversed(records.all())
+        for record in reversed(records.all())
     ]
     if options.json:
         return 0, rows
@@ -218,10 +225,10 @@ def releases(project: Project, options: argparse.Namespace, progress: Progress) 
 
 
 def down(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Stop everything, and remove the data with --volumes."""
+    """Stop everything, and remove the data with `--volumes`."""
     env = project.environment(options.env)
     problems = _shell_problems(project, env)
-    if problems:  # with --volumes, it would be the data of somebody who is not meant
+    if problems:  # with --volumes, another project's data could be removed
         raise UsageError(*problems)
     target = open_target(project, env, progress)
     with progress.stage("down"), target.lock(progress.warn):
@@ -235,30 +242,30 @@ def _warn_of_the_shell(project: Project, env: Environment, progress: Progress) -
 
 
 def _shell_problems(project: Project, env: Environment) -> list[str]:
-    """What the shell says against `.env`; of a cluster neither decides."""
+    """Return where the shell contradicts `.env`; nothing for a cluster, where neither of them decides."""
     return [] if env.target == "kubernetes" else shell_problems(project.root)
 
 
 def init(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """Write what `.env` lacks."""
+    """Write what `.env` lacks, and the secret files of docker-compose.yml."""
     added = fill_env(project.root)
     for line in shell_problems(project.root):
         progress.warn(line)
     progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
-    progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder closed to others")
+    progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
     return 0, None
 
 
 def rename(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Give the service another name, everywhere."""
     if not rename_service(project.root, project.name, options.name, progress.say):
-        progress.say(f"the service is called {options.name} already: nothing to do")
+        progress.say(f"the service is already called {options.name}: nothing to do")
     return 0, None
 
 
 def access(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Write the kubeconfig of an environment, from what its job on GitHub was given."""
+    """Write the kubeconfig of an environment from what the GitHub job is given."""
     from pipeline.commands.access import write_kubeconfig
 
     progress.say(write_kubeconfig(project.environment(options.env), os.environ))
@@ -274,13 +281,13 @@ def migrations(project: Project, options: argparse.Namespace, progress: Progress
         return 0, None
     for line in renumber_migration(project.root, options.renumber):
         progress.say(line)
-    for problem in migration_file_problems(project.root):  # what else was wrong, still is
+    for problem in migration_file_problems(project.root):  # other problems remain
         progress.warn(problem)
     return 0, None
 
 
 def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Check, or write, what is made from the settings schema."""
+    """Check the files that are made from the settings schema, or write them with `--write`."""
     stale = []
     compose = project.root / "docker-compose.yml"
     made = {".env.example": env_text(), "docs/settings.md": settings_page()}
@@ -306,17 +313,17 @@ def settings(project: Project, options: argparse.Namespace, progress: Progress) 
 
 
 def cluster(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """A kind cluster and a registry, ready for `deploy -- kind`; or all of it away."""
+    """Set up a kind cluster and a registry, ready for `deploy -- kind`, or remove all of it."""
     from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY, Cluster
 
-    one = Cluster(project.root, progress)
+    kind = Cluster(project.root, progress)
     with hold_lock(project.state("cluster") / "lock", progress.warn):
         if options.action == "down":
-            progress.say("all of it is gone" if one.down() else "there was nothing to remove")
+            progress.say("removed all of it" if kind.down() else "there was nothing to remove")
             return 0, None
-        changed = one.up(options.gateway_api)
+        changed = kind.up(options.gateway_api)
     progress.say(
-        f"{'ready' if changed else 'nothing to do, all was there'}: context {CONTEXT}, registry {REGISTRY},"
+        f"{'ready' if changed else 'already up to date'}: context {CONTEXT}, registry {REGISTRY},"
         f" edge http://localhost:{EDGE_PORT}"
     )
     progress.say("next: nox -s deploy -- kind")
@@ -324,7 +331,7 @@ def cluster(project: Project, options: argparse.Namespace, progress: Progress) -
 
 
 def dev(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """The service with reload, on throwaway data stores."""
+    """Run the service with reload, on throwaway data stores."""
     from pipeline.commands.dev import serve
 
     serve(project, progress)

@@ -15,13 +15,13 @@ from pipeline.system.run import run
 
 __all__ = ["environment_of", "serve"]
 
-# Each of them, or its file, would win over the throwaway ones.
+# Each of these, or its file, would win over the throwaway stores' own values.
 OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
 
 
 def serve(project: Project, progress: Progress) -> None:
-    """Serve the working tree until Ctrl-C, starting it again whenever a file of a release changes."""
-    import watchfiles  # the session `dev` alone has it
+    """Serve the working tree until Ctrl-C, restarting it whenever a file of a release changes."""
+    import watchfiles  # only the session `dev` installs it
 
     if not (project.root / ".env").exists():
         fill_env(project.root)
@@ -49,7 +49,8 @@ def serve(project: Project, progress: Progress) -> None:
 
 
 def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: ValkeyServer) -> dict[str, str]:
-    """GIVEN for a service on these two, and on no other: it migrates what it finds."""
+    """Return `given` for a service on these two stores and no others."""
+    # The migrations run with it, too: it must not name any other database.
     return {
         **{name: value for name, value in given.items() if name.removesuffix("_FILE") not in OWN},
         **postgres.environment,

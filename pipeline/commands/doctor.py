@@ -1,5 +1,6 @@
-"""What is wrong with a running environment, each finding with its fix: as the engine, the edge, the data stores and the
-records say.
+"""What is wrong with a running environment, each finding with its fix.
+
+The engine, the edge, the data stores and the records are asked.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from pipeline.targets.common.stores import store_findings
 __all__ = ["certificate_finding", "examine", "handshake_finding", "ready_findings"]
 
 SECONDS = 5
-CERTIFICATE_DAYS = 14  # issuers renew a month before the end: this late, nobody does
+CERTIFICATE_DAYS = 14  # issuers renew a month before the end; this late, renewal has failed
 EXPIRED, WRONG_HOST = 10, 62  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH (openssl/x509_vfy.h)
 
 
 def examine(env: Environment, target: Target, records: Records) -> list[str]:
-    """What is wrong, one line each; empty where all is well. Changes nothing."""
+    """Return what is wrong with `env`, one line each, empty if all is well; change nothing."""
     deploying = target.holder() is not None
     serving = records.serving()
-    found = list(target.findings())
+    findings = list(target.findings())
     if serving is None:
-        return [*found, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
-    found += _replicas(env, target.running(), serving, deploying=deploying)
-    found += _stores(env, target, serving)
-    found += _edge(target.url, serving, deploying=deploying)
+        return [*findings, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
+    findings += _replicas(env, target.running(), serving, deploying=deploying)
+    findings += _stores(env, target, serving)
+    findings += _edge(target.url, serving, deploying=deploying)
     if not deploying:
-        found += [
+        findings += [
             f"the deploy of release record {record.number} died in stage `{record.stage}`:"
-            f" `nox -s deploy -- {env.name}` heals what it left"
+            f" `nox -s deploy -- {env.name}` cleans up what it left"
             for record in records.killed()
         ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(findings))
 
 
 def ready_findings(document: Mapping[str, Any]) -> list[str]:
-    """What `/ready` has against a replica, or says is only degraded."""
+    """Return a line for each check in the answer of `/ready` that failed or is degraded."""
     return [
         f"/ready: {name}: {check.get('detail') or check.get('state')}"
         for name, check in document.get("checks", {}).items()
@@ -56,62 +57,66 @@ def ready_findings(document: Mapping[str, Any]) -> list[str]:
 
 
 def certificate_finding(host: str, expires: float, now: float) -> str | None:
-    """Whether the certificate of HOST that EXPIRES (seconds since the Unix epoch) is near its end NOW."""
+    """Return a finding if the certificate of `host` is within two weeks of its end or past it, otherwise None.
+
+    `expires` and `now` are seconds since the Unix epoch.
+    """
     days = (expires - now) / 86400
     if days > CERTIFICATE_DAYS:
         return None
     when = f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago"
-    return f"the certificate of {host} {when}: its issuer should have renewed it by now: look at that"
+    return f"the certificate of {host} {when}: its issuer should have renewed it by now: find out why it did not"
 
 
 def _replicas(env: Environment, running: Running, serving: Record, *, deploying: bool) -> Iterator[str]:
-    fix = f"`nox -s deploy -- {env.name}` mends it"
+    fix = f"`nox -s deploy -- {env.name}` fixes it"
     yield from (f"{problem}: {fix}" for problem in running.problems)
-    for one in running.replicas:
-        if not one.ready and not deploying:
-            yield f"{one.name} (release {short(one.release)}) is not ready: {one.state}"
-        if one.release != serving.release and not deploying:
-            yield f"{one.name} runs release {short(one.release)}, and {short(serving.release)} was proved last: {fix}"
+    for replica in running.replicas:
+        release = short(replica.release)
+        if not replica.ready and not deploying:
+            yield f"{replica.name} (release {release}) is not ready: {replica.state}"
+        if replica.release != serving.release and not deploying:
+            yield f"{replica.name} runs release {release}, but {short(serving.release)} was proved last: {fix}"
     if len(running.replicas) < running.wanted or not running.replicas:
-        yield f"{len(running.replicas)} replicas run, and {running.wanted} should: {fix}"
+        yield f"{len(running.replicas)} replicas run, but {running.wanted} should: {fix}"
 
 
 def _stores(env: Environment, target: Target, serving: Record) -> list[str]:
     try:
-        seen = target.stores(serving.release or "")
+        stores = target.stores(serving.release or "")
         needed = target.recorded(serving.release or "").revision
     except SlipwayError as error:
-        return [f"the data stores could not be asked: {error.problems[0]}"]
-    return store_findings(seen, needed, f"nox -s deploy -- {env.name}")
+        return [f"the data stores could not be checked: {error.problems[0]}"]
+    return store_findings(stores, needed, f"nox -s deploy -- {env.name}")
 
 
 def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
-    """What somebody from outside sees."""
+    """Yield what is wrong as seen from outside: the certificate, the answer of `/ready`, the release that answers."""
     place = urlsplit(url)
     if place.scheme == "https" and place.hostname:
         finding = handshake_finding(place.hostname, place.port or 443)
         if finding:
             yield finding
     try:
-        answer = httpx2.get(f"{url}/ready", timeout=SECONDS, trust_env=False)  # as the proof goes: no proxy
+        answer = httpx2.get(f"{url}/ready", timeout=SECONDS, trust_env=False)  # as the proof does: no proxy
     except httpx2.TransportError as error:
-        yield f"{url} does not answer ({error or type(error).__name__}): is the edge up, and does its name lead to it?"
+        yield f"{url} does not answer ({error or type(error).__name__}): is the edge up, does its name lead to it?"
         return
     try:
         document = answer.json()
     except ValueError:
         document = {}
     if not isinstance(document, dict) or "checks" not in document:
-        yield f"{url}/ready answers {answer.status_code} without a check: what is before the service says so"
+        yield f"{url}/ready answers {answer.status_code} without a check: something in front of the service answers"
         return
     yield from ready_findings(document)
     release = answer.headers.get("x-release")
     if release != serving.release and not deploying:
-        yield f"{url} is answered by release {short(release) or '?'}, and {short(serving.release)} was proved last"
+        yield f"{url} is answered by release {short(release) or '?'}, but {short(serving.release)} was proved last"
 
 
 def handshake_finding(host: str, port: int) -> str | None:
-    """What is wrong with the certificate that HOST shows; None where nothing is, or where nobody answers."""
+    """Return what is wrong with the certificate that `host` shows; None if nothing is, or if nobody answers."""
     try:
         with (
             socket.create_connection((host, port), timeout=SECONDS) as plain,
@@ -120,10 +125,10 @@ def handshake_finding(host: str, port: int) -> str | None:
             certificate = secure.getpeercert()
     except ssl.SSLCertVerificationError as error:
         fix = {
-            EXPIRED: "renew it, and look why its issuer did not",
+            EXPIRED: "renew it, and find out why its issuer did not",
             WRONG_HOST: "give the edge (the Gateway's or Ingress' Secret) one that names this host",
-        }.get(error.verify_code, "give the edge one of an issuer that its users trust, intermediates included")
+        }.get(error.verify_code, "give the edge one from an issuer that its users trust, with the intermediates")
         return f"the certificate of {host} is refused ({error.verify_message.rstrip('.')}): {fix}"
-    except OSError:  # that nobody answers is said by who asks for an answer
+    except OSError:  # the request to `/ready` reports that nobody answers
         return None
     return certificate_finding(host, float(ssl.cert_time_to_seconds(str((certificate or {})["notAfter"]))), time.time())

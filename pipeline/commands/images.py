@@ -1,4 +1,4 @@
-"""The verbs of the command line that are about images, and what is in them; see `pipeline.commands.deploys`."""
+"""The verbs of the command line about images and what is in them; see `pipeline.commands.deploys`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = tuple[int, Any]
 
 
 def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """Build the images; the backend's ID is the last line."""
+    """Build the images, and print the backend's ID as the last line."""
     images = _images(project, progress)
     built, frontend = images.build(), images.build_frontend()
     progress.say(f"backend   {built.backend}")
@@ -34,7 +34,7 @@ def build(project: Project, options: argparse.Namespace, progress: Progress) -> 
 
 
 def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """Build and push the images; the digest of the backend's is the last line."""
+    """Build and push the images, and print the digest of the backend's as the last line."""
     repository = image_repository()
     digest = _images(project, progress).push(repository).backend
     progress.say(f"{repository}@{digest}")
@@ -43,7 +43,7 @@ def push(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 
 def scan(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """The SBOMs of a release, and what is known against what they name."""
+    """Write the SBOMs of a release, and check what they list for known vulnerabilities."""
     from pipeline.supply import steps
 
     with progress.stage("scan"):
@@ -53,7 +53,7 @@ def scan(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 
 def audit(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """What is known against the packages that requirements/ pins."""
+    """Check the packages that requirements/ pins for known vulnerabilities."""
     from pipeline.supply import steps
 
     with progress.stage("audit"):
@@ -72,7 +72,7 @@ def sign(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 
 def verify_image(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Whether a release is signed by whom it should be, with its SBOMs and its provenance."""
+    """Verify that a release is signed by whom it should be, with its SBOMs and its provenance."""
     from pipeline.supply import steps
 
     with progress.stage("verify"):
@@ -82,41 +82,41 @@ def verify_image(project: Project, options: argparse.Namespace, progress: Progre
 
 
 def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
-    """Have the images of a release in another repository, too; their digest is the last line."""
+    """Copy the images of a release to another repository, and print their digest as the last line."""
     digest = copy_release(options.release, options.repository, progress.say)
     sys.stdout.write(f"{digest}\n")
     return 0, None
 
 
 def proved(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """The digest that was proved last, asked of the registry: no access to a cluster is needed."""
+    """Print the digest that was proved last; the registry is asked, so no access to a cluster is needed."""
     env = project.environment(options.env)
     repository = _repository(env)
-    found = newest_proved(repository, env.name)
-    if found is None:
+    proof = newest_proved(repository, env.name)
+    if proof is None:
         raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
-    progress.say(f"{found.reference}, proved {found.finished:%Y-%m-%d %H:%M %Z}")
-    sys.stdout.write(f"{found.digest}\n")
+    progress.say(f"{proof.reference}, proved {proof.finished:%Y-%m-%d %H:%M %Z}")
+    sys.stdout.write(f"{proof.digest}\n")
     return 0, None
 
 
 def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Compare the digests of base images with their registries', and write them with --write."""
+    """Compare the digests of base images with their registries', and write them with `--write`."""
     problems = docker_problems(compose=False)
     if problems:
         raise UsageError(*problems)
     docker = Docker(project.root, progress.say)
-    defaults = {one.name: one.default for one in variables()}
-    found = resolve(project.root, docker, {**defaults, **read_values(project.root)})
-    stale = [(pin, digest) for pin, digest in found if pin.digest != digest]
-    for pin, digest in found:
+    defaults = {variable.name: variable.default for variable in variables()}
+    current = resolve(project.root, docker, {**defaults, **read_values(project.root)})
+    stale = [(pin, digest) for pin, digest in current if pin.digest != digest]
+    for pin, digest in current:
         progress.say(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")
     if options.write:
         changed = write_pins(project.root, stale)
         progress.say(f"wrote {', '.join(changed)}" if changed else "every base image is pinned already")
     elif stale:
         raise SlipwayError(
-            f"{len(stale)} base images are not pinned to what their tag is now: `nox -s pins -- --write`"
+            f"{len(stale)} base images are not pinned to the current digest of their tag: `nox -s pins -- --write`"
         )
     return 0, None
 

@@ -1,8 +1,8 @@
-"""`nox -s rename -- NAME`: the template, or a service made from it, gets another name, in one step or not at all.
+"""`nox -s rename -- NAME`: give the template, or a service made from it, another name, in one step or not at all.
 
-The rule: in each file that git tracks, the service's name as a word of its own is replaced, in Python only where it is
-a whole text. `pipeline/`, `tests/` and noxfile.py are left alone: they read the name from pyproject.toml. Nothing may
-use the new name in this way already, so that the next rename finds the service's, and no other.
+The rule: in each file that git tracks, the service's name is replaced where it is a word of its own, in Python only
+where it is a whole string. `pipeline/`, `tests/` and noxfile.py are left alone: they read the name from pyproject.toml.
+The new name must not be a word of the tree yet, so that the next rename finds the service's name and nothing else.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["rename", "renamed"]
 NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a DNS label (RFC 1035), and normal for a package (PEP 503)
 LONGEST = 40  # of a label's 63, for `NAME-production` and the names of pods
 PIPELINE = ("pipeline/", "tests/", "noxfile.py")
-MIGRATIONS = "/migrations/versions/"  # what was applied stays as it was applied
-# The template is called like the pipeline. These are the pipeline's; and an example of a command stays one.
+MIGRATIONS = "/migrations/versions/"  # an applied migration never changes
+# The template has the pipeline's name. These uses are the pipeline's; the last is the example of a command.
 KEPT = re.compile(
     r"""
     tool\.slipway | (?<!\w)\.slipway | /var/lib/slipway | vnd\.slipway | urn:slipway
@@ -40,18 +40,22 @@ PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
 
 
 def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
-    """Give the service OLD of the repository at ROOT the name NEW; whether there was anything to do.
+    """Rename the service `old` of the repository at `root` to `new`, and return whether there was anything to do.
 
-    Raises `UsageError` before anything is touched: a name that cannot be, a tree that is dirty or half renamed.
+    Raise `UsageError` before anything is touched, where `new` is not a valid name or is already a word of the tree, or
+    where the tree is dirty, half renamed or not a git repository.
     """
     if not NAME.fullmatch(new) or len(new) > LONGEST or new.startswith("slipway-"):
         raise UsageError(
-            f"`{new}` is no name for a service: lower-case letters, digits and single hyphens, a letter first,"
-            f" {LONGEST} characters at most, `slipway-…` is the pipeline's; for example `nox -s rename -- my-service`"
+            f"`{new}` is not a valid name for a service: use lower-case letters, digits and single hyphens, a letter"
+            f" first, {LONGEST} characters at most, and not `slipway-…`, which is the pipeline's; for example"
+            " `nox -s rename -- my-service`"
         )
     names = tracked_files(root)
     if names is None:
-        raise UsageError("no git repository: rename changes what git tracks: `git init`, `git add --all`, `git commit`")
+        raise UsageError(
+            "no git repository: rename changes what git tracks: run `git init`, `git add --all`, `git commit`"
+        )
     texts = _texts(root, names)
     problems = _half_renamed(texts, old)
     if problems:
@@ -64,8 +68,8 @@ def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
     taken = sorted({*_using(texts, old, new), *(name for name in names if new in re.split(r"[/.]", name))})
     if taken:
         raise UsageError(
-            f"`{new}` already is a word of {taken[0]}{_more(taken)}, so that no later rename could tell them apart:"
-            f" take another name, for example `{new}-service`"
+            f"`{new}` is already a word of {taken[0]}{_more(taken)}, and no later rename could tell them apart:"
+            f" choose another name, for example `{new}-service`"
         )
     wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
     _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]}, say)
@@ -74,22 +78,22 @@ def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
 
 
 def renamed(name: str, text: str, old: str, new: str) -> str:
-    """TEXT of the file NAME in a repository whose service is called NEW and was called OLD."""
+    """Return the `text` of the file `name` after the service `old` is renamed to `new`."""
     if name.endswith(".md"):
         text = TEMPLATE_ONLY.sub("", text)
     if name == "README.md":
         text = re.sub(rf"\A# {old}$", f"# {new}", text, count=1, flags=re.IGNORECASE | re.MULTILINE)
-    return _word(old, name).sub(lambda found: found[0] if found["kept"] else new, text)
+    return _word(old, name).sub(lambda match: match[0] if match["kept"] else new, text)
 
 
 def _word(word: str, file: str) -> re.Pattern[str]:
-    """Finds WORD where it is the service's name in FILE, and as `kept` what never is."""
+    """Return the pattern of `word` as the service's name in `file`; its group `kept` matches what is never renamed."""
     start, end = (r"(?<=[\"'])", r"(?=[\"'])") if file.endswith(".py") else (r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])")
     return re.compile(rf"(?P<kept>{KEPT.pattern})|{start}{re.escape(word)}{end}", re.VERBOSE)
 
 
 def _texts(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """What is in the files that a rename may change: text, and not the pipeline's."""
+    """Return the texts of the files that a rename may change, by name: no binaries, and none of the pipeline's."""
     texts = {}
     for name in names:
         path = root / name
@@ -103,27 +107,27 @@ def _texts(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _half_renamed(texts: Mapping[str, str], old: str) -> list[str]:
-    """A line for each place that calls the service otherwise than pyproject.toml."""
-    default = next(one.default for one in variables() if one.name == "PROJECT_NAME")
-    said = [("backend/settings.py, PROJECT_NAME", default)]
-    said += [
-        (name, found)
+    """Return a line for each place that has another name for the service than pyproject.toml."""
+    default = next(variable.default for variable in variables() if variable.name == "PROJECT_NAME")
+    used = [("backend/settings.py, PROJECT_NAME", default)]
+    used += [
+        (name, label)
         for name, text in texts.items()
         if name.startswith("k8s/")
-        for found in dict.fromkeys(PART_OF.findall(text))
+        for label in dict.fromkeys(PART_OF.findall(text))
     ]
     return [
-        f"half renamed: {place} says `{name}`, pyproject.toml `{old}`: bring the tree to one name (git knows the last)"
-        for place, name in said
+        f"half renamed: {place} says `{name}`, pyproject.toml `{old}`: make the names agree (git knows the last one)"
+        for place, name in used
         if name != old
     ]
 
 
 def _using(texts: Mapping[str, str], old: str, new: str) -> list[str]:
-    """The files where NEW is a word before OLD becomes it."""
-    # With the old name gone: it may be a part of the new one, or the other way round.
+    """Return the files where `new` is a word already, before `old` becomes it."""
+    # Search with the old name taken out: either name may be a part of the other.
     rest = {name: renamed(name, text, old, "\0") for name, text in texts.items()}
-    return [name for name, text in rest.items() if any(not one["kept"] for one in _word(new, name).finditer(text))]
+    return [name for name, text in rest.items() if any(not match["kept"] for match in _word(new, name).finditer(text))]
 
 
 def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -140,7 +144,7 @@ def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str], say:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Make TEXT the whole content of PATH, whose mode stays."""
+    """Make `text` the whole content of `path`, and keep its mode."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(text.encode())
@@ -152,10 +156,10 @@ def _replace(path: Path, text: str) -> None:
 
 def _say_what_stays(root: Path, old: str, say: Callable[[str], None]) -> None:
     if (root / "LICENSE").exists():
-        say("LICENSE stays: add your own line; the notice in it belongs to what you got")
+        say("LICENSE stays: add your own line; its notice covers the template")
     kept = [name for name, value in read_values(root, {}).items() if value == old]
     if kept:
-        say(f".env still says `{old}` for {', '.join(kept)}: what runs here and its data are called so")
+        say(f".env still says `{old}` for {', '.join(kept)}: what runs here and its data keep that name")
 
 
 def _more(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a user set: pyproject.toml's tables, `.env`, secrets and policies, checked.
+"""What a user sets: pyproject.toml's tables, `.env`, secrets and policies, checked.
 
 Knows no engine, no registry and no release.
 """

@@ -1,6 +1,6 @@
-"""Where the data is: a database that is named in vain, and a shell that says another one than `.env`.
+"""Where the data is: a database that is named but not used, and a shell that names another one than `.env`.
 
-Both would be quiet: what was written yesterday is not lost, but nobody who asks the service sees it.
+Neither would be noticed: what was written yesterday is not lost, but the service no longer shows it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ COMPOSE_FILE = "docker-compose.yml"
 def settings_problems(
     root: Path, values: Mapping[str, str], runs: str, placed: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Give all that a target with an `.env` has against `values`; see `check_values`, and the two below."""
+    """Return all that is wrong with `values` for a target with an `.env`, one line each.
+
+    That is what `check_values`, `shell_problems` and `unused_stores` find; for `runs` and `placed` see the last.
+    """
     unused = unused_stores(values, runs, placed=placed)
     names = {line.partition(":")[0].removesuffix("_FILE") for line in unused}
-    # What has to go need not be mended first: one line for each name.
+    # One line for each name: what has to be taken out need not be fixed first.
     wrong = [line for line in check_values(root, values) if not names & set(line.split(": ")[1:2])]
     return [*wrong, *shell_problems(root), *unused]
 
@@ -36,18 +39,18 @@ def unused_stores(
     placed: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Give a line for each name in `values` of a database or a Redis that the service would not be told.
+    """Return a line for each name in `values` of a database or a Redis that would not reach the service.
 
-    `runs` says what it uses instead, with `{store}` for which of the two; `placed` are the values that it is told.
+    `runs` says what it uses instead, with `{store}` for which of the two; `placed` has the values that reach it.
     """
     environ = os.environ if environ is None else environ
-    told = [{one.name: one.default for one in variables()}, placed or {}]
+    effective = [{variable.name: variable.default for variable in variables()}, placed or {}]
     problems = []
     for name, store in STORES.items():
         for key in (name, f"{name}_FILE"):
             value = values.get(key, "").strip()
-            # `nox -s init` writes each name with its default, which names nothing.
-            if not value or value in [one.get(key) for one in told]:
+            # `nox -s init` writes each name with its default, which names no store of the user's.
+            if not value or value in [known.get(key) for known in effective]:
                 continue
             fix = f"unset {key} in the environment" if environ.get(key) else f"take {key} out of .env"
             problems.append(f"{key}: {runs.format(store=store)} and would not use it: {fix}")
@@ -55,12 +58,12 @@ def unused_stores(
 
 
 def shell_problems(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Give a line for each name that decides where the data is, and has another value in `environ` than in `.env`."""
+    """Return a line for each name that decides where the data is and differs between `environ` and `.env`."""
     environ = os.environ if environ is None else environ
     if not (root / ".env").exists():
-        return []  # the first deploy writes it, and takes these names from the environment
+        return []  # the first deploy writes it, with these values from the environment
     written, _ = read_env(root)
-    defaults = {one.name: one.default for one in variables()} | _images(root)
+    defaults = {variable.name: variable.default for variable in variables()} | _images(root)
     problems = []
     for name in DECISIVE:
         given, own = environ.get(name, "").strip(), (written.get(name) or "").strip()
@@ -72,8 +75,8 @@ def shell_problems(root: Path, environ: Mapping[str, str] | None = None) -> list
 
 
 def _images(root: Path) -> dict[str, str]:
-    """Give the images that docker-compose.yml has where nobody names another."""
+    """Return the images that docker-compose.yml uses by default, by the name of their variable."""
     path = root / COMPOSE_FILE
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    found = {one.name: re.search(rf"\$\{{{one.name}:-([^}}]+)\}}", text) for one in COMPOSE_IMAGES}
-    return {name: match[1] if match else "" for name, match in found.items()}
+    matches = {image.name: re.search(rf"\$\{{{image.name}:-([^}}]+)\}}", text) for image in COMPOSE_IMAGES}
+    return {name: match[1] if match else "" for name, match in matches.items()}

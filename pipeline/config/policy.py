@@ -1,4 +1,4 @@
-"""What an image must fulfil: `verify = { … }` of an environment, and `[[tool.slipway.allow]]` of what is known."""
+"""What an image must fulfil: an environment's `verify = { … }`; which findings may pass: `[[tool.slipway.allow]]`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ EXAMPLE = '`verify = { key = "cosign.pub" }`'
 
 @dataclass(frozen=True)
 class Policy:
-    """Who must have signed: the holder of a private key (`key`: its public one, a file or an address of a KMS), or an
-    `identity` that `issuer` vouched for. `source`: where the provenance must say that it was built from, a repository's
-    address with or without `@refs/heads/…` behind it.
+    """Who must have signed an image, and what it must have been built from.
+
+    Either the holder of a private key must have signed (`key` is the public one, a file or the address of a KMS), or an
+    `identity` that `issuer` vouched for. `source` is what the provenance must give as the source of the build: the
+    address of a repository, with or without `@refs/heads/…` at the end.
     """
 
     key: str | None = None
@@ -36,7 +38,7 @@ class Policy:
 
 
 def policy_problems(value: object) -> list[str]:
-    """What is wrong with the VALUE of `verify`, empty for a good one."""
+    """Return what is wrong with the `value` of `verify`, one line each; empty for a good one."""
     if not isinstance(value, dict) or not value:
         return [f"must be a table; for example {EXAMPLE}"]
     problems = [f"unknown key `{key}`: there is {', '.join(KEYS)}" for key in value if key not in KEYS]
@@ -52,18 +54,20 @@ def policy_problems(value: object) -> list[str]:
 
 
 def parse_policy(value: Mapping[str, str], root: Path) -> Policy:
-    """The policy of a VALUE that has no problems; its key is a file below ROOT unless it is a KMS's."""
+    """Return the policy of a `value` without problems; its key is a file below `root` unless it is a KMS's."""
     key = value.get("key")
     return Policy(**{**value, **({"key": str(root / key)} if key and "://" not in key else {})})
 
 
 def own_policy(environment: Mapping[str, str]) -> Policy:
-    """What `sign` would do in this place: this workflow's identity in GitHub Actions, the public half of COSIGN_KEY
-    elsewhere. ENVIRONMENT: the variables of the process.
+    """Return the policy that a signature made here fulfils; `environment` has the variables of the process.
+
+    That is the public half of COSIGN_KEY, or, in GitHub Actions and without a key, the identity of this workflow. Raise
+    `UsageError` where there is neither, or the key is itself in the environment (`env://…`).
     """
     key, workflow = environment.get("COSIGN_KEY"), environment.get("GITHUB_WORKFLOW_REF")
     if key and not key.startswith("env://"):
-        # A KMS knows both halves.
+        # A KMS has both halves under one address.
         return Policy(key=key if "://" in key else str(Path(key).with_suffix(".pub")))
     if workflow and not key:
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
@@ -76,7 +80,7 @@ def own_policy(environment: Mapping[str, str]) -> Policy:
 
 @dataclass(frozen=True)
 class Allowance:
-    """A finding that ships all the same: for a `reason`, `until` a day (which is the last)."""
+    """A finding that ships all the same, for a `reason`, `until` a day (the last on which it may)."""
 
     id: str
     package: str
@@ -85,10 +89,10 @@ class Allowance:
 
 
 def allowances(value: object) -> tuple[tuple[Allowance, ...], list[str]]:
-    """The entries of `[[tool.slipway.allow]]`, and a line for each thing that is wrong with one."""
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    """Return the entries of `[[tool.slipway.allow]]`, and a line for each thing that is wrong with one."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return (), ["pyproject.toml: [[tool.slipway.allow]] must be a list of tables"]
-    found, problems = [], []
+    good, problems = [], []
     for number, entry in enumerate(value, 1):
         where = f"pyproject.toml [[tool.slipway.allow]] {number} ({entry.get('id', 'no id')})"
         wrong = [
@@ -102,8 +106,8 @@ def allowances(value: object) -> tuple[tuple[Allowance, ...], list[str]]:
             if type(entry.get(key)) is not kind or (kind is str and not entry[key].strip())
         ]
         problems += wrong
-        found += [] if wrong else [Allowance(**entry)]
-    return tuple(found), problems
+        good += [] if wrong else [Allowance(**entry)]
+    return tuple(good), problems
 
 
 def _text(value: object) -> bool:

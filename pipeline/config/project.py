@@ -1,4 +1,4 @@
-"""What `pyproject.toml` says of the deploys: `[tool.slipway]`, checked key by key."""
+"""What `pyproject.toml` says about deploys: `[tool.slipway]`, checked key by key."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipeline.errors import UsageError
 __all__ = ["TARGETS", "Environment", "Project", "load_project"]
 
 FEWEST_RETAINED = 2
-LARGEST = 10_000  # of any number here; also refuses inf and nan
+LARGEST = 10_000  # of any number here; this also refuses inf and nan
 TARGETS = ("local", "compose", "kubernetes")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an environment: it names a folder, and an argument
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an environment: it is a folder's name and an argument
 KUBERNETES_KEYS = ("overlay", "context", "namespace", "repository", "promote_from")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One `[tool.slipway.environments.NAME]`. Times are seconds, `rate` is requests a second, latency is ms."""
+    """One `[tool.slipway.environments.NAME]`; times in seconds, `rate` in requests a second, latency in ms."""
 
     name: str
     target: str
@@ -47,9 +47,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Project:
-    """The repository at `root`: the service's name, its environments, the requests of the proof, and what a release
-    consists of.
-    """
+    """The repository at `root`: the service's name, its environments, the proof's requests, what makes a release."""
 
     root: Path
     name: str
@@ -60,18 +58,18 @@ class Project:
     allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
 
     def environment(self, name: str) -> Environment:
-        """The environment NAME; a usage error names the ones there are."""
+        """Return the environment `name`. Raise `UsageError` with the known ones where there is none of that name."""
         if name not in self.environments:
             raise UsageError(f"unknown environment `{name}`: {_there_is(name, self.environments)}")
         return self.environments[name]
 
     def state(self, environment: str) -> Path:
-        """Where the pipeline keeps what it knows of ENVIRONMENT: `.slipway/ENVIRONMENT`."""
+        """Return the folder where the pipeline keeps what it knows of `environment`: `.slipway/ENVIRONMENT`."""
         return self.root / ".slipway" / environment
 
 
 def load_project(root: Path) -> Project:
-    """Read and check ROOT/pyproject.toml; one problem line for each wrong key, with its fix."""
+    """Read and check pyproject.toml in `root`. Raise `UsageError` with one line for each wrong key and its fix."""
     service, table = _read_tables(root / "pyproject.toml")
     problems = [] if service else ['pyproject.toml [project]: missing key `name`: for example `name = "my-service"`']
     known = {"allow", "environments", "requests", "source", "retain"}
@@ -80,9 +78,9 @@ def load_project(root: Path) -> Project:
     ]
     environments = {}
     for name, entries in _tables(table.get("environments", {}), problems):
-        found = _environment_problems(name, entries, table["environments"])
-        problems += found
-        if not found:
+        faults = _environment_problems(name, entries, table["environments"])
+        problems += faults
+        if not faults:
             policy = {"verify": parse_policy(entries["verify"], root)} if "verify" in entries else {}
             environments[name] = Environment(name=name, **{**entries, **policy})
     source, retain = table.get("source", ["backend"]), table.get("retain", 5)
@@ -107,11 +105,11 @@ def load_project(root: Path) -> Project:
 
 
 def _read_tables(path: Path) -> tuple[str, dict[str, Any]]:
-    """The name of the project ("" where there is none), and `[tool.slipway]`."""
+    """Return the name of the project ("" where there is none) and the table `[tool.slipway]`."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{path}: not there; run this in the folder of the project") from None
+        raise UsageError(f"{path}: not found; run this in the project's folder") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
@@ -159,7 +157,9 @@ def _environment_problems(name: str, entries: dict[str, Any], others: dict[str, 
     problems += _target_problems(where, entries)
     source = entries.get("promote_from")
     if source is not None and (source == name or source not in others):
-        problems.append(f"{where}: promote_from: `{source}` is no other environment: {_there_is(str(source), others)}")
+        problems.append(
+            f"{where}: promote_from: `{source}` is not another environment: {_there_is(str(source), others)}"
+        )
     return problems
 
 
@@ -167,7 +167,7 @@ def _target_problems(where: str, entries: dict[str, Any]) -> list[str]:
     target = entries.get("target")
     problems = []
     if isinstance(target, str) and target not in TARGETS:
-        problems.append(f"{where}: target: `{target}` is none of {', '.join(TARGETS)}")
+        problems.append(f"{where}: target: `{target}` is not one of {', '.join(TARGETS)}")
     if target == "kubernetes":
         problems += [
             f"{where}: missing key `{key}`: {_example(key)}"
@@ -204,7 +204,7 @@ def _url_problems(url: str) -> list[str]:
     try:
         parts = urlsplit(plain)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or half an IPv6 address
+    except ValueError:  # a port that is not a number, or half an IPv6 address
         whole = False
     return [] if whole or not url else [f"must be an http or https address; {_example('url')}"]
 
@@ -248,4 +248,4 @@ def _example(key: str) -> str:
 
 def _there_is(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{one}`' for one in sorted(known))}"
+    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{other}`' for other in sorted(known))}"

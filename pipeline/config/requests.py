@@ -17,13 +17,13 @@ PLACEHOLDER = re.compile(r"\{(unique|response(?:\.[\w-]+)+)\}")
 
 READS = ("GET", "HEAD")
 METHODS = (*READS, "POST", "PUT", "PATCH")
-# The proof sets these itself; a second value would make its figures or its clean-up wrong.
+# The proof sets these itself; a second value would falsify its figures or its clean-up.
 OWN_HEADERS = ("connection", "content-length", "host", "idempotency-key", "slipway-synthetic", "x-request-id")
 
 
 @dataclass(frozen=True)
 class ReadBack:
-    """How a write is read back: GET `path` answers `status` and holds `expect` (None: what was sent)."""
+    """How a write is read back: GET `path` answers `status` and contains `expect` (None: what was sent)."""
 
     path: str
     status: int = 200
@@ -32,7 +32,7 @@ class ReadBack:
 
 @dataclass(frozen=True)
 class Remove:
-    """How a write is removed."""
+    """How a write is removed: `method` on `path` answers `status`."""
 
     path: str
     method: str = "DELETE"
@@ -43,7 +43,8 @@ class Remove:
 class RequestSpec:
     """One request of the table. `weight` is its share of the traffic, `expect` a subset of the answer's JSON.
 
-    Texts may hold `{unique}`; the paths of `readback` and `remove` also values of the write's answer (`{response.id}`).
+    Texts may contain `{unique}`; the paths of `readback` and `remove` also values of the write's answer, such as
+    `{response.id}`.
     """
 
     name: str
@@ -59,7 +60,7 @@ class RequestSpec:
     remove: Remove | None = None
 
     def table(self) -> dict[str, Any]:
-        """The JSON table that `parse_requests` makes this spec from again."""
+        """Return the JSON table from which `parse_requests` makes this spec again."""
         table = {key: value for key, value in vars(self).items() if value is not None}
         for key, step in (("readback", self.readback), ("remove", self.remove)):
             if step:
@@ -68,13 +69,13 @@ class RequestSpec:
 
 
 def common(new: Sequence[RequestSpec], old: Sequence[RequestSpec]) -> tuple[RequestSpec, ...]:
-    """The requests that both releases declare, whatever the weights: what can be asked while either may answer."""
+    """Return the requests that both releases declare, whatever the weights: the ones that either can answer."""
     known = [replace(spec, weight=1) for spec in old]
     return tuple(spec for spec in new if replace(spec, weight=1) in known)
 
 
 def parse_requests(tables: object, where: str = "pyproject.toml") -> tuple[RequestSpec, ...]:
-    """Check the TABLES of the file WHERE; a usage error has one line for each wrong key, with its fix."""
+    """Check and parse the `tables` of the file `where`. Raise `UsageError`: a line for each wrong key, with its fix."""
     header = f"{where} [[tool.slipway.requests]]"
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{header}: must be a list of tables: write `[[tool.slipway.requests]]` above each request")
@@ -105,7 +106,7 @@ def _table_problems(table: Mapping[str, Any]) -> list[str]:
     problems = _key_problems(table, KEYS, ("name", "method", "path"), EXAMPLES)
     method = table.get("method")
     if method not in METHODS:
-        return problems  # whether it writes is not known
+        return problems  # without a valid method it is not known whether the request writes
     writes = table.get("writes", method not in READS)
     if method in READS and writes is True:
         problems.append(f"writes: a {method} changes nothing: take the key out")
@@ -132,13 +133,13 @@ def _key_problems(
 ) -> list[str]:
     problems = [f"unknown key `{key}`: {_there_is(key, checks)}" for key in table if key not in checks]
     problems += [f"missing key `{key}`: {examples[key]}" for key in needed if key not in table]
-    found = ((key, checks[key](value)) for key, value in table.items() if key in checks)
-    return problems + [f"{key}: {problem}" for key, problem in found if problem]
+    checked = ((key, checks[key](value)) for key, value in table.items() if key in checks)
+    return problems + [f"{key}: {problem}" for key, problem in checked if problem]
 
 
 def _there_is(key: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(key, list(known), n=1)
-    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{one}`' for one in known)}"
+    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{other}`' for other in known)}"
 
 
 def _is_text(value: Any) -> str | None:
@@ -177,7 +178,7 @@ def _is_flag(value: Any) -> str | None:
 
 
 def _is_headers(value: Any) -> str | None:
-    if not isinstance(value, dict) or not all(isinstance(one, str) and one.isascii() for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(text, str) and text.isascii() for text in value.values()):
         return 'must be a table of texts, as in `headers = { Accept-Language = "en" }`'
     own = [name for name in value if name.lower() in OWN_HEADERS]
     return f"`{own[0]}` is set by the proof itself: take it out" if own else None

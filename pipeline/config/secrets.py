@@ -23,15 +23,16 @@ SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.y
 SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
-OTHER = "-other"  # as docker/postgres/init-scripts calls the second role to log in as
+OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
-    """Write to FOLDER each secret of the service, what Redis reads of its own, and, once, PostgreSQL's superuser's.
+    """Write to `folder` each secret of the service, Redis' file of users and, once, PostgreSQL's superuser's password.
 
-    A container's user is another one than ours, so that the files can be read by all: it is the folder that is closed
-    (0700), and a bind mount is not reached through it. A file is replaced, not changed: what runs keeps its own.
+    The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
     """
+    # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind
+    # mount does not go through it.
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
@@ -46,17 +47,17 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
 
 
 def owner_of(role: str) -> str:
-    """The role that owns the database of who logs in as ROLE: that, or the one that it is the alternate of."""
+    """Return the role that owns the database of the login `role`: `role` itself, or the one it is an alternate of."""
     return role.removesuffix(OTHER)
 
 
 def redis_acl(password: str) -> str:
-    """Redis' file of users: the one there is, whose PASSWORD stands there as its hash."""
+    """Return Redis' file of users: the default user alone, with the hash of `password`."""
     return f"user default on #{hashlib.sha256(password.encode()).hexdigest()} ~* &* +@all\n"
 
 
 def closed_problem(folder: Path) -> str | None:
-    """What is wrong with the mode of FOLDER, in one line; None where it is closed, or not there yet."""
+    """Return what is wrong with the mode of `folder` in one line; None if it is closed, or does not exist yet."""
     if not folder.exists() or not folder.stat().st_mode & OWNER_ALONE:
         return None
     return f"{folder}: others can read the secrets in it (mode {folder.stat().st_mode & 0o777:o}): `chmod 700 {folder}`"

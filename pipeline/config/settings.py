@@ -1,6 +1,6 @@
-"""The service's settings as the pipeline needs them: from `.env` and the environment, checked, and written down.
+"""The service's settings as the pipeline needs them: read from `.env` and the environment, checked, documented.
 
-`backend.settings` is the one schema; this module is the only one of the pipeline that reads it.
+`backend.settings` is the only schema, and this module the only one of the pipeline that reads it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ PLACEHOLDER = "change_this"
 DEFAULT_EDGE_PORT = 8080
 HIGHEST_PORT = 65535
 COMPOSE_MARKS = ("# settings: made by", "# settings: end")
-# What decides where the data is, and what it is read with: of two shells that differ in one of them, the second would
-# find an empty database, or another engine on the same volume. `.env` alone says them.
+# These decide where the data is and which engine reads it. If two shells could differ in one of them, the second would
+# find an empty database, or start another engine on the same volume. So `.env` alone sets them.
 DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
-PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # in `.env` without quotes, the same to every reader of it
-URLS = frozenset({"DATABASE_URL", "REDIS_URL"})  # no target passes them on: a plan refuses them, and reads no file
-# What a target decides itself: where things listen, which release it is, and what only images and compose use.
+PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and every reader of it agrees on it
+URLS = frozenset(
+    {"DATABASE_URL", "REDIS_URL"}
+)  # no target passes them on; the plan refuses them and does not read their files
+# What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
         "POSTGRES_HOST",
@@ -74,7 +76,7 @@ PLACED = frozenset(
     }
 )
 
-# The same on Kubernetes, with the reason that k8s/base/settings.env carries.
+# What Kubernetes decides itself: name, value, and the comment in k8s/base/settings.env.
 CLUSTER_FIXED = (
     ("RELEASE", "dev", "The target puts the release's name here."),
     ("POSTGRES_HOST", "postgres", "The Service of components/postgres; an overlay with a database outside names that."),
@@ -86,13 +88,13 @@ CLUSTER_FIXED = (
     ("METRICS_PORT", "9090", ""),
     ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
 )
-# Longer than a change of endpoints takes to reach each edge: a second at rest, several behind a cloud's load balancer.
+# Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
 CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One setting: its environment variable, what it means, and the default as one writes it in `.env`."""
+    """One setting: its environment variable, its meaning, and its default as written in `.env`."""
 
     name: str
     section: str
@@ -107,17 +109,17 @@ def _image(name: str, store: str) -> Variable:
     return Variable(name, section="compose", description=text, default="", secret=False, generate=False)
 
 
-# docker-compose.yml reads them, and the service does not.
+# docker-compose.yml reads these; the service does not.
 COMPOSE_IMAGES = (_image("POSTGRES_IMAGE", "PostgreSQL"), _image("REDIS_IMAGE", "Redis"))
 
 
 def variables() -> list[Variable]:
-    """Every setting of the service, in the order of the class."""
-    found = []
+    """Return every setting of the service, in the order of the class."""
+    settings = []
     for name, field in _schema().Settings.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         secret = "SecretStr" in str(field.annotation)
-        found.append(
+        settings.append(
             Variable(
                 name=name.upper(),
                 section=str(extra.get("section", "")),
@@ -127,32 +129,35 @@ def variables() -> list[Variable]:
                 generate=bool(extra.get("generate")),
             )
         )
-    return found
+    return settings
 
 
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What is set: `.env`, and over it the environment. Only known names, and `NAME_FILE` of the secrets.
+    """Return what is set in `.env` and in the environment, which wins; known names only, and `NAME_FILE` of secrets.
 
-    Where there is an `.env`, it alone says what is `DECISIVE`.
+    Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
     """
     environ = os.environ if environ is None else environ
     known = {variable.name for variable in _documented()}
     known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
-    told = known - set(DECISIVE) if (root / ".env").exists() else known
+    overriding = known - set(DECISIVE) if (root / ".env").exists() else known
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
-    merged = {**written, **{name: environ[name] for name in told if name in environ}}
+    merged = {**written, **{name: environ[name] for name in overriding if name in environ}}
     return {name: value for name, value in merged.items() if name in known and value != ""}
 
 
 def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
-    """What is wrong with VALUES, one line each. A deploy wants real secrets, in development too."""
+    """Return what is wrong with `values` and with the lines of `.env`, one line each.
+
+    They must also be valid for production: a deploy needs real secrets in development, too.
+    """
     environ = os.environ if environ is None else environ
     known = {variable.name for variable in _documented()}
     known |= {f"{name}_FILE" for name in known}
     written, unread = read_env(root)
-    problems = [f".env: line {number} is no NAME=VALUE: mend it, or put # before it" for number in unread]
+    problems = [f".env: line {number} is not NAME=VALUE: fix it, or put # before it" for number in unread]
     problems += [
-        f".env: unknown variable {name}: `.env.example` lists those there are" for name in written if name not in known
+        f".env: unknown variable {name}: `.env.example` lists the known ones" for name in written if name not in known
     ]
     schema = _schema()
     for environment in (dict(values), {**values, "ENVIRONMENT": "production", "DEBUG": "false"}):
@@ -164,20 +169,20 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
 
 
 def _source(name: str, environ: Mapping[str, str]) -> str:
-    """Where the value of NAME came from by `read_values`."""
+    """Return where `read_values` got the value of `name` from."""
     given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
     return "the environment" if given else ".env"
 
 
 def edge_port(values: Mapping[str, str]) -> int:
-    """EDGE_PORT; the default where it is no port at all, which `check_values` says."""
+    """Return EDGE_PORT, or the default if that is not a valid port (which `check_values` reports)."""
     text = values.get("EDGE_PORT", "").strip()
     port = int(text) if text.isascii() and text.isdigit() else DEFAULT_EDGE_PORT
     return port if 1 <= port <= HIGHEST_PORT else DEFAULT_EDGE_PORT
 
 
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """VALUES apart: what may be shown, and the secrets (read from their files where those are given)."""
+    """Split `values` into what may be shown and the secrets, which are read from their files where those are given."""
     secret_names = {variable.name for variable in variables() if variable.secret}
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
@@ -187,30 +192,32 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
 
 
 def _read_secret(name: str, path: Path) -> str:
-    """What the file at PATH holds. Raises `UsageError` with the NAME that it has in `.env`."""
+    """Return the text of a secret's file. Raise `UsageError` with the `name` of its setting if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise UsageError(f"{name}: its file cannot be read ({reason}): mend the name, or the file's mode") from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{name}: its file cannot be read ({reason}): fix the path, or the file's mode") from None
 
 
 def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
-    """Each setting that is no secret, by CONFIG or its default: what is not said, compose would take from `.env`."""
-    return {one.name: config.get(one.name, one.default) for one in variables() if not one.secret}
+    """Return each setting that is not a secret, from `config` or else its default."""
+    # Complete, because compose would take what is missing from `.env`.
+    return {setting.name: config.get(setting.name, setting.default) for setting in variables() if not setting.secret}
 
 
 def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Write what `.env` lacks, secrets freshly made; existing lines stay as they are. Gives the names it added.
+    """Write what `.env` lacks, with fresh secrets, and return the names that were added; existing lines stay.
 
-    A new `.env` has what is `DECISIVE` as the environment says it.
+    A new `.env` takes what is `DECISIVE` from the environment. The file's mode is 0600.
     """
     environ = os.environ if environ is None else environ
     path = root / ".env"
     if not path.exists():
         given = {name: environ.get(name, "").strip() for name in DECISIVE}
-        # What would need quotes is no good name of any of them: the default stands there, and the plan says so.
-        text = env_text(fresh_secrets=True, given={name: one for name, one in given.items() if PLAIN.fullmatch(one)})
+        # A value that would need quotes is not valid for any of these: write the default, and let the plan report it.
+        plain = {name: value for name, value in given.items() if PLAIN.fullmatch(value)}
+        text = env_text(fresh_secrets=True, given=plain)
         added = [variable.name for variable in _documented()]
     else:
         present, _ = read_env(root)
@@ -224,7 +231,7 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
         text = (
             before
             + ("" if before.endswith("\n") or not before else "\n")
-            + "".join(_line(one, fresh=True) for one in missing)
+            + "".join(_line(variable, fresh=True) for variable in missing)
         )
     if added:
         write_whole(path, text)
@@ -233,7 +240,7 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def ensure_env(root: Path) -> bool:
-    """Make `.env` where there is none; whether there was none."""
+    """Create `.env` if there is none, and return whether it was created."""
     if (root / ".env").exists():
         return False
     fill_env(root)
@@ -241,7 +248,7 @@ def ensure_env(root: Path) -> bool:
 
 
 def read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
-    """What `.env` says (nothing where there is none), and the numbers of the lines that say nothing one can read."""
+    """Return the values in `.env` (none if it does not exist), and the numbers of the lines that cannot be parsed."""
     try:
         text = (root / ".env").read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -249,14 +256,14 @@ def read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
     except UnicodeDecodeError as error:
         raise UsageError(f".env: not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
-        raise UsageError(f".env: cannot be read ({error.strerror}): it must be a file that is yours") from None
+        raise UsageError(f".env: cannot be read ({error.strerror}): it must be a file that you may read") from None
     bindings = list(parse_stream(io.StringIO(text)))
-    values = {one.key: one.value for one in bindings if one.key is not None}
-    return values, [one.original.line for one in bindings if one.error]
+    values = {binding.key: binding.value for binding in bindings if binding.key is not None}
+    return values, [binding.original.line for binding in bindings if binding.error]
 
 
 def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = None) -> str:
-    """The text of `.env.example`, or of a new `.env` with FRESH_SECRETS and the values GIVEN."""
+    """Return the text of `.env.example`, or of a new `.env` if `fresh_secrets`, with the values `given`."""
     head = (
         "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
         "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
@@ -275,13 +282,14 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
 
 
 def compose_text(text: str) -> str:
-    """TEXT of docker-compose.yml with the settings between its two marks made anew: a line each, from `.env`."""
+    """Return the `text` of docker-compose.yml with new settings between its two marks: a line each, from `.env`."""
     head, _, rest = text.partition(COMPOSE_MARKS[0])
     before, _, tail = rest.partition(COMPOSE_MARKS[1])
     if not tail:
         return text
     indent = before.rpartition("\n")[2]
-    lines = [f"{one.name}: ${{{one.name}:-{one.default}}}" for one in variables() if not one.secret]
+    plain = [setting for setting in variables() if not setting.secret]
+    lines = [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in plain]
     kept = [line for line in lines if line.partition(":")[0] not in PLACED]
     first = before.partition("\n")[0]
     block = "".join(f"{indent}{line}\n" for line in kept)
@@ -289,19 +297,19 @@ def compose_text(text: str) -> str:
 
 
 def kubernetes_text() -> str:
-    """The text of k8s/base/settings.env: every plain setting of the service, and what Kubernetes decides itself."""
+    """Return the text of k8s/base/settings.env: each plain setting of the service, and what Kubernetes decides."""
     lines = ["# Made from backend/settings.py by `nox -s settings -- --write`. An overlay merges what differs there."]
     for name, value, reason in CLUSTER_FIXED:
         lines += [f"# {reason}"] if reason else []
         lines.append(f"{name}={value}")
-    plain = [one for one in variables() if not one.secret and one.name not in PLACED]
-    lines += [f"{one.name}={CLUSTER_OTHER.get(one.name, one.default)}" for one in plain]
+    plain = [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
+    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in plain]
     return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:
-    """The text of docs/settings.md."""
-    rows = [f"| `{one.name}` | {_default(one)} | {one.description} |" for one in _documented()]
+    """Return the text of docs/settings.md."""
+    rows = [f"| `{setting.name}` | {_default(setting)} | {setting.description} |" for setting in _documented()]
     names = [f"`{name}`" for name in DECISIVE]
     return (
         "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
@@ -315,17 +323,18 @@ def settings_page() -> str:
 
 
 def _documented() -> list[Variable]:
-    """All that may stand in `.env`."""
+    """Return all settings that `.env` may contain."""
     return [*variables(), *COMPOSE_IMAGES]
 
 
 def _schema() -> Any:
-    """`backend.settings`, imported when it is needed: a tree in which it is broken gets a line and no traceback."""
+    """Import `backend.settings`. Raise `UsageError` if the working tree's is broken."""
+    # Imported only when it is needed, so that a broken tree gets one line and not a traceback.
     try:
         return importlib.import_module("backend.settings")
-    except Exception as error:  # whatever somebody's half-saved module raises
+    except Exception as error:  # a half-saved module may raise anything
         raise UsageError(
-            f"backend/settings.py cannot be imported: {type(error).__name__}: {error}; mend it first"
+            f"backend/settings.py cannot be imported: {type(error).__name__}: {error}; fix it first"
         ) from error
 
 

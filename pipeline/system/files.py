@@ -9,7 +9,7 @@ __all__ = ["write_whole"]
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Make TEXT the content of PATH, readable by its owner alone. On a full disk what was there stays."""
+    """Make `text` the content of `path`, readable only by its owner; on a full disk the old content stays."""
     part = path.with_name(f".{path.name}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -33,7 +33,7 @@ LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate
 
 @dataclass(frozen=True)
 class Source:
-    """Where the working tree stands: the commit (None without git) and whether files differ from it."""
+    """The state of the working tree: its commit (None without git) and whether files differ from it."""
 
     commit: str | None
     dirty: bool
@@ -41,8 +41,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Change:
-    """The last commit that changed some files: its time in seconds since the Unix epoch (0 without git), and whether
-    the files differ from it.
+    """The last commit that changed some files, and whether the files differ from it.
+
+    `epoch` is the time of the commit in seconds since the Unix epoch (0 without git).
     """
 
     commit: str | None
@@ -51,7 +52,7 @@ class Change:
 
 
 def read_source(root: Path) -> Source:
-    """The commit of ROOT and whether it is dirty; no commit where there is no git or no repository."""
+    """Return the commit of `root` and whether it is dirty; no commit if there is no git or no repository."""
     commit = _git(root, "rev-parse", "--verify", "HEAD")
     if not commit:
         return Source(commit=None, dirty=False)
@@ -59,47 +60,49 @@ def read_source(root: Path) -> Source:
 
 
 def last_change(root: Path, names: Sequence[str]) -> Change:
-    """The last commit of ROOT that changed the files or folders NAMES."""
-    said = (_git(root, "log", "-1", "--format=%H %ct", "--", *names) or "").split()
-    if not said:
+    """Return the last commit of `root` that changed the files or folders `names`."""
+    fields = (_git(root, "log", "-1", "--format=%H %ct", "--", *names) or "").split()
+    if not fields:
         return Change(commit=None, epoch=0, dirty=False)
-    return Change(said[0], int(said[1]), dirty=bool(_git(root, "status", "--porcelain", "--", *names)))
+    return Change(fields[0], int(fields[1]), dirty=bool(_git(root, "status", "--porcelain", "--", *names)))
 
 
 def tracked_files(root: Path) -> list[str] | None:
-    """The files that git tracks in ROOT; None where there is no git, or ROOT is not the top of a repository."""
+    """Return the files that git tracks in `root`; None without git, or if `root` is not the top of a repository."""
     if _git(root, "rev-parse", "--show-prefix") != "\n":
         return None
     return [name for name in (_git(root, "ls-files", "-z") or "").split("\0") if name]
 
 
 def changed_files(root: Path) -> list[str]:
-    """The files of ROOT that are not as they were committed, new ones included."""
-    said = _git(root, "status", "--porcelain", "-z", "--no-renames") or ""
-    return [line[3:] for line in said.split("\0") if line]
+    """Return the files of `root` that differ from the commit, new ones included."""
+    lines = (_git(root, "status", "--porcelain", "-z", "--no-renames") or "").split("\0")
+    return [line[3:] for line in lines if line]
 
 
 def has_commit(root: Path, commit: str) -> bool:
-    """Whether ROOT's clone has COMMIT."""
+    """Return whether the clone at `root` has `commit`."""
     return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def is_older(root: Path, commit: str, other: str) -> bool:
-    """Whether COMMIT is an ancestor of OTHER, and not the same; ROOT's clone has both."""
+    """Return whether `commit` is an ancestor of `other`, and not the same; the clone at `root` must have both."""
     return commit != other and _git(root, "merge-base", "--is-ancestor", commit, other) is not None
 
 
 def remote_address(root: Path) -> str | None:
-    """Where the source lives for people, https and without credentials; None for a path or no remote."""
-    said = (_git(root, "remote", "get-url", "origin") or "").strip()
+    """Return the https address of the remote `origin`, without credentials; None for a path or no remote."""
+    address = (_git(root, "remote", "get-url", "origin") or "").strip()
     scheme = r"(?:https?://(?:[^@/]*@)?|ssh://[^@/]*@|[\w.-]+@)"
-    found = re.fullmatch(rf"{scheme}([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", said)
-    return f"https://{found[1]}/{found[2]}" if found else None
+    match = re.fullmatch(rf"{scheme}([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", address)
+    return f"https://{match[1]}/{match[2]}" if match else None
 
 
 def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> list[str]:
-    """The files of a release, relative to ROOT and sorted: FOLDERS as git tracks them or does not ignore them
-    (without git: all but caches and hidden files), and the SINGLE files that exist.
+    """Return the files of a release, relative to `root` and sorted: from `folders`, and the `single` ones that exist.
+
+    From a folder come the files that git tracks or does not ignore; without git, all but caches and hidden files.
+    Raise `SlipwayError` where there is none.
     """
     folders = list(folders)
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders)
@@ -114,14 +117,12 @@ def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> 
             and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
         ]
     if not names:
-        raise SlipwayError(
-            f"no file to ship in {', '.join(folders)}: all of them are ignored by git, or they are empty"
-        )
+        raise SlipwayError(f"no file to ship in {', '.join(folders)}: nothing is there, or git ignores all of it")
     return sorted({*names, *(name for name in single if (root / name).is_file())})
 
 
 def content_hash(root: Path, names: Iterable[str], *more: str) -> str:
-    """SHA-256 over the NAMES of files below ROOT, their content and whether they can be executed, and over MORE."""
+    """Return the SHA-256 of the files `names` below `root` (name, content, whether executable) and of `more`."""
     digest = hashlib.sha256()
     for name in names:
         path = root / name

@@ -2,9 +2,9 @@
 
     python leash.py [--user NAME] [--remove DIR] [--grace SECONDS] -- COMMAND...
 
-The parent holds the other end of standard input. When it closes it, or dies in whatever way (`kill -9` too, where
-no `finally` runs), the command gets SIGINT, after its grace SIGKILL with its whole process group, and DIR is removed.
-PR_SET_PDEATHSIG would do the first half, on Linux only.
+The parent holds the other end of standard input. When it closes that end or dies in any way (even by `kill -9`, when no
+`finally` runs), the command gets SIGINT and, after its grace, SIGKILL with its whole process group; DIR is removed.
+PR_SET_PDEATHSIG would only do the first half, and only on Linux.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ def held(
     cwd: str = "/",
     grace: float = GRACE_SECONDS,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run COMMAND on a leash while the block runs, what it says in LOG; gives the leash, whose exit code is its own.
+    """Run `command` on a leash while the block runs, and yield the leash, whose exit code is the command's.
 
-    GRACE is how many seconds the command has between SIGINT and SIGKILL.
+    `log` gets the output. `grace` is the number of seconds that the command has between SIGINT and SIGKILL. `user` is
+    who runs it, `remove` the folder that is removed after it.
     """
     given = {"--user": user, "--remove": remove, "--grace": grace}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     with log.open("wb") if isinstance(log, Path) else contextlib.nullcontext(log) as output:
         leash = subprocess.Popen(
-            # Isolated and without site: the leash is up in 15 ms and runs nobody's .pth files.
+            # Isolated and without site: the leash starts in 15 ms and runs no .pth files.
             [sys.executable, "-I", "-S", __file__, *options, "--", *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             env=env,
             cwd=cwd,
-            # Ctrl-C reaches the whole foreground group; what the deploy holds must end when the deploy says so.
+            # Ctrl-C reaches the whole foreground group, but what the deploy holds must end when the deploy says so.
             start_new_session=True,
         )
     try:
@@ -85,11 +86,11 @@ def _main(argv: list[str]) -> int:
                 os.killpg(child.pid, signal.SIGKILL)
 
     def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1024):  # not sys.stdin: its lock would abort us if the command ends first
+        while os.read(sys.stdin.fileno(), 1024):  # not sys.stdin: its lock would abort us if the command ended first
             continue
         end()
 
-    # In a thread: the handler would interrupt the very wait() that it has to see the end of.
+    # In a thread: a handler would interrupt the wait() below, and then wait for the same child itself.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end).start())
     threading.Thread(target=watch, daemon=True).start()
     code = child.wait()
@@ -99,7 +100,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _primary_group(name: str) -> int:
-    import pwd  # only where a user is given: the module does not exist everywhere
+    import pwd  # only if a user is given: the module does not exist on every platform
 
     return int(pwd.getpwnam(name).pw_gid)
 

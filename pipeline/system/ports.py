@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which are free, and who holds one that is not."""
+"""TCP ports of this machine: which ones are free, and who holds one that is not."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import psutil
 
 __all__ = ["describe_process", "free_port", "port_free", "port_holder", "port_ours_to_open"]
 
-# Below those that the kernel lends to whoever asks for any (Linux from 32768 on, macOS from 49152).
+# Below the ephemeral ports, which the kernel hands out itself (Linux from 32768 on, macOS from 49152).
 PORTS = range(20000, 30000)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now.
-
-    The kernel gives it to nobody else until it is listened on, seconds later, nor while that is started again.
-    """
+    """Return a TCP port of 127.0.0.1 that nothing listens on now."""
+    # Not an ephemeral port: the kernel gives it to nobody else in the seconds before a server listens on it, or while
+    # that server restarts.
     while not port_free(port := secrets.choice(PORTS)):
         continue
     return port
 
 
 def port_free(port: int) -> bool:
-    """Whether a TCP port of 127.0.0.1 can be listened on."""
+    """Return whether a TCP port of 127.0.0.1 can be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,7 +36,7 @@ def port_free(port: int) -> bool:
 
 
 def port_ours_to_open(port: int) -> bool:
-    """Whether this user may listen on a TCP port at all: those below 1024 are root's on most machines."""
+    """Return whether this user may listen on a TCP port at all: those below 1024 are root's on most machines."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
@@ -47,16 +46,17 @@ def port_ours_to_open(port: int) -> bool:
 
 
 def port_holder(port: int) -> psutil.Process | None:
-    """Who listens on a TCP port, as far as we may know."""
+    """Return the process that listens on a TCP port; None if there is none, or if we may not know it."""
     with contextlib.suppress(psutil.Error):
-        for one in psutil.net_connections("tcp"):
-            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid:
-                return psutil.Process(one.pid)
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if connection.laddr and connection.laddr.port == port and listens and connection.pid:
+                return psutil.Process(connection.pid)
     return None
 
 
 def describe_process(process: psutil.Process | None) -> str:
-    """PROCESS in words."""
+    """Return the name and pid of `process` in words; "another process" if it is None or unknown."""
     with contextlib.suppress(psutil.Error):
         if process is not None:
             return f"{process.name()} (pid {process.pid})"

@@ -1,4 +1,4 @@
-"""What a deploy says while it runs: a live line on a terminal, plain lines in CI; always on standard error."""
+"""The output of a running deploy: a live line on a terminal, plain lines in CI; always on standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from pipeline.errors import Interrupted
 
 __all__ = ["Progress", "StageRecord", "tame"]
 
-PLAIN_LIVE_SECONDS = 5  # how often a long stage says where it stands where no line can be redrawn
+PLAIN_LIVE_SECONDS = 5  # how often a long stage says where it stands if no line can be redrawn
 GOOD, BAD = "✓", "✗"
 
 
 def tame(text: str) -> str:
-    """TEXT for the log of GitHub Actions, where a line `::add-mask::…` or `##[error]…` of a service is a command."""
+    """Return `text` so that no line of it is a command in the log of GitHub Actions; unchanged elsewhere."""
+    # A service's own output may have lines such as `::add-mask::…` or `##[error]…`, which GitHub would obey.
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return text
     return re.sub(r"(?m)^(\s*)::", "\\1\u200b::", text).replace("##[", "##\u200b[")
@@ -30,7 +31,7 @@ def tame(text: str) -> str:
 
 @dataclass
 class StageRecord:
-    """One stage as the report tells it; `at` is seconds since the Unix epoch."""
+    """One stage as it stands in the report; `at` is in seconds since the Unix epoch."""
 
     name: str
     at: float
@@ -41,7 +42,7 @@ class StageRecord:
 
 @dataclass
 class Progress:
-    """Where a deploy stands, for people. `stages` collects what the report needs."""
+    """The progress of a deploy, shown to people; `stages` collects what the report needs."""
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     stages: list[StageRecord] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Progress:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
-        """Time a stage and say how it ended. Whatever the body raises passes through."""
+        """Time a stage and print how it ended; an exception of the body passes through."""
         record = StageRecord(name=name, at=time.time())
         started = time.monotonic()
         self.stages.append(record)
@@ -72,22 +73,22 @@ class Progress:
             self._ended(record)
 
     def say(self, line: str) -> None:
-        """One line that stays: dimmed on a terminal when it is a command or its output."""
+        """Print one line that stays, dimmed on a terminal if it is a command or its output."""
         quiet = line.startswith(("$ ", "  "))
         text = Text(tame(f"    {line}"), "dim" if quiet else "")
         one_line = quiet and self.console.is_terminal
         self.console.print(text, soft_wrap=not one_line, overflow="ellipsis" if one_line else None, no_wrap=one_line)
 
     def warn(self, line: str) -> None:
-        """One line that the reader should not miss."""
+        """Print one line that the reader should not miss."""
         self.console.print(Text.assemble(("    ! ", "bold yellow"), tame(line)), soft_wrap=True)
 
     def problem(self, line: str) -> None:
-        """One line of what is wrong and how to mend it."""
+        """Print one line that says what is wrong and how to fix it."""
         self.console.print(Text.assemble((f"{BAD} ", "bold red"), tame(line)), soft_wrap=True)
 
     def live(self, name: str, line: str) -> None:
-        """Where the stage NAME stands now: redrawn on a terminal, every few seconds elsewhere."""
+        """Show where the stage `name` stands now: redrawn on a terminal, printed every few seconds elsewhere."""
         if self._status:
             self._status.update(Text.assemble((name, "bold"), f"  {line}"))
         elif time.monotonic() - self._last_live > PLAIN_LIVE_SECONDS:

@@ -13,7 +13,7 @@ __all__ = ["CommandFailed", "run"]
 
 
 class CommandFailed(SlipwayError):
-    """A command ended with another code than 0. `output` is what it said on standard error and output."""
+    """A command that ended with a code other than 0; `output` is its standard error, or its output if that is empty."""
 
     def __init__(self, command: Sequence[str], code: int, output: str) -> None:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
@@ -30,9 +30,10 @@ def run(
     timeout: float | None = None,
     given: str | None = None,
 ) -> str:
-    """Run COMMAND and give its standard output; what it says on standard error goes to SAY when it is done.
+    """Run `command` and return its standard output; its standard error goes to `say` line by line when it has ended.
 
-    GIVEN is its standard input: what must not stand in a list of processes.
+    `timeout` is in seconds. `given` is its standard input, for what must not appear in a list of processes. Raise
+    `CommandFailed` where it ends with a code other than 0, `SlipwayError` where time is up.
     """
     say(f"$ {shlex.join(command)}")
     try:

@@ -35,7 +35,7 @@ def test_a_cluster_that_trusts_github_gets_a_token_of_this_job(tmp_path: Path) -
         }
         path = tmp_path / "folder/kubeconfig"
         said = write_kubeconfig(STAGING, {**given, "KUBECONFIG": str(path), "KUBERNETES_SERVER": SERVER})
-        assert said == f"context mine: {SERVER}, as this job of GitHub, by its token"
+        assert said == f"context mine: {SERVER}, as this GitHub job, with its token"
         assert path.stat().st_mode & 0o777 == 0o600
         assert "of-the-runner" not in path.read_text()
         config = json.loads(path.read_text())
@@ -77,5 +77,5 @@ def test_without_a_token_kubectl_is_told_why(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "no token of GitHub here (ACTIONS_ID_TOKEN_REQUEST_URL): `id-token: write` is missing"
+        "GitHub offers no token here (no ACTIONS_ID_TOKEN_REQUEST_URL): the job needs `id-token: write`"
     ]

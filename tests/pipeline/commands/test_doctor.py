@@ -107,7 +107,7 @@ class TestHandshakeFinding:
         """A certificate of the controller's own, because its Secret is not there."""
         port = serve("localhost", 90)
         monkeypatch.delenv("SSL_CERT_FILE")
-        assert "one of an issuer that its users trust" in (handshake_finding("localhost", port) or "")
+        assert "one from an issuer that its users trust" in (handshake_finding("localhost", port) or "")
 
     def test_is_silent_where_nobody_answers(self) -> None:
         """Who asks for an answer says that."""

@@ -132,14 +132,14 @@ class TestRename:
         """It says so."""
         done = run(kept, "rename", NAME)
         assert (done.returncode, git(kept, "status", "--porcelain")) == (0, "")
-        assert f"called {NAME} already: nothing to do" in done.stderr
+        assert f"already called {NAME}: nothing to do" in done.stderr
 
     @pytest.mark.parametrize(
         "name", ["My-Service", "my_service", "-x", "x-", "a--b", "1st", "é", "", "a" * 41, "a b", "slipway-2"]
     )
     def test_refuses_what_is_no_name(self, kept: Path, name: str) -> None:
         """DNS label, package, image and database: all of these it has to be."""
-        self._refused(kept, f"`{name}` is no name for a service", name)
+        self._refused(kept, f"`{name}` is not a valid name for a service", name)
 
     def test_takes_the_name_of_its_own_example(self, clone: Path) -> None:
         """A page that says `my-service` elsewhere than in the command would make it a word of the tree."""
@@ -149,7 +149,7 @@ class TestRename:
     @pytest.mark.parametrize("name", ["backend", "pipeline", "postgres", "tests", "app"])
     def test_refuses_a_word_of_the_tree(self, kept: Path, name: str) -> None:
         """No later rename could tell what is the service's."""
-        self._refused(kept, f"`{name}` already is a word of ", name)
+        self._refused(kept, f"`{name}` is already a word of ", name)
 
     def test_refuses_a_dirty_tree(self, clone: Path) -> None:
         """Git would not undo it."""

@@ -79,7 +79,7 @@ class TestLoadProject:
             '[tool.slipway.environments.prod]\ntarget = "kubernetes"\nurl = "https://x"\noverlay = "o"\n'
             'context = "c"\nnamespace = "n"\npromote_from = "prod"\n'
         )
-        with pytest.raises(UsageError, match="`prod` is no other environment"):
+        with pytest.raises(UsageError, match="`prod` is not another environment"):
             load_project(write(tmp_path, text))
 
     @pytest.mark.parametrize("text", ["", "[tool.slipway]\n", "[tool.slipway]\nenvironments = 3\n"])

@@ -115,7 +115,7 @@ class TestCheckValues:
         before = (tmp_path / ".env").read_text()
         (tmp_path / ".env").write_text(f"LOG_LEVEL: canary\n{before}")
         assert check_values(tmp_path, read_values(tmp_path, {})) == [
-            ".env: line 1 is no NAME=VALUE: mend it, or put # before it"
+            ".env: line 1 is not NAME=VALUE: fix it, or put # before it"
         ]
 
     @pytest.mark.parametrize(
