@@ -1,4 +1,4 @@
-"""The news of each deploy for a release board (such as backend/), if `RELEASE_BOARD_URL` names one."""
+"""Notifies a release board (such as backend/) of the outcome of each deploy, if `RELEASE_BOARD_URL` names one."""
 
 from __future__ import annotations
 
