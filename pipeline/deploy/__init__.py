@@ -1,4 +1,4 @@
 """The story of a deploy, the proof around it, and the evidence that it leaves.
 
-Knows targets by their protocol alone.
+Targets are known by their protocol alone.
 """

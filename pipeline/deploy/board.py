@@ -1,4 +1,4 @@
-"""A release board (backend/ is one) is told what became of each deploy, where RELEASE_BOARD_URL names one."""
+"""Notifies a release board (such as backend/) of the outcome of each deploy, if `RELEASE_BOARD_URL` names one."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pipeline.releases.model import short
 
 __all__ = ["tell"]
 
-TIMEOUT = httpx2.Timeout(5, connect=3)  # seconds; a board that is away holds no deploy up
-TRIES = 2  # safe by the Idempotency-Key
+TIMEOUT = httpx2.Timeout(5, connect=3)  # seconds; a board that is down must not hold up a deploy
+TRIES = 2  # the Idempotency-Key makes a second try safe
 LONGEST_NOTES = 10_000
 
 
 def tell(
     service: str, report: dict[str, Any], warn: Callable[[str], None], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Record what REPORT says of SERVICE on the board at RELEASE_BOARD_URL, as the bearer of RELEASE_BOARD_TOKEN.
+    """Record `report` of `service` on the board at `RELEASE_BOARD_URL`, with `RELEASE_BOARD_TOKEN` as bearer token.
 
-    Whatever comes of that: one line for WARN at most, which holds neither the token nor what the address hides.
+    A failure never affects the deploy: `warn` gets at most one line, without the token or anything the address hides.
     """
     address, token = environ.get("RELEASE_BOARD_URL", "").strip(), environ.get("RELEASE_BOARD_TOKEN", "").strip()
     if not address or report["verdict"] == "unchanged":  # nothing was released
         return
     problem = "RELEASE_BOARD_TOKEN: not set" if not token else _send(address, token, _release(service, report, environ))
     if problem:
-        warn(f"the release board does not know of this: {problem}")
+        warn(f"could not notify the release board: {problem}")
 
 
 def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The body of `POST /api/v1/releases` (backend/releases/schemas.py)."""
+    """Return the body of `POST /api/v1/releases` (backend/releases/schemas.py) and its idempotency key."""
     commit, run, rollback = report["commit"] or "", environ.get("GITHUB_RUN_ID"), report["rollback"]
     undone = "rolled_back" if rollback and rollback["verdict"] == "proved" else "failed"
     body = {
@@ -50,12 +50,12 @@ def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -
         else report["url"],
         "notes": summary_line(report).replace("\0", "")[:LONGEST_NOTES],
     }
-    which = f"{service} {report['environment']} {report['number']} {report['started']} {report['release']}"
-    return {"key": hashlib.sha256(which.encode()).hexdigest(), "body": body}
+    identity = f"{service} {report['environment']} {report['number']} {report['started']} {report['release']}"
+    return {"key": hashlib.sha256(identity.encode()).hexdigest(), "body": body}
 
 
 def _send(address: str, token: str, release: dict[str, Any]) -> str | None:
-    """What is wrong; None when the board has it."""
+    """Send `release` to the board; return what went wrong, or None once the board has it."""
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": release["key"]}
     problem = None
     for _ in range(TRIES):
@@ -68,16 +68,16 @@ def _send(address: str, token: str, release: dict[str, Any]) -> str | None:
         except httpx2.TransportError as error:
             problem = f"{where} does not answer ({type(error).__name__})"
         except UnicodeEncodeError:
-            return "RELEASE_BOARD_TOKEN: holds characters that no token has"
+            return "RELEASE_BOARD_TOKEN: contains characters that are not allowed in a token"
         else:
             if answer.is_success:
                 return None
-            mend = (
-                "RELEASE_BOARD_TOKEN is not its SERVICE_TOKEN"
+            hint = (
+                "RELEASE_BOARD_TOKEN is not the board's SERVICE_TOKEN"
                 if answer.status_code == httpx2.codes.UNAUTHORIZED
                 else ""
             )
-            problem = f"{where} answers {answer.status_code}{f': {mend}' if mend else ''}"
+            problem = f"{where} answers {answer.status_code}{f': {hint}' if hint else ''}"
             if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
                 return problem
     return problem

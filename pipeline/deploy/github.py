@@ -1,6 +1,6 @@
-"""What GitHub Actions shows of a deploy: the job summary, an annotation, the step's outputs. Elsewhere: nothing.
+"""What GitHub Actions shows of a deploy: the job summary, an annotation and the step's outputs; nothing elsewhere.
 
-GitHub says where by variables: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+GitHub names the files to write in variables: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pipeline.releases.model import short
 
 __all__ = ["annotation", "chart", "publish"]
 
-LARGEST = 1024 * 1024 - 512  # bytes of a step's summary, without the line that says that it was cut
+LARGEST = 1024 * 1024 - 512  # bytes of a step's summary; leaves room for the line that says it was cut
 COLUMNS = 60
-LEAST_SHARE = 0.04  # of the chart's height: one failure in a thousand must still be seen
-# By role: what Mermaid draws it with, and the square that stands for it in the legend (an xychart has none).
+LEAST_SHARE = 0.04  # of the chart's height: one failure in a thousand must still be visible
+# By role: the colour Mermaid draws it in, and the square that stands for it in the legend (an xychart has no legend).
 FAILED, NEW, OLD = ("#dc2626", "🟥"), ("#2563eb", "🟦"), ("#9ca3af", "⬜")
 OTHER, NAMELESS = ("#0d9488", "🟩"), ("#ca8a04", "🟨")
 OUTPUTS = ("verdict", "release", "url")
@@ -27,7 +27,10 @@ Report = dict[str, Any]
 
 
 def publish(report: Report, place: str, warn: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
-    """Append REPORT, which is kept at PLACE, to the files that GitHub names; WARN says which could not be written."""
+    """Append `report`, which is kept at `place`, to the files that GitHub names.
+
+    A file that cannot be written is one line for `warn`.
+    """
     if environ.get("GITHUB_STEP_SUMMARY"):
         _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST, warn)
     if environ.get("GITHUB_OUTPUT"):
@@ -37,7 +40,7 @@ def publish(report: Report, place: str, warn: Callable[[str], None], environ: Ma
 
 
 def annotation(title: str, text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The line that makes TEXT an error of the run's page; none outside of GitHub Actions."""
+    """Return the line that shows `text` as an error on the run's page, or "" outside GitHub Actions."""
     if environ.get("GITHUB_ACTIONS") != "true":
         return ""
     for sign, written in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
@@ -53,23 +56,27 @@ def _append(name: str, text: str, limit: int | None, warn: Callable[[str], None]
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        warn(f"GitHub does not get what it asks for: {name}: {error.strerror}")
+        warn(f"could not write the file that GitHub Actions reads: {name}: {error.strerror}")
 
 
 def _cut(text: str, limit: int) -> str:
-    """As many whole lines of TEXT as LIMIT bytes hold; a block that is left open would swallow what comes after."""
+    """Return as many whole lines of `text` as fit into `limit` bytes."""
     whole = text.encode()
     if len(whole) <= limit:
         return text
     kept = whole[: max(limit, 0)].decode(errors="ignore").rpartition("\n")[0]
+    # A code block that is left open would swallow what comes after it.
     fence = "\n```" if kept.count("```") % 2 else ""
-    return f"{kept}{fence}\n\nGitHub shows 1 MiB: the rest is in `report.md`, an artifact of the run.\n"
+    return f"{kept}{fence}\n\nGitHub shows at most 1 MiB: the rest is in `report.md`, an artifact of the run.\n"
 
 
 def chart(report: Report) -> str:
-    """The traffic of REPORT as a Mermaid chart with its legend, in Markdown. Only numbers of ours are in the chart."""
-    told = [report, *([report["rollback"]] if report["rollback"] else [])]
-    bins = [one for part in told for one in (part["traffic"] or {}).get("timeline", ())]
+    """Return the traffic of `report` as a Mermaid chart with its legend, in Markdown.
+
+    Only numbers of our own go into the chart; the names are in the legend.
+    """
+    parts = [report, *([report["rollback"]] if report["rollback"] else [])]
+    bins = [entry for part in parts for entry in (part["traffic"] or {}).get("timeline", ())]
     if len(bins) < 2:  # noqa: PLR2004 - a line has two ends
         return "No traffic was sent."
     start, end = bins[0]["at"], bins[-1]["at"] + bins[-1]["seconds"]
@@ -77,14 +84,14 @@ def chart(report: Report) -> str:
     series = _series(bins, start, width, round((end - start) / width))
     top = max(max(values) for values in series.values())
     series[None] = [max(value, top * LEAST_SHARE) if value else 0.0 for value in series[None]]
-    failed = sum(one["failed"] for one in bins)
+    failed = sum(entry["failed"] for entry in bins)
     shown = [(name, values) for name, values in series.items() if name is not None or failed]
     roles = [_role(name, report) for name, _ in shown]
     lines = [f"    line [{', '.join(f'{value:.1f}' for value in values)}]" for _, values in shown]
     legend = [f"{square} {_called(name, report, failed)}" for (_, square), (name, _) in zip(roles, shown, strict=True)]
     marks = [
         f"{stage['name']} from {stage['at'] - start:.0f} s"
-        for part in told
+        for part in parts
         for stage in part["stages"]
         if start - 0.5 <= stage["at"] <= end
     ]
@@ -108,12 +115,12 @@ def chart(report: Report) -> str:
 
 
 def _series(bins: Sequence[Report], start: float, width: float, columns: int) -> dict[str | None, list[float]]:
-    """Requests a second in each column of WIDTH seconds: by the release that answered, and under None what failed."""
-    names: dict[str | None, None] = dict.fromkeys(name for one in bins for name in one["answered"])
+    """Return the requests a second in each column of `width` seconds, by the release that answered; None: failed."""
+    names: dict[str | None, None] = dict.fromkeys(name for entry in bins for name in entry["answered"])
     series = {name: [0.0] * columns for name in [*names, None]}
-    for one in bins:
-        column = min(int((one["at"] + one["seconds"] / 2 - start) / width), columns - 1)
-        for name, count in [*one["answered"].items(), (None, one["failed"])]:
+    for entry in bins:
+        column = min(int((entry["at"] + entry["seconds"] / 2 - start) / width), columns - 1)
+        for name, count in [*entry["answered"].items(), (None, entry["failed"])]:
             series[name][column] += count / width
     return series
 

@@ -1,4 +1,4 @@
-"""The proof of one rollout: when the traffic starts, what it is asked to send, and when it has seen enough."""
+"""The proof of one rollout: when the traffic starts, what it sends, and when it has seen enough."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ TICK_SECONDS = 0.1
 
 @dataclass
 class Proof:
-    """Traffic around a rollout. As a context manager it ends what still runs when something else failed."""
+    """Traffic around a rollout.
+
+    As a context manager it ends traffic that is still running when something else has failed.
+    """
 
     env: Environment
     target: Target
     progress: Progress
-    journal: Path  # of the writes that are not removed yet
+    journal: Path  # of the writes that have not been removed yet
     old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
     slow: bool = False
@@ -44,12 +47,12 @@ class Proof:
     _ending: threading.Thread | None = None
 
     def begin(self, new: Artifact, old: Artifact | None, *, serving: bool, baseline: bool = True) -> None:
-        """Measure what serves now (unless there is no time for a BASELINE).
+        """Start the traffic and measure what serves now, unless there is no time for a `baseline`.
 
-        Where nothing serves, the traffic starts with the proof.
+        If nothing is `serving`, the traffic starts only when `prove` is called.
         """
         self._release, self._old = new.name, old.name if old and old.name != new.name else None
-        # Until the rollout is over either release may answer: only what both know is asked.
+        # Until the rollout is over either release may answer, so only requests that both know are sent.
         both = common(new.requests, old.requests) if old else new.requests
         if self.target.token_changes():
             both = tuple(request for request in both if not request.writes)
@@ -73,12 +76,15 @@ class Proof:
                 self._wait(BASELINE_SECONDS, "baseline")
 
     def phase(self, name: str) -> None:
-        """From now on the traffic belongs to this phase."""
+        """Start the phase `name`: requests that fall due from now on are counted under it."""
         if self._traffic:
             self._traffic.phase(name)
 
     def watch(self, stage: str, line: str, *, early: bool = True) -> None:
-        """Show where the traffic stands; with EARLY, raise as soon as its verdict can only be bad."""
+        """Show where the traffic stands.
+
+        With `early`, raise `DeployFailed` as soon as the verdict can only be bad.
+        """
         if not self._traffic:
             self.progress.live(stage, line)
             return
@@ -88,7 +94,10 @@ class Proof:
             self._must_hold(judge_early(snapshot, self._limits(), new=self._release))
 
     def prove(self, *, rollback: bool = False) -> str:
-        """Bake, then judge; raises `DeployFailed` with the reason. Gives the summary for people."""
+        """Bake, then judge, and return the summary for people.
+
+        Raise `DeployFailed` with the reason where the release is not proved.
+        """
         assert self._job is not None
         if self._traffic is None:
             self._traffic = Traffic(self._job).start()
@@ -98,7 +107,7 @@ class Proof:
             self.progress.say("slower than it should be: measuring once more before judging")
             self._traffic.phase(CONFIRM, full=True)
             self._wait(self.env.bake_seconds, "prove", early=not rollback)
-        self.progress.live("prove", "reading back what was written")
+        self.progress.live("prove", "reading back the writes")
         self.target.dismiss()
         self.result = self._traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
@@ -107,7 +116,7 @@ class Proof:
         return verdict.reason
 
     def finish(self) -> None:
-        """Wait for what `__exit__` left to end, and remove what the failed release kept from being removed."""
+        """Wait until the traffic that `__exit__` stopped has ended; remove the writes that the failed release kept."""
         if self._ending:
             self._ending.join()
         clean_up(self.journal, self.target.url, self.target.token())
@@ -119,7 +128,7 @@ class Proof:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._traffic is not None and self.result is None:
-            # Beside the rollback: each second that the broken release serves counts.
+            # In a thread, beside the rollback: each second that the broken release serves counts.
             self._ending = threading.Thread(target=self._end, args=(self._traffic,))
             self._ending.start()
 
@@ -137,7 +146,10 @@ class Proof:
             time.sleep(min(left, TICK_SECONDS))
 
     def _must_hold(self, verdict: Judgement) -> None:
-        """Raise what the engine knows against the release (it ended, say), and what the traffic saw of it."""
+        """Raise `DeployFailed` with what the engine or the traffic has against the release, if either has anything.
+
+        The engine may know, for example, that the release ended.
+        """
         against = [self.target.trouble(), None if verdict.ok else verdict.reason]
         if any(against):
             raise DeployFailed("; ".join(reason for reason in against if reason))

@@ -38,7 +38,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackFacts:
-    """What the undoing of a deploy did. `release` is what was brought back."""
+    """What undoing a deploy did. `release` is the one that was brought back."""
 
     release: str | None
     verdict: str
@@ -49,9 +49,10 @@ class RollbackFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployFacts:
-    """Everything a report says. Times are RFC 3339; `slow`: the verdict found the release too slow.
+    """Everything a report says. Times are RFC 3339.
 
-    `stages` are the deploy's own, `events` more marks for the picture (a replica that joined the edge).
+    `slow`: the verdict found the release too slow. `stages` are the deploy's own, `events` are further marks for the
+    picture (a replica that joined the edge).
     """
 
     environment: str
@@ -65,18 +66,18 @@ class DeployFacts:
     verdict: str  # proved, unchanged, rolled_back, failed, interrupted
     reason: str | None
     started: str
-    finished: str | None  # None: it was killed, and another one wrote this
+    finished: str | None  # None: the deploy was killed, and a later one wrote this
     stages: Sequence[StageRecord]
     traffic: TrafficResult | None
     rollback: RollbackFacts | None = None
     events: Sequence[Mark] = ()
     slow: bool = False
-    inside: Mapping[str, Any] | None = None  # what a second vantage, beside the service, saw and says
-    remarks: Sequence[str] = ()  # what the engine did by itself meanwhile
+    inside: Mapping[str, Any] | None = None  # what a second vantage, beside the service, saw and reported
+    remarks: Sequence[str] = ()  # what the engine did on its own meanwhile
 
 
 def build_report(facts: DeployFacts) -> Report:
-    """The content of `report.json`; `contract.md` §3 fixes its names."""
+    """Return the content of `report.json`; `contract.md` §3 fixes its names."""
     rollback = facts.rollback
     return {
         "schema": SCHEMA,
@@ -131,12 +132,12 @@ def _traffic(result: TrafficResult | None, release: str | None, *, slow: bool) -
         "generator_skipped": result.skipped,
         "generator_cpu_seconds": result.cpu_seconds,
         "phases": [asdict(phase) for phase in result.phases],
-        "timeline": [asdict(one) for one in result.bins],
+        "timeline": [asdict(entry) for entry in result.bins],
     }
 
 
 def _by_release(result: TrafficResult) -> Report:
-    """The counts of each release; what nobody signed is in the totals and in `failures` only."""
+    """Return the counts of each release; answers that name no release are only in the totals and in `failures`."""
     sent: Counter[str] = Counter()
     ok: Counter[str] = Counter()
     for share in result.shares:
@@ -158,7 +159,7 @@ def _failures(result: TrafficResult, release: str | None, *, slow: bool) -> Repo
     counts = sum((Counter(share.failed) for share in result.shares), Counter[str]())
     counts["lost"] = result.writes_lost
     counts["slow"] = sum(share.slow for share in result.shares if share.release == release) if slow else 0
-    # The new release's first: where the old one fails too, its failures came first and say nothing about this deploy.
+    # The new release's come first: if the old one fails too, its failures are older and say nothing about this deploy.
     ordered = sorted(result.failures, key=lambda failure: (failure.release != release, failure.at))
     return {kind: {"count": n, "examples": _examples(ordered, kind)} for kind, n in counts.most_common() if n}
 
@@ -172,19 +173,22 @@ def _ms(latency: Latency | None) -> dict[str, float] | None:
 
 
 def write_evidence(folder: Path, report: Report) -> None:
-    """Write the three files of REPORT into FOLDER, each whole or not at all. Raises OSError where that fails."""
+    """Write the three files of `report` into `folder`, each whole or not at all.
+
+    Raise `OSError` where that fails.
+    """
     for name, text in (
         ("timeline.svg", _picture(report)),
         ("report.md", render_markdown(report)),
-        ("report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n"),  # last: it ends the record
+        ("report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n"),  # last: it completes the record
     ):
         write_whole(folder / name, text)
 
 
 def _picture(report: Report) -> str:
-    told = [report, *([report["rollback"]] if report["rollback"] else [])]
-    bins = [one for part in told for one in (part["traffic"] or {}).get("timeline", ())]
-    marks = [Mark(stage["at"], stage["name"]) for part in told for stage in part["stages"]]
+    parts = [report, *([report["rollback"]] if report["rollback"] else [])]
+    bins = [entry for part in parts for entry in (part["traffic"] or {}).get("timeline", ())]
+    marks = [Mark(stage["at"], stage["name"]) for part in parts for stage in part["stages"]]
     return timeline_svg(
         title=f"Deploy {report['number']} on {report['environment']}: {report['verdict'].replace('_', ' ')}",
         subtitle=summary_line(report),
@@ -196,18 +200,20 @@ def _picture(report: Report) -> str:
 
 
 def summary_line(report: Report) -> str:
-    """What happened, in a sentence without an end stop."""
+    """Return what happened, as a sentence without a final period."""
     where, reason, name = report["environment"], report["reason"], f"release {short(report['release'])}"
     name = name if report["release"] else "the new release"
     match report["verdict"]:
         case "proved":
             return f"{_capital(name)} serves {where}: {reason or _counts(report['traffic'])}"
         case "unchanged":
-            return f"Nothing was changed on {where}: {reason or f'{name} runs already and every replica is ready'}"
+            return (
+                f"Nothing was changed on {where}: {reason or f'{name} is already running and every replica is ready'}"
+            )
         case "rolled_back":
             return f"{_capital(name)} was undone on {where}: {reason}; {_serving(report)}"
         case "interrupted" if not report["finished"]:
-            return f"The deploy of {name} to {where} was killed: {reason}; the next one mended what it left"
+            return f"The deploy of {name} to {where} was killed: {reason}; the next one cleaned up after it"
         case "interrupted":
             return f"The deploy of {name} to {where} was interrupted; {_serving(report)}"
         case _:
@@ -215,7 +221,7 @@ def summary_line(report: Report) -> str:
 
 
 def _serving(report: Report) -> str:
-    """Who serves after a deploy that was not proved."""
+    """Return which release serves after a deploy that was not proved, in words."""
     rollback, previous = report["rollback"], report["previous"]
     if rollback and rollback["release"] is None:
         return str(rollback["reason"])
@@ -223,7 +229,7 @@ def _serving(report: Report) -> str:
         return f"THE ROLLBACK FAILED, TOO: {rollback['reason']}"
     if rollback:
         return f"release {short(rollback['release'])} serves again"
-    return f"release {short(previous)} still serves, untouched" if previous else "nothing that ran was touched"
+    return f"release {short(previous)} still serves, untouched" if previous else "nothing running was touched"
 
 
 def _counts(traffic: Report | None) -> str:
@@ -235,7 +241,10 @@ def _capital(text: str) -> str:
 
 
 def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
-    """`report.md`: what happened, the figures, what the reader can do now. GitHub shows it with another PICTURE."""
+    """Return `report.md`: what happened, the figures, and what the reader can do now.
+
+    GitHub shows it with another `picture`.
+    """
     rollback = report["rollback"]
     parts = [
         f"# {_prose(summary_line(report))}",
@@ -261,7 +270,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    took = ""  # nobody saw the end of one that was killed
+    took = ""  # nobody saw the end of a deploy that was killed
     if report["finished"]:
         seconds = datetime.fromisoformat(report["finished"]) - datetime.fromisoformat(report["started"])
         took = f", took {seconds.total_seconds():.0f} s"
@@ -279,29 +288,31 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 def _traffic_parts(title: str, traffic: Report | None) -> list[str]:
     if traffic is None:
         return []
-    unread = "not read back, for the rollout had failed already"
+    unread = "not read back, because the rollout had already failed"
     read = unread if traffic["writes_unread"] else f"{traffic['writes_lost'] or 'none'} lost"
     lines = [f"{_counts(traffic)}; {traffic['writes_acknowledged']} writes acknowledged, {read}."]
     if traffic["baseline"]:
         lines.append(
-            f"{traffic['baseline']} requests failed already before anything was changed:"
+            f"{traffic['baseline']} requests had already failed before anything was changed:"
             " only the new release's answers were judged."
         )
     if traffic["generator_skipped"]:
         lines.append(f"The machine was too busy to send {traffic['generator_skipped']} more requests.")
     if traffic["writes_left"]:
-        lines.append(f"{traffic['writes_left']} synthetic writes could not be removed yet; the next deploy does it.")
+        lines.append(
+            f"{traffic['writes_left']} synthetic writes could not be removed yet; the next deploy removes them."
+        )
     rows = [
-        (code(short(name)), one["sent"], one["failed"], *(one["latency_ms"] or {}).values())
-        for name, one in traffic["by_release"].items()
+        (code(short(name)), counts["sent"], counts["failed"], *(counts["latency_ms"] or {}).values())
+        for name, counts in traffic["by_release"].items()
     ]
     parts = [f"## {title}", "\n".join(lines)]
     if rows:
         parts.append(_table(("answered by", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms"), rows))
-    for kind, found in traffic["failures"].items():
-        parts.append(f"### {found['count']} × {kind}")
+    for kind, failures in traffic["failures"].items():
+        parts.append(f"### {failures['count']} × {kind}")
         parts.append(
-            _table(("when (UTC)", "request", "release", "request id", "what came"), _example_rows(found["examples"]))
+            _table(("when (UTC)", "request", "release", "request id", "result"), _example_rows(failures["examples"]))
         )
     return parts
 
@@ -309,27 +320,27 @@ def _traffic_parts(title: str, traffic: Report | None) -> list[str]:
 def _example_rows(examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
-            one["at"][11:23],
-            code(f"{one['method']} {one['path']}"),
-            code(short(one["release"]) or "none"),
-            code(one["request_id"]),
-            code(one["detail"] or "—"),
+            example["at"][11:23],
+            code(f"{example['method']} {example['path']}"),
+            code(short(example["release"]) or "none"),
+            code(example["request_id"]),
+            code(example["detail"] or "—"),
         )
-        for one in examples
+        for example in examples
     ]
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [(one["name"], f"{one['seconds']:.1f}", one["outcome"], _prose(one["note"])) for one in stages]
+    return [(stage["name"], f"{stage['seconds']:.1f}", stage["outcome"], _prose(stage["note"])) for stage in stages]
 
 
 def _advice(report: Report) -> list[str]:
     environment = report["environment"]
-    again = f"`nox -s deploy -- {environment}` deploys again once it is mended."
+    again = f"`nox -s deploy -- {environment}` deploys again once it is fixed."
     match report["verdict"]:
         case "proved":
             return [
-                f"`nox -s rollback -- {environment}` goes back to the release before.",
+                f"`nox -s rollback -- {environment}` goes back to the previous release.",
                 f"`nox -s status -- {environment}` shows each replica.",
             ]
         case "unchanged":
@@ -339,11 +350,13 @@ def _advice(report: Report) -> list[str]:
     rollback = report["rollback"]
     if rollback and rollback["release"] and rollback["verdict"] != "proved":
         return [
-            f"`nox -s status -- {environment}` shows what runs; somebody has to look now.",
-            f"`nox -s releases -- {environment}` lists what can be brought back with `nox -s rollback`.",
+            f"`nox -s status -- {environment}` shows what is running; this needs attention now.",
+            f"`nox -s releases -- {environment}` lists the releases that `nox -s rollback` can bring back.",
             again,
         ]
-    return ["The request ids above are in the service's log: `request_id`.", again] if report["traffic"] else [again]
+    return (
+        ["Look for the request ids above in the service's log (`request_id`).", again] if report["traffic"] else [again]
+    )
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -352,11 +365,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def code(text: str) -> str:
-    """TEXT as code in a cell, whatever a service answered."""
+    """Return `text` as code in a table cell, whatever a service answered."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
 
 
 def _prose(text: str) -> str:
-    """TEXT as words on one line, what it holds of `code` as code; no markup of it has an effect."""
-    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every other one is code
+    """Return `text` as prose on one line: what is between backticks stays code, and any other markup is escaped."""
+    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every second part is code
     return "".join(code(part) if number % 2 else MARKUP.sub(r"\\\g<0>", part) for number, part in enumerate(parts))

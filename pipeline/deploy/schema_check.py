@@ -1,4 +1,4 @@
-"""The migrations of a deploy: compared with what the database has, judged, tried, and then run as they were checked."""
+"""The migrations of a deploy: compared with the database, judged, rehearsed, and then run exactly as checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["SchemaCheck"]
 
 @dataclass
 class SchemaCheck:
-    """The migrations of one deploy. `expected`: there must be a migrated database; `forgotten`: one to forget first."""
+    """The migrations of one deploy.
+
+    `expected`: whether there must be a migrated database; `forgotten`: an applied migration to forget first.
+    """
 
     target: Target
     progress: Progress
@@ -37,18 +40,21 @@ class SchemaCheck:
         return self.schema is not None and self.schema.revision is None
 
     def check(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
-        """Refuse migrations of `new` that must not run, by what the database has; try those that it lacks.
+        """Refuse migrations of `new` that must not run on this database; rehearse those that it lacks.
 
-        `old` serves; `retained` must go on working. Call it again once a database runs that could not be asked.
+        `old` is what serves; the releases in `retained` must keep working. If the database could not be asked, call
+        this again once it is running. Raise `DeployFailed` or `UsageError` where a migration is refused.
         """
         if new.revision is None:
             self.schema = Schema(None, [], recorded=True)
             return
         self._refuse_to_forget(retained)
-        kept = [one.revision for one in retained]
+        kept = [release.revision for release in retained]
         self.schema = ask_schema(self.target, new, old, kept=kept, forgotten=self.forgotten, warn=self.progress.warn)
         if self.schema is None and self.expected:
-            self.progress.say("the database does not run: its migrations are compared when it does, before any is run")
+            self.progress.say(
+                "the database is not running: its migrations are compared once it is, before any of them runs"
+            )
             return
         if self.schema and self.schema.revision is None and self.expected:
             raise DeployFailed(
@@ -60,14 +66,14 @@ class SchemaCheck:
         self._try_pending(new, old, retained)
 
     def upgrade(self, new: Artifact, retained: list[RetainedRelease]) -> None:
-        """Run what was checked on the real database, and nothing else."""
-        assert self.schema is not None  # it was asked, at the latest when it was started
+        """Run on the real database exactly what was checked."""
+        assert self.schema is not None  # it was asked when it was started, at the latest
         if not self.nothing_to_do:
-            kept = [one.revision for one in retained]
+            kept = [release.revision for release in retained]
             self.target.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
 
     def _refuse_to_forget(self, retained: list[RetainedRelease]) -> None:
-        needing = [one.name for one in retained if self.forgotten and one.revision >= self.forgotten]
+        needing = [release.name for release in retained if self.forgotten and release.revision >= self.forgotten]
         if needing:
             raise UsageError(
                 f"migration {self.forgotten} cannot be forgotten: release {', '.join(map(short, needing))} needs it and"
@@ -75,7 +81,7 @@ class SchemaCheck:
             )
 
     def _try_pending(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
-        revisions = {one.revision for one in self.pending}
+        revisions = {migration.revision for migration in self.pending}
         for migration in self.pending if not revisions <= self._tried else ():
             self.progress.say(migration_line(migration))
         problems = migration_problems(self.pending, retained)

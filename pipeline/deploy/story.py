@@ -1,6 +1,6 @@
-"""A deploy is one story with the same stages on every target:
+"""A deploy is one story with the same stages on every target.
 
-plan → build → check → migrate → roll out → prove → record, and where one fails: roll back → prove → record.
+plan → build → check → migrate → roll out → prove → record; where a stage fails: roll back → prove → record.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ JOURNAL = "{}-writes.jsonl"
 
 @dataclass
 class Chapter:
-    """What became of a deploy so far."""
+    """What has become of a deploy so far."""
 
     record: Record
     started: str
@@ -67,18 +67,21 @@ class Story:
         empty_database: bool = False,
         forgotten: str | None = None,
     ) -> None:
-        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration."""
+        """Open the environment.
+
+        `empty_database`: the deploy may start over with an empty one; `forgotten`: an applied migration to forget.
+        """
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = open_target(project, env, progress)
         self.records = self.target.records()
         self._empty_database = empty_database
         self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
-        self._recorded = False  # a release of the records was asked for
+        self._recorded = False  # whether a release in the records was asked for
 
     def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
-        """Ship the working tree, or the release that REFERENCE names. The exit code, and the report.
+        """Ship the working tree or the release that `reference` names; return the exit code and the report.
 
-        FORWARD: not where what serves was deployed from a newer commit than the working tree's.
+        With `forward`, refuse where what is serving was deployed from a newer commit than the working tree's.
         """
         adopted = self.target.adopt(reference)
         kept = self.records.find(reference) if reference and not adopted else None
@@ -90,9 +93,9 @@ class Story:
                 if problems:
                     raise UsageError(*problems)
                 if wanted:
-                    self.target.recorded(wanted)  # it is kept, and what was built
+                    self.target.recorded(wanted)  # raises where the release or what was built for it is not kept
                 stack.enter_context(self.target.lock(self.progress.warn))
-                self.records.refresh()  # somebody else may have held the lock until now
+                self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
                 if forward:
                     self._refuse_backwards()
@@ -109,35 +112,40 @@ class Story:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
             except (SlipwayError, Interrupted, OSError) as error:
                 self._undo(chapter, error)
-            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other
+            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other failure
                 self.progress.say(traceback.format_exc())
-                self._undo(chapter, DeployFailed(f"a fault of the pipeline itself: {type(error).__name__}: {error}"))
+                self._undo(chapter, DeployFailed(f"a fault in the pipeline itself: {type(error).__name__}: {error}"))
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
 
     def _refuse_lost_data(self, wanted: str | None) -> None:
-        """Refuse data that proved releases did not use, or that the new engine cannot read. Nothing was touched."""
-        proved = any(one.verdict == "proved" for one in self.records.all())
+        """Refuse data that the proved releases did not use or that the new engine cannot read.
+
+        Raise `UsageError` where there is such data; nothing has been touched by then.
+        """
+        proved = any(record.verdict == "proved" for record in self.records.all())
         self.schema.expected = proved and not self._empty_database
         problems = self.target.data_problems(expected=self.schema.expected, release=wanted)
         if problems:
             raise UsageError(*problems)
 
     def _refuse_backwards(self) -> None:
-        """A pipeline's run that is late, or is run again, takes nobody back: manifests included, so that it is the
-        commit of the clone which counts, and not that of the image.
+        """Raise `UsageError` where the working tree's commit is older than that of the deploy that serves.
+
+        So a CI run that is late or repeated never takes an environment back.
         """
+        # The clone's commit counts, not the image's: the manifests must not go back either.
         serving = self.records.serving()
         there = read_json(serving.folder / "begun.json").get("commit") if serving else None
         here = read_source(self.project.root).commit
         if not there or not here:
             return
-        way = f"to go back, `nox -s rollback -- {self.env.name}`; or deploy without --forward"
+        way = f"to go back, run `nox -s rollback -- {self.env.name}` or deploy without --forward"
         if not has_commit(self.project.root, there):
             raise UsageError(
-                f"{self.env.name} was deployed from {there[:SHORT]}, which is not in this clone, so whether it is newer"
-                f" than {here[:SHORT]} cannot be told: fetch it; where nobody pushed it, {way}"
+                f"{self.env.name} was deployed from {there[:SHORT]}, which is not in this clone, so it is unknown"
+                f" whether that is newer than {here[:SHORT]}: fetch it; if it was never pushed: {way}"
             )
         if is_older(self.project.root, here, there):
             raise UsageError(
@@ -146,18 +154,23 @@ class Story:
             )
 
     def _heal(self) -> bool:
-        """Mend what a killed deploy or machine left: processes, writes, open records. Whether there was any."""
+        """Clean up after a killed deploy or machine; return whether there was anything to clean up.
+
+        That can be processes, writes and open records.
+        """
         healed = self.target.heal()
         killed = self.records.killed()
         for record in killed:
-            self.progress.warn(f"the deploy of release record {record.number} died in stage `{record.stage}`: mending")
+            self.progress.warn(
+                f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up"
+            )
             self._clean_up(record.folder)
             write_evidence(record.folder, self._report_of_killed(record))
             self.records.publish(record)
         return healed or bool(killed)
 
     def _report_of_killed(self, record: Record) -> dict[str, Any]:
-        """What is known of a deploy that could not write it itself."""
+        """Return the report of a deploy that died before it wrote one, with what is known of it."""
         return build_report(
             DeployFacts(
                 environment=self.env.name,
@@ -178,7 +191,7 @@ class Story:
         )
 
     def _clean_up(self, folder: Path) -> None:
-        """Remove what proofs have left in the service."""
+        """Remove the synthetic writes that proofs have left in the service."""
         for journal in folder.glob(JOURNAL.format("*")):
             clean_up(journal, self.target.url, self.target.token())
 
@@ -201,8 +214,8 @@ class Story:
                 self.target.prepare(chapter.new)
                 running = self.target.running()
                 retained = self._retained(chapter.new, running)
-                if self.schema.schema is None or self._empty_database:  # it may be another one than `check` asked
-                    chapter.touched = bool(running.releases)  # what it may refuse needs no undoing where nothing serves
+                if self.schema.schema is None or self._empty_database:  # it may not be the one that `check` asked
+                    chapter.touched = bool(running.releases)  # a refusal needs no undoing where nothing serves
                     self.schema.check(chapter.new, chapter.old if running.replicas else None, retained)
                     chapter.touched = True
                 if self.schema.is_new:  # nobody can be served from it yet, so there is no baseline to have
@@ -218,11 +231,14 @@ class Story:
         chapter.verdict, chapter.code = "proved", 0
 
     def _check(self, chapter: Chapter, *, unfinished: bool) -> bool:
-        """Refuse what must not ship; whether there is nothing to ship at all."""
+        """Refuse what must not ship; return whether there is nothing to ship at all.
+
+        Raise `DeployFailed` where the release is refused.
+        """
         new, serving = chapter.new, self.records.serving()
         assert new is not None
         if not new.requests:
-            raise DeployFailed("there is nothing to prove with: declare [[tool.slipway.requests]] in pyproject.toml")
+            raise DeployFailed("nothing to prove the release with: declare [[tool.slipway.requests]] in pyproject.toml")
         objections = self._unverified(new) or self.target.objections(new)
         if objections:
             raise DeployFailed(*objections)
@@ -230,8 +246,8 @@ class Story:
         chapter.old = self._artifact(serving.release) if serving else None
         if serving and running.replicas and not chapter.old:
             raise DeployFailed(
-                f"release {serving.release} serves and could not be brought back if the new one failed (see above):"
-                " `nox -s down`, then deploy; the data stays"
+                f"release {serving.release} is serving and could not be brought back if the new one failed (see above):"
+                " run `nox -s down`, then deploy; the data is kept"
             )
         if chapter.old:
             for line in self.target.difference(new, chapter.old):
@@ -241,26 +257,29 @@ class Story:
         return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
 
     def _unverified(self, new: Artifact) -> list[str]:
-        """What the environment's `verify` has against NEW.
+        """Return what the environment's `verify` policy has against `new`.
 
-        A release of the records that was proved here was verified when it came: going back to it in the night must not
-        wait for a registry or for Sigstore. One that was refused is in the records, too, and is asked again.
+        A release in the records that was proved here is not verified again; one that was refused is.
         """
         policy = self.env.verify
-        proved = any(one.verdict == "proved" for one in self.records.all() if one.release == new.name)
+        # A proved release was verified when it came: going back to it at night must not wait for a registry or for
+        # Sigstore. Refused releases are in the records too.
+        proved = any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
         if policy is None or (self._recorded and proved):
             return []
         images = self.target.pushed(new)
         if images is None:
-            what = f"release {short(new.name)} was built here and nobody signed it, which {self.env.name} demands"
+            what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
         return verification_problems(images, policy, self.progress.say)
 
     def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
-        """The releases that a contracting migration must not break: what runs, and what one can go back to."""
+        """Return the releases that a contracting migration must not break: what runs and what can be rolled back to."""
         names = dict.fromkeys([*running.releases, *self.records.retained(self.project.retain)])
         kept = [self._artifact(name) for name in names if name != new.name]
-        return [RetainedRelease(one.name, one.revision) for one in kept if one and one.revision]
+        return [
+            RetainedRelease(artifact.name, artifact.revision) for artifact in kept if artifact and artifact.revision
+        ]
 
     def _artifact(self, name: str | None) -> Artifact | None:
         try:
@@ -272,7 +291,7 @@ class Story:
     # --- undoing and recording ---
 
     def _undo(self, chapter: Chapter, error: SlipwayError | Interrupted | OSError) -> None:
-        """Say why; and once something that runs was touched, bring back what served before, and prove that it does."""
+        """Report why the deploy failed; if anything running was touched, bring back and prove what served before."""
         problems = (f"{error.strerror}: {error.filename}",) if isinstance(error, OSError) else error.problems
         interrupted = isinstance(error, Interrupted)
         chapter.reason = problems[0]
@@ -295,7 +314,7 @@ class Story:
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except (SlipwayError, OSError) as second:
                 verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
-                chapter.verdict, chapter.code = "failed", 1  # whatever began it: nothing is undone
+                chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 self.progress.problem(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
             chapter.rollback = RollbackFacts(
@@ -310,11 +329,11 @@ class Story:
         return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of), old_counts)
 
     def _withdraw(self, chapter: Chapter) -> str:
-        """Stop what was shipped where nothing was before; what is true then, in words."""
+        """Stop what was shipped where there was nothing before; return the outcome in words."""
         with self._stage(chapter, "roll back") as stage:
             self.target.withdraw()
-            left = ", ".join(map(short, self.target.running().releases))  # of something that no deploy had started
-            note = f"there is no earlier release: {f'{left} serves on' if left else 'nothing serves'}"
+            left = ", ".join(map(short, self.target.running().releases))  # not started by any deploy
+            note = f"there is no earlier release: {f'{left} is still serving' if left else 'nothing is serving'}"
             stage.note = note
         return note
 
@@ -328,12 +347,12 @@ class Story:
                 stage.note = proof.prove(rollback=True)
 
     def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
-        """Evidence, whatever happened; it never fails a deploy."""
+        """Write the evidence, whatever happened, and return the report; this never fails a deploy."""
         with _deaf(self.progress), self.progress.stage("record") as stage:
             new, old = chapter.new, chapter.old
             if chapter.proof:
                 chapter.proof.finish()
-                for record in self.records.all():  # what a broken release would not let go
+                for record in self.records.all():  # writes that a broken release failed to remove
                     self._clean_up(record.folder)
             result = chapter.proof.result if chapter.proof else None
             inside = self.target.second_view(result.failed, result.sent) if result else None
@@ -369,18 +388,18 @@ class Story:
             github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
             try:
                 if dry_run:
-                    shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
+                    shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
                     return report
                 write_evidence(chapter.record.folder, report)
                 self.records.publish(chapter.record)
-                with ThreadPoolExecutor(1) as beside:  # a registry may want to be read again after a second
-                    told = beside.submit(self.target.attest, report) if chapter.proof else None
+                with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
+                    attested = beside.submit(self.target.attest, report) if chapter.proof else None
                     self.target.prune(self.records.retained(self.project.retain))
                     self.records.prune()
-                if told:
-                    told.result()
+                if attested:
+                    attested.result()
             except (SlipwayError, OSError) as error:
-                self.progress.warn(f"the evidence is not complete: {error}")
+                self.progress.warn(f"the evidence is incomplete: {error}")
             board.tell(self.project.name, report, self.progress.warn)
             stage.note = f"{place}/report.md"
         return report
@@ -393,16 +412,15 @@ class Story:
 
 
 def _source_of(record: Record) -> dict[str, Any]:
-    """What a recorded release was deployed from: it comes back whole, and the clone of whoever asks for it has no part
-    in it.
-    """
+    """Return what a recorded release was deployed from: its commit, and whether the tree was dirty."""
+    # A recorded release comes back whole: the clone of whoever asks for it has no part in it.
     begun = read_json(record.folder / "begun.json")
     return {name: begun.get(name) for name in ("commit", "dirty")}
 
 
 @contextmanager
 def _deaf(progress: Progress) -> Iterator[None]:
-    """Undoing and recording are not interrupted: a second Ctrl-C gets an answer and no effect."""
+    """Keep signals from interrupting undoing and recording: a second Ctrl-C is answered and has no effect."""
 
     def refuse(*_: object) -> None:
         progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")

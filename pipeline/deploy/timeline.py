@@ -1,7 +1,7 @@
-"""`timeline.svg`: a rollout as one picture, drawn by hand so that it needs nothing and reads anywhere.
+"""`timeline.svg`: a rollout as one picture, drawn without a library so that it needs nothing and reads anywhere.
 
-Requests a second by answering release, failures in red on top; below them the latency; stages as vertical lines. The
-card has a background of its own, so it reads on light and on dark pages.
+It shows requests a second by answering release with failures in red on top, the latency below them, and stages as
+vertical lines. The card has its own background, so it is legible on light and on dark pages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Mark", "timeline_svg"]
 WIDTH, LEFT, RIGHT = 960, 64, 164  # px; the right margin holds the legend and the label of a mark at the very end
 REQUESTS_HEIGHT, LATENCY_HEIGHT, GAP = 190, 90, 34
 LANE, LABEL_TOP, ROW = 15, 76, 18
-CHARACTER = 6.4  # px, the widest average of common system fonts at 11 px
+CHARACTER = 6.4  # px, the largest average width among common system fonts at 11 px
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800)  # s
 LONGEST_LABEL = 20  # characters
 ROLES = {"new": " new", "old": " old"}
@@ -52,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where time is on the paper: from `start` to `end` (seconds since the Unix epoch), panels from `top` (px)."""
+    """The mapping of time to the picture: `start` to `end` in seconds since the Unix epoch, panels from `top` (px)."""
 
     start: float
     end: float
@@ -87,7 +87,7 @@ def timeline_svg(
     new: str | None,
     old: str | None,
 ) -> str:
-    """The picture of BINS (as `results.Bin`, ascending) with those MARKS that fall into their time."""
+    """Return the picture of `bins` (as `results.Bin`, ascending) with those `marks` that fall into their time."""
     if not bins:
         return _card(title, subtitle, 120, [_text(LEFT, 96, "No traffic was sent.", "soft")])
     start, end = bins[0]["at"], bins[-1]["at"] + bins[-1]["seconds"]
@@ -110,11 +110,9 @@ def _x(mark: Mark, start: float, end: float) -> float:
 
 
 def _lanes(marks: Sequence[tuple[float, str]]) -> list[tuple[float, str, int]]:
-    """The row of each label (0 is the top one). MARKS are ascending.
-
-    A label goes below every row that still has text at its x: so it overlaps none, and its line, which runs down from
-    it, crosses none.
-    """
+    """Return each of the `marks`, which are ascending, with its label and the label's row (0 is the top one)."""
+    # A label goes below every row that still has text at its x, so it overlaps no other label, and its line, which
+    # runs down from it, crosses none.
     ends: list[float] = []
     placed = []
     for x, name in marks:
@@ -135,50 +133,50 @@ def _marks(frame: _Frame, labels: Sequence[tuple[float, str, int]]) -> list[str]
 
 
 def _classes(bins: Sequence[Mapping[str, Any]], new: str | None, old: str | None) -> dict[str, str]:
-    """The CSS class of each release, bottom of the stack first: old below, new above it."""
-    seen = dict.fromkeys(name for one in bins for name in one["answered"])
+    """Return the CSS class of each release, bottom of the stack first: old below, new above it."""
+    names = dict.fromkeys(name for entry in bins for name in entry["answered"])
     known = {old: "old", new: "new", "": "nameless"}
     order = ["old", "other", "new", "nameless"]
-    return dict(sorted(((name, known.get(name, "other")) for name in seen), key=lambda item: order.index(item[1])))
+    return dict(sorted(((name, known.get(name, "other")) for name in names), key=lambda item: order.index(item[1])))
 
 
 def _requests(frame: _Frame, bins: Sequence[Mapping[str, Any]], classes: Mapping[str, str]) -> list[str]:
-    most = max((sum(one["answered"].values()) + one["failed"]) / one["seconds"] for one in bins)
+    most = max((sum(entry["answered"].values()) + entry["failed"]) / entry["seconds"] for entry in bins)
     top = _ceiling(most * 1.05)
     scale = REQUESTS_HEIGHT / top
     parts = _value_axis(frame.right, frame.requests_bottom, [(value, value * scale) for value in (0, top / 2, top)])
-    for one in bins:
-        left, right = frame.x(one["at"]), frame.x(one["at"] + one["seconds"])
-        width = right - left - (1 if right - left > 4 else 0)  # noqa: PLR2004 - px; a gap between bars that can spare it
+    for entry in bins:
+        left, right = frame.x(entry["at"]), frame.x(entry["at"] + entry["seconds"])
+        width = right - left - (1 if right - left > 4 else 0)  # noqa: PLR2004 - px; a gap between bars that are wide enough
         base = frame.requests_bottom
         for name, style in classes.items():
-            height = one["answered"].get(name, 0) / one["seconds"] * scale
+            height = entry["answered"].get(name, 0) / entry["seconds"] * scale
             base -= height
             parts += [_box(left, base, width, height, style)] if height else []
-        if one["failed"]:
-            # One failure in a thousand must still be seen.
-            height = max(one["failed"] / one["seconds"] * scale, 4.0)
+        if entry["failed"]:
+            # One failure in a thousand must still be visible.
+            height = max(entry["failed"] / entry["seconds"] * scale, 4.0)
             parts.append(_box(left, base - height, width, height, "failed"))
     named = [
         (style, f"{short(name)}{ROLES.get(style, '')}" if name else "no release named")
         for name, style in classes.items()
     ]
-    failed = ("failed", f"failed ({sum(one['failed'] for one in bins)})")
+    failed = ("failed", f"failed ({sum(entry['failed'] for entry in bins)})")
     return parts + _legend(frame, frame.top + 8, "requests a second", [failed, *reversed(named)])
 
 
 def _latency(frame: _Frame, bins: Sequence[Mapping[str, Any]]) -> list[str]:
-    known = [one for one in bins if one["p95"]]
-    most = max((one["p95"] for one in known), default=10.0)
+    known = [entry for entry in bins if entry["p95"]]
+    most = max((entry["p95"] for entry in known), default=10.0)
     decades = max(1, math.ceil(math.log10(max(most, 1.0))))
     scale = LATENCY_HEIGHT / decades
     parts = _value_axis(frame.right, frame.bottom, [(10**power, power * scale) for power in range(decades + 1)])
     for key in ("p95", "p50"):
         for run in _runs(known):
             points = [
-                f"{frame.x(at):.1f},{frame.bottom - math.log10(max(one[key], 1.0)) * scale:.1f}"
-                for one in run
-                for at in (one["at"], one["at"] + one["seconds"])
+                f"{frame.x(at):.1f},{frame.bottom - math.log10(max(entry[key], 1.0)) * scale:.1f}"
+                for entry in run
+                for at in (entry["at"], entry["at"] + entry["seconds"])
             ]
             parts.append(f'<polyline class="line {key}" points="{" ".join(points)}"/>')
     x, y = frame.right + 16, frame.latency_top + 8
@@ -191,18 +189,18 @@ def _latency(frame: _Frame, bins: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _runs(bins: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """BINS cut where nothing was measured for a while, so that no line is drawn across."""
+    """Split `bins` where nothing was measured for a while, so that no line is drawn across the gap."""
     runs = [[*bins[:1]]]
-    for before, one in pairwise(bins):
-        if one["at"] - before["at"] > before["seconds"] * 1.5:
+    for before, entry in pairwise(bins):
+        if entry["at"] - before["at"] > before["seconds"] * 1.5:
             runs.append([])
-        runs[-1].append(one)
+        runs[-1].append(entry)
     return runs
 
 
 def _time_axis(frame: _Frame) -> list[str]:
     length = frame.end - frame.start
-    step = next((step for step in STEPS if length / step <= 12), 3600)  # noqa: PLR2004 - labels that fit
+    step = next((step for step in STEPS if length / step <= 12), 3600)  # noqa: PLR2004 - as many labels as fit
     parts = []
     for seconds in range(0, math.floor(length) + 1, step):
         x = frame.x(frame.start + seconds)
@@ -231,7 +229,7 @@ def _legend(frame: _Frame, y: float, title: str, entries: Sequence[tuple[str, st
 
 
 def _ceiling(value: float) -> float:
-    """The next round number that is not below VALUE."""
+    """Return the next round number that is not below `value`."""
     power = 10.0 ** math.floor(math.log10(max(value, 1.0)))
     return next(factor * power for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if factor * power >= value)
 

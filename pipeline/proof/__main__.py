@@ -1,8 +1,8 @@
-"""`python -m pipeline.proof`: the generator's process, so that the work of a deploy cannot disturb its clock.
+"""`python -m pipeline.proof`: the generator's own process, so that the work of a deploy cannot disturb its clock.
 
-One JSON object a line. In: the job, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`, then `{"stop": true,
-"at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`. End of input before
-the result means that the deploy died: nothing more is sent, what was written is removed.
+Input and output are one JSON object per line. In: the job, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`,
+then `{"stop": true, "at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`.
+If the input ends before the result, the deploy died: nothing more is sent, and what was written is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.proof.generator import Generator
 from pipeline.proof.job import Job
 
 PROGRESS_SECONDS = 0.25
-HELD_SECONDS = 0.05  # somebody waits for it
+HELD_SECONDS = 0.05  # between snapshots while the traffic is held: the deploy is waiting for it to settle
 LINE_LIMIT = 2**24  # a job holds two tables of requests
 UNREAD_LIMIT = 2**20  # bytes that a parent may leave unread before it misses snapshots
 
@@ -29,11 +29,11 @@ async def _main() -> int:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    # Through the event loop: a parent that is slow to read must not stop the clock.
+    # Write through the event loop: a parent that is slow to read must not stop the clock.
     out, flushed = await loop.connect_write_pipe(_Output, sys.stdout)
     job = Job.load(json.loads(await reader.readline()))
     with contextlib.suppress(NoAnswer):
-        # A first request imports half of anyio (40 ms); let that be this one, which finds nobody.
+        # The first request imports half of anyio (40 ms): let that be this one, which reaches nobody.
         await Client("unix:/dev/null").send(Call("GET", "/"))
 
     def say(**line: Any) -> None:
@@ -50,7 +50,7 @@ async def _main() -> int:
         await asyncio.wait({work})
         await generator.abandon()
         if not commands.cancelled():
-            commands.result()  # a command that is none is an error of the parent's
+            commands.result()  # an invalid command is an error of the parent's
         return 1
     commands.cancel()
     work.result()
@@ -68,7 +68,7 @@ class _Output(asyncio.BaseProtocol):
 
 
 async def _obey(reader: asyncio.StreamReader, generator: Generator) -> None:
-    """Do what the lines say until there are no more."""
+    """Carry out the commands of the input until it ends."""
     while line := await reader.readline():
         command = json.loads(line)
         if "phase" in command:
@@ -93,7 +93,7 @@ async def _work(generator: Generator, say: Callable[..., None]) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C and a closed terminal reach the whole group; the deploy decides what becomes of its proof.
+    # Ctrl-C and a closed terminal reach the whole process group, but the deploy decides what becomes of its proof.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(asyncio.run(_main()))

@@ -1,4 +1,4 @@
-"""One HTTP request, sent once: an answer, or why there is none."""
+"""One HTTP request, sent exactly once: its answer, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pipeline.proof.template import difference
 
 __all__ = ["Answer", "Call", "Client", "NoAnswer", "RequestFailed", "check"]
 
-# A pool hands out its first idle connection, so one pool would keep one connection busy and never meet the race of
-# idle connections that close. Eight pools in turn give eight that idle between requests, as a browser's do.
+# A pool hands out its first idle connection, so one pool would keep one connection busy and never run into the race
+# with idle connections that are being closed. Eight pools, used in turn, keep eight connections that idle between
+# requests, as a browser's do.
 KEPT_ALIVE = 8
-# Below the 5 s after which uvicorn and many others close an idle connection: the client lets go first.
+# Less than the 5 s after which uvicorn and many others close an idle connection, so that the client closes it first.
 IDLE_SECONDS = 4.0
 
 
@@ -34,14 +35,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. `release` is its `X-Release`."""
+    """A complete answer. `release` is its `X-Release`."""
 
     status: int
     release: str | None
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON; raises ValueError where it is none."""
+        """Return the body, parsed as JSON. Raise `ValueError` where it is not valid JSON."""
         return json.loads(self.body)
 
     def __str__(self) -> str:
@@ -57,23 +58,23 @@ class RequestFailed(Exception):
 
 
 class NoAnswer(RequestFailed):
-    """Nothing, or not all of an answer came: `kind` is refused, reset or timeout."""
+    """No answer came, or only a part of it: `kind` is refused, reset or timeout."""
 
 
 class Client:
-    """Sends to BASE (`http://host:port`, `https://…`, or `unix:/path` of a socket). It never sends anything twice.
+    """A client of `base` (`http://host:port`, `https://…`, or `unix:/path` of a socket) that sends nothing twice."""
 
-    httpcore2 alone: httpx2 above it would keep cookies and cost a fifth more CPU. Its pool tries another connection
-    only while nothing was sent (`ConnectionNotAvailable` is raised before the first byte, and for nothing else).
-    """
+    # httpcore2 alone: httpx2 on top of it would keep cookies and cost a fifth more CPU. Its pool tries another
+    # connection only while nothing has been sent (`ConnectionNotAvailable` is raised before the first byte, and for
+    # nothing else).
 
     def __init__(self, base: str, token: str | None = None) -> None:
         socket = base.removeprefix("unix:") if base.startswith("unix:") else None
         parts = urlsplit("http://localhost" if socket else base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"url: `{base}` is no address: write it as http://host:port")
+            raise UsageError(f"url: `{base}` is not a valid address: write it as http://host:port")
         self._prefix = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        # None: no limit. An open model must never wait for a connection of its own.
+        # None means no limit: an open model must never wait for one of its own connections.
         pools = [
             httpcore2.AsyncConnectionPool(
                 max_connections=None, max_keepalive_connections=kept, keepalive_expiry=IDLE_SECONDS, uds=socket
@@ -87,10 +88,11 @@ class Client:
             self._headers.append(("Authorization", f"Bearer {token}"))
 
     async def send(self, call: Call, *, fresh: bool = False) -> Answer:
-        """Send CALL over a connection of its own or one kept alive; without an answer, raise `NoAnswer`.
+        """Send `call` and return the answer, over a connection of its own if `fresh`, otherwise over one kept alive.
 
-        There is no timeout in here: who waits knows best how much of the waiting was the service's.
+        Raise `NoAnswer` where there is no answer. There is no timeout here.
         """
+        # The caller sets the timeout: it knows best how much of the waiting was the service's.
         given = {name.lower() for name, _ in call.headers}
         headers = [header for header in self._headers if header[0].lower() not in given]
         headers += [*call.headers, *([("Connection", "close")] if fresh else [])]
@@ -113,9 +115,9 @@ class Client:
 
 
 def check(answer: Answer, status: int, expect: Any) -> Any:
-    """The JSON of ANSWER (None when it is not JSON and nothing is expected of it).
+    """Return the JSON of `answer`, or None when it is not JSON and nothing is expected of it.
 
-    Raises `RequestFailed` where it has not STATUS, or does not hold EXPECT.
+    Raise `RequestFailed` where its status is not `status` or its body does not contain `expect`.
     """
     if answer.status != status:
         raise RequestFailed("5xx" if answer.status >= 500 else "status", str(answer))  # noqa: PLR2004 - RFC 9110 15.6
@@ -125,7 +127,7 @@ def check(answer: Answer, status: int, expect: Any) -> Any:
         if expect is None:
             return None
         raise RequestFailed("body", f"not JSON: {answer}") from None
-    found = None if expect is None else difference(value, expect)
-    if found:
-        raise RequestFailed("body", f"{found}: {answer}")
+    problem = None if expect is None else difference(value, expect)
+    if problem:
+        raise RequestFailed("body", f"{problem}: {answer}")
     return value

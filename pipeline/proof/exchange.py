@@ -1,4 +1,4 @@
-"""One use of a declared request: what is sent, and what must come back. All of it follows from the spec and an id."""
+"""One use of a declared request: what is sent and what must come back, all derived from the spec and an id."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ __all__ = ["Exchange"]
 
 @dataclass(frozen=True)
 class Exchange:
-    """SPEC with the 32 hexadecimal digits `ident`: its `X-Request-ID`, its `Idempotency-Key` and its `{unique}`."""
+    """One use of `spec`, identified by `ident`.
+
+    The 32 hexadecimal digits of `ident` are its `X-Request-ID`, its `Idempotency-Key` and its `{unique}`.
+    """
 
     spec: RequestSpec
     ident: str
 
     @classmethod
     def new(cls, spec: RequestSpec) -> Exchange:
-        """One that nobody used before."""
+        """Return an exchange with an id that was never used before."""
         return cls(spec=spec, ident=uuid.uuid4().hex)
 
     def call(self) -> Call:
-        """The request itself."""
+        """Return the request itself."""
         spec, values = self.spec, self._values()
         headers = {"X-Request-ID": self.ident, **values.fill(spec.headers)}
         content = None
@@ -42,16 +45,19 @@ class Exchange:
         return Call(spec.method, values.fill_path(spec.path), tuple(headers.items()), content)
 
     def check(self, answer: Answer) -> None:
-        """Raise `RequestFailed` unless ANSWER is as declared; that of a write must also say where to find it."""
+        """Raise `RequestFailed` unless `answer` is as declared.
+
+        The answer to a write must also say where to find what was written.
+        """
         expect = None if self.spec.method == "HEAD" else self._values().fill(self.spec.expect)
         check(answer, self.spec.status, expect)
         if self.spec.writes:
             self.located(answer)
 
     def located(self, answer: Answer) -> Any:
-        """The JSON (None: not JSON) of ANSWER to a write; it holds what the paths of `readback` and `remove` need.
+        """Return the JSON (None: not JSON) of `answer`, which answers a write.
 
-        Raises `RequestFailed` where it does not.
+        Raise `RequestFailed` where it does not contain what the paths of `readback` and `remove` need.
         """
         try:
             response = answer.json()
@@ -65,12 +71,15 @@ class Exchange:
         return response
 
     def readback(self, response: Any) -> Call | None:
-        """The request that reads back what the write with the answer RESPONSE wrote; None for a read."""
+        """Return the request that reads back what the write answered by `response` wrote, or None for a read."""
         step = self.spec.readback
         return self._step("GET", self._values(response).fill_path(step.path)) if step else None
 
     def check_readback(self, step: ReadBack, answer: Answer, response: Any) -> None:
-        """Raise `RequestFailed` unless ANSWER, to `readback`, holds what STEP expects: what was sent, by default."""
+        """Raise `RequestFailed` unless `answer`, to `readback`, contains what `step` expects.
+
+        By default, `step` expects what was sent.
+        """
         if step.expect is not None:
             check(answer, step.status, self._values(response).fill(step.expect))
         elif not isinstance(self.spec.body, Mapping):
@@ -79,13 +88,15 @@ class Exchange:
             held = check(answer, step.status, {})
             sent = {key: value for key, value in self._values().fill(self.spec.body).items() if key in held}
             if not sent:
-                raise RequestFailed("body", f"holds nothing of what was sent (or say `readback.expect`): {answer}")
+                raise RequestFailed(
+                    "body", f"contains none of the values that were sent (or declare `readback.expect`): {answer}"
+                )
             check(answer, step.status, sent)
 
     def removal(self, response: Any) -> Call | None:
-        """The request that removes what the write with the answer RESPONSE wrote; None where nothing is to remove.
+        """Return the request that removes what the write answered by `response` wrote, or None if there is nothing.
 
-        Raises `MissingValue` where RESPONSE (None: not known) does not say where that is.
+        Raise `MissingValue` where `response` (None: not known) does not say where that is.
         """
         step = self.spec.remove
         return self._step(step.method, self._values(response).fill_path(step.path)) if step else None
@@ -93,7 +104,7 @@ class Exchange:
     def failure(
         self, kind: str, *, at: float, phase: str, release: str | None, status: int | None, detail: str
     ) -> Failure:
-        """It as an example of KIND. AT: when it was due, seconds since the Unix epoch."""
+        """Return this exchange as an example of `kind`. `at`: when it was due, in seconds since the Unix epoch."""
         return Failure(
             kind=kind,
             at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),

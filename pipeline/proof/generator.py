@@ -1,11 +1,11 @@
 """The open model: a request is due every 1/rate seconds, whatever became of the ones before it.
 
-Whose lateness is it? Nothing that the service does can delay the sending of a request: each one has a task and, if no
-idle one is left, a connection of its own. So a request that leaves late left late because this process did not get
-to run, and that time is not the service's; neither is the time that the event loop stood still while an answer was
-waiting to be read. Latencies count from when a request was due to its whole answer, without the stalls in between
-(`StallClock`); how long those were is in the result. A stalled generator makes fewer claims, never better ones: the
-requests that fell due in a stall are sent after it, unless they are older than a second, and then counted as skipped.
+Nothing that the service does can delay the sending of a request: each request has its own task and, if no idle one is
+left, its own connection. So a request is sent late only because this process did not get to run, and that time is not
+the service's; nor is the time that the event loop stood still while an answer was waiting to be read. Latency is
+measured from when a request was due to its whole answer, without the stalls in between (`StallClock`); the result says
+how long those were. A stalled generator makes fewer claims, never better ones: requests that fell due in a stall are
+sent after it, unless they are older than a second; those are counted as skipped.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ HELD_SECONDS = 0.01
 
 
 class StallClock:
-    """Knows how long the event loop could not run: a tick every 10 ms says so by coming late."""
+    """A measure of how long the event loop could not run: a tick every 10 ms that comes late shows it."""
 
-    TICK, TOLERANCE = 0.010, 0.005  # seconds; what is below the tolerance is the timer's, and is counted as latency
+    TICK, TOLERANCE = 0.010, 0.005  # seconds; less than the tolerance is the timer's imprecision and counts as latency
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._total = loop, 0.0
@@ -43,14 +43,15 @@ class StallClock:
         self._tick()
 
     def stalled(self, now: float) -> float:
-        """Seconds stalled from the start to NOW, a stall that has not ended yet included."""
+        """Return the seconds stalled from the start to `now`, including a stall that has not ended yet."""
         return self._total + max(0.0, now - self._due - self.TOLERANCE)
 
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for WORK for SECONDS in which this process could run; then cancel it and raise TimeoutError.
+        """Wait for `work` for `seconds` in which this process could run, and return its result.
 
-        asyncio.timeout would cancel, after a stall, what has been answered during the stall.
+        After that time, cancel it and raise `TimeoutError`.
         """
+        # asyncio.timeout would cancel, after a stall, what was answered during the stall.
         started = self._loop.time()
         before = self.stalled(started)
         task = self._loop.create_task(work)
@@ -77,11 +78,10 @@ class StallClock:
 
 
 class _Mix:
-    """Takes requests in turn by weight, evenly spread (the smooth weighted round robin of nginx).
+    """Requests in turn by weight, evenly spread (nginx's smooth weighted round robin)."""
 
-    Each request alternates between fresh and kept-alive connections by itself, so that a table of two does not send
-    one over fresh connections only.
-    """
+    # Each request alternates between fresh and kept-alive connections on its own, so that in a table of two neither is
+    # sent over fresh connections only.
 
     def __init__(self, specs: Sequence[RequestSpec]) -> None:
         self._specs = list(specs)
@@ -90,7 +90,7 @@ class _Mix:
         self._sum = sum(spec.weight for spec in specs)
 
     def next(self) -> tuple[RequestSpec, bool] | None:
-        """The request to send now and whether over a fresh connection; None where there is nothing to send."""
+        """Return the request to send now and whether over a fresh connection, or None if there is nothing to send."""
         if not self._specs:
             return None
         self._credit = [credit + spec.weight for credit, spec in zip(self._credit, self._specs, strict=True)]
@@ -101,7 +101,7 @@ class _Mix:
 
 
 class Generator:
-    """Sends a job's requests until it is told to stop. To be made inside a running event loop."""
+    """The sender of a job's requests until it is told to stop. Create it inside a running event loop."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -119,7 +119,7 @@ class Generator:
         self._cut, self._skipped, self._lag = 0, 0, 0.0
 
     def phase(self, name: str, *, full: bool = False) -> None:
-        """What falls due from now on belongs to the phase NAME; with FULL the whole table is sent."""
+        """Start the phase `name` for what falls due from now on; with `full`, send the job's whole table."""
         self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
         if full:
@@ -135,11 +135,11 @@ class Generator:
         return self._held
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Let nothing more fall due. AT_ONCE: neither wait for what is outstanding nor read back what was written."""
+        """Let nothing more fall due; with `at_once`, neither wait for outstanding requests nor read back the writes."""
         self._stopping, self._at_once = True, at_once
 
     async def run(self) -> TrafficResult:
-        """Send until `stop`, wait for what is outstanding, read back and remove the writes."""
+        """Send until `stop`, wait for outstanding requests, read back and remove the writes; return the result."""
         async with asyncio.TaskGroup() as group:
             await self._arrivals(group)
             self._ended = self._loop.time()
@@ -154,13 +154,13 @@ class Generator:
         return self._result()
 
     async def abandon(self) -> None:
-        """Nobody listens any more: remove what was written as far as a few seconds reach."""
+        """Remove as many of the writes as a few seconds allow; nobody is listening any more."""
         await self._ledger.settle(self._client, seconds=ABANDON_SECONDS, read_back=False)
         self._ledger.close()
         await self._client.aclose()
 
     def snapshot(self) -> Snapshot:
-        """Where it stands."""
+        """Return what is known so far."""
         return Snapshot(
             seconds=round(self._loop.time() - self._started, 3),
             phase=self._phases[-1].name,

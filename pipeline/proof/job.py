@@ -1,4 +1,4 @@
-"""What the generator's process is told to do."""
+"""The job that the generator's process is given."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.config.requests import RequestSpec, parse_requests
 __all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "Job"]
 
 SETTLE_SECONDS = 60.0  # for reading back and removing all writes: 480 took 0.8 s on two shared cores
-ABANDON_SECONDS = 5.0  # for removing what one can when the proof is off
+ABANDON_SECONDS = 5.0  # for removing as much as possible once the proof is called off
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to send where.
+    """What to send, and where.
 
-    `rate` requests a second to `base` (`http://host:port` or `unix:/path`), each waiting `timeout` seconds; first
-    `requests` (what the old and the new release both answer), later `full`. `journal` is the absolute path of the file
-    that outlives a killed proof. Right answers after `slow_ms` are counted, and shown, as slow ones too.
+    `rate` requests a second go to `base` (`http://host:port` or `unix:/path`), each waiting at most `timeout` seconds:
+    at first `requests` (those that both the old and the new release answer), later `full`. `journal` is the absolute
+    path of the file that outlives a killed proof. Correct answers after `slow_ms` are also counted, and shown, as slow.
     """
 
     base: str
@@ -35,13 +35,13 @@ class Job:
     token: str | None = field(default=None, repr=False)
 
     def dump(self) -> dict[str, Any]:
-        """As JSON values, the token among them: for a pipe, never for a file or a command line."""
+        """Return the job as JSON values, including the token: for a pipe, never for a file or a command line."""
         tables = {key: [spec.table() for spec in specs] for key, specs in self._specs().items()}
         return {**vars(self), **tables, "journal": str(self.journal)}
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Job:
-        """From what `dump` gave."""
+        """Create a job from what `dump` returned."""
         specs = {key: parse_requests(values[key], key) for key in ("requests", "full")}
         return cls(**{**values, **specs, "journal": Path(values["journal"])})
 

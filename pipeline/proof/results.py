@@ -12,7 +12,7 @@ __all__ = ["Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficRe
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from when a request was due to its whole answer, of answers that were right."""
+    """Milliseconds from when a request was due to its whole answer, for correct answers."""
 
     p50: float
     p95: float
@@ -21,7 +21,7 @@ class Latency:
 
     @classmethod
     def of(cls, ordered: Sequence[float]) -> Latency | None:
-        """The nearest-rank percentiles of milliseconds in ascending order; None where there are none."""
+        """Return the nearest-rank percentiles of `ordered`, milliseconds in ascending order; None if it is empty."""
         if not ordered:
             return None
         ranks = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95, 0.99, 1))
@@ -30,24 +30,30 @@ class Latency:
 
 @dataclass(frozen=True)
 class Share:
-    """The requests due in one phase that one release answered; `release` None: no answer, or one without its name."""
+    """The requests due in one phase that one release answered.
+
+    `release` is None where there was no answer or one that names no release.
+    """
 
     phase: str
     release: str | None
     ok: int
     failed: Mapping[str, int]  # by kind
-    slow: int  # right, but later than the job's `slow_ms`
+    slow: int  # correct, but later than the job's `slow_ms`
     latency: Latency | None
 
     @property
     def sent(self) -> int:
-        """How many requests it holds."""
+        """The number of requests in this share."""
         return self.ok + sum(self.failed.values())
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One example. `at` is RFC 3339; `kind` refused, reset, timeout, 5xx, status, body, slow or lost."""
+    """One example of a failure.
+
+    `at` is RFC 3339; `kind` is refused, reset, timeout, 5xx, status, body, slow or lost.
+    """
 
     kind: str
     at: str
@@ -67,7 +73,7 @@ class Bin:
 
     at: float
     seconds: float
-    answered: Mapping[str, int]  # right answers by release; "" where it gave no name
+    answered: Mapping[str, int]  # correct answers by release; "" where the answer names none
     failed: int
     p50: float | None
     p95: float | None
@@ -83,7 +89,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What is known while the traffic runs. `lag_ms` is the latest that the generator itself ever was."""
+    """What is known while the traffic runs. `lag_ms` is the furthest that the generator itself ever fell behind."""
 
     seconds: float
     phase: str
@@ -91,45 +97,45 @@ class Snapshot:
     shares: tuple[Share, ...] = ()
     failures: tuple[Failure, ...] = ()
     lag_ms: float = 0.0
-    settled: bool = False  # nothing falls due, and all that did is over
+    settled: bool = False  # nothing more falls due, and every request that did is over
 
     @property
     def sent(self) -> int:
-        """Requests that are over."""
+        """The requests that are over."""
         return sum(share.sent for share in self.shares)
 
     @property
     def ok(self) -> int:
-        """Requests with the right answer."""
+        """The requests with a correct answer."""
         return sum(share.ok for share in self.shares)
 
     @property
     def failed(self) -> int:
-        """Requests without the right answer."""
+        """The requests without a correct answer."""
         return self.sent - self.ok
 
     @property
     def lost(self) -> int:
-        """Acknowledged writes that are gone: known at the end only."""
+        """The acknowledged writes that are gone: known only at the end."""
         return 0
 
     @property
     def left(self) -> int:
-        """Synthetic writes that could not be removed: known at the end only."""
+        """The synthetic writes that could not be removed: known only at the end."""
         return 0
 
     @property
     def unsent(self) -> int:
-        """Requests that the generator itself was too late for: known at the end only."""
+        """The requests that the generator itself was too late to send: known only at the end."""
         return 0
 
     def dump(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the measurements as JSON values."""
         return asdict(self)
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Snapshot:
-        """From what `dump` gave."""
+        """Create a snapshot from what `dump` returned."""
         return cls(**{**values, **_nested(values)})
 
 
@@ -137,8 +143,8 @@ class Snapshot:
 class TrafficResult(Snapshot):
     """What is known at the end.
 
-    `skipped` requests were more than a second late by the generator's own fault and never sent, `stalled_ms` is how
-    long it could not run, `cpu_seconds` what it used.
+    `skipped` requests were more than a second late through the generator's own fault and never sent, `stalled_ms` is
+    how long it could not run, `cpu_seconds` is the CPU time it used.
     """
 
     started: float
@@ -156,35 +162,35 @@ class TrafficResult(Snapshot):
 
     @property
     def lost(self) -> int:
-        """Acknowledged writes that are gone."""
+        """The acknowledged writes that are gone."""
         return self.writes_lost
 
     @property
     def left(self) -> int:
-        """Synthetic writes that could not be removed."""
+        """The synthetic writes that could not be removed."""
         return self.writes_left
 
     @property
     def unsent(self) -> int:
-        """Requests that the generator itself was too late for."""
+        """The requests that the generator itself was too late to send."""
         return self.skipped
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> TrafficResult:
-        """From what `dump` gave."""
+        """Create a result from what `dump` returned."""
         own = {
             "by_release": {name: _latency(value) for name, value in values["by_release"].items()},
             "latency": _latency(values["latency"]),
-            "bins": tuple(Bin(**one) for one in values["bins"]),
-            "phases": tuple(Phase(**one) for one in values["phases"]),
+            "bins": tuple(Bin(**entry) for entry in values["bins"]),
+            "phases": tuple(Phase(**entry) for entry in values["phases"]),
         }
         return cls(**{**values, **_nested(values), **own})
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "shares": tuple(Share(**{**one, "latency": _latency(one["latency"])}) for one in values["shares"]),
-        "failures": tuple(Failure(**one) for one in values["failures"]),
+        "shares": tuple(Share(**{**entry, "latency": _latency(entry["latency"])}) for entry in values["shares"]),
+        "failures": tuple(Failure(**entry) for entry in values["failures"]),
     }
 
 

@@ -1,4 +1,4 @@
-"""The smoke test: every declared request once, writes read back and removed."""
+"""The smoke test: every declared request is sent once, and writes are read back and removed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["smoke"]
 def smoke(
     specs: Sequence[RequestSpec], base: str, token: str | None, timeout: float = 10.0, journal: Path | None = None
 ) -> list[Failure]:
-    """Send each of SPECS once to BASE (`http://host:port` or `unix:/path`), TIMEOUT seconds for each answer.
+    """Send each of `specs` once to `base` (`http://host:port` or `unix:/path`) and return what failed.
 
-    Gives what failed, a write that cannot be read back among it; empty when all is well. What cannot be removed stays
-    in JOURNAL, for `clean_up`.
+    Each answer may take `timeout` seconds. A write that cannot be read back is a failure too; the list is empty when
+    all is well. What cannot be removed stays in `journal`, for `clean_up`.
     """
     return asyncio.run(_smoke(specs, base, token, timeout, journal))
 

@@ -16,12 +16,15 @@ __all__ = ["Outcome", "Tally"]
 
 EXAMPLES = 5  # for each kind, phase and release
 BIN_SECONDS = 0.5
-MOST_BINS = 240  # as many bars as a picture can show
+MOST_BINS = 240  # the number of bars that a picture can show
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request. `at`: when it was due, seconds since the Unix epoch; `error` None: it was right."""
+    """What became of one request.
+
+    `at` is when it was due, in seconds since the Unix epoch; `error` is None where the answer was correct.
+    """
 
     exchange: Exchange
     phase: str
@@ -32,11 +35,11 @@ class Outcome:
 
     @property
     def release(self) -> str | None:
-        """The release that answered, if one said so."""
+        """The release that answered, if the answer names one."""
         return self.answer.release if self.answer else None
 
     def example(self, kind: str) -> Failure:
-        """It as an example of KIND."""
+        """Return this outcome as an example of `kind`."""
         return self.exchange.failure(
             kind,
             at=self.at,
@@ -51,7 +54,7 @@ class Outcome:
 class _Cell:
     failed: Counter[str] = field(default_factory=Counter)
     slow: int = 0
-    latencies: list[float] = field(default_factory=list)  # ascending, of right answers
+    latencies: list[float] = field(default_factory=list)  # ascending, of correct answers
 
     def share(self, phase: str, release: str | None) -> Share:
         ok, latency = len(self.latencies), Latency.of(self.latencies)
@@ -66,9 +69,9 @@ class _Moment:
 
 
 class Tally:
-    """Counts outcomes since STARTED (seconds since the Unix epoch).
+    """The counts of outcomes since `started` (seconds since the Unix epoch).
 
-    Right answers later than SLOW_MS are counted, and shown, as slow ones too.
+    Correct answers later than `slow_ms` are also counted, and shown, as slow.
     """
 
     def __init__(self, started: float, slow_ms: float) -> None:
@@ -78,7 +81,7 @@ class Tally:
         self._examples: dict[tuple[str, str, str | None], list[Failure]] = {}
 
     def add(self, outcome: Outcome) -> None:
-        """Count OUTCOME."""
+        """Count `outcome`."""
         cell = self._cells.setdefault((outcome.phase, outcome.release), _Cell())
         moment = self._moments.setdefault(int((outcome.at - self._started) / BIN_SECONDS), _Moment())
         if outcome.error:
@@ -94,27 +97,27 @@ class Tally:
             self._exemplify(outcome, "slow")
 
     def shares(self) -> tuple[Share, ...]:
-        """The counts by phase and release."""
+        """Return the counts by phase and release."""
         return tuple(cell.share(phase, release) for (phase, release), cell in self._cells.items())
 
     def examples(self) -> tuple[Failure, ...]:
-        """The first examples of each kind, phase and release, oldest first."""
-        found = (example for examples in self._examples.values() for example in examples)
-        return tuple(sorted(found, key=lambda example: example.at))
+        """Return the first examples of each kind, phase and release, oldest first."""
+        kept = (example for examples in self._examples.values() for example in examples)
+        return tuple(sorted(kept, key=lambda example: example.at))
 
     def by_release(self) -> dict[str, Latency | None]:
-        """The latencies of each release over all phases."""
+        """Return the latencies of each release over all phases."""
         releases = dict.fromkeys(release for _, release in self._cells if release)
         return {
             name: self._over(cell for (_, release), cell in self._cells.items() if release == name) for name in releases
         }
 
     def latency(self) -> Latency | None:
-        """The latencies of all right answers."""
+        """Return the latencies of all correct answers."""
         return self._over(self._cells.values())
 
     def bins(self, until: float) -> tuple[Bin, ...]:
-        """The traffic over time, to the last request at UNTIL, in steps that a picture can show all of."""
+        """Return the traffic over time up to the last request at `until`, in few enough steps to fit a picture."""
         if not self._moments:
             return ()
         first, last = min(self._moments), max(self._moments)

@@ -19,17 +19,20 @@ class MissingValue(Exception):
 
 @dataclass(frozen=True)
 class Values:
-    """What placeholders stand for: `{unique}` differs for each request, `{response.a.b}` is taken from an answer."""
+    """The values of placeholders: `{unique}` differs for each request, `{response.a.b}` is taken from an answer."""
 
     unique: str
     response: Any = field(default=None)
 
     def fill(self, template: Any) -> Any:
-        """TEMPLATE, any JSON value, with its placeholders replaced; one that is the whole text keeps its type."""
+        """Return `template`, any JSON value, with its placeholders replaced.
+
+        The value of a placeholder that is the whole text keeps its type.
+        """
         if isinstance(template, str):
             whole = PLACEHOLDER.fullmatch(template)
             return (
-                self._value(whole[1]) if whole else PLACEHOLDER.sub(lambda found: str(self._value(found[1])), template)
+                self._value(whole[1]) if whole else PLACEHOLDER.sub(lambda match: str(self._value(match[1])), template)
             )
         if isinstance(template, Mapping):
             return {key: self.fill(value) for key, value in template.items()}
@@ -38,8 +41,8 @@ class Values:
         return template
 
     def fill_path(self, template: str) -> str:
-        """TEMPLATE with its placeholders replaced by values that are quoted for use in a path."""
-        return PLACEHOLDER.sub(lambda found: quote(str(self._value(found[1])), safe=""), template)
+        """Return `template` with its placeholders replaced by values that are quoted for use in a path."""
+        return PLACEHOLDER.sub(lambda match: quote(str(self._value(match[1])), safe=""), template)
 
     def _value(self, name: str) -> Any:
         if name == "unique":
@@ -54,19 +57,20 @@ class Values:
 
 
 def difference(actual: Any, expected: Any, where: str = "") -> str | None:
-    """Where ACTUAL does not hold EXPECTED, in words; None when it does.
+    """Return where `actual` does not contain `expected`, in words, or None when it does.
 
-    Both may hold more than is expected, as with PostgreSQL's `@>`: EXPECTED `[]` means that a list is there.
+    Objects and lists may contain more than is expected, as with PostgreSQL's `@>`: an `expected` of `[]` means that
+    there is a list.
     """
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         for key, value in expected.items():
             path = f"{where}.{key}" if where else str(key)
-            found = difference(actual[key], value, path) if key in actual else f"`{path}` is missing"
-            if found:
-                return found
+            problem = difference(actual[key], value, path) if key in actual else f"`{path}` is missing"
+            if problem:
+                return problem
         return None
     if isinstance(expected, list) and isinstance(actual, list):
-        lacking = (wanted for wanted in expected if all(difference(one, wanted) for one in actual))
+        lacking = (wanted for wanted in expected if all(difference(item, wanted) for item in actual))
         return next((f"`{where or 'the body'}` lacks {_brief(wanted)}" for wanted in lacking), None)
     # JSON's true is not 1, though Python's is.
     if actual == expected and isinstance(actual, bool) == isinstance(expected, bool):
@@ -76,4 +80,4 @@ def difference(actual: Any, expected: Any, where: str = "") -> str | None:
 
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - what fits a line of a report
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - fits a line of a report

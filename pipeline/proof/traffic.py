@@ -1,4 +1,4 @@
-"""The deploy's side of the proof: starts the generator's process, steers it, reads what it says."""
+"""The deploy's side of the proof: it starts the generator's process, steers it and reads its output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.proof.results import Snapshot, TrafficResult
 
 __all__ = ["GeneratorDied", "Job", "Traffic"]
 
-ROOT = Path(__file__).parents[2]  # where the package `pipeline` is found
+ROOT = Path(__file__).parents[2]  # the folder that contains the package `pipeline`
 START_SECONDS = 20.0
 MARGIN_SECONDS = 10.0
 
@@ -29,10 +29,10 @@ class GeneratorDied(SlipwayError):
 
 
 class Traffic:
-    """Synthetic traffic for JOB in a process of its own, from `start` to `stop` (or `abort`).
+    """Synthetic traffic for `job` in its own process, from `start` to `stop` (or `abort`).
 
-    As a context manager it starts at once, and aborts if it was not stopped. Every method raises `GeneratorDied` with
-    the generator's last words once its process is gone without a result.
+    As a context manager it starts at once, and aborts unless it was stopped. Every method raises `GeneratorDied` with
+    the generator's last words once its process has ended without a result.
     """
 
     def __init__(self, job: Job) -> None:
@@ -46,9 +46,9 @@ class Traffic:
         self._last_words = ""
 
     def start(self) -> Self:
-        """Start sending; returns when the first request is due."""
+        """Start sending; return when the first request is due."""
         command = [sys.executable, "-m", "pipeline.proof"]
-        # A session of its own: a Ctrl-C in its first tenth of a second, before it ignores them, would end it.
+        # In its own session: a Ctrl-C in its first tenth of a second, before it ignores the signal, would end it.
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -65,34 +65,32 @@ class Traffic:
 
     @property
     def pid(self) -> int | None:
-        """The generator's process."""
+        """The process id of the generator, or None before it starts."""
         return self._process.pid if self._process else None
 
     def phase(self, name: str, *, full: bool = False) -> None:
-        """What falls due from now on belongs to the phase NAME; with FULL the job's whole table is sent."""
+        """Start the phase `name` for what falls due from now on; with `full`, send the job's whole table."""
         self._tell({"phase": name, "full": full})
 
     def snapshot(self) -> Snapshot:
-        """The newest counts, at most a quarter of a second old."""
+        """Return the newest counts, at most a quarter of a second old."""
         with self._changed:
             if self._over and not self._result:
                 raise self._died()
             return self._snapshot
 
     def settle(self) -> Snapshot:
-        """Hold the traffic until the next phase and wait for each answer: the counts to judge by.
-
-        An answer that is still to come would be missing in them, and the slow ones are.
-        """
+        """Hold the traffic until the next phase, wait for every answer, and return the counts to judge by."""
+        # Answers that are still to come, which are the slow ones, would be missing from the counts.
         self._tell({"hold": True})
         self._await(lambda: self._snapshot.settled, self._job.timeout + MARGIN_SECONDS)
         return self.snapshot()
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
-        """Send nothing more, wait for the answers, read back and remove the writes; gives what was measured.
+        """Send nothing more, wait for the answers, read back and remove the writes, and return what was measured.
 
-        AT_ONCE is for a rollout that failed already: nothing is waited for or read back, and what cannot be removed in
-        a few seconds stays in the journal for the next `Traffic` or `clean_up`.
+        `at_once` is for a rollout that has already failed: nothing is waited for or read back, and what cannot be
+        removed in a few seconds stays in the journal for the next `Traffic` or `clean_up`.
         """
         self._tell({"stop": True, "at_once": at_once})
         seconds = ABANDON_SECONDS if at_once else self._job.timeout + SETTLE_SECONDS
@@ -103,7 +101,7 @@ class Traffic:
         return self._result
 
     def abort(self) -> None:
-        """End it without a result; a few seconds are given to removing what was written."""
+        """End the traffic without a result, allowing a few seconds to remove what was written."""
         self._close(ABANDON_SECONDS + 2)
 
     def __enter__(self) -> Self:
@@ -168,6 +166,6 @@ class Traffic:
             process.wait()
         self._reader.join()
         self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        self._last_words = said[-1] if said else "it said nothing"
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        self._last_words = lines[-1] if lines else "it said nothing"
         self._errors.close()

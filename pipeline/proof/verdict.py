@@ -1,4 +1,7 @@
-"""What the traffic means: did the new release keep every promise? Pure: the deploy asks, and acts on the answer."""
+"""What the traffic means: whether the new release kept every promise.
+
+These functions are pure: the deploy asks, and acts on the answer.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from pipeline.releases.model import short
 __all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early"]
 
 BASELINE, BAKE, CONFIRM = "baseline", "bake", "confirm"
-NEW_ALONE = (BAKE, CONFIRM)  # the phases in which nothing but the new release runs
-# A noisy machine is no slow release: both limits grow with what the old release showed on the same machine.
+NEW_ALONE = (BAKE, CONFIRM)  # the phases in which only the new release runs
+# A noisy machine is not a slow release: the limits grow with the latency of the old release on the same machine.
 NOISE = 5
 P50_LIMIT_MS = 100
-P99_FACTOR = 4  # of max_latency_ms: one answer in a hundred may take longer than five may, and not for ever
+P99_FACTOR = 4  # times max_latency_ms: one answer in a hundred may take longer than five may, but not for ever
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many requests may fail, and the milliseconds within which 95 of 100 answers must come.
+    """How many requests may fail, and within how many milliseconds 95 of 100 answers must come.
 
-    Not `old_counts`: what runs is what a killed deploy left, so that only the new release's answers judge.
+    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge.
     """
 
     max_failures: int = 0
@@ -33,7 +36,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether the release is proved, and why, in one line. `confirm`: it looks slow; a second bake window decides."""
+    """Whether the release is proved, and why, in one line.
+
+    `confirm`: it looks slow, and a second bake window decides.
+    """
 
     ok: bool
     reason: str
@@ -42,10 +48,10 @@ class Judgement:
 
 
 def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollback: bool = False) -> Judgement:
-    """Judge the TRAFFIC of a rollout from release OLD (None: the first deploy) to NEW.
+    """Judge the `traffic` of a rollout from release `old` (None: the first deploy) to `new`.
 
-    Asked at the end of the phase `bake` (with a snapshot) and of the whole (with the result). ROLLBACK: NEW is what a
-    rollback brought back, and what happened before its `bake` is the failed release's, not its own.
+    Call this at the end of the phase `bake` (with a snapshot) and at the very end (with the result). With `rollback`,
+    `new` is what a rollback brought back, and what happened before its `bake` belongs to the failed release.
     """
     if not traffic.sent:
         return Judgement(ok=False, reason="nothing was sent, so nothing is proved: declare [[tool.slipway.requests]]")
@@ -57,16 +63,14 @@ def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollb
 
 
 def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool = False) -> Judgement:
-    """Judge the failures alone, while the rollout runs: not `ok` means that it need not go on."""
+    """Judge the failures alone while the rollout runs: if the judgement is not `ok`, there is no point in going on."""
     against = _failures(traffic, limits, new, rollback)
     return Judgement(ok=not against, reason="; ".join(against) or f"{traffic.sent} requests, {traffic.failed} failed")
 
 
 def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:
-    """The shares that judge: all; or, where the old release failed by itself already, those of the new one.
-
-    A failure without an answer names nobody, but while the new release runs alone it is the new release's.
-    """
+    """Yield the shares that count: all, or only the new release's if the old one was already failing on its own."""
+    # A failure without an answer names no release, but while the new release runs alone it is the new release's.
     broken_before = not limits.old_counts or any(share.failed for share in traffic.shares if share.phase == BASELINE)
     for share in traffic.shares:
         alone = share.phase in NEW_ALONE
@@ -83,7 +87,7 @@ def _failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> li
     if failed.total() <= limits.max_failures:
         return []
     kinds = ", ".join(f"{count} × {kind}" for kind, count in failed.most_common())
-    allowed = f" ({limits.max_failures} may)" if limits.max_failures else ""
+    allowed = f" ({limits.max_failures} allowed)" if limits.max_failures else ""
     first = _first(traffic, judged)
     sent = sum(share.sent for share in judged)
     return [f"{failed.total()} of {sent} requests failed{allowed}: {kinds}, {_by_whom(judged)}{first}"]
@@ -131,17 +135,17 @@ def _silence(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> lis
 
 
 def _strangers(traffic: Snapshot, new: str) -> list[str]:
-    """Right answers while the new release runs alone, under another one's name: who answered them?"""
+    """Return a line for each other release that answered correctly while the new one should run alone."""
     shares = [
         share for share in traffic.shares if share.phase in NEW_ALONE and share.ok and share.release not in (None, new)
     ]
     return [
-        f"release {short(share.release)} answered {share.ok} requests after it should have gone" for share in shares
+        f"release {short(share.release)} answered {share.ok} requests after it should have stopped" for share in shares
     ]
 
 
 def _left(traffic: Snapshot) -> list[str]:
-    return [f"{traffic.left} synthetic writes could not be removed again"] if traffic.left else []
+    return [f"{traffic.left} synthetic writes could not be removed"] if traffic.left else []
 
 
 def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:
@@ -161,19 +165,19 @@ def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: 
     latency = f", p95 {shown.p95:.0f} ms" if shown else ""
     note = f"; the first window was slow ({first}), the second was not" if first else ""
     if traffic.unsent:
-        note += f"; {traffic.unsent} more could not be sent, the machine is too busy for this rate"
+        note += f"; {traffic.unsent} more could not be sent because the machine is too busy for this rate"
     return Judgement(ok=True, reason=f"{sent} requests, {failed}; release {name} answered {by_new}{latency}{note}")
 
 
 def _latency(traffic: Snapshot, phase: str, release: str | None) -> Latency | None:
-    found: Mapping[tuple[str, str | None], Latency | None] = {
-        (one.phase, one.release): one.latency for one in traffic.shares
+    latencies: Mapping[tuple[str, str | None], Latency | None] = {
+        (share.phase, share.release): share.latency for share in traffic.shares
     }
-    return found.get((phase, release))
+    return latencies.get((phase, release))
 
 
 def _excess(now: Latency | None, before: Latency | None, limits: Limits) -> str | None:
-    """What of NOW is beyond its limit, in words."""
+    """Return which percentile of `now` is beyond its limit, in words; None where none is."""
     if not now:
         return None
     for name, value, past, floor in (

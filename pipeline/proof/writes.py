@@ -1,4 +1,4 @@
-"""What the proof wrote: a journal that survives `kill -9`, the reading back, and the removal."""
+"""What the proof wrote: a journal that survives `kill -9`, reading the writes back, and removing them."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ AT_ONCE = 16
 TRIES, RETRY_SECONDS, ANSWER_SECONDS = 3, 0.3, 5.0
 GONE = (404, 410)
 SUCCESS, REFUSED = range(200, 300), range(400, 500)  # RFC 9110 15.3, 15.5
-BUSY = 409  # the first request with this Idempotency-Key is still at work
+BUSY = 409  # the first request with this Idempotency-Key is still being processed
 
 
 @dataclass
 class Write:
-    """One write. `at` is seconds since the Unix epoch; `response` and `release` come with its acknowledgement."""
+    """One write. `at` is in seconds since the Unix epoch; `response` and `release` come with its acknowledgement."""
 
     exchange: Exchange
     phase: str
     at: float
-    unread: bool = False  # acknowledged, and not read back yet
+    unread: bool = False  # acknowledged, but not read back yet
     response: Any = None
     release: str | None = None
 
     def lost(self, error: RequestFailed | str, status: int | None = None) -> Failure:
-        """It as an example of a lost one."""
+        """Return this write as an example of a lost one."""
         return self.exchange.failure(
             "lost", at=self.at, phase=self.phase, release=self.release, status=status, detail=f"read back: {error}"
         )
 
 
 class Ledger:
-    """The writes that are not removed yet, in memory and in JOURNAL (no file where it is None).
+    """The writes that have not been removed yet, in memory and in `journal` (no file where it is None).
 
-    A journal that is there already belongs to a proof that was killed; its writes are taken over and removed too.
+    A journal that already exists belongs to a proof that was killed: its writes are taken over and removed too.
     """
 
     def __init__(self, journal: Path | None) -> None:
@@ -75,9 +75,9 @@ class Ledger:
         return write
 
     def answered(self, write: Write, answer: Answer | None, error: RequestFailed | None) -> None:
-        """Note what is known of WRITE; where nothing is, `settle` asks again with its Idempotency-Key."""
+        """Note what is known of `write`; if nothing is, `settle` asks again with its Idempotency-Key."""
         if answer and answer.status in SUCCESS:
-            with contextlib.suppress(RequestFailed):  # it does not say where it is: `Exchange.check` said so already
+            with contextlib.suppress(RequestFailed):  # it does not say where it is; `Exchange.check` has reported it
                 write.response = write.exchange.located(answer)
                 write.release, write.unread = answer.release, True
                 self.acknowledged += 1
@@ -85,10 +85,10 @@ class Ledger:
             self._drop(write)
 
     async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
-        """Read back (if told so) and remove all writes within SECONDS; what is then unread counts as lost."""
+        """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost."""
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def one(write: Write) -> None:
+        async def settle_one(write: Write) -> None:
             async with turns:
                 if read_back and write.unread:
                     await self._read_back(client, write)
@@ -97,14 +97,14 @@ class Ledger:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
                 for write in list(self.writes.values()):
-                    group.create_task(one(write))
+                    group.create_task(settle_one(write))
         if read_back:
             self.lost += [
                 write.lost(f"no time left after {seconds:.0f} s") for write in self.writes.values() if write.unread
             ]
 
     def close(self) -> int:
-        """Close the journal, and delete it when nothing is left; gives the number of writes that are."""
+        """Close the journal, delete it if no writes are left, and return how many are left."""
         if self._file and self._journal:
             self._file.close()
             if not self.writes:
@@ -144,28 +144,28 @@ class Ledger:
                 self._drop(write)
 
     async def _located(self, client: Client, write: Write) -> Call | None:
-        # The answer of this write was lost: the same Idempotency-Key gives it again.
+        # The answer to this write was lost: the same Idempotency-Key gives it again.
         answer = await _insist(client, write.exchange.call())
         if answer.status >= 500 or answer.status == BUSY:  # noqa: PLR2004 - RFC 9110 15.6
-            raise NoAnswer("reset", f"no word about the first answer: {answer}")
+            raise NoAnswer("reset", f"the first answer is not known: {answer}")
         try:
             return write.exchange.removal(write.exchange.located(answer)) if answer.status in SUCCESS else None
         except RequestFailed as error:
-            # It may have been the broken release that answered: the write stays in the journal, and the one that is
-            # brought back says where it is.
-            raise NoAnswer("body", f"an answer that does not say where the write is: {error}") from error
+            # The broken release may have given this answer: the write stays in the journal, and the release that is
+            # brought back says where the write is.
+            raise NoAnswer("body", f"the answer does not say where the write is: {error}") from error
 
     def _note(self, **entry: Any) -> None:
         if self._file:
             self._file.write(json.dumps(entry) + "\n")
-            # To the kernel, which outlives `kill -9`; a crash of the machine may leave a synthetic row.
+            # Flush to the kernel, which outlives `kill -9`; a crash of the machine may leave a synthetic row behind.
             self._file.flush()
 
 
 def clean_up(journal: Path, base: str, token: str | None, *, seconds: float = 30.0) -> int:
-    """Remove what a killed proof left in JOURNAL from the service at BASE, within SECONDS.
+    """Remove the writes in `journal`, left by a killed proof, from the service at `base` within `seconds`.
 
-    Gives how many writes are still there; with none the journal is deleted. Raises nothing for a service that is down.
+    Return how many writes are still there; if none is, the journal is deleted. A service that is down raises nothing.
     """
     return asyncio.run(_clean_up(journal, base, token, seconds)) if journal.exists() else 0
 
@@ -181,7 +181,10 @@ async def _clean_up(journal: Path, base: str, token: str | None, seconds: float)
 
 
 async def _insist(client: Client, call: Call) -> Answer:
-    """Send what may safely be sent again until it is answered, a few times."""
+    """Send `call`, which may safely be sent again, until it is answered, a few times at most.
+
+    Raise `NoAnswer` where it never is.
+    """
     for rest in reversed(range(TRIES)):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

@@ -104,7 +104,7 @@ def test_a_first_deploy_that_fails_leaves_what_was_started_by_hand(checkout: Com
     outcome = checkout.deploy()
     assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
     assert "the flux is not compensated" in outcome.reason
-    assert outcome.report["rollback"]["reason"] == "there is no earlier release: dev serves on"
+    assert outcome.report["rollback"]["reason"] == "there is no earlier release: dev is still serving"
     assert checkout.answering() == {"dev"}
 
 

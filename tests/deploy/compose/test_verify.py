@@ -43,7 +43,7 @@ def test_only_what_is_signed_runs(checkout: ComposeCheckout, tmp_path: Path) -> 
         checkout.change("built here")
         built = checkout.deploy()
         assert built.code == 1, str(built)
-        assert "was built here and nobody signed it, which compose demands" in built.problems()[0]
+        assert "was built here and is not signed; compose requires a signature" in built.problems()[0]
         checkout.commit()
         second = push(checkout, repository)
         sign(checkout, second, ours)

@@ -71,7 +71,7 @@ class TestTell:
         address = f"http://user:hidden@127.0.0.1:{running.port}"
         [line] = told(FACTS, RELEASE_BOARD_URL=address, RELEASE_BOARD_TOKEN="not-the-right-token")
         assert line.endswith(
-            f"http://127.0.0.1:{running.port} answers 401: RELEASE_BOARD_TOKEN is not its SERVICE_TOKEN"
+            f"http://127.0.0.1:{running.port} answers 401: RELEASE_BOARD_TOKEN is not the board's SERVICE_TOKEN"
         )
 
     @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ class TestTell:
             ),
             (
                 {"RELEASE_BOARD_URL": "http://127.0.0.1:9", "RELEASE_BOARD_TOKEN": "sécret"},
-                "RELEASE_BOARD_TOKEN: holds",
+                "RELEASE_BOARD_TOKEN: contains",
             ),
             ({"RELEASE_BOARD_URL": "http://127.0.0.1:9", "RELEASE_BOARD_TOKEN": "sec\nret"}, "does not answer"),
         ],

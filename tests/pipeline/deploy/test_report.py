@@ -180,7 +180,7 @@ class TestSummaryLine:
         ("facts", "line"),
         [
             (FACTS, f"Release {NEW} serves local: 252 requests, 12 failed"),
-            (UNCHANGED, f"Nothing was changed on local: release {NEW} runs already and every replica is ready"),
+            (UNCHANGED, f"Nothing was changed on local: release {NEW} is already running and every replica is ready"),
             (
                 UNDONE,
                 f"Release {NEW} was undone on local: 12 of 840 requests failed: 12 × 5xx; release {OLD} serves again",
@@ -189,7 +189,7 @@ class TestSummaryLine:
                 NO_BUILD,
                 f"The deploy of the new release to local failed: no space left; release {OLD} still serves, untouched",
             ),
-            (INTERRUPTED, f"The deploy of release {NEW} to local was interrupted; nothing that ran was touched"),
+            (INTERRUPTED, f"The deploy of release {NEW} to local was interrupted; nothing running was touched"),
             (
                 STUCK,
                 f"The deploy of release {NEW} to local failed: it broke; THE ROLLBACK FAILED, TOO: no replica is ready",
@@ -208,7 +208,7 @@ class TestRenderMarkdown:
         assert text.startswith(f"# Release {NEW} was undone on local: ")
         assert "(timeline.svg)" in text
         assert "## The rollback" in text
-        assert text.rstrip().endswith("`nox -s deploy -- local` deploys again once it is mended.")
+        assert text.rstrip().endswith("`nox -s deploy -- local` deploys again once it is fixed.")
 
     def test_shows_examples_with_the_id_to_look_for(self) -> None:
         """The request id is what finds the log line."""
@@ -233,11 +233,11 @@ class TestRenderMarkdown:
     def test_does_not_claim_what_was_not_read_back(self) -> None:
         """A rollout that was stopped at once has no word about its writes."""
         text = render_markdown(build_report(replace(FACTS, traffic=replace(TRAFFIC, writes_unread=30))))
-        assert "30 writes acknowledged, not read back, for the rollout had failed already" in text
+        assert "30 writes acknowledged, not read back, because the rollout had already failed" in text
 
     def test_says_when_the_old_release_failed_already(self) -> None:
         """Why a deploy with failures can be proved."""
-        assert "10 requests failed already before anything was changed" in render_markdown(build_report(FACTS))
+        assert "10 requests had already failed before anything was changed" in render_markdown(build_report(FACTS))
 
 
 class TestWriteEvidence:

@@ -105,7 +105,7 @@ class TestSmoke:
             replace(server.answer(request), json={"data": {}}) if request.path not in ("/things",) else None
         )
         (failure,) = smoke(specs, service.url, "token")
-        assert "holds nothing of what was sent (or say `readback.expect`)" in failure.detail
+        assert "contains none of the values that were sent (or declare `readback.expect`)" in failure.detail
         told = parse_requests([{**MAKE, "readback": {"path": "/things/{response.id}", "expect": {"data": {}}}}])
         assert smoke(told, service.url, "token") == []
 

@@ -74,6 +74,6 @@ def test_refuses_what_is_in_no_registry(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A build of this machine is signed by nobody."""
     [line] = objections(monkeypatch, tmp_path, images=None)
     assert line == (
-        "release 111111111111… was built here and nobody signed it, which staging demands (`verify`):"
+        "release 111111111111… was built here and is not signed; staging requires a signature (`verify`):"
         " `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"
     )
