@@ -37,17 +37,17 @@ def docker_problems(*, compose: bool) -> list[str]:
     """
     if shutil.which("docker") is None:
         return ["docker: not installed (or not on the PATH): https://docs.docker.com/engine/install"]
-    code, said = _ask("version", "--format", "{{.Server.Version}}")
+    code, version = _ask("version", "--format", "{{.Server.Version}}")
     if code:
-        return [_unreachable(said)]
-    if _version(said) < OLDEST_ENGINE:
-        return [f"Docker Engine {said.strip()} is too old, {_dotted(OLDEST_ENGINE)} is needed: update it"]
+        return [_unreachable(version)]
+    if _version(version) < OLDEST_ENGINE:
+        return [f"Docker Engine {version.strip()} is too old, {_dotted(OLDEST_ENGINE)} is needed: update it"]
     if compose:
-        code, said = _ask("compose", "version", "--short")
+        code, version = _ask("compose", "version", "--short")
         if code:
             return ["docker compose: the plugin is not installed: https://docs.docker.com/compose/install/linux"]
-        if _version(said) < OLDEST_COMPOSE:
-            return [f"Docker Compose {said.strip()} is too old, {_dotted(OLDEST_COMPOSE)} is needed: update it"]
+        if _version(version) < OLDEST_COMPOSE:
+            return [f"Docker Compose {version.strip()} is too old, {_dotted(OLDEST_COMPOSE)} is needed: update it"]
     return []
 
 
@@ -84,8 +84,8 @@ class Docker:
         try:
             return run_docker(*arguments, say=self._say, env=env, cwd=self.root, timeout=timeout)
         except CommandFailed as error:
-            said = f"docker {_verb(arguments)}: {essence(error.output)}"
-            raise SlipwayError(f"{said}{_login(arguments, error.output)}") from error
+            problem = f"docker {_verb(arguments)}: {essence(error.output)}"
+            raise SlipwayError(f"{problem}{_login(arguments, error.output)}") from error
 
     def ask(self, *arguments: str, env: Mapping[str, str] | None = None, given: str | None = None) -> str:
         """Return the output of a command that changes nothing, with `given` on its standard input.

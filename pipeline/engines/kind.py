@@ -195,7 +195,7 @@ class Cluster:
         if not existing:
             self._create()
             return True
-        stopped = [one["Name"].strip("/") for one in self.docker.inspect(*NODES) if not one["State"]["Running"]]
+        stopped = [node["Name"].strip("/") for node in self.docker.inspect(*NODES) if not node["State"]["Running"]]
         if stopped:
             self.docker.do("start", *stopped)
         contexts = run(["kubectl", "config", "get-contexts", "--output=name"], say=_nothing).split()
@@ -235,15 +235,15 @@ class Cluster:
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
     def _registry(self) -> bool:
-        found = self.docker.inspect(REGISTRY_NAME)
+        registry = self.docker.inspect(REGISTRY_NAME)
         changed = True
-        if not found:
+        if not registry:
             self.docker.do(*registry_command())
-        elif not found[0]["State"]["Running"]:
+        elif not registry[0]["State"]["Running"]:
             self.docker.do("start", REGISTRY_NAME)
         else:
             changed = False
-        if found and "kind" not in found[0]["NetworkSettings"]["Networks"]:
+        if registry and "kind" not in registry[0]["NetworkSettings"]["Networks"]:
             self.docker.do("network", "connect", "kind", REGISTRY_NAME)
             changed = True
         # `localhost` in a node is the node itself: this file makes the name mean the registry's container.
@@ -272,8 +272,8 @@ class Cluster:
         done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
         if done.returncode:
             return None
-        annotations = [one["metadata"].get("annotations", {}) for one in json.loads(done.stdout)["items"]]
-        versions = {one.get("gateway.networking.k8s.io/bundle-version") for one in annotations}
+        annotations = [crd["metadata"].get("annotations", {}) for crd in json.loads(done.stdout)["items"]]
+        versions = {each.get("gateway.networking.k8s.io/bundle-version") for each in annotations}
         return versions.pop() if len(versions) == 1 else None
 
     def _gateway(self, manifest: bytes | None) -> bool:
@@ -309,7 +309,7 @@ class Cluster:
         try:
             self._kind(*load_command(image, lacking)[1:])
         except SlipwayError as error:
-            # An engine with containerd's image store keeps an image of many platforms of which it has one.
+            # An engine with containerd's image store may list many platforms of an image and have only one of them.
             self.progress.warn(f"{error.problems[0]}; the nodes pull it instead")
             return False
         return True
@@ -353,8 +353,8 @@ class Cluster:
 
     def _existing(self) -> set[str]:
         """Return the names of the cluster's nodes."""
-        said = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
-        return set(said.split())
+        names = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
+        return set(names.split())
 
     def _has_volume(self) -> bool:
         return self.docker.succeeds("volume", "inspect", REGISTRY_NAME)

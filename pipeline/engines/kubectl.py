@@ -94,10 +94,9 @@ class Kubectl:
         return list(content["items"]) if content.get("kind", "").endswith("List") else [content]
 
     def apply(self, objects: Iterable[Object], *, dry_run: bool = False, force: bool = True) -> list[Object]:
-        """Apply `objects` on the server's side; return them as the API server has them afterwards.
+        """Apply `objects` server-side; return them as the API server then has them, or with `dry_run` would have them.
 
-        With `dry_run`, return them as it would have them. `force` takes back fields that somebody else set, which are
-        an error without it.
+        `force` takes back fields that somebody else set; without it, they are an error.
         """
         options = ["apply", "--server-side", f"--field-manager={FIELD_MANAGER}", "--filename=-", "--output=json"]
         options += ["--dry-run=server"] if dry_run else []

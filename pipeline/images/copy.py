@@ -19,15 +19,15 @@ def copy_release(reference: str, repository: str, say: Callable[[str], None]) ->
     `UsageError` for a reference without digest or of another build, and `RegistryError` where a registry is away or
     refuses.
     """
-    found = find_pushed(reference)
-    tags = push_references(repository, found.backend, found.migrate, found.frontend)
-    with Repository(found.repository) as here, Repository(repository, write=True) as there:
-        for digest in (found.backend, *tags):
-            say(f"{found.repository}@{digest} → {repository}")
+    images = find_pushed(reference)
+    tags = push_references(repository, images.backend, images.migrate, images.frontend)
+    with Repository(images.repository) as here, Repository(repository, write=True) as there:
+        for digest in (images.backend, *tags):
+            say(f"{images.repository}@{digest} → {repository}")
             _copy(here, there, digest)
         for digest, tag in tags.items():
             there.tag(digest, tag.removeprefix(f"{repository}:"))
-    return found.backend
+    return images.backend
 
 
 def _copy(here: Repository, there: Repository, name: str) -> None:

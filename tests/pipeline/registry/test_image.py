@@ -81,7 +81,7 @@ class TestAttachProof:
 
     def test_needs_an_environment_that_can_be_a_tag(self) -> None:
         """The line says where its name is."""
-        with pytest.raises(UsageError, match=r"pyproject.toml: environment `my staging`: letters"):
+        with pytest.raises(UsageError, match=r"pyproject.toml: environment `my staging`: use letters"):
             attach_proof(f"localhost:1/team/board@sha256:{'0' * 64}", report("my staging"))
 
     def test_needs_the_image(self, repository: str) -> None:
