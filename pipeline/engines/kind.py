@@ -1,6 +1,6 @@
 """A Kubernetes cluster on this machine, by kind: nodes, a registry, metrics-server, the Gateway API with Traefik.
 
-Each step looks first and does only what is missing, so a second run changes nothing and a broken cluster is mended.
+Each step looks first and does only what is missing, so a second run changes nothing and a broken cluster is fixed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EDGE_PORT = 8088  # k8s/cluster/kind.yaml maps it to Traefik's NodePort
 REGISTRY_NAME = f"{CLUSTER}-registry"  # of the container, and of the volume with its images
 REGISTRY_IMAGE = "registry:3"
 REGISTRY_PORT = 5001
-REGISTRY = f"localhost:{REGISTRY_PORT}"  # what it is called on this machine and by the nodes
+REGISTRY = f"localhost:{REGISTRY_PORT}"  # its name on this machine and on the nodes
 HOSTS = f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml"
 
 OLDEST_KIND = (0, 27)  # from here on nodes read certs.d: https://kind.sigs.k8s.io/docs/user/local-registry
@@ -46,12 +46,12 @@ FEWEST_WATCHERS = 512  # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-er
 
 
 def create_command(config: Path, image: str) -> list[str]:
-    """Make the nodes, and return when the control plane answers."""
+    """Return the command line that makes the nodes, and ends when the control plane answers."""
     return ["kind", "create", "cluster", "--name", CLUSTER, "--config", str(config), "--image", image]
 
 
 def registry_command() -> list[str]:
-    """The arguments of `docker` that start the registry, which only this machine and the nodes reach."""
+    """Return the arguments of `docker` that start the registry, which only this machine and the nodes reach."""
     return [
         "run",
         "--detach",
@@ -69,35 +69,38 @@ def registry_command() -> list[str]:
 
 
 def kubectl_command(*arguments: str) -> list[str]:
-    """KUBECTL's ARGUMENTS for this cluster, whichever one is the current context."""
+    """Return the command line of kubectl for this cluster, whatever the current context is."""
     return ["kubectl", f"--context={CONTEXT}", *arguments]
 
 
 def apply_command(verb: str, *what: str) -> list[str]:
-    """Server-side `apply` or `diff` (VERB) of what an administrator owns here, hand edits included."""
-    # Client-side apply copies an object into an annotation, which a CRD of the Gateway API is too large for.
+    """Return the command line of a server-side `verb` (`apply` or `diff`) for what an administrator owns here.
+
+    Hand edits are taken over.
+    """
+    # Client-side apply copies an object into an annotation, and a CRD of the Gateway API is too large for one.
     return kubectl_command(verb, "--server-side", "--force-conflicts", "--field-manager=slipway-cluster", *what)
 
 
 def load_command(image: str, nodes: Iterable[str]) -> list[str]:
-    """Copy an image of this machine to NODES."""
+    """Return the command line that copies an image of this machine to `nodes`."""
     return ["kind", "load", "docker-image", "--name", CLUSTER, f"--nodes={','.join(nodes)}", image]
 
 
 def images_named(manifest: str) -> list[str]:
-    """The images of the rendered MANIFEST that no deploy of ours fills in, each once, in order."""
-    found = re.findall(r"^\s*(?:- )?image:\s*[\"']?([^\s\"']+)", manifest, re.MULTILINE)
-    return list(dict.fromkeys(one for one in found if one not in IMAGES))
+    """Return the images of the rendered `manifest` that no deploy of ours fills in, each once, in order."""
+    images = re.findall(r"^\s*(?:- )?image:\s*[\"']?([^\s\"']+)", manifest, re.MULTILINE)
+    return list(dict.fromkeys(image for image in images if image not in IMAGES))
 
 
 def full_name(image: str) -> str:
-    """IMAGE as containerd calls it: with its registry, Docker Hub where it names none."""
+    """Return the name of `image` as containerd has it: with its registry, Docker Hub where it names none."""
     named = parse_reference(image)
     return f"{named.host}/{named.path}{image.removeprefix(named.repository)}"
 
 
 def cluster_problems() -> list[str]:
-    """What this machine lacks, one line with its fix each."""
+    """Return what this machine lacks, one line each with its fix."""
     problems = docker_problems(compose=False)
     if shutil.which("kind") is None:
         problems.append("kind: not installed (or not on the PATH): https://kind.sigs.k8s.io/docs/user/quick-start")
@@ -112,14 +115,17 @@ def cluster_problems() -> list[str]:
 
 
 class Cluster:
-    """The kind cluster of the repository at ROOT."""
+    """The kind cluster of the repository at `root`."""
 
     def __init__(self, root: Path, progress: Progress) -> None:
         self.root, self.progress = root, progress
         self.docker = Docker(root, progress.say)
 
     def up(self, file: Path | None) -> bool:
-        """Make what is missing; whether anything was. FILE is the Gateway API's manifest, its release's by default."""
+        """Make what is missing; return whether anything was.
+
+        `file` is the Gateway API's manifest, by default its release's.
+        """
         steps: list[tuple[str, Callable[[], bool]]] = [
             ("nodes", self._nodes),
             ("registry", self._registry),
@@ -137,14 +143,14 @@ class Cluster:
         for name, step in steps:
             with self.progress.stage(name) as record:
                 did = step()
-                record.note = record.note or ("" if did else "was there already")
+                record.note = record.note or ("" if did else "already there")
             changed = changed or did
         return changed
 
     def down(self) -> bool:
-        """Remove nodes, registry and images; whether there was anything."""
+        """Remove nodes, registry and images; return whether there was anything to remove."""
         with self.progress.stage("down") as record:
-            problems = [one for one in cluster_problems() if not one.startswith("kubectl")]
+            problems = [problem for problem in cluster_problems() if not problem.startswith("kubectl")]
             if problems:
                 raise UsageError(*problems)
             there = bool(self._existing()) or bool(self.docker.inspect(REGISTRY_NAME)) or self._has_volume()
@@ -165,7 +171,7 @@ class Cluster:
         if existing and existing != set(NODES):
             raise UsageError(
                 f"kind's cluster `{CLUSTER}` has the nodes {', '.join(sorted(existing))} and not {', '.join(NODES)}:"
-                " it was made by something else, or half: `nox -s cluster -- down`, then again"
+                " something else made it, or only half of it was made: `nox -s cluster -- down`, then again"
             )
         ports = [] if existing else [(EDGE_PORT, "the edge")]
         registry = self.docker.inspect(REGISTRY_NAME)
@@ -178,7 +184,7 @@ class Cluster:
     def _port_problem(self, port: int, use: str) -> str | None:
         if port_free(port):
             return None
-        # Docker's proxy says nothing of whose port it is; Docker does.
+        # Docker's proxy does not tell whose port it is; Docker does.
         container = self.docker.ask("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").split()
         holder = f"container {container[0]}" if container else describe_process(port_holder(port))
         fix = f"`docker stop {container[0]}`" if container else "stop that"
@@ -189,7 +195,7 @@ class Cluster:
         if not existing:
             self._create()
             return True
-        stopped = [one["Name"].strip("/") for one in self.docker.inspect(*NODES) if not one["State"]["Running"]]
+        stopped = [node["Name"].strip("/") for node in self.docker.inspect(*NODES) if not node["State"]["Running"]]
         if stopped:
             self.docker.do("start", *stopped)
         contexts = run(["kubectl", "config", "get-contexts", "--output=name"], say=_nothing).split()
@@ -217,30 +223,30 @@ class Cluster:
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
     def _answers(self) -> None:
-        """Wait for an API server whose node was started again."""
+        """Wait for the API server after its node was started again. Raise `SlipwayError` where it stays away."""
         deadline = time.monotonic() + WAIT_SECONDS
         while subprocess.run(kubectl_command("get", "--raw=/readyz"), capture_output=True, check=False).returncode:
             if time.monotonic() > deadline:
                 raise SlipwayError(
                     f"the API server of {CONTEXT} did not answer within {WAIT_SECONDS} s of its node's start:"
-                    f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down` and again makes another"
+                    f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down`, then `nox -s cluster` makes another"
                 )
             time.sleep(1)
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
     def _registry(self) -> bool:
-        found = self.docker.inspect(REGISTRY_NAME)
+        registry = self.docker.inspect(REGISTRY_NAME)
         changed = True
-        if not found:
+        if not registry:
             self.docker.do(*registry_command())
-        elif not found[0]["State"]["Running"]:
+        elif not registry[0]["State"]["Running"]:
             self.docker.do("start", REGISTRY_NAME)
         else:
             changed = False
-        if found and "kind" not in found[0]["NetworkSettings"]["Networks"]:
+        if registry and "kind" not in registry[0]["NetworkSettings"]["Networks"]:
             self.docker.do("network", "connect", "kind", REGISTRY_NAME)
             changed = True
-        # `localhost` in a node is the node: there the name means the registry's container.
+        # `localhost` in a node is the node itself: this file makes the name mean the registry's container.
         hosts = f'[host."http://{REGISTRY_NAME}:5000"]'
         for node in NODES:
             if not self.docker.succeeds("exec", node, "grep", "--quiet", "--fixed-strings", hosts, HOSTS):
@@ -250,7 +256,7 @@ class Cluster:
         return changed
 
     def _gateway_manifest(self, file: Path | None) -> bytes | None:
-        """The manifest of the Gateway API where the cluster has not got it: before anything is touched."""
+        """Return the manifest of the Gateway API where the cluster lacks it: read before anything is touched."""
         manifest = gateway_api.read(file, self.progress.warn) if file else None
         if not self._existing():
             return manifest or gateway_api.download()
@@ -258,13 +264,16 @@ class Cluster:
         return None if self._gateway_version() == wanted else manifest or gateway_api.download()
 
     def _gateway_version(self) -> str | None:
-        """The version of the Gateway API that the cluster has all of; None where it has not, or does not answer yet."""
+        """Return the version of the Gateway API that all of the cluster's CRDs have.
+
+        None where one is missing or of another version, and where the cluster does not answer yet.
+        """
         asked = kubectl_command("get", "crd", *gateway_api.CRDS, "--output=json")
         done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
         if done.returncode:
             return None
-        annotations = [one["metadata"].get("annotations", {}) for one in json.loads(done.stdout)["items"]]
-        versions = {one.get("gateway.networking.k8s.io/bundle-version") for one in annotations}
+        annotations = [crd["metadata"].get("annotations", {}) for crd in json.loads(done.stdout)["items"]]
+        versions = {each.get("gateway.networking.k8s.io/bundle-version") for each in annotations}
         return versions.pop() if len(versions) == 1 else None
 
     def _gateway(self, manifest: bytes | None) -> bool:
@@ -281,7 +290,7 @@ class Cluster:
         return True
 
     def _images(self) -> bool:
-        """Copy to the nodes what this machine has of the images that the cluster will ask for; the rest they pull."""
+        """Copy the cluster's images that this machine has to the nodes, which pull the rest; return if any was."""
         loaded = False
         for image in images_named(self._kubectl("kustomize", str(self.root / MANIFESTS), quiet=True)):
             loaded = self._load(image, NODES[:1]) or loaded
@@ -300,7 +309,7 @@ class Cluster:
         try:
             self._kind(*load_command(image, lacking)[1:])
         except SlipwayError as error:
-            # An engine with containerd's image store keeps an image of many platforms that it has one of.
+            # An engine with containerd's image store may list many platforms of an image and have only one of them.
             self.progress.warn(f"{error.problems[0]}; the nodes pull it instead")
             return False
         return True
@@ -318,7 +327,7 @@ class Cluster:
             except SlipwayError:
                 asked = " ".join(kubectl_command("describe", "pods", where))
                 raise SlipwayError(
-                    f"{name} is not ready after {WAIT_SECONDS} s: `{asked}` says why; mended, `nox -s cluster` again"
+                    f"{name} is not ready after {WAIT_SECONDS} s: `{asked}` says why; fix it, then `nox -s cluster`"
                 ) from None
         for condition, name in (
             ("Accepted", "gatewayclass/traefik"),
@@ -338,14 +347,14 @@ class Cluster:
         )
         if differs.returncode == 0:
             return False
-        # 1 is a difference. More is also what it says of an object whose namespace is not there yet.
+        # 1 is a difference. It also exits with more for an object whose namespace does not exist yet.
         self._do(apply_command("apply", f"--kustomize={folder}"))
         return True
 
     def _existing(self) -> set[str]:
-        """The names of the cluster's nodes."""
-        said = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
-        return set(said.split())
+        """Return the names of the cluster's nodes."""
+        names = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
+        return set(names.split())
 
     def _has_volume(self) -> bool:
         return self.docker.succeeds("volume", "inspect", REGISTRY_NAME)
@@ -371,14 +380,15 @@ def _kind_version() -> tuple[int, int]:
 
 
 def _essence(said: str) -> str:
-    """The line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
+    """Return the line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.lower().startswith("error")]
     return re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE)[:300]
 
 
 def _inotify_hint() -> str:
-    """What a machine with several nodes runs out of first."""
+    """Return a hint where this machine allows few inotify instances, "" otherwise."""
+    # With several nodes, a machine runs out of these first.
     path = Path("/proc/sys/fs/inotify/max_user_instances")
     if not path.exists() or (watchers := int(path.read_text(encoding="ascii"))) >= FEWEST_WATCHERS:
         return ""
@@ -389,4 +399,4 @@ def _inotify_hint() -> str:
 
 
 def _nothing(_: str) -> None:
-    """Questions are not said aloud."""
+    """Print nothing: commands that only ask are not shown."""

@@ -23,11 +23,11 @@ FIELD_MANAGER = "slipway"
 OLDEST_SERVER = (1, 35)
 ASK_SECONDS = 20
 AWAY_SECONDS = 60  # a control plane that restarts takes half of that
-# Of the API server, its load balancer or etcd, not of what was asked: the same call may succeed in a second.
+# Faults of the API server, its load balancer or etcd, not of the request: the same call may succeed in a second.
 AWAY = re.compile(
     r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
     r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: "
-    # It listens, and is not ready yet: it knows neither its own API nor any account.
+    # It listens but is not ready yet: it knows neither its own API nor any account.
     r"|apiserver not ready|error validating data: unknown;|error: You must be logged in",
     re.IGNORECASE,
 )
@@ -39,7 +39,7 @@ class Unreachable(SlipwayError):
 
 
 class Refused(SlipwayError):
-    """The API server answered, and not as hoped. `said` is all of it."""
+    """The API server answered with an error. `said` is the whole answer."""
 
     def __init__(self, problem: str, said: str) -> None:
         super().__init__(problem)
@@ -55,11 +55,11 @@ class Kubectl:
     say: Callable[[str], None]
 
     def command(self, *arguments: str) -> list[str]:
-        """The whole command line."""
+        """Return the whole command line."""
         return ["kubectl", f"--context={self.context}", f"--namespace={self.namespace}", *arguments]
 
     def ask(self, *arguments: str, given: str | None = None, timeout: float = ASK_SECONDS) -> str:
-        """What a command says, quietly. Raises `Unreachable` and `Refused`."""
+        """Return the output of a command, without printing the command. Raise `Unreachable` or `Refused`."""
         command = self.command(f"--request-timeout={timeout:.0f}s", *arguments)
         try:
             done = subprocess.run(
@@ -74,7 +74,7 @@ class Kubectl:
         return done.stdout
 
     def do(self, *arguments: str, given: str | None = None, timeout: float = ASK_SECONDS) -> str:
-        """Run a command that changes something, said aloud."""
+        """Run a command that changes something, and print it. Raise `Unreachable` or `Refused`."""
         command = self.command(f"--request-timeout={timeout:.0f}s", *arguments)
         try:
             return run(command, say=self.say, timeout=timeout + 5, given=given)
@@ -82,58 +82,59 @@ class Kubectl:
             raise self._error(arguments, error.output) from error
 
     def get(self, *arguments: str, timeout: float = ASK_SECONDS) -> list[Object]:
-        """The objects that `kubectl get ARGUMENTS` finds; none where there are none."""
+        """Return the objects that `kubectl get` with `arguments` finds, which may be none."""
         return self.items(self.ask("get", "--ignore-not-found", "--output=json", *arguments, timeout=timeout))
 
     @staticmethod
     def items(said: str) -> list[Object]:
-        """The objects in kubectl's JSON: one, or a list's."""
+        """Return the objects in kubectl's JSON: a single one, or those of a list."""
         if not said.strip():
             return []
-        found: Object = json.loads(said)
-        return list(found["items"]) if found.get("kind", "").endswith("List") else [found]
+        content: Object = json.loads(said)
+        return list(content["items"]) if content.get("kind", "").endswith("List") else [content]
 
     def apply(self, objects: Iterable[Object], *, dry_run: bool = False, force: bool = True) -> list[Object]:
-        """Server-side apply OBJECTS; gives them as the API server has them then (with DRY_RUN: would have them).
+        """Apply `objects` server-side; return them as the API server then has them, or with `dry_run` would have them.
 
-        FORCE takes fields back that somebody else set; without it, they are an error.
+        `force` takes back fields that somebody else set; without it, they are an error.
         """
         options = ["apply", "--server-side", f"--field-manager={FIELD_MANAGER}", "--filename=-", "--output=json"]
         options += ["--dry-run=server"] if dry_run else []
         options += ["--force-conflicts"] if force else []
         given = as_list(objects)
         if not dry_run:
-            names = ", ".join(describe(one) for one in json.loads(given)["items"])
+            names = ", ".join(describe(item) for item in json.loads(given)["items"])
             self.say(f"$ {shlex.join(self.command(*options[:-1]))}  # {names}")
         return self.items(self._patiently(*options, given=given))
 
     def _patiently(self, *arguments: str, given: str) -> str:
-        """What an apply says, which may be said twice: an API server that is away for a moment is waited for."""
-        deadline, told = time.monotonic() + AWAY_SECONDS, False
+        """Return the output of an apply, waiting for an API server that is away for a moment."""
+        # An apply may be repeated.
+        deadline, announced = time.monotonic() + AWAY_SECONDS, False
         while True:
             try:
                 return self.ask(*arguments, given=given, timeout=60)
             except Unreachable as away:
                 if time.monotonic() > deadline:
                     raise
-                if not told:
+                if not announced:
                     self.say(f"{away.problems[0]}; waiting for it")
-                told = True
+                announced = True
                 time.sleep(1)
 
     def server_problem(self) -> str | None:
-        """What is wrong with kubectl, its context or the cluster, with its fix; None where all is well."""
+        """Return what is wrong with kubectl, its context or the cluster, with its fix; None where all is well."""
         if shutil.which("kubectl") is None:
             return "kubectl: not installed (or not on the PATH): https://kubernetes.io/docs/tasks/tools"
         contexts = subprocess.run(
             ["kubectl", "config", "get-contexts", "--output=name"], capture_output=True, text=True, check=False
         )
         if self.context not in contexts.stdout.split():
-            known = ", ".join(f"`{one}`" for one in contexts.stdout.split()) or "none"
+            known = ", ".join(f"`{name}`" for name in contexts.stdout.split()) or "none"
             fix = (
                 "`nox -s cluster` makes it"
                 if self.context.startswith("kind-")
-                else "get its kubeconfig, or mend `context`"
+                else "get its kubeconfig, or fix `context`"
             )
             return f"context `{self.context}` is not in your kubeconfig ({known} there): {fix}"
         try:
@@ -157,15 +158,15 @@ class Kubectl:
 
 
 def as_list(objects: Iterable[Object]) -> str:
-    """OBJECTS as kubectl takes them on standard input."""
+    """Return `objects` as kubectl takes them on standard input."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
 def name_of(one: Object) -> str:
-    """Its name."""
+    """Return an object's name."""
     return str(one["metadata"]["name"])
 
 
 def describe(one: Object) -> str:
-    """It in words: `Deployment backend`."""
+    """Return an object's kind and name: `Deployment backend`."""
     return f"{one['kind']} {name_of(one)}"

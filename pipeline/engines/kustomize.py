@@ -1,4 +1,4 @@
-"""What k8s/ renders to, and whether it may be shipped: `nox -s lint` asks that of every tree of it.
+"""What k8s/ renders to, and whether it may be shipped: `nox -s lint` checks every tree in it.
 
 `python -m pipeline.engines.kustomize` checks all of it: kustomize as kubectl has it, the schemas of three versions of
 Kubernetes, what is sent twice or unfilled, and checkov's rules.
@@ -26,10 +26,10 @@ __all__ = ["IMAGES", "Document", "kubectl", "render", "trees", "unfilled"]
 
 Document = dict[str, Any]
 
-# The images as k8s/ calls them: a deploy puts repository and digest in.
+# The images as k8s/ names them: a deploy fills in repository and digest.
 IMAGES = ("backend", "migrate", "frontend")
 VERSIONS = ("1.35", "1.36", "1.37")
-# No schema of these comes with Kubernetes: the API server of a cluster that has their CRDs checks them (`kubectl diff`
+# Kubernetes brings no schema for these: the API server of a cluster that has their CRDs checks them (`kubectl diff`
 # in each plan, the end-to-end tests on kind).
 CUSTOM = frozenset(
     {
@@ -39,7 +39,7 @@ CUSTOM = frozenset(
         ("external-secrets.io/v1", "ExternalSecret"),
     }
 )
-# Names and addresses for examples, which lead nowhere (RFC 2606, RFC 5737).
+# Names and addresses reserved for examples, which lead nowhere (RFC 2606, RFC 5737).
 PLACEHOLDERS = (".invalid", "192.0.2.")
 CHECKOV = "k8s/checkov.yaml"
 # Stands for a digest that a registry gave.
@@ -48,23 +48,26 @@ SAMPLE_DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 @dataclass(frozen=True)
 class Tree:
-    """Something that renders: its NAME for people, and the text of a kustomization in a folder beside the tree."""
+    """Something that renders: its `name` for people, and the content of a kustomization in a folder beside the tree."""
 
     name: str
     kustomization: Mapping[str, Any]
 
 
 def kubectl() -> str:
-    """The kubectl of this Python's environment, else the machine's. Raises UsageError where there is none."""
+    """Return the path of kubectl, in this Python's environment or on the machine. Raise `UsageError` without one."""
     beside = Path(sys.executable).parent / "kubectl"
-    found = str(beside) if beside.exists() else shutil.which("kubectl")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("kubectl")
+    if program is None:
         raise UsageError("kubectl: not found; install it: https://kubernetes.io/docs/tasks/tools/")
-    return found
+    return program
 
 
 def trees(root: Path) -> Iterator[Tree]:
-    """Each overlay as the target renders it, each bootstrap, and each component on the base, of the project at ROOT."""
+    """Yield the trees of the project at `root`.
+
+    Each overlay as the target renders it, each bootstrap, and each component on the base.
+    """
     for folder in sorted((root / "k8s/overlays").iterdir()):
         yield Tree(f"k8s/overlays/{folder.name}", _as_target(folder))
     for folder in sorted((root / "k8s/bootstrap").iterdir()):
@@ -75,9 +78,9 @@ def trees(root: Path) -> Iterator[Tree]:
 
 
 def render(kustomization: Mapping[str, Any]) -> list[Document]:
-    """The documents of KUSTOMIZATION, whose paths are absolute. Raises SlipwayError with kustomize's own words."""
+    """Render `kustomization`, whose paths are absolute. Raise `SlipwayError` with kustomize's own words."""
     with tempfile.TemporaryDirectory() as name:
-        # Kustomize wants relative paths, and its way up from a symlinked /tmp would lead elsewhere.
+        # Kustomize wants relative paths, and `..` from a symlinked /tmp would lead elsewhere.
         folder = Path(name).resolve()
         text = yaml.safe_dump(_relative(dict(kustomization), folder), sort_keys=False)
         (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
@@ -86,19 +89,19 @@ def render(kustomization: Mapping[str, Any]) -> list[Document]:
     if done.returncode:
         raise SlipwayError(f"kubectl kustomize: {' '.join(done.stderr.split())}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
-    return [one for one in yaml.load_all(done.stdout, Loader=loader) if one]
+    return [document for document in yaml.load_all(done.stdout, Loader=loader) if document]
 
 
 def unfilled(documents: Iterable[Document]) -> list[str]:
-    """What of DOCUMENTS still is an example that leads nowhere, one line each: a deploy has to refuse it."""
-    found = []
+    """Return what in `documents` still is an example that leads nowhere, one line each; a deploy must refuse it."""
+    problems = []
     for document in documents:
         name = f"{document['kind']} {document['metadata']['name']}"
         for path, value in _strings(document, ""):
             if any(placeholder in value for placeholder in PLACEHOLDERS):
                 place = path.lstrip(".")
-                found.append(f"{name}: {place} is still the example {value}: put your own into the overlay")
-    return found
+                problems.append(f"{name}: {place} is still the example {value}: put your own into the overlay")
+    return problems
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -117,7 +120,7 @@ def _digests() -> list[dict[str, str]]:
 
 
 def _as_target(overlay: Path) -> dict[str, Any]:
-    # A merge that does not say so again would make the ConfigMap mutable.
+    # A merge that does not repeat `immutable` would make the ConfigMap mutable.
     merge = {"name": "settings", "behavior": "merge", "options": {"immutable": True}}
     return {
         "resources": [overlay],
@@ -129,12 +132,12 @@ def _as_target(overlay: Path) -> dict[str, Any]:
 def _relative(kustomization: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("resources", "components"):
         if key in kustomization:
-            kustomization[key] = [os.path.relpath(Path(one).resolve(), folder) for one in kustomization[key]]
+            kustomization[key] = [os.path.relpath(Path(path).resolve(), folder) for path in kustomization[key]]
     return kustomization
 
 
 def schema_problems(name: str, documents: Iterable[Document]) -> list[str]:
-    """What the schemas of each version refuse in DOCUMENTS of NAME, one line each."""
+    """Return what the schemas of each version refuse in `documents` of the tree `name`, one line each."""
     import kubernetes_validate
 
     problems = []
@@ -155,22 +158,23 @@ def schema_problems(name: str, documents: Iterable[Document]) -> list[str]:
 
 
 def checkov_problems(root: Path, rendered: Mapping[str, list[Document]]) -> list[str]:
-    """What checkov finds in RENDERED beyond the explained exceptions of k8s/checkov.yaml, one text."""
+    """Return what checkov finds in `rendered` beyond the explained exceptions of k8s/checkov.yaml, as one text."""
     with tempfile.TemporaryDirectory() as name:
         for tree, documents in rendered.items():
             path = Path(name) / f"{tree.replace('/', '-')}.yaml"
             path.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
         command = [str(Path(sys.executable).parent / "checkov"), "--config-file", str(root / CHECKOV), "-d", name]
-        # Nothing is sent or fetched: what it would ask of its maker's service is how severe a finding is.
+        # Nothing is sent or fetched: it would only ask its maker's service how severe a finding is.
         environ = {**os.environ, "BC_SKIP_MAPPING": "TRUE", "CKV_IGNORE_HIDDEN_DIRECTORIES": "false"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
     if done.returncode == 0:
         return []
-    return [f"checkov: mend it, or explain it in {CHECKOV}:\n{done.stdout.strip()}\n{done.stderr.strip()[-2000:]}"]
+    return [f"checkov: fix it, or explain it in {CHECKOV}:\n{done.stdout.strip()}\n{done.stderr.strip()[-2000:]}"]
 
 
 def _unseen(documents: Iterable[Document], seen: set[str]) -> list[Document]:
-    """Those of DOCUMENTS that are not in SEEN, which they join: six components stand on the same base."""
+    """Return those of `documents` that are not in `seen`, and add them to it."""
+    # Six components share one base.
     new = []
     for document in documents:
         text = json.dumps(document, sort_keys=True)
@@ -181,7 +185,7 @@ def _unseen(documents: Iterable[Document], seen: set[str]) -> list[Document]:
 
 
 def main() -> int:
-    """Render and check all of k8s/. The exit code: 1 where something is wrong, each on its line."""
+    """Render and check all of k8s/; print each problem on a line. Return the exit code: 1 where there is any."""
     root, began = Path.cwd(), time.monotonic()
     rendered: dict[str, list[Document]] = {}
     problems: list[str] = []

@@ -1,4 +1,4 @@
 """The images of a release: built, pushed, pinned, copied and promoted.
 
-Knows no target and no verdict.
+Knows nothing of targets and verdicts.
 """

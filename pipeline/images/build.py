@@ -47,8 +47,8 @@ REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)
 PLATFORMS = re.compile(r"linux/[a-z0-9]+(/[a-z0-9]+)?(,linux/[a-z0-9]+(/[a-z0-9]+)?)*")
 EXAMPLE = "linux/amd64,linux/arm64"
 BUILDER = (
-    " (IMAGE_PLATFORMS needs a builder that can, `docker buildx create --use`, and QEMU for what this machine is not:"
-    " docker/setup-buildx-action, docker/setup-qemu-action)"
+    " (IMAGE_PLATFORMS needs a builder for several platforms, `docker buildx create --use`, and QEMU for those that"
+    " this machine is not: docker/setup-buildx-action, docker/setup-qemu-action)"
 )
 TIMEOUT_SECONDS = 1800
 
@@ -62,13 +62,13 @@ class ReleaseImages:
 
     @property
     def short(self) -> str:
-        """Twelve digits of the backend's: the tag of both."""
+        """The first twelve digits of the backend's: the tag of both."""
         return self.backend.removeprefix("sha256:")[:SHORT]
 
 
 @dataclass(frozen=True)
 class PushedImages:
-    """The three images of a release in a registry: digests of their manifests in REPOSITORY."""
+    """The three images of a release in a registry: the digests of their manifests in `repository`."""
 
     repository: str
     backend: str
@@ -77,22 +77,22 @@ class PushedImages:
 
     @property
     def places(self) -> tuple[str, str, str]:
-        """Where each can be pulled, the service's first."""
+        """The references by which each can be pulled, the service's first."""
         return self.place("backend"), self.place("migrate"), self.place("frontend")
 
     def place(self, part: str) -> str:
-        """Where the image of PART can be pulled."""
+        """Return the reference by which the image `part` (`backend`, `migrate`, `frontend`) can be pulled."""
         return f"{self.repository}@{getattr(self, part)}"
 
     @property
     def references(self) -> ReleaseImages:
-        """Where the two of the release can be pulled."""
+        """The references by which the two of the release can be pulled."""
         return ReleaseImages(self.place("backend"), self.place("migrate"))
 
 
 @dataclass(frozen=True)
 class Images:
-    """Builds the images of the repository at `root`. `say` gets each command and what it said."""
+    """Builds the images of the repository at `root`. `say` gets each command and its output."""
 
     root: Path
     project: str  # PROJECT_NAME: the prefix of local images
@@ -108,13 +108,16 @@ class Images:
         return images
 
     def build_frontend(self) -> str:
-        """Build the edge with the page, tagged with its own short ID."""
+        """Build the edge with the page, tag it with its own short ID, and return its ID."""
         frontend = self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS)
         self._tag(frontend, f"{self.project}-frontend:{frontend.removeprefix('sha256:')[:SHORT]}")
         return frontend
 
     def push(self, repository: str) -> PushedImages:
-        """Build, and push all three to REPOSITORY."""
+        """Build all three images and push them to `repository`.
+
+        Raise `UsageError` for a name that is not valid, and `SlipwayError` with the complaint of docker or a registry.
+        """
         problem = repository_problem(repository)
         if problem:
             raise UsageError(problem)
@@ -127,11 +130,10 @@ class Images:
         return PushedImages(repository, digest, *(self._push(image, reference) for image, reference in others.items()))
 
     def _push_platforms(self, repository: str, platforms: str) -> PushedImages:
-        """Build for several PLATFORMS (`linux/amd64,linux/arm64`) and push: no engine keeps such images, so a builder
-        pushes them by digest, and the tags, which are made of a digest, come after.
-        """
+        """Build for several `platforms` (`linux/amd64,linux/arm64`) and push."""
         if not PLATFORMS.fullmatch(platforms):
-            raise UsageError(f"IMAGE_PLATFORMS: `{platforms}` is no list of platforms: for example {EXAMPLE}")
+            raise UsageError(f"IMAGE_PLATFORMS: `{platforms}` is not a list of platforms: for example {EXAMPLE}")
+        # No engine keeps such images, so a builder pushes them by digest. The tags, which are made of a digest, follow.
         output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
         how = ["--platform", platforms, "--output", output]
         pushed = PushedImages(
@@ -150,7 +152,10 @@ class Images:
     def _build(
         self, dockerfile: str, target: str | None, inputs: Sequence[str], push: Sequence[str] | None = None
     ) -> str:
-        """The ID of the image; with PUSH, how a builder is to push it, its digest."""
+        """Build an image and return its ID.
+
+        With `push`, the options by which a builder pushes it, return its digest.
+        """
         change = last_change(self.root, inputs)
         values = read_values(self.root)
         arguments = {
@@ -163,7 +168,7 @@ class Images:
         def hear(line: str) -> None:
             (self.say if line.startswith("$ ") else log.append)(line)
 
-        # BuildKit's own attestation would make each build another image; provenance is what CI attests.
+        # BuildKit's own attestation would give the image another digest on every build; CI attests the provenance.
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             ident = Path(folder) / "id"
@@ -178,8 +183,8 @@ class Images:
                 raise SlipwayError(
                     problems[0] if problems else f"{dockerfile}: {essence(error.output)}{hint}"
                 ) from error
-            said = ident.read_text(encoding="utf-8").strip()
-            return str(json.loads(said)["containerimage.digest"]) if push else said
+            text = ident.read_text(encoding="utf-8").strip()
+            return str(json.loads(text)["containerimage.digest"]) if push else text
 
     def _tag(self, image: str, name: str) -> None:
         Docker(self.root, self.say).do("tag", image, name)
@@ -190,18 +195,19 @@ class Images:
         said = docker.do("push", reference, timeout=TIMEOUT_SECONDS)
         found = re.search(r"digest: (sha256:[0-9a-f]{64})", said)
         if not found:
-            raise SlipwayError(f"docker push {reference}: it named no digest: {essence(said)}")
+            raise SlipwayError(f"docker push {reference}: its output has no digest: {essence(said)}")
         return found[1]
 
 
 def build_command(
     dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path, push: Sequence[str] | None = None
 ) -> list[str]:
-    """The command line that builds TARGET of DOCKERFILE and writes the image's ID to IDENT; with PUSH, by the builder
-    that is chosen (`docker build` would take the engine's own), and what it pushed.
+    """Return the command line that builds `target` of `dockerfile` and writes the image's ID to `ident`.
 
-    Not `--quiet`, which prints the ID: of a step that fails it does not tell what the step said.
+    With `push`, the builder that is in use builds, and writes what it pushed.
     """
+    # `docker build` would take the engine's own builder. `--quiet`, which prints the ID, would hide the output of a
+    # step that fails.
     given = [word for name, value in sorted(arguments.items()) for word in ("--build-arg", f"{name}={value}")]
     named = ["--target", target] if target else []
     return [
@@ -221,9 +227,8 @@ def build_command(
 
 
 def labels(root: Path, change: Change, title: str) -> dict[str, str]:
-    """The build arguments that the OCI labels are made from: those of the last CHANGE, so that the same content gives
-    the same image whatever was committed since.
-    """
+    """Return the build arguments that the OCI labels are made from, as of the last `change` of the image's inputs."""
+    # So that the same content gives the same image, whatever was committed since.
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     return {
         "CREATED": datetime.fromtimestamp(change.epoch, UTC).isoformat().replace("+00:00", "Z"),
@@ -236,7 +241,7 @@ def labels(root: Path, change: Change, title: str) -> dict[str, str]:
 
 
 def built_from(root: Path) -> str:
-    """The label `revision` of a service's image that is built from the working tree at ROOT."""
+    """Return the label `revision` of a service's image that is built from the working tree at `root`."""
     return _revision(last_change(root, BACKEND_INPUTS))
 
 
@@ -245,28 +250,32 @@ def _revision(change: Change) -> str:
 
 
 def source_of(image_labels: Mapping[str, str]) -> Source:
-    """What the labels of an image say that it was built from."""
+    """Return what an image was built from, by its labels."""
     revision = image_labels.get("org.opencontainers.image.revision", "")
     commit = revision.removesuffix("-dirty")
     return Source(commit=None if commit in ("", "unknown") else commit, dirty=revision.endswith("-dirty"))
 
 
 def same_build(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether the labels of two images of a release say that they were built from the same source."""
+    """Return whether the labels of two images of a release say that they were built from the same source."""
     names = [f"org.opencontainers.image.{name}" for name in ("created", "revision", "version")]
     return all(one.get(name) == other.get(name) for name in (*names, SCHEMA_LABEL))
 
 
 def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:
-    """Where the other images of the backend with DIGEST go: image ID → reference, found again from the digest."""
+    """Return where the other images go that belong to the backend with `digest`: image ID → reference.
+
+    `find_pushed` finds them again by the backend's digest.
+    """
     short = digest.removeprefix("sha256:")[:SHORT]
     return {migrate: f"{repository}:migrate-{short}", frontend: f"{repository}:frontend-{short}"}
 
 
 def find_pushed(reference: str) -> PushedImages:
-    """The images of the release whose service is REFERENCE (`REPOSITORY@sha256:…`), as `push` named the others.
+    """Return the images of the release whose service is `reference` (`REPOSITORY@sha256:…`), as `push` named them.
 
-    Raises `UsageError` for a tag, and where the others are of another build; `RegistryError`.
+    Raise `UsageError` for a tag, and where the others are of another build. Raise `RegistryError` where the registry
+    is away or refuses.
     """
     wanted = parse_reference(reference)
     if wanted.digest is None or wanted.tag:
@@ -276,24 +285,23 @@ def find_pushed(reference: str) -> PushedImages:
     images = PushedImages(place, wanted.digest, **others)
     if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
         raise UsageError(
-            f"{place}:migrate-{short} is of another source than {reference}: somebody moved that tag;"
+            f"{place}:migrate-{short} was built from another source than {reference}: somebody moved that tag;"
             f" `nox -s push` pushes both"
         )
     return images
 
 
 def image_repository() -> str:
-    """IMAGE_REPOSITORY, in lower case as registries have it: GitHub's owners and repositories may be written otherwise,
-    and a workflow cannot change that.
-    """
+    """Return IMAGE_REPOSITORY in lower case, as registries have it; "" where it is not set."""
+    # GitHub's owners and repositories may have upper case in their names, and a workflow cannot change that.
     return os.environ.get("IMAGE_REPOSITORY", "").lower()
 
 
 def repository_problem(repository: str) -> str | None:
-    """What is wrong with the name of a repository, None for a good one."""
+    """Return what is wrong with the name of a repository, None for a valid one."""
     if not repository:
         return "IMAGE_REPOSITORY: not set: where to push, for example IMAGE_REPOSITORY=ghcr.io/owner/name"
     if not REPOSITORY.fullmatch(repository):
         fix = repository.lower() if REPOSITORY.fullmatch(repository.lower()) else "ghcr.io/owner/name"
-        return f"IMAGE_REPOSITORY: `{repository}` is no name of a repository (lower case, no tag): for example {fix}"
+        return f"IMAGE_REPOSITORY: `{repository}` is not a valid repository (lower case, no tag): for example {fix}"
     return None

@@ -14,8 +14,8 @@ from pipeline.system.files import write_whole
 
 __all__ = ["Pin", "find_pins", "pinned", "resolve", "write_pins"]
 
-# Where images are named that others make: a Dockerfile's ARG, the default of a variable of docker-compose.yml, and what
-# a manifest of k8s/ runs (the release's own have no tag there: a deploy names them by digest).
+# The files that name other people's images: in a Dockerfile's ARG, in the default of a variable of docker-compose.yml,
+# and in what a manifest of k8s/ runs (the release's own images have no tag there: a deploy names them by digest).
 FILES = ("docker/Dockerfile.backend", "docker/Dockerfile.frontend", "docker-compose.yml")
 MANIFESTS = "k8s"
 NAMED = re.compile(
@@ -27,19 +27,19 @@ NAMED = re.compile(
 
 @dataclass(frozen=True)
 class Pin:
-    """A base image that FILE names, and the digest that it has there (None: the tag alone)."""
+    """A base image that `file` names, and the digest that it has there (None: the tag alone)."""
 
     file: str
     name: str
     digest: str | None
 
     def reference(self, variables: Mapping[str, str]) -> str:
-        """Its name and tag, with `${NAME}` filled from VARIABLES."""
+        """Return the image's name and tag, with each `${NAME}` filled in from `variables`."""
         return re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], self.name)
 
 
 def find_pins(root: Path) -> list[Pin]:
-    """Every base image that the repository at ROOT names."""
+    """Return every base image that the repository at `root` names."""
     manifests = sorted(path.relative_to(root).as_posix() for path in (root / MANIFESTS).rglob("*.yaml"))
     return [
         Pin(file, found["name"], found["digest"])
@@ -50,17 +50,17 @@ def find_pins(root: Path) -> list[Pin]:
 
 
 def pinned(text: str, digests: Mapping[str, str]) -> str:
-    """TEXT of a file with the digest of each name in DIGESTS behind it."""
+    """Return the `text` of a file with the digest from `digests` after each name."""
 
-    def one(found: re.Match[str]) -> str:
+    def pin(found: re.Match[str]) -> str:
         digest = digests.get(found["name"], found["digest"])
         return f"{found['lead']}{found['name']}{f'@{digest}' if digest else ''}"
 
-    return NAMED.sub(one, text)
+    return NAMED.sub(pin, text)
 
 
 def resolve(root: Path, docker: Docker, variables: Mapping[str, str]) -> list[tuple[Pin, str]]:
-    """Each pin with the digest that its tag has in its registry now. Raises `SlipwayError` where none answers."""
+    """Return each pin with the digest that its tag has in its registry now. Raise `SlipwayError` without an answer."""
     found = []
     for pin in find_pins(root):
         reference = pin.reference(variables)
@@ -77,7 +77,7 @@ def resolve(root: Path, docker: Docker, variables: Mapping[str, str]) -> list[tu
 
 
 def write_pins(root: Path, found: list[tuple[Pin, str]]) -> list[str]:
-    """Write the digests; gives the files that changed."""
+    """Write the digests; return the files that changed."""
     changed = []
     for file in dict.fromkeys(pin.file for pin, _ in found):
         path = root / file

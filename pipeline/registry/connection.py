@@ -1,5 +1,6 @@
-"""How a registry is asked: over HTTP, with a login where it wants one, again where that may help. What it refuses
-is one line. By the distribution specification 1.1, RFC 9110 and docker's token protocol.
+"""Requests to a registry: over HTTP, with a login where it wants one, repeated where that may help.
+
+Each refusal is one line. By the distribution specification 1.1, RFC 9110 and docker's token protocol.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pipeline.registry.reference import HUB, Reference, is_local
 
 __all__ = ["Answer", "Connection", "RegistryError", "RegistryLacks", "json_object"]
 
-MANIFEST_BYTES = 4 * 2**20  # what a registry must take, by the specification; none of ours comes near
+MANIFEST_BYTES = 4 * 2**20  # the size that a registry must accept, by the specification; none of ours comes near
 TOKEN_BYTES = 2**20
 TIMEOUT = httpx2.Timeout(30, connect=5)
-PAUSES = (0.5, 1.5)  # seconds before asking again: a proxy that restarts, a connection that was cut
+PAUSES = (0.5, 1.5)  # seconds before asking again, after a proxy's restart or a broken connection
 PASSING = (502, 503, 504)
 
 
@@ -33,18 +34,19 @@ class RegistryError(SlipwayError):
 
 
 class RegistryLacks(RegistryError):
-    """It has no such manifest, blob or repository."""
+    """The registry has no such manifest, blob or repository."""
 
 
 @cache
 def _trusted(outside: bool, /) -> ssl.SSLContext:
-    """The authorities that are trusted. Read once: it takes 20 ms, and a deploy opens a repository a dozen times."""
+    """Return the authorities that are trusted."""
+    # Read once: it takes 20 ms, and a deploy opens a repository a dozen times.
     return httpx2.create_ssl_context(trust_env=outside)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry answered, its body read."""
+    """A registry's answer, its body read."""
 
     status: int
     headers: httpx2.Headers
@@ -52,7 +54,10 @@ class Answer:
 
 
 class Connection:
-    """To one repository. WRITE: a token is asked for that may push. Everything raises `RegistryError`."""
+    """A connection to one repository; with `write`, it asks for a token that may push.
+
+    Each method raises `RegistryError` where the registry is away or refuses.
+    """
 
     def __init__(self, reference: Reference, *, write: bool) -> None:
         self.reference, self.name = reference, reference.repository
@@ -60,13 +65,13 @@ class Connection:
         self.root = f"{reference.address}/v2/{self._path}/"
         self._write = write
         self._authorization: str | None = None
-        # A proxy of the environment is not for a registry of this machine.
+        # The environment's proxy is not for a registry on this machine.
         outside = reference.address.startswith("https:")
         agent = {"User-Agent": "slipway"}
         self._http = httpx2.Client(timeout=TIMEOUT, trust_env=outside, verify=_trusted(outside), headers=agent)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self._http.close()
 
     def ask(
@@ -79,11 +84,15 @@ class Connection:
         follow: bool = False,
         limit: int = MANIFEST_BYTES,
     ) -> Answer:
-        """Ask for PATH, logging in where the registry wants that. FOLLOW redirects: registries keep blobs elsewhere."""
+        """Send a request for `path`, logging in where the registry wants a login; return the answer.
+
+        `follow`: follow redirects, because registries keep blobs elsewhere. Raise `RegistryError` for an answer of more
+        than `limit` bytes, too.
+        """
         url = urljoin(self.root, path)
 
         def send() -> Answer:
-            # Where an upload goes is the registry's word: another host gets no credential of this one.
+            # The registry says where an upload goes: if that is another host, it does not get this one's credential.
             mine = self._authorization is not None and url.startswith(f"{self.reference.address}/")
             login = {"Authorization": self._authorization or ""} if mine else {}
             request = self._http.build_request(method, url, content=content, headers={**(headers or {}), **login})
@@ -98,7 +107,8 @@ class Connection:
         return answer
 
     def _send(self, request: httpx2.Request, *, follow: bool, limit: int) -> Answer:
-        """Send REQUEST; again where that may help: all that is asked here may be asked twice."""
+        """Send `request`, and again where that may help."""
+        # Every request made here may be repeated.
         for pause in (*PAUSES, None):
             try:
                 answer = self._send_once(request, follow=follow, limit=limit)
@@ -106,7 +116,7 @@ class Connection:
                 if pause is None or "CERTIFICATE" in str(error):
                     raise RegistryError(self._away(error)) from error
             except (httpx2.TooManyRedirects, httpx2.InvalidURL, httpx2.DecodingError) as error:
-                raise RegistryError(f"{self._host}: answers that lead nowhere: is it a registry?") from error
+                raise RegistryError(f"{self._host}: its answers lead nowhere: is it a registry?") from error
             else:
                 if pause is None or answer.status not in PASSING:
                     return answer
@@ -121,14 +131,14 @@ class Connection:
                 body += part
                 if len(body) > limit:
                     raise RegistryError(
-                        f"{self._host}: {request.url.path}: too large, over {limit} bytes: nothing that slipway made"
+                        f"{self._host}: {request.url.path}: too large, over {limit} bytes: slipway did not make it"
                     )
             return Answer(answer.status_code, answer.headers, bytes(body))
         finally:
             answer.close()
 
     def _log_in(self, challenges: list[str]) -> str:
-        """The `Authorization` that the registry's challenge asks for (RFC 9110, and docker's token protocol)."""
+        """Return the `Authorization` that the registry's challenge asks for (RFC 9110, and docker's token protocol)."""
         said = ", ".join(challenges)
         login = find_credentials(self._host)
         bearer = re.search(r"\bBearer\s+(.*)", said, re.IGNORECASE)
@@ -140,7 +150,9 @@ class Connection:
         realm = facts.get("realm", "")
         place = urlsplit(realm)
         if place.scheme != "https" and not (is_local(self._host) and is_local(place.netloc)):
-            raise RegistryError(f"{self._host}: it sends logins to an address without TLS: not done; tell its owner")
+            raise RegistryError(
+                f"{self._host}: it sends logins to an address without TLS, so none was sent: tell its owner"
+            )
         wanted = {"scope": f"repository:{self._path}:{'pull,push' if self._write else 'pull'}"}
         wanted |= {"service": facts["service"]} if "service" in facts else {}
         if login and login.refresh:
@@ -165,7 +177,7 @@ class Connection:
         if status == httpx2.codes.FORBIDDEN:
             right = "write to" if self._write else "read"
             return RegistryError(
-                f"{self.name}: no right to {right} it ({status}): ask its owner, or {login} as another"
+                f"{self.name}: no right to {right} it ({status}): ask its owner, or {login} as another user"
             )
         return RegistryError(f"{self.name}: the login of {config_path()} is not accepted ({status}): {login}")
 
@@ -177,7 +189,8 @@ class Connection:
         return f"{self._host}: {why}: is the registry up, and its name right in {self.name}?"
 
     def expect(self, answer: Answer, what: str, status: int = httpx2.codes.OK) -> None:
-        """Raise what is wrong with ANSWER. A registry's own words are left out: they may repeat what they were sent."""
+        """Raise `RegistryError` where `answer` has another `status`, `RegistryLacks` for 404. `what` was asked for."""
+        # A registry's own words are left out: they may repeat what it was sent.
         if answer.status == status:
             return
         if answer.status == httpx2.codes.NOT_FOUND:
@@ -187,7 +200,7 @@ class Connection:
         if answer.status == httpx2.codes.TOO_MANY_REQUESTS:
             wait = answer.headers.get("Retry-After", "")
             when = f"in {wait} s" if wait.isdigit() else "later"
-            raise RegistryError(f"{what}: {self._host} limits how often one asks (429): again {when}")
+            raise RegistryError(f"{what}: {self._host} limits the rate of requests (429): try again {when}")
         errors = (json_object(answer.body) or {}).get("errors")
         code = errors[0].get("code") if isinstance(errors, list) and errors and isinstance(errors[0], dict) else None
         named = f" {code}" if isinstance(code, str) and re.fullmatch(r"[A-Z_]+", code) else ""
@@ -195,7 +208,7 @@ class Connection:
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that BODY is; None for anything else."""
+    """Return the JSON object in `body`, None for anything else."""
     try:
         value = json.loads(body)
     except ValueError:

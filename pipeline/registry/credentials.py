@@ -1,4 +1,4 @@
-"""What `docker login` left for a registry: in its own file, or with the helper that the file names."""
+"""The logins that `docker login` keeps for registries: in its own file, or with the helper that the file names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HELPER_SECONDS = 30
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user's name and secret; `refresh`: the secret is an OAuth 2 refresh token and no password."""
+    """A user's name and secret; `refresh`: the secret is an OAuth 2 refresh token and not a password."""
 
     username: str
     secret: str = field(repr=False)
@@ -38,15 +38,15 @@ class Credentials:
 
 
 def config_path() -> Path:
-    """The file that docker keeps logins in: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`."""
+    """Return the file that docker keeps logins in: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`."""
     return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
 def find_credentials(host: str) -> Credentials | None:
-    """The login of the registry HOST (`docker.io` is Docker Hub), None where there is none.
+    """Return the login of the registry `host` (`docker.io` is Docker Hub), None where there is none.
 
-    A helper goes before the file, as docker has it. Raises `UsageError` for a file that is no JSON, and `SlipwayError`
-    for a helper that is not there or does not answer.
+    A helper goes before the file, as docker has it. Raise `UsageError` for a file that cannot be read or is not valid
+    JSON, and `SlipwayError` for a helper that is not installed or does not answer.
     """
     path = config_path()
     try:
@@ -55,44 +55,46 @@ def find_credentials(host: str) -> Credentials | None:
         return None
     except (ValueError, OSError) as error:
         what = "not valid JSON" if isinstance(error, ValueError) else error.strerror
-        raise UsageError(f"{path}: {what}: mend it, or `docker login {host}` anew") from None
+        raise UsageError(f"{path}: {what}: fix it, or `docker login {host}` again") from None
     if not isinstance(config, dict):
-        raise UsageError(f"{path}: not a JSON object: mend it, or `docker login {host}` anew")
+        raise UsageError(f"{path}: not a JSON object: fix it, or `docker login {host}` again")
     key = HUB_KEY if host == HUB else host
     helper = _section(config, "credHelpers").get(key) or config.get("credsStore")
     return (_ask_helper(str(helper), key) if helper else None) or _written(_section(config, "auths"), key, path)
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _written(auths: Mapping[str, Any], key: str, path: Path) -> Credentials | None:
-    """The login that the file itself holds."""
+    """Return the login that the file itself holds, None where it has none."""
     entry = next((value for name, value in auths.items() if _bare(name) == _bare(key)), None)
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):
         return Credentials(IDENTITY_USER, str(entry["identitytoken"]), refresh=True)
     if not entry.get("auth"):
-        return None  # what a helper leaves behind
+        return None  # an entry that a helper leaves behind
     try:
         username, colon, secret = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
     except (binascii.Error, ValueError, TypeError):
         colon = ""
     if not colon:
-        raise UsageError(f"{path}: the login of {_bare(key)} cannot be read: `docker login {_bare(key)}` anew")
+        raise UsageError(f"{path}: the login of {_bare(key)} cannot be read: `docker login {_bare(key)}` again")
     return Credentials(username, secret)
 
 
 def _bare(key: str) -> str:
-    """Older dockers wrote addresses where newer ones write hosts."""
+    """Return the host of a key."""
+    # Older dockers wrote addresses where newer ones write hosts.
     return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
 def _ask_helper(helper: str, key: str) -> Credentials | None:
-    """What `docker-credential-HELPER` knows. What it says in a failure is not shown: it may hold anything."""
+    """Return the login that `docker-credential-HELPER` has for `key`, None where it has none."""
+    # Its output in a failure is not shown: it may contain anything.
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(
@@ -104,7 +106,7 @@ def _ask_helper(helper: str, key: str) -> Credentials | None:
         raise SlipwayError(
             f"{program}: no answer within {HELPER_SECONDS} s: is its key store locked? `docker login {_bare(key)}`"
         ) from None
-    if done.returncode:  # 1 with "credentials not found": the protocol has no other word for it
+    if done.returncode:  # 1 with "credentials not found": the protocol has no other way to say so
         return None
     try:
         answer = json.loads(done.stdout)

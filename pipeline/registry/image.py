@@ -1,4 +1,4 @@
-"""What the registry knows of an image: its digests, platforms and labels."""
+"""An image as its registry has it: its digests, platforms and labels."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """Its name by digest."""
+        """The image's name by digest."""
         return f"{self.repository}@{self.digest}"
 
     @property
     def ids(self) -> frozenset[str]:
-        """Every digest that an engine may call it by: the index, a manifest, a config."""
-        return frozenset({self.digest, *(one for each in self.platforms for one in (each.digest, each.config))})
+        """Every digest by which an engine may name it: of the index, of a manifest, of a config."""
+        return frozenset({self.digest, *(digest for each in self.platforms for digest in (each.digest, each.config))})
 
 
 def resolve(reference: str) -> Image:
-    """The image that REFERENCE (a tag or a digest) is now. Where it has both, they must agree.
+    """Return the image that `reference` (a tag or a digest) names now. Where it has both, they must agree.
 
-    Raises `UsageError` for no reference, `RegistryError` (`RegistryLacks` where there is none) for the registry's.
+    Raise `UsageError` where it is not a reference, `RegistryLacks` where there is no such image, and `RegistryError`
+    where the tag was moved, or the registry is away or refuses.
     """
     wanted = parse_reference(reference)
     with Repository(wanted.repository) as repository:
@@ -63,31 +64,32 @@ def resolve(reference: str) -> Image:
 
 
 def image_ids(reference: str) -> set[str]:
-    """Every digest by which an engine may call the image: its index, each platform's manifest and its config.
+    """Return every digest by which an engine may name the image: of its index, of each platform's manifest and config.
 
-    Raises as `resolve` does.
+    Raise as `resolve` does.
     """
     return set(resolve(reference).ids)
 
 
 def image_platforms(reference: str) -> frozenset[str]:
-    """The platforms that the image REFERENCE runs on (`linux/amd64`); empty where it does not say. Raises as `resolve`
-    does.
+    """Return the platforms that the image `reference` runs on (`linux/amd64`); empty where it does not say.
+
+    Raise as `resolve` does.
     """
     image = resolve(reference)
-    named = [one.name or _said_platform(image, one) for one in image.platforms]
+    named = [platform.name or _said_platform(image, platform) for platform in image.platforms]
     return frozenset("/".join(name.split("/")[:2]) for name in named if name)
 
 
 def _said_platform(image: Image, one: Platform) -> str | None:
+    """Return the platform that the image's own config names."""
     with Repository(image.repository) as repository:
         return _platform({"platform": json.loads(repository.blob(one.config, limit=CONFIG_BYTES))})
 
 
 def image_labels(reference: str) -> dict[str, str]:
-    """The labels of the image REFERENCE (of an index: of its first image; a build gives all the same). Raises as
-    `resolve` does.
-    """
+    """Return the labels of the image `reference`, of an index those of its first image. Raise as `resolve` does."""
+    # A build gives all images of an index the same labels.
     image = resolve(reference)
     with Repository(image.repository) as repository:
         config = json.loads(repository.blob(image.platforms[0].config, limit=CONFIG_BYTES))
@@ -96,16 +98,19 @@ def image_labels(reference: str) -> dict[str, str]:
 
 
 def is_image(image_id: str, ids: Collection[str]) -> bool:
-    """Whether IMAGE_ID (`imageID` of a container's status: a digest, with or without a name before it) is in IDS."""
+    """Return whether `image_id` is in `ids`.
+
+    It is the `imageID` of a container's status: a digest, with or without a name before it.
+    """
     return image_id.rpartition("@")[2].rpartition("//")[2] in ids
 
 
 def _image(repository: Repository, found: Manifest) -> Image:
     if found.media_type in INDEXES:
-        entries = [one for one in found.manifests if _runs(one)]
+        entries = [entry for entry in found.manifests if _runs(entry)]
         platforms = tuple(
-            Platform(_platform(one), one["digest"], _config(repository, repository.manifest(one["digest"])))
-            for one in entries
+            Platform(_platform(entry), entry["digest"], _config(repository, repository.manifest(entry["digest"])))
+            for entry in entries
         )
     else:
         platforms = (Platform(None, found.digest, _config(repository, found)),)
@@ -113,7 +118,8 @@ def _image(repository: Repository, found: Manifest) -> Image:
 
 
 def _runs(entry: dict[str, Any]) -> bool:
-    """Whether an entry of an index is an image: BuildKit puts its attestations there, too, for the platform unknown."""
+    """Return whether an entry of an index is an image."""
+    # BuildKit puts its attestations there, too, for the platform `unknown`.
     return (entry.get("platform") or {}).get("os") != "unknown"
 
 
@@ -126,5 +132,7 @@ def _platform(entry: Mapping[str, Any]) -> str | None:
 def _config(repository: Repository, manifest: Manifest) -> str:
     digest = (manifest.content.get("config") or {}).get("digest")
     if not isinstance(digest, str):
-        raise RegistryError(f"{repository.name}@{manifest.digest}: {manifest.media_type} is no image: name an image")
+        raise RegistryError(
+            f"{repository.name}@{manifest.digest}: {manifest.media_type} is not an image: name an image"
+        )
     return digest

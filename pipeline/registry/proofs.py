@@ -1,13 +1,13 @@
 """The proofs of deploys that are attached to an image in its registry.
 
 A proof is an artifact (an OCI referrer) whose `subject` is the image, so it lives and moves with the digest, and
-whoever may read the image may read it: production asks no other cluster.
+whoever may read the image may read it: production does not need to ask another cluster.
 
 The newest digest that was proved in an environment is found by a tag, `proved-ENVIRONMENT`, that points at the proof
-and is moved by each one. A tag and no index: moving it is one write that a registry does whole, where an index has to
-be read, changed and written back without a compare-and-swap. What it points at is immutable and names the image's
-digest. The environment's lock lets one deploy move it at a time; where two do so all the same, the later one stays, or
-at worst the one just before it: each of them proved.
+and is moved by each new one. It is a tag and not an index: moving it is one atomic write, while an index has to be
+read, changed and written back without a compare-and-swap. The proof that it points at is immutable and names the
+image's digest. The environment's lock lets one deploy move it at a time; where two do so all the same, the later one
+stays, or at worst the one just before it: each of them was proved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERDICTS = ("proved", "rolled_back", "failed")  # those that say something of th
 PROOF_BYTES = 2**16  # one is 1 KB
 TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
-# What of a report is the same for whoever reads it: nothing of its addresses, requests and their answers.
+# The parts of a report that are the same for every reader: without its addresses, requests and their answers.
 FACTS = ("environment", "target", "number", "release", "commit", "dirty", "verdict", "started", "finished")
 COUNTS = (
     "sent",
@@ -47,8 +47,10 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class ProofRecord:
-    """A deploy of an image, as its registry has it. `artifact` is the digest of the proof's own manifest: what a
-    signature of it signs. `images` are the digests of the release's other images by name (`migrate`, `frontend`).
+    """A deploy of an image, as its registry has it.
+
+    `artifact` is the digest of the proof's own manifest: what a signature of it signs. `images` are the digests of the
+    release's other images by name (`migrate`, `frontend`).
     """
 
     repository: str
@@ -63,16 +65,16 @@ class ProofRecord:
 
     @property
     def reference(self) -> str:
-        """The image by digest."""
+        """The image's name by digest."""
         return f"{self.repository}@{self.digest}"
 
 
 def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[str, str] | None = None) -> str:
-    """Attach REPORT, of a deploy of REFERENCE (`repository@sha256:…`), to that image; the digest of the proof.
+    """Attach `report`, of a deploy of `reference` (`repository@sha256:…`), to that image; return the proof's digest.
 
-    IMAGES: the digests of the release's other images, by name. A verdict that judges nothing (`unchanged`,
-    `interrupted`) is a ValueError. The same report twice is one proof. Raises `UsageError` for a reference without
-    digest, or an environment that cannot be in a tag, and `RegistryError`.
+    `images`: the digests of the release's other images, by name. The same report twice is one proof. Raise `ValueError`
+    for a verdict that judges nothing (`unchanged`, `interrupted`), `UsageError` for a reference without digest or an
+    environment that cannot be in a tag, and `RegistryError` where the registry is away or refuses.
     """
     if report["verdict"] not in VERDICTS:
         raise ValueError(report["verdict"])
@@ -87,29 +89,30 @@ def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[s
             "mediaType": ARTIFACT,
             "artifactType": PROOF,
             "config": {"mediaType": EMPTY_TYPE, **repository.put_blob(EMPTY)},
-            # The title is the file that `oras pull REPOSITORY:proved-ENVIRONMENT` writes.
+            # The title names the file that `oras pull REPOSITORY:proved-ENVIRONMENT` writes.
             "layers": [{"mediaType": PROOF, **repository.put_blob(content), "annotations": TITLE}],
             "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
             "annotations": _annotations(report),
         }
         digest = repository.attach(manifest)
-        # Last, so that the tag never names what is not listed.
+        # Last, so that the tag never names a proof that is not listed.
         if report["verdict"] == "proved" and not _is_older(repository, tag, report["finished"]):
             repository.put_manifest(tag, written(manifest), ARTIFACT)
     return digest
 
 
 def proofs(repository: str, digest: str) -> list[ProofRecord]:
-    """The proofs that are attached to the image DIGEST, newest first. Empty where there are none.
+    """Return the proofs that are attached to the image `digest`, newest first. Empty where there are none.
 
-    What cannot be read as a proof is none: anybody who may push can attach something. Raises `RegistryError`.
+    Whatever cannot be read as a proof is left out: anybody who may push can attach something. Raise `RegistryError`
+    where the registry is away or refuses.
     """
     with Repository(repository) as opened:
         found = []
-        for one in opened.referrers(digest, PROOF):
+        for descriptor in opened.referrers(digest, PROOF):
             try:
-                record = _record(opened, opened.manifest(str(one.get("digest"))))
-            except RegistryLacks:  # the list outlives what a registry's garbage collection took
+                record = _record(opened, opened.manifest(str(descriptor.get("digest"))))
+            except RegistryLacks:  # the list outlives what a registry's garbage collection removed
                 continue
             if record is not None and record.digest == digest:
                 found.append(record)
@@ -117,7 +120,10 @@ def proofs(repository: str, digest: str) -> list[ProofRecord]:
 
 
 def newest_proved(repository: str, environment: str) -> ProofRecord | None:
-    """The proof that moved `proved-ENVIRONMENT` last, None where there was none. Raises `RegistryError`."""
+    """Return the proof that moved `proved-ENVIRONMENT` last, None where there was none.
+
+    Raise `RegistryError` where that tag is not such a proof, or the registry is away or refuses.
+    """
     tag = _tag(environment)
     with Repository(repository) as opened:
         try:
@@ -126,7 +132,7 @@ def newest_proved(repository: str, environment: str) -> ProofRecord | None:
             return None
     if record is None or (record.environment, record.verdict) != (environment, "proved"):
         raise RegistryError(
-            f"{repository}:{tag} is no proof of {environment}: somebody else moved it;"
+            f"{repository}:{tag} is not a proof of {environment}: somebody else moved it;"
             f" `nox -s deploy -- {environment}` sets it"
         )
     return record
@@ -139,7 +145,9 @@ def _tag(environment: str) -> str:
         or not tag.replace("-", "").replace("_", "").replace(".", "").isalnum()
         or len(tag) > TAG_LENGTH
     ):
-        raise UsageError(f"pyproject.toml: environment `{environment}`: letters, digits, `.`, `_`, `-`: it names a tag")
+        raise UsageError(
+            f"pyproject.toml: environment `{environment}`: use letters, digits, `.`, `_` and `-`, as it names a tag"
+        )
     return tag
 
 
@@ -163,7 +171,7 @@ def _annotations(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_older(repository: Repository, tag: str, finished: str) -> bool:
-    """Whether the proof of TAG is of a later deploy than one that FINISHED then: one whose upload took long."""
+    """Return whether a deploy that `finished` then is older than the one of `tag`: its upload took long."""
     try:
         record = _record(repository, repository.manifest(tag))
     except RegistryLacks:
@@ -172,7 +180,8 @@ def _is_older(repository: Repository, tag: str, finished: str) -> bool:
 
 
 def _record(repository: Repository, manifest: Manifest) -> ProofRecord | None:
-    """The proof in MANIFEST, None where it is none. Its content counts: annotations are for whoever looks by hand."""
+    """Return the proof in `manifest`, None where it is not one."""
+    # The content counts: annotations are for people who look by hand.
     try:
         if manifest.content["artifactType"] != PROOF:
             return None
@@ -188,7 +197,7 @@ def _record(repository: Repository, manifest: Manifest) -> ProofRecord | None:
             and finished.tzinfo is not None
             and isinstance(content["environment"], str)
             and isinstance(content["commit"], str | None)
-            and all(DIGEST.fullmatch(one) for one in images.values())
+            and all(DIGEST.fullmatch(image) for image in images.values())
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

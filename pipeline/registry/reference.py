@@ -32,7 +32,7 @@ class Reference:
 
     @property
     def host(self) -> str:
-        """The registry: what docker takes for it, `docker.io` where none is named."""
+        """The registry as docker reads it, `docker.io` where none is named."""
         first, slash, _ = self.repository.partition("/")
         return first if slash and ("." in first or ":" in first or first == "localhost") else HUB
 
@@ -44,34 +44,34 @@ class Reference:
 
     @property
     def address(self) -> str:
-        """`http` for a registry of this machine, as docker has it, `https` for every other."""
+        """The registry's URL: `http` for one on this machine, as docker has it, `https` for every other."""
         if self.host == HUB:
             return f"https://{HUB_ADDRESS}"
         return f"{'http' if is_local(self.host) else 'https'}://{self.host}"
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a reference to an image. Raises `UsageError`."""
+    """Read a reference to an image. Raise `UsageError` where `text` is not one."""
     found = NAME.fullmatch(text)
     if not found:
-        raise UsageError(f"`{text}` is no name of an image: for example ghcr.io/owner/name@sha256:… (lower case)")
+        raise UsageError(f"`{text}` is not an image reference: for example ghcr.io/owner/name@sha256:… (lower case)")
     return Reference(found["repository"], found["tag"], found["digest"])
 
 
 def is_digest(text: str) -> bool:
-    """Whether TEXT is an image digest, alone or behind a repository."""
+    """Return whether `text` is an image digest, alone or after a repository."""
     return BY_DIGEST.fullmatch(text) is not None
 
 
 def split_digest(text: str) -> tuple[str | None, str]:
-    """The repository, None where there is none, and the digest of a TEXT that `is_digest`."""
+    """Return the repository, None where there is none, and the digest of a `text` that `is_digest`."""
     found = BY_DIGEST.fullmatch(text)
     assert found, text
     return found["repository"], found["digest"]
 
 
 def is_local(host: str) -> bool:
-    """Whether the registry HOST is on this machine."""
+    """Return whether the registry `host` is on this machine."""
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     name = name.strip("[]").lower()
     try:

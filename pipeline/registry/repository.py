@@ -1,7 +1,7 @@
 """A repository of an OCI registry, over its HTTP interface (distribution specification 1.1).
 
-Written on httpx2, which the pipeline has anyway, and not on `oras` (PyPI, 0.2.43): that has no referrers API and no
-fallback tag, which is most of what is needed here, and would bring requests, jsonschema and 3900 lines.
+Built on httpx2, which the pipeline has anyway, and not on `oras` (PyPI, 0.2.43), which has no referrers API and no
+fallback tag, most of what is needed here, and would bring requests, jsonschema and 3900 lines.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ARTIFACT = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 ACCEPT = ", ".join((*INDEXES, ARTIFACT, "application/vnd.docker.distribution.manifest.v2+json"))
-EMPTY = b"{}"  # the specification's config of an artifact that has none, and its type
+EMPTY = b"{}"  # the specification's config of an artifact without one, and below its type
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
-# A fallback list has no compare-and-swap: read again after longer than a writer needs from reading to writing.
+# A fallback list has no compare-and-swap: read it again after longer than a writer needs from reading to writing.
 SETTLE_SECONDS = (0.5, 1.5)
 LIST_ATTEMPTS = 12
-PAGES = 50  # of referrers: where a registry has more, it goes round in circles
+PAGES = 50  # of referrers: a registry that has more is going round in circles
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Manifest:
 
 
 class Repository:
-    """One repository, open for the length of a `with`. WRITE: a token is asked for that may push.
+    """One repository, open for the length of a `with`; with `write`, it asks for a token that may push.
 
-    Everything raises `RegistryError` where the registry is away, refuses or answers something else.
+    Each method raises `RegistryError` where the registry is away, refuses or answers something else.
     """
 
     def __init__(self, name: str, *, write: bool = False) -> None:
@@ -72,7 +72,7 @@ class Repository:
         self._connection.close()
 
     def manifest(self, reference: str) -> Manifest:
-        """The manifest or index of a tag or digest, whose bytes are what its digest says."""
+        """Return the manifest or index of a tag or digest. Its bytes are checked against the digest."""
         answer = self._connection.ask("GET", f"manifests/{reference}", headers={"Accept": ACCEPT}, follow=True)
         what = f"{self.name}{'@' if DIGEST.fullmatch(reference) else ':'}{reference}"
         self._connection.expect(answer, what)
@@ -81,12 +81,12 @@ class Repository:
             raise RegistryError(f"{what}: the registry sent other content, {digest}: its storage or a proxy is broken")
         content = json_object(answer.body)
         if content is None:
-            raise RegistryError(f"{what}: no manifest came from {self.reference.host}: is it a registry?")
+            raise RegistryError(f"{what}: {self.reference.host} did not send a manifest: is it a registry?")
         kind = str(content.get("mediaType") or answer.headers.get("Content-Type", "").partition(";")[0])
         return Manifest(digest, kind, len(answer.body), content, answer.body)
 
     def blob(self, digest: str, *, limit: int) -> bytes:
-        """The blob with DIGEST, of LIMIT bytes at most."""
+        """Return the blob with `digest`, of at most `limit` bytes."""
         answer = self._connection.ask("GET", f"blobs/{digest}", follow=True, limit=limit)
         what = f"{self.name}: blob {digest}"
         self._connection.expect(answer, what)
@@ -95,11 +95,11 @@ class Repository:
         return answer.body
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the repository has the blob with DIGEST."""
+        """Return whether the repository has the blob with `digest`."""
         return self._connection.ask("HEAD", f"blobs/{digest}").status == httpx2.codes.OK
 
     def put_blob(self, content: bytes) -> dict[str, Any]:
-        """Have CONTENT in the repository; the digest and size of its descriptor."""
+        """Upload `content` where the repository lacks it; return the digest and size of its descriptor."""
         digest = digest_of(content)
         if not self.has_blob(digest):
             begun = self._connection.ask("POST", "blobs/uploads/", content=b"")
@@ -115,7 +115,7 @@ class Repository:
         return {"digest": digest, "size": len(content)}
 
     def put_manifest(self, reference: str, content: bytes, media_type: str) -> bool:
-        """Have CONTENT under a tag or its digest; whether the registry lists it with its subject by itself."""
+        """Upload `content` under a tag or its digest; return whether the registry itself lists it with its subject."""
         answer = self._connection.ask(
             "PUT", f"manifests/{reference}", content=content, headers={"Content-Type": media_type}
         )
@@ -123,36 +123,38 @@ class Repository:
         return "OCI-Subject" in answer.headers
 
     def tag(self, digest: str, tag: str) -> None:
-        """Let TAG name DIGEST: the same bytes again, since a manifest that is written anew may have another digest."""
-        found = self.manifest(digest)
-        self.put_manifest(tag, found.raw, found.media_type)
+        """Make `tag` name `digest`."""
+        # The same bytes again: a manifest that is serialized again may have another digest.
+        manifest = self.manifest(digest)
+        self.put_manifest(tag, manifest.raw, manifest.media_type)
 
     def attach(self, manifest: dict[str, Any]) -> str:
-        """Push MANIFEST, which has a `subject`, so that it is found from that; its digest.
-
-        A registry without the referrers API (CNCF distribution 3, ghcr.io) does not say `OCI-Subject`; there the client
-        keeps the list, an index under a tag made of the subject's digest.
-        """
+        """Push `manifest`, which has a `subject`, so that it can be found from that; return its digest."""
         content = written(manifest)
         digest = digest_of(content)
+        # A registry without the referrers API (CNCF distribution 3, ghcr.io) does not answer `OCI-Subject`; there the
+        # client keeps the list, an index under a tag made of the subject's digest.
         if not self.put_manifest(digest, content, manifest["mediaType"]):
-            told = ("mediaType", "artifactType", "annotations")
-            descriptor = {key: manifest[key] for key in told if key in manifest}
+            copied = ("mediaType", "artifactType", "annotations")
+            descriptor = {key: manifest[key] for key in copied if key in manifest}
             self._list(manifest["subject"]["digest"], {**descriptor, "digest": digest, "size": len(content)})
         return digest
 
     def referrers(self, digest: str, artifact_type: str) -> list[dict[str, Any]]:
-        """The descriptors of all artifacts whose subject is DIGEST, and which may be of ARTIFACT_TYPE: a registry may
-        tell the type of the (empty) config instead (go-containerregistry #1931), so it is not asked to leave out the
-        others, and the manifest itself has the last word.
+        """Return the descriptors of all artifacts whose subject is `digest`, and which may be of `artifact_type`.
+
+        The manifest itself has the last word on its type.
         """
+        # A registry may give the type of the (empty) config instead (go-containerregistry #1931), so it is not asked
+        # to leave out the others.
         found = self._from_api(f"referrers/{digest}")
         if found is None:
             found = _entries(self._kept(digest) or {})
-        return [one for one in found if one.get("artifactType") in (artifact_type, EMPTY_TYPE)]
+        return [descriptor for descriptor in found if descriptor.get("artifactType") in (artifact_type, EMPTY_TYPE)]
 
     def _from_api(self, path: str) -> list[dict[str, Any]] | None:
-        """What the referrers API lists, None where there is none: some answer that with a page and 200."""
+        """Return what the referrers API lists, None where the registry has no such API."""
+        # Some registries without it answer with a page and 200.
         found: list[dict[str, Any]] = []
         for _ in range(PAGES):
             answer = self._connection.ask("GET", path, headers={"Accept": INDEX})
@@ -169,7 +171,7 @@ class Repository:
         return found
 
     def _kept(self, digest: str) -> dict[str, Any] | None:
-        """The list that clients keep of what refers to DIGEST."""
+        """Return the list that clients keep of what refers to `digest`, None where there is none."""
         tag = digest.replace(":", "-")
         try:
             content = self.manifest(tag).content
@@ -182,31 +184,31 @@ class Repository:
         return content
 
     def _list(self, digest: str, descriptor: dict[str, Any]) -> None:
-        """Add DESCRIPTOR to the list of what refers to DIGEST, others' entries untouched."""
+        """Add `descriptor` to the list of what refers to `digest`, and leave others' entries alone."""
         for _ in range(LIST_ATTEMPTS):
             kept = self._kept(digest) or {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
-            if any(one["digest"] == descriptor["digest"] for one in _entries(kept)):
+            if any(entry["digest"] == descriptor["digest"] for entry in _entries(kept)):
                 return
             kept["manifests"] = [*kept["manifests"], descriptor]
             self.put_manifest(digest.replace(":", "-"), written(kept), INDEX)
-            # Somebody who read before this was written overwrites it: seen by looking again, and mended.
+            # Another client that read the list before this write overwrites it: look again, and repeat.
             time.sleep(random.uniform(*SETTLE_SECONDS))  # noqa: S311 - apart from each other, not secret
         raise RegistryError(
-            f"{self.name}: {LIST_ATTEMPTS} times another client overwrote the list of {digest}: deploy again later"
+            f"{self.name}: another client overwrote the list of {digest} {LIST_ATTEMPTS} times: deploy again later"
         )
 
 
 def digest_of(content: bytes) -> str:
-    """`sha256:` and 64 digits."""
+    """Return the digest of `content`: `sha256:` and 64 digits."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def written(content: dict[str, Any]) -> bytes:
-    """CONTENT as bytes that are always the same, and so have one digest."""
+    """Serialize `content` to bytes that are always the same, and so have one digest."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _entries(index: dict[str, Any]) -> list[dict[str, Any]]:
-    found = index.get("manifests")
-    listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    return [one for one in listed if DIGEST.fullmatch(str(one.get("digest")))]
+    manifests = index.get("manifests")
+    listed = [entry for entry in manifests if isinstance(entry, dict)] if isinstance(manifests, list) else []
+    return [entry for entry in listed if DIGEST.fullmatch(str(entry.get("digest")))]

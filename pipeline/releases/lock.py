@@ -1,7 +1,7 @@
-"""One deploy at a time and environment: a file lock of the kernel, with a note of who holds it.
+"""One deploy at a time in an environment: a file lock of the kernel, with a note of who holds it.
 
 `flock` ends with its holder, however that dies, so a lock is never stale; the note outlives a holder that was killed,
-and the next one says aloud whose lock it took over.
+and the next one says whose lock it took over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Holder", "held_by", "hold_lock"]
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, since when (RFC 3339)."""
+    """The holder of a lock, and since when (RFC 3339)."""
 
     holder: str
     host: str
@@ -37,7 +37,7 @@ class Holder:
 
 @contextlib.contextmanager
 def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock at PATH; raise `LockHeld` at once, naming the holder, when another process has it."""
+    """Hold the lock at `path`. Raise `LockHeld` at once, naming the holder, where another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _acquire(path) as fd:
         note = os.pread(fd, 4096, 0)
@@ -49,11 +49,11 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: who waits for it sees that the path is another file
+            path.unlink(missing_ok=True)  # while it is held: a process that waits sees that the path is another file
 
 
 def held_by(path: Path) -> Holder | None:
-    """The holder of the lock at PATH, None when it is free."""
+    """Return the holder of the lock at `path`, None where it is free."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Whether the migration files make one chain in the order of their numbers, and how to move one to its end.
+"""The migration files: whether they make one chain in the order of their numbers, and how to move one to its end.
 
-Nothing is imported: the host has no Alembic, and a file that cannot be loaded is one of the things to tell.
+Nothing is imported: the host has no Alembic, and a file that cannot be loaded is one of the problems to report.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RENUMBER = "nox -s migration -- --renumber"
 
 @dataclass(frozen=True, eq=False)
 class MigrationFile:
-    """One migration, as its text says. `place`: its path from the repository's root; `values`: see `_constants`."""
+    """One migration, as its text has it. `place`: its path from the repository's root; `values`: see `_constants`."""
 
     path: Path
     place: str
@@ -89,13 +89,13 @@ def _read_folder(folder: Path, root: Path) -> tuple[list[MigrationFile], list[st
 
 
 def _read(path: Path, place: str) -> MigrationFile:
-    """Read one migration. Raises `SlipwayError` where it cannot have a place in the chain."""
-    found = NAME.fullmatch(path.name)
-    if not found:
+    """Read one migration. Raise `SlipwayError` where it cannot have a place in the chain."""
+    named = NAME.fullmatch(path.name)
+    if not named:
         raise SlipwayError(
             f"{place} is not named like a migration: rename it to NNNN_name.py, or move it out of the folder"
         )
-    number = found[1]
+    number = named[1]
     try:
         text = path.read_bytes()
         with warnings.catch_warnings():
@@ -105,8 +105,8 @@ def _read(path: Path, place: str) -> MigrationFile:
         raise SlipwayError(f"{place} cannot be read: {error.strerror}: correct or remove it") from None
     except (SyntaxError, ValueError) as error:
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise SlipwayError(f"{place} is not valid Python: {said}{line}: correct it") from None
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise SlipwayError(f"{place} is not valid Python: {reason}{line}: correct it") from None
     values = _constants(tree)
     wanted = {
         "revision": f'`revision = "{number}"`',
@@ -129,15 +129,15 @@ def _read(path: Path, place: str) -> MigrationFile:
 
 def _constants(tree: ast.Module) -> dict[str, ast.Constant]:
     """Map each name that the module sets exactly once, to a plain string or None, to that value's node."""
-    found: dict[str, list[ast.expr]] = {}
+    values: dict[str, list[ast.expr]] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
-                    found.setdefault(target.id, []).append(node.value)
+                    values.setdefault(target.id, []).append(node.value)
     return {
         name: value
-        for name, [value, *more] in found.items()
+        for name, [value, *more] in values.items()
         if not more and isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, str))
     }
 
@@ -146,7 +146,8 @@ def _constants(tree: ast.Module) -> dict[str, ast.Constant]:
 
 
 def _twins(files: list[MigrationFile], place: str) -> list[str]:
-    """Find files of one revision: Alembic would run one of them and never the other."""
+    """Find files of the same revision."""
+    # Alembic would run one of them and never the other.
     return [
         f"{place}: {_and(one.name for one in twins)} have the same revision {revision}, so only one would run:"
         f" renumber the one that was not deployed, for example `{RENUMBER} {twins[-1].name}`"
@@ -156,8 +157,9 @@ def _twins(files: list[MigrationFile], place: str) -> list[str]:
 
 
 def _chain_problems(files: list[MigrationFile], place: str, numbers: set[str]) -> list[str]:
-    """Find what keeps `files` from being one chain. `numbers`: of all files, as one that has a fault of its own, which
-    is told already, still is no gap.
+    """Find what keeps `files` from being one chain. `numbers` are those of all files.
+
+    A file with a fault of its own, which is reported already, does not leave a gap.
     """
     single = [twins[0] for _, twins in _grouped(files, "revision") if len(twins) == 1]
     problems = []
@@ -219,7 +221,7 @@ def _grouped(files: list[MigrationFile], name: str) -> list[tuple[str | None, li
 def renumber_migration(root: Path, which: str) -> list[str]:
     """Move the migration `which` (its number, file name or path) to the end of the chain; return a line for each file.
 
-    Raises `UsageError`, with nothing changed, where it cannot be found, is the last already, or cannot be rewritten.
+    Raise `UsageError`, with nothing changed, where it cannot be found, is the last already, or cannot be rewritten.
     """
     files = _sound_files(root)
     moved = _choose(files, which)
@@ -231,19 +233,19 @@ def renumber_migration(root: Path, which: str) -> list[str]:
     target = moved.path.with_name(f"{number}_{moved.name.partition('_')[2]}")
     twin = next((one for one in others if one.revision == moved.revision), None)
     followers = [one for one in others if one.down_revision == moved.revision]
-    # In a sound chain that is what `moved` followed; in a fork, that would make the next one.
+    # In a sound chain that is the one that `moved` followed; in a fork, following that one would make the next fork.
     links = {} if twin else {one: _previous(one.revision, (other.revision for other in others)) for one in followers}
     written = {target: _rewritten(moved, {"revision": number, "down_revision": last})}
     written |= {one.path: _rewritten(one, {"down_revision": link}) for one, link in links.items()}
     _write(moved.path, target, written)
     named = f"{moved.name} is {target.name} now" if target != moved.path else moved.name
-    told = [f"{named}: `revision = {_literal(number)}`, `down_revision = {_literal(last)}`"]
-    told += _tell_followers(followers, links, target.name, twin)
-    return told + (_tell_contracts([*others, moved], moved, target.name, number) if number != moved.revision else [])
+    lines = [f"{named}: `revision = {_literal(number)}`, `down_revision = {_literal(last)}`"]
+    lines += _tell_followers(followers, links, target.name, twin)
+    return lines + (_tell_contracts([*others, moved], moved, target.name, number) if number != moved.revision else [])
 
 
 def _sound_files(root: Path) -> list[MigrationFile]:
-    """Read all migrations. Raises `UsageError` where one cannot be understood: its place is not known."""
+    """Read all migrations. Raise `UsageError` where one cannot be understood, as its place is not known."""
     read = [_read_folder(folder, root) for folder in _folders(root)]
     faults = [fault for _, faults in read for fault in faults]
     if faults:
@@ -252,7 +254,7 @@ def _sound_files(root: Path) -> list[MigrationFile]:
 
 
 def _choose(files: list[MigrationFile], which: str) -> MigrationFile:
-    """Find the migration that the user means. Raises `UsageError` where that is none, or more than one."""
+    """Find the migration that the user means. Raise `UsageError` where there is none, or more than one."""
     parts = Path(which).parts
     chosen = [one for one in files if which == one.revision or (parts and one.path.parts[-len(parts) :] == parts)]
     if len(chosen) == 1:
@@ -267,19 +269,17 @@ def _choose(files: list[MigrationFile], which: str) -> MigrationFile:
 def _tell_followers(
     followers: list[MigrationFile], links: Mapping[MigrationFile, str | None], name: str, twin: MigrationFile | None
 ) -> list[str]:
-    """Tell what became of those that followed the migration which is called `name` now, in a line each."""
-    told = []
-    for one in followers:
-        done = f" was left, and follows {twin.name}" if twin else f": `down_revision = {_literal(links[one])}`"
-        told.append(f"{one.name}{done}; if it needs what {name} does, `{RENUMBER} {one.name}` as well")
-    return told
+    """Return a line for each of the `followers` of the migration that is called `name` now: what became of it."""
+    lines = []
+    for file in followers:
+        done = f" was left, and follows {twin.name}" if twin else f": `down_revision = {_literal(links[file])}`"
+        lines.append(f"{file.name}{done}; if it needs what {name} does, `{RENUMBER} {file.name}` as well")
+    return lines
 
 
 def _tell_contracts(files: list[MigrationFile], moved: MigrationFile, name: str, number: str) -> list[str]:
-    """Tell of each `contract_after` that names the number which `moved` had, in a line.
-
-    It is not rewritten: a migration that drops something after `number` and stands before it could never ship.
-    """
+    """Return a line for each `contract_after` that names the number which `moved` had."""
+    # It is not rewritten: a migration that drops something after `number` and comes before it could never ship.
     naming = [
         one for one in files if "contract_after" in one.values and one.values["contract_after"].value == moved.revision
     ]
@@ -293,7 +293,7 @@ def _tell_contracts(files: list[MigrationFile], moved: MigrationFile, name: str,
 def _rewritten(file: MigrationFile, wanted: Mapping[str, str | None]) -> bytes:
     """Return the text of `file` with other values for the names in `wanted`; every other byte stays."""
     lines, text = file.text.splitlines(keepends=True), file.text
-    # From the end on, as a value may be longer than the one before.
+    # From the end backwards, because a new value may be longer than the old one.
     for name in sorted(wanted, key=lambda name: _position(file.values[name]), reverse=True):
         node, value = file.values[name], wanted[name]
         start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
@@ -310,7 +310,7 @@ def _rewritten(file: MigrationFile, wanted: Mapping[str, str | None]) -> bytes:
 
 
 def _write(old: Path, new: Path, written: Mapping[Path, bytes]) -> None:
-    """Write the files, and remove `old` where it is called `new` now. On a full disk all stays as it was."""
+    """Write the files, and remove `old` where it is called `new` now. On a full disk, everything stays as it was."""
     parts = {path: path.with_name(f".{path.name}.part") for path in written}
     try:
         for path, text in written.items():

@@ -16,7 +16,7 @@ from pipeline.releases.model import Loss, Migration
 
 __all__ = ["RetainedRelease", "migration_line", "migration_problems", "required_revision"]
 
-# squawk's rules (https://squawkhq.com/docs/rules) on what takes something away from a release that still runs.
+# squawk's rules (https://squawkhq.com/docs/rules) against taking something away from a release that still runs.
 CONTRACTING = frozenset(
     {
         "ban-drop-column",
@@ -46,14 +46,14 @@ EXPLICIT_LOCK = re.compile(r"^\s*lock\s+(table\s+)?\w", re.IGNORECASE | re.MULTI
 
 @dataclass(frozen=True)
 class RetainedRelease:
-    """A release that runs or that one can roll back to, and the schema revision that its code needs."""
+    """A release that runs or that can be rolled back to, and the schema revision that its code needs."""
 
     name: str
     revision: str
 
 
 def migration_problems(pending: Iterable[Migration], retained: Iterable[RetainedRelease]) -> list[str]:
-    """Why these migrations must not run now, one line each; empty when they may."""
+    """Return why the `pending` migrations must not run now, one line each; empty where they may."""
     retained = list(retained)
     problems = []
     for migration in pending:
@@ -89,7 +89,7 @@ def _loss_problems(where: str, migration: Migration) -> Iterator[str]:
 
 
 def migration_line(migration: Migration) -> str:
-    """Return what a plan says of a migration, the rows that it destroys with its leave among it."""
+    """Return what a plan says of a migration, including the rows that it says it may destroy."""
     line = f"migration {migration.revision}: {migration.message}"
     if not migration.sql:
         line += " (Python code: only its rehearsal tries it)"
@@ -99,7 +99,7 @@ def migration_line(migration: Migration) -> str:
 
 
 def _count_rows(loss: Loss) -> str:
-    """Return in words how many rows a loss is of."""
+    """Return in words how many rows a loss has."""
     if loss.rows is None:
         return "rows that nobody can count"
     return f"{loss.rows:,} row{'' if loss.rows == 1 else 's'}"
@@ -121,7 +121,7 @@ def _contract_problems(where: str, contract_after: str | None, retained: list[Re
 
 
 def _lint(sql: str) -> list[tuple[str, int, str]]:
-    """Squawk's findings on SQL: rule, line (from 1), message."""
+    """Return squawk's findings on `sql`: rule, line (from 1), message."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "migration.sql"
         path.write_text(sql, encoding="utf-8")
@@ -133,15 +133,18 @@ def _lint(sql: str) -> list[tuple[str, int, str]]:
             check=False,
         )
     try:
-        found = json.loads(done.stdout)
+        findings = json.loads(done.stdout)
     except ValueError:
         raise SlipwayError(
             f"squawk could not read the migration's SQL: {(done.stderr or done.stdout).strip()}"
         ) from None
-    return [(one["rule_name"], one["line"] + 1, f"{one['message']} {one.get('help') or ''}".strip()) for one in found]
+    return [
+        (each["rule_name"], each["line"] + 1, f"{each['message']} {each.get('help') or ''}".strip())
+        for each in findings
+    ]
 
 
 def required_revision(folder: Path) -> str | None:
-    """The schema revision that the code in FOLDER needs: the highest of its migrations, which are numbered."""
+    """Return the schema revision that the code in `folder` needs: the highest number of its migrations, if any."""
     files = sorted(path.name for path in folder.glob("*/migrations/versions/[0-9]*_*.py"))
     return files[-1].split("_")[0] if files else None

@@ -12,17 +12,17 @@ __all__ = ["Artifact", "Loss", "Migration", "Replica", "Running", "short"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """One immutable release. `name` is made from its content and is what its answers carry in `X-Release`."""
+    """One immutable release. `name` is made from its content, and its answers carry it in `X-Release`."""
 
     name: str
     source: Source
     revision: str | None  # the schema revision that its code needs, None without migrations
-    requests: tuple[RequestSpec, ...]  # what its own proof and smoke test send
+    requests: tuple[RequestSpec, ...]  # those that its own proof and smoke test send
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A statement that throws rows away, and how many there are now; None where nobody can say."""
+    """A statement that throws rows away, and how many there are now; None where they cannot be counted."""
 
     what: str
     rows: int | None
@@ -32,7 +32,8 @@ class Loss:
 class Migration:
     """One migration of a release. `sql` is empty where it is Python code; `losses` are those on the real database.
 
-    `contract_after` and `destroys`: what it says itself of who needs what it drops, and of why rows may go.
+    `contract_after` and `destroys` are its own words: the first revision whose release no longer needs what it drops,
+    and why rows may go.
     """
 
     revision: str
@@ -45,7 +46,7 @@ class Migration:
 
 @dataclass(frozen=True)
 class Replica:
-    """One process, container or pod of the service, as it was seen."""
+    """One process, container or pod of the service, as it was observed."""
 
     name: str
     release: str
@@ -58,7 +59,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Running:
-    """What runs in an environment."""
+    """The replicas that run in an environment, and what should run there."""
 
     replicas: tuple[Replica, ...]
     wanted: int  # how many there should be
@@ -70,13 +71,13 @@ class Running:
         return tuple(dict.fromkeys(replica.release for replica in self.replicas if replica.ready))
 
     def complete(self, release: str) -> bool:
-        """Whether all that should run is there, ready, of RELEASE, and nothing else."""
-        right = [one for one in self.replicas if one.ready and one.current and one.release == release]
+        """Return whether all that should run is there, ready, of `release`, and nothing else."""
+        right = [each for each in self.replicas if each.ready and each.current and each.release == release]
         return not self.problems and len(right) == len(self.replicas) == self.wanted
 
 
 def short(release: str | None) -> str:
-    """The name of RELEASE as people compare it."""
+    """Return the name of `release` in a form short enough for people to compare."""
     name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
     shown = name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
     return f"{shown}{plus}{settings}"

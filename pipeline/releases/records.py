@@ -37,18 +37,18 @@ class Record:
 
 
 class Records:
-    """The records below a folder, oldest first in all that they give."""
+    """The records below a folder. Lists of them are oldest first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def all(self) -> list[Record]:
-        """Every record."""
+        """Return every record."""
         numbers = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
         return [self._read(number) for number in sorted(numbers)]
 
     def begin(self, facts: dict[str, Any]) -> Record:
-        """Take the next number for a deploy that starts now."""
+        """Take the next number for a deploy that starts now, note `facts` of it, and return its record."""
         number = max((record.number for record in self.all()), default=0) + 1
         folder = self.folder / str(number)
         folder.mkdir(parents=True)
@@ -56,26 +56,29 @@ class Records:
         return self._read(number)
 
     def note(self, record: Record, **facts: Any) -> None:
-        """Add FACTS (the stage, the release) to what is known of a deploy that runs."""
+        """Add `facts` (the stage, the release) to what is known of a running deploy."""
         path = record.folder / "begun.json"
         write_json(path, {**read_json(path), **facts})
 
     def refresh(self) -> None:
-        """See what others did since: where records are kept elsewhere, too."""
+        """Read what others did since: a no-op, except where records are kept elsewhere, too."""
 
     def publish(self, record: Record) -> None:
-        """Let others know what became of RECORD: where records are kept elsewhere, too."""
+        """Let others know what became of `record`: a no-op, except where records are kept elsewhere, too."""
 
     def killed(self) -> list[Record]:
-        """The deploys that died without a report. Only right while the environment's lock is held."""
+        """Return the deploys that died without a report. Only correct while the environment's lock is held."""
         return [record for record in self.all() if record.verdict is None]
 
     def serving(self) -> Record | None:
-        """The newest proved release: the one that serves when nothing went wrong since (or was undone)."""
+        """Return the newest proved release: the one that serves where nothing went wrong since (or it was undone)."""
         return next((record for record in reversed(self.all()) if record.verdict == "proved"), None)
 
     def previous(self) -> Record:
-        """What `rollback` goes back to: the release proved last before the one that serves first came."""
+        """Return what `rollback` goes back to: the last release proved before the first deploy of the one that serves.
+
+        Raise `UsageError` where there is none.
+        """
         proved = [record for record in self.all() if record.verdict == "proved"]
         if not proved:
             raise UsageError(
@@ -90,7 +93,10 @@ class Records:
         return proved[first - 1]
 
     def find(self, reference: str) -> Record:
-        """The record with that number, or the newest one of the release with that name (or its beginning)."""
+        """Return the record with that number, or the newest one of the release with that name (or its beginning).
+
+        Raise `UsageError` where there is none, or the name fits more than one release.
+        """
         records = [record for record in self.all() if record.release]
         by_number = [record for record in records if reference.isdigit() and record.number == int(reference)]
         by_name = [
@@ -99,17 +105,20 @@ class Records:
             if (record.release or "").removeprefix("sha256:").startswith(reference.removeprefix("sha256:"))
             and len(reference) >= SHORTEST_NAME
         ]
-        found = by_number or by_name
-        if not found:
+        matching = by_number or by_name
+        if not matching:
             raise UsageError(f"no release `{reference}` is recorded: `nox -s releases` lists the numbers and names")
         if not by_number and len({record.release for record in by_name}) > 1:
             raise UsageError(
                 f"`{reference}` fits more than one release: {', '.join(sorted({r.release or '' for r in by_name}))}"
             )
-        return found[-1]
+        return matching[-1]
 
     def retained(self, count: int) -> list[str]:
-        """The names of the COUNT newest different proved releases, newest first: what one can roll back to."""
+        """Return the names of the `count` newest different proved releases, newest first.
+
+        Those are the ones to roll back to.
+        """
         names = [record.release for record in reversed(self.all()) if record.verdict == "proved" and record.release]
         return list(dict.fromkeys(names))[:count]
 
@@ -136,7 +145,7 @@ class Records:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in PATH, empty when it is not there or was cut short by a crash."""
+    """Return the JSON object in `path`, empty where the file does not exist or was cut short by a crash."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -145,5 +154,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write VALUE to PATH, whole or not at all."""
+    """Write `value` to `path`, whole or not at all."""
     write_whole(path, json.dumps(value, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """The schema of an environment's database: what it has and lacks of a release's migrations.
 
-The release's own command answers where the database is (`python -m backend.migrations status`): what was applied, and
-in which form, is in the database itself.
+The release's own command answers near the database (`python -m backend.migrations status`): which migrations were
+applied, and in which form, is recorded in the database itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEVER = "none"  # the revision of a database that was never migrated
 
 
 class SchemaTarget(Protocol):
-    """What this module needs of a target."""
+    """The part of a target that this module needs."""
 
     def database_runs(self) -> bool:
         """Return whether the database can be asked now."""
@@ -31,10 +31,10 @@ class SchemaTarget(Protocol):
 
 @dataclass(frozen=True)
 class Schema:
-    """What the database has and lacks of a release's migrations.
+    """The state of the database: what it has and lacks of a release's migrations.
 
-    `revision`: None where it was never migrated. `recorded`: whether it has a history of them; `trusted`: those that
-    will be recorded as they are now, as the release that serves has them in that form, too.
+    `revision`: None where it was never migrated. `recorded`: whether it has a history of them. `trusted`: those that
+    will be recorded as they are now, because the release that serves has them in the same form.
     """
 
     revision: str | None
@@ -43,7 +43,7 @@ class Schema:
     trusted: tuple[str, ...] = ()
 
     def upgrade_arguments(self, kept: Iterable[str], forgotten: str | None) -> list[str]:
-        """Return what the migrations command is told, so that it does what was checked and nothing else."""
+        """Return the arguments of the migrations command that make it do what was checked and nothing else."""
         return [
             *("upgrade", "--expect", self.revision or NEVER),
             *_option("--kept", kept),
@@ -70,7 +70,7 @@ def ask_schema(
         return None
     asked = ["status", *_option("--kept", kept), *_option("--forget", [forgotten] if forgotten else [])]
     try:
-        said: dict[str, Any] = json.loads(_last_line(target.migrations(new, *asked)))
+        status: dict[str, Any] = json.loads(_last_line(target.migrations(new, *asked)))
     except SlipwayError as error:
         text = str(error)
         if "database" in text and "does not exist" in text:
@@ -78,25 +78,25 @@ def ask_schema(
         if "invalid choice" in text:
             return _ask_without_history(target, new)
         raise
-    if said["problems"]:
-        raise DeployFailed(*said["problems"])
-    trusted = () if said["recorded"] else _trusted(target, new, old, said["unknown"], warn)
-    return Schema(said["revision"], [_migration(one) for one in said["pending"]], said["recorded"], trusted)
+    if status["problems"]:
+        raise DeployFailed(*status["problems"])
+    trusted = () if status["recorded"] else _trusted(target, new, old, status["unknown"], warn)
+    return Schema(status["revision"], [_migration(each) for each in status["pending"]], status["recorded"], trusted)
 
 
 def plan_migrations(target: SchemaTarget, release: Artifact) -> list[Migration]:
-    """Return all migrations of `release`, oldest first, as they are for an empty database."""
+    """Return all migrations of `release`, oldest first, as for an empty database."""
     if release.revision is None:
         return []
     planned = json.loads(target.migrations(release, "plan", "--from", NEVER, database=False))
-    return [_migration({**one, "losses": []}) for one in planned]
+    return [_migration({**migration, "losses": []}) for migration in planned]
 
 
 def _ask_without_history(target: SchemaTarget, new: Artifact) -> Schema:
-    """Ask by the command of a release that was made before databases had a history."""
+    """Ask with the command of a release that was made before databases had a history; return the schema."""
     current = target.migrations(new, "current").strip()
     planned = plan_migrations(target, new)
-    revisions = [one.revision for one in planned]
+    revisions = [migration.revision for migration in planned]
     first = 0 if current == NEVER else revisions.index(current) + 1 if current in revisions else len(planned)
     return Schema(None if current == NEVER else current, planned[first:], recorded=True)
 
@@ -106,15 +106,16 @@ def _trusted(
 ) -> tuple[str, ...]:
     """Return which of the `applied` migrations are in `new` as they are in the release that serves.
 
-    Raise `DeployFailed` where one has another form: which of them ran is known by that release alone.
+    Raise `DeployFailed` where one has another form.
     """
+    # Only the release that serves knows the form in which they ran.
     try:
-        theirs = {one.revision: one.sql for one in plan_migrations(target, old)} if old else {}
+        theirs = {each.revision: each.sql for each in plan_migrations(target, old)} if old else {}
     except SlipwayError:
-        theirs = {}  # Python code, which a release of before cannot write down
-    mine = {one.revision: one.sql for one in plan_migrations(target, new)}
+        theirs = {}  # Python code, which an earlier release cannot write down
+    mine = {each.revision: each.sql for each in plan_migrations(target, new)}
     known = [revision for revision in applied if theirs.get(revision)]
-    edited = [one for one in known if theirs[one].split() != mine[one].split()]
+    edited = [revision for revision in known if theirs[revision].split() != mine[revision].split()]
     if edited:
         raise DeployFailed(
             f"migration {edited[0]} was applied in another form and would not run again: take the change back, and"

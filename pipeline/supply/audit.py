@@ -1,4 +1,4 @@
-"""What is known against what an image holds: pip-audit for its Python packages, grype (where it is) for all of it."""
+"""The known vulnerabilities of an image: pip-audit for its Python packages, grype (where it is) for all of them."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ __all__ = ["ask_grype", "ask_pip_audit", "locked_packages", "pip_audit_command"]
 
 TIMEOUT_SECONDS = 900
 PIN = re.compile(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)  # in a lock that uv wrote
-AWAY = "what it answers is not known, so nothing passes: again later, or another service (PIP_AUDIT_OSV_URL)"
+AWAY = "nothing passes without its answer: try again later, or use another service (PIP_AUDIT_OSV_URL)"
 
 
 def locked_packages(root: Path) -> dict[str, set[str]]:
-    """The Python packages that the locks below ROOT/requirements pin, with their versions, for whatever platform."""
-    found: dict[str, set[str]] = {}
+    """Return the Python packages that the locks below `root`/requirements pin, with their versions on any platform."""
+    packages: dict[str, set[str]] = {}
     for path in sorted((root / "requirements").glob("*.txt")):
         for name, version in PIN.findall(path.read_text(encoding="utf-8")):
-            found.setdefault(name, set()).add(version)
-    return found
+            packages.setdefault(name, set()).add(version)
+    return packages
 
 
 def ask_pip_audit(packages: Mapping[str, set[str]], say: Callable[[str], None]) -> list[Finding]:
-    """What pip-audit knows against PACKAGES, Python's, each with its versions.
+    """Return what pip-audit knows against the Python `packages`, each with its versions.
 
-    Raises `SlipwayError` where the service cannot be asked: pip-audit itself calls it well when it found no package
-    there.
+    Raise `SlipwayError` where its service cannot be asked, or knows none of them.
     """
     findings: list[Finding] = []
-    # A file of requirements has one version of each; two images may have two.
-    for versions in zip_longest(*(sorted(one) for one in packages.values())):
+    # A requirements file has one version of each package; two images may have two.
+    for versions in zip_longest(*(sorted(each) for each in packages.values())):
         pairs = [(name, version) for name, version in zip(packages, versions, strict=True) if version]
         findings += from_pip_audit(_pip_audit([f"{name}=={version}" for name, version in pairs], say))
-    skipped = [one for one in findings if one.ids == (UNAUDITED,)]
-    if skipped and len({one.package for one in skipped}) == len(packages):
+    # pip-audit itself reports success where the service knows no package at all.
+    skipped = [finding for finding in findings if finding.ids == (UNAUDITED,)]
+    if skipped and len({finding.package for finding in skipped}) == len(packages):
         raise SlipwayError(f"pip-audit: its service knows none of the {len(packages)} packages: {AWAY}")
     return findings
 
 
 def pip_audit_command(requirements: Path) -> list[str]:
-    """The command line that audits the pinned REQUIREMENTS as they are, and resolves nothing."""
+    """Return the command line that audits the pinned `requirements` as they are, and resolves nothing."""
     options = ["--disable-pip", "--no-deps", "--progress-spinner", "off", "--format", "json", "--desc", "off"]
     return [sys.executable, "-m", "pip_audit", *options, "--aliases", "on", "--requirement", str(requirements)]
 
@@ -61,35 +61,38 @@ def _pip_audit(pins: Sequence[str], say: Callable[[str], None]) -> Mapping[str, 
         path = Path(folder) / "requirements.txt"
         path.write_text("\n".join(pins) + "\n", encoding="utf-8")
         command = pip_audit_command(path)
-        report = Path(folder) / "report.json"  # a report with findings ends with 1, as a failure does
+        report = Path(folder) / "report.json"  # with findings it exits with 1, as it does for a failure
         try:
             run([*command, "--output", str(report)], say=say, timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
             if not report.exists():
-                away = "ConnectionError" in error.output  # it does not catch that: a traceback
+                away = "ConnectionError" in error.output  # which it does not catch: there is a traceback
                 why = "its service does not answer" if away else _last(error.output)
                 raise SlipwayError(f"pip-audit: {why}: {AWAY}") from error
-        found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        return found
+        content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        return content
 
 
 def ask_grype(sboms: Sequence[Sbom], say: Callable[[str], None]) -> list[Finding]:
-    """What grype knows against SBOMS; nothing, and a line that says so, where it is not here or has no database."""
+    """Return what grype knows against `sboms`.
+
+    Return nothing, and say so in a line, where grype is not installed or has no database.
+    """
     if shutil.which("grype") is None:
-        say("grype is not on the PATH: packages other than Python's were not judged")
+        say("grype is not on the PATH: only Python packages were judged")
         return []
     findings: list[Finding] = []
-    for one in sboms:
+    for sbom in sboms:
         try:
-            said = run(
-                ["grype", "--quiet", f"sbom:{one.cyclonedx}", "--output", "json"], say=say, timeout=TIMEOUT_SECONDS
+            output = run(
+                ["grype", "--quiet", f"sbom:{sbom.cyclonedx}", "--output", "json"], say=say, timeout=TIMEOUT_SECONDS
             )
         except CommandFailed as error:
-            say(f"grype: packages other than Python's were not judged: {_last(error.output)}")
+            say(f"grype: only Python packages were judged: {_last(error.output)}")
             return []
-        found, rest = from_grype(json.loads(said))
+        found, rest = from_grype(json.loads(output))
         findings += found
-        say(f"{one.reference}: {rest} findings that are not grave, or that no version mends")
+        say(f"{sbom.reference}: {rest} findings that are not high or critical, or that no version fixes")
     return findings
 
 

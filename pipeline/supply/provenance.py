@@ -1,4 +1,4 @@
-"""Where a release came from: a SLSA provenance (version 1), made by the job that built it and signed like the image."""
+"""The origin of a release: a SLSA provenance (version 1), made by the job that built it and signed like the image."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pipeline.system.git import Source
 __all__ = ["provenance", "provenance_problems"]
 
 WORKFLOW = "https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"
-HERE = "urn:slipway:push"  # `nox -s push` on a machine that nobody but its user vouches for
+HERE = "urn:slipway:push"  # `nox -s push` on a machine that only its user vouches for
 
 
 def provenance(
     images: PushedImages, source: Source, address: str | None, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The predicate for IMAGES, built from SOURCE of the repository at ADDRESS (https, None where it has none).
+    """Return the predicate for `images`, built from `source` of the repository at `address` (https, None without one).
 
-    One for the release, on the service's image: the other images are named as by-products, so that nobody can put
-    another one, be it signed, in the place of what was built with it. ENVIRONMENT: GitHub's variables, if any.
+    There is one for the release, on the service's image, with the other images as by-products. `environment`: GitHub's
+    variables, if any.
     """
+    # The by-products are named so that no other image, even a signed one, can take the place of what was built with it.
     get = environment.get
     server, repository = get("GITHUB_SERVER_URL", "https://github.com"), get("GITHUB_REPOSITORY")
     on_github = bool(get("GITHUB_ACTIONS") and repository)
@@ -66,8 +67,9 @@ def provenance(
 
 
 def provenance_problems(predicate: Mapping[str, Any], images: PushedImages, policy: Policy) -> list[str]:
-    """What in the verified PREDICATE of the service's image does not hold for IMAGES under POLICY; without a source in
-    the policy any will do, but the images must be those that were built together.
+    """Return what in the verified `predicate` of the service's image does not hold for `images` under `policy`.
+
+    Without a source in the policy any will do, but the images must be those that were built together.
     """
     try:
         [source, *_] = predicate["buildDefinition"]["resolvedDependencies"]
@@ -76,7 +78,7 @@ def provenance_problems(predicate: Mapping[str, Any], images: PushedImages, poli
         dirty = bool(source.get("annotations", {}).get("dirty"))
         built = {one["name"]: f"sha256:{one['digest']['sha256']}" for one in predicate["runDetails"]["byproducts"]}
     except (KeyError, TypeError, ValueError, AttributeError):
-        return ["its provenance is none of slipway's: `nox -s sign` makes one"]
+        return ["its provenance was not made by slipway: `nox -s sign` makes one"]
     problems = [
         f"its provenance names another {part} image, {built.get(part, 'none')}, than {getattr(images, part)}:"
         " its tag was moved; `nox -s push` and `nox -s sign` again"
@@ -86,8 +88,8 @@ def provenance_problems(predicate: Mapping[str, Any], images: PushedImages, poli
     if policy.source:
         wanted, _, at = policy.source.partition("@")
         if address != wanted or (at and at not in (ref, commit)):
-            found = f"{address}{f'@{ref}' if ref else ''} ({commit or 'no commit'})"
-            problems.append(f"built from {found} and not from {policy.source}: take one that was")
+            actual = f"{address}{f'@{ref}' if ref else ''} ({commit or 'no commit'})"
+            problems.append(f"built from {actual} and not from {policy.source}: use an image that was")
         elif dirty or not commit:
             what = "files that differ from their commit" if dirty else "no commit"
             problems.append(f"built from {what}, which {wanted} does not have: commit, push, sign again")

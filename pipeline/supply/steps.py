@@ -1,4 +1,4 @@
-"""`nox -s scan`, `sign` and `verify-image`: what each does with the release that a digest names."""
+"""The steps of `nox -s scan`, `audit`, `sign` and `verify-image`, for the release that a digest names."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ Say = Callable[[str], None]
 
 
 def scan(project: Project, reference: str, *, audit: bool, say: Say, warn: Say) -> None:
-    """Write the SBOMs of the release REFERENCE, and let it pass or not. Raises `SlipwayError` with a line for each
-    finding that stops it. Without AUDIT nothing is judged, which is said.
+    """Write the SBOMs of the release `reference`, and let it pass or not.
+
+    Raise `SlipwayError` with a line for each finding that stops it. Without `audit`, warn that nothing is judged.
     """
     sboms = _sboms(project, find_pushed(reference), say)
-    for one in sboms:
-        say(f"{one.reference}: {one.cyclonedx.relative_to(project.root)}, {one.spdx.name}")
+    for sbom in sboms:
+        say(f"{sbom.reference}: {sbom.cyclonedx.relative_to(project.root)}, {sbom.spdx.name}")
     if not audit:
         warn("--sbom-only: nothing was judged")
         return
-    # What the images hold, and not what a lock promises: what a base image brings ships, too.
+    # Judge what the images contain and not what a lock promises: what a base image brings ships, too.
     _gate(project, [*ask_pip_audit(python_packages(sboms), say), *ask_grype(sboms, warn)], reference, warn)
 
 
 def audit(project: Project, *, say: Say, warn: Say) -> None:
-    """Let the packages of requirements/ pass, or not: what tests, lints and deploys ships nowhere, and runs with every
-    right. Raises `SlipwayError` as `scan` does.
-    """
+    """Let the packages of requirements/ pass, or not. Raise `SlipwayError` as `scan` does."""
+    # The packages that test, lint and deploy are not shipped, but run with every right.
     packages = locked_packages(project.root)
     _gate(project, ask_pip_audit(packages, say), "requirements/", warn)
-    say(f"nothing is known against the {len(packages)} packages of requirements/ that is not allowed")
+    say(f"the {len(packages)} packages of requirements/ have no known vulnerability that is not allowed")
 
 
 def _gate(project: Project, findings: Iterable[Finding], what: str, warn: Say) -> None:
@@ -55,23 +55,27 @@ def _gate(project: Project, findings: Iterable[Finding], what: str, warn: Say) -
     for line in (*passed, *stale):
         warn(line)
     if refused:
-        hint = "mend it, or allow it for a while and a reason: docs/9-supply-chain.md#the-gate"
+        hint = "fix it, or allow it for some time with a reason: docs/9-supply-chain.md#the-gate"
         raise SlipwayError(*refused, f"{what}: {len(refused)} findings stop it: {hint}")
 
 
 def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
-    """Sign the images of the release REFERENCE, and attest their SBOMs and where they come from."""
+    """Sign the images of the release `reference`, and attest their SBOMs and their origin. Return the images.
+
+    Raise `UsageError` where nobody can sign here or the images were not built from this working tree, and
+    `SlipwayError` where an SBOM is too large for the public log or cosign refuses.
+    """
     environment = os.environ
     who, images = signer(environment), find_pushed(reference)
     source = _source(project.root, images, environment)
     sboms = _sboms(project, images, say)
-    problems = [problem for one in sboms if who.key is None and (problem := too_large(one))]
+    problems = [problem for sbom in sboms if who.key is None and (problem := too_large(sbom))]
     if problems:
         raise SlipwayError(*problems)
     cosign = Cosign(images.place("backend"), say)
-    # What is signed first is what is worth least alone: a release that is signed has all of it.
-    for one in sboms:
-        cosign.attest(who, one.reference, CYCLONEDX, one.cyclonedx)
+    # The part that is worth least alone is signed first, so that a signed release has all parts.
+    for sbom in sboms:
+        cosign.attest(who, sbom.reference, CYCLONEDX, sbom.cyclonedx)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / "provenance.json"
         path.write_bytes(written(provenance(images, source, remote_address(project.root), environment)))
@@ -81,9 +85,10 @@ def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
 
 
 def verify(project: Project, reference: str, env: str | None, *, say: Say) -> str:
-    """Verify the release REFERENCE by what the environment ENV demands; without one, as this place would sign it.
+    """Verify the release `reference` by what the environment `env` demands; return in words who signed it.
 
-    Who signed it, in words. Raises `SlipwayError` with a line for each thing that does not hold.
+    Without `env`, verify it as this place would sign it. Raise `SlipwayError` with a line for each thing that does not
+    hold, and `UsageError` where the environment has no `verify`.
     """
     policy = project.environment(env).verify if env else own_policy(os.environ)
     if policy is None:
@@ -99,7 +104,8 @@ def _sboms(project: Project, images: PushedImages, say: Say) -> list[Sbom]:
 
 
 def _source(root: Path, images: PushedImages, environment: Mapping[str, str]) -> Source:
-    """What the working tree at ROOT is, where IMAGES were built from it: a provenance says nothing that is not seen."""
+    """Return the source of the working tree at `root`. Raise `UsageError` where `images` were not built from it."""
+    # A provenance must not claim anything that its signer does not see.
     labels, here = image_labels(images.place("backend")), built_from(root)
     made = labels.get("org.opencontainers.image.revision", "unknown")
     if made != here:
@@ -110,5 +116,5 @@ def _source(root: Path, images: PushedImages, environment: Mapping[str, str]) ->
     head, commit = read_source(root).commit, environment.get("GITHUB_SHA")
     if environment.get("GITHUB_ACTIONS") and commit != head:
         raise UsageError(f"GITHUB_SHA is {commit}, and this working tree is {head}: check out what runs")
-    # Of what went into the images, by their own word: a file beside it makes nothing dirty.
+    # Dirty is what went into the images, by their own labels: a changed file beside it does not make them dirty.
     return Source(head, dirty=any(source_of(image_labels(place)).dirty for place in images.places))

@@ -1,4 +1,4 @@
-"""Whether what a policy demands holds for the images of a release: asked of the registry, before all else."""
+"""Verification: whether the images of a release meet a policy, asked of the registry before anything else."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ AT_ONCE = 4  # a keyless verification takes a second or two, most of it waiting
 
 
 def verification_problems(images: PushedImages, policy: Policy, say: Callable[[str], None]) -> list[str]:
-    """What of IMAGES does not hold under POLICY: a line each, with image, reason and fix.
+    """Return what of `images` does not hold under `policy`: a line each, with image, reason and fix.
 
-    Each image has a signature by its digest, so that what guards a cluster, or anybody with cosign, can ask for any of
-    them alone. The provenance of the service's image names the others: they belong together. Each platform of each
-    image has an SBOM.
+    Each image must have a signature by its digest, and each platform of each image an SBOM. The provenance of the
+    service's image must name the others: they belong together.
     """
+    # A signature for each image lets whatever guards a cluster, or anybody with cosign, verify any of them alone.
     if policy.key and "://" not in policy.key and not Path(policy.key).is_file():
-        return [f"verify: there is no {policy.key}: it is the public key (cosign.pub) of who signs"]
+        return [f"verify: there is no {policy.key}: put the signer's public key (cosign.pub) there"]
     cosign = Cosign(images.place("backend"), say)
 
     def signed(reference: str, wanted: dict[str, str]) -> str | None:
         try:
-            found = cosign.signed(policy, reference)
+            signed_kinds = cosign.signed(policy, reference)
         except SlipwayError as error:
             return error.problems[0]
-        lacks = " and no ".join(name for kind, name in wanted.items() if kind not in found)
+        lacks = " and no ".join(name for kind, name in wanted.items() if kind not in signed_kinds)
         return f"{reference}: no {lacks} by {policy.signer}: `nox -s sign -- {cosign.release}`" if lacks else None
 
     try:
@@ -44,14 +44,14 @@ def verification_problems(images: PushedImages, policy: Policy, say: Callable[[s
             for platform in image.platforms:
                 wanted.setdefault(f"{image.repository}@{platform.digest}", {})[CYCLONEDX] = "SBOM"
         with ThreadPoolExecutor(AT_ONCE) as workers:
-            problems = [one for one in workers.map(signed, wanted, wanted.values()) if one]
+            problems = [problem for problem in workers.map(signed, wanted, wanted.values()) if problem]
         return problems or _provenance(cosign, images, policy)
     except SlipwayError as error:
         return list(error.problems)
 
 
 def _provenance(cosign: Cosign, images: PushedImages, policy: Policy) -> list[str]:
-    """What every signed provenance of the service's image has against it; nothing where one has nothing."""
+    """Return the problems of the last signed provenance of the service's image; none where any has none."""
     place = images.place("backend")
-    judged = [provenance_problems(one, images, policy) for one in cosign.attestations(policy, place, PROVENANCE)]
+    judged = [provenance_problems(each, images, policy) for each in cosign.attestations(policy, place, PROVENANCE)]
     return [] if [] in judged else [f"{place}: {problem}" for problem in judged[-1]]

@@ -197,7 +197,7 @@ class TestImages:
     @pytest.mark.parametrize(
         ("platforms", "line"),
         [
-            ("amd64", "IMAGE_PLATFORMS: `amd64` is no list of platforms: for example linux/amd64,linux/arm64"),
+            ("amd64", "IMAGE_PLATFORMS: `amd64` is not a list of platforms: for example linux/amd64,linux/arm64"),
             ("linux/amd64,linux/arm64", "docker/Dockerfile.backend: not for this driver (IMAGE_PLATFORMS needs a"),
         ],
     )

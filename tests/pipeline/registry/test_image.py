@@ -81,7 +81,7 @@ class TestAttachProof:
 
     def test_needs_an_environment_that_can_be_a_tag(self) -> None:
         """The line says where its name is."""
-        with pytest.raises(UsageError, match=r"pyproject.toml: environment `my staging`: letters"):
+        with pytest.raises(UsageError, match=r"pyproject.toml: environment `my staging`: use letters"):
             attach_proof(f"localhost:1/team/board@sha256:{'0' * 64}", report("my staging"))
 
     def test_needs_the_image(self, repository: str) -> None:
@@ -216,7 +216,9 @@ class TestNewestProved:
     def test_is_no_image_that_got_the_tag(self, repository: str) -> None:
         """What moved it, and what sets it again."""
         push_image(repository, tag="proved-staging")
-        with pytest.raises(RegistryError, match=r":proved-staging is no proof of staging.*`nox -s deploy -- staging`"):
+        with pytest.raises(
+            RegistryError, match=r":proved-staging is not a proof of staging.*`nox -s deploy -- staging`"
+        ):
             newest_proved(repository, "staging")
 
 
@@ -261,7 +263,7 @@ class TestResolve:
             odd = written({"schemaVersion": 2, "mediaType": ARTIFACT, "layers": []})
             with Repository(f"{registry.address}/team/board", write=True) as opened:
                 opened.put_manifest("odd", odd, ARTIFACT)
-            with pytest.raises(RegistryError, match="is no image: name an image"):
+            with pytest.raises(RegistryError, match="is not an image: name an image"):
                 resolve(f"{registry.address}/team/board:odd")
 
     def test_knows_what_an_engine_calls_it(self, registry: str) -> None:

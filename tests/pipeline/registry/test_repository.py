@@ -144,7 +144,7 @@ class TestLogins:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("{", "config.json: not valid JSON: mend it, or `docker login example.com` anew"),
+            ("{", "config.json: not valid JSON: fix it, or `docker login example.com` again"),
             ("[]", "config.json: not a JSON object"),
             ('{"auths": {"example.com": {"auth": "?"}}}', "the login of example.com cannot be read"),
         ],
@@ -224,12 +224,12 @@ class TestErrors:
         ("answer", "says"),
         [
             ((413, {}, b""), r"too large for localhost:\d+ \(413\): raise the limit"),
-            ((429, {"Retry-After": "30"}, b""), r"limits how often one asks \(429\): again in 30 s"),
+            ((429, {"Retry-After": "30"}, b""), r"limits the rate of requests \(429\): try again in 30 s"),
             ((500, {}, b'{"errors":[{"code":"UNKNOWN","message":"token s3cret"}]}'), r"answered 500 UNKNOWN: its log"),
             ((400, {}, b"<html>s3cret"), r"answered 400: its log says why"),
-            ((200, {}, b"<html>"), r"no manifest came from localhost:\d+: is it a registry\?"),
+            ((200, {}, b"<html>"), r"localhost:\d+ did not send a manifest: is it a registry\?"),
             ((200, {}, b" " * (4 * 2**20 + 1)), r"too large, over 4194304 bytes"),
-            ((302, {"Location": "/v2/team/board/manifests/latest"}, b""), "answers that lead nowhere"),
+            ((302, {"Location": "/v2/team/board/manifests/latest"}, b""), "its answers lead nowhere"),
         ],
     )
     def test_other_answers(

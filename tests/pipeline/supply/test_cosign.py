@@ -89,18 +89,21 @@ class TestComplaint:
         """The identity of a certificate, as cosign found it."""
         line = complaint(ANOTHER, PLACE, PLACE, Policy(identity="https://github.com/other/x"))
         assert line == (
-            f"{PLACE}: signed by {MAIN} and not by https://github.com/other/x: take the image that the latter made"
+            f"{PLACE}: signed by {MAIN} and not by https://github.com/other/x: use the image that the latter made"
         )
 
     @pytest.mark.parametrize(
         ("said", "means"),
         [
-            (NO_ROOT, "Sigstore's trusted root cannot be fetched (tuf-repo-cdn.sigstore.dev): again when it can"),
+            (NO_ROOT, "Sigstore's trusted root cannot be fetched (tuf-repo-cdn.sigstore.dev): try again when it can"),
             (NOT_IN_LOG, f"no entry of Sigstore's log vouches for its signature: `nox -s sign -- {RELEASE}` again"),
             ("Error: no signatures found", f"not signed: `nox -s sign -- {RELEASE}` as {KEYLESS.signer}"),
             (
                 "Error: no matching attestations: expected key signature, not certificate",
-                f"signed by an identity and not by {KEYLESS.signer}: take one that is, or `nox -s sign -- {RELEASE}`",
+                (
+                    f"signed by an identity and not by {KEYLESS.signer}: use an image that is,"
+                    f" or `nox -s sign -- {RELEASE}`"
+                ),
             ),
             ("Error: something new\nerror during command execution: something new", "cosign: something new"),
             ("", "cosign: it said nothing"),

@@ -71,7 +71,7 @@ class TestJudge:
     def test_an_allowance_ends(self) -> None:
         """The day after it."""
         [line], passed, stale = judge([FOUND], [allowed(until=date(2026, 11, 23))], TODAY)
-        assert "(it was allowed until 2026-11-23: mend it, or give a new day and reason)" in line
+        assert "(it was allowed until 2026-11-23: fix it, or give a new day and reason)" in line
         assert (passed, stale) == ([], [])
 
     def test_an_allowance_is_of_one_package(self) -> None:
@@ -83,7 +83,7 @@ class TestJudge:
     def test_says_which_allowance_is_needed_no_more(self) -> None:
         """A list that only grows is not read."""
         assert judge([], [allowed()], TODAY)[2] == [
-            "[[tool.slipway.allow]]: CVE-2024-3651 of idna matches nothing: `scan` and `audit` say so? take it out"
+            "[[tool.slipway.allow]]: CVE-2024-3651 of idna matches nothing: if `scan` and `audit` agree, take it out"
         ]
 
 

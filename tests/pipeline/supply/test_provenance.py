@@ -75,5 +75,5 @@ class TestProblems:
     def test_what_is_not_ours_is_said(self) -> None:
         """Another tool's provenance does not say what belongs together."""
         assert problems({"buildDefinition": {}}, None) == [
-            "its provenance is none of slipway's: `nox -s sign` makes one"
+            "its provenance was not made by slipway: `nox -s sign` makes one"
         ]

@@ -147,7 +147,7 @@ class TestRefused:
         [line] = problems(signed.images, our_key, source)
         assert line == (
             f"{signed.images.place('backend')}: built from {SOURCE} ({commit(signed.root)})"
-            f" and not from {source}: take one that was"
+            f" and not from {source}: use an image that was"
         )
 
     def test_one_from_files_that_nobody_committed(self, our_key: Path, tree: Path, repository: str, keys: Path) -> None:
