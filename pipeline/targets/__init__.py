@@ -1,6 +1,6 @@
-"""What a deploy asks of the place it ships to, as a protocol.
+"""The protocol of a target: what a deploy asks of the place it ships to.
 
-Only the packages beside this module know their engine; the story knows none of them.
+Only the packages beside this module know their engine; the story knows none of these packages.
 """
 
 from __future__ import annotations
@@ -20,127 +20,140 @@ __all__ = ["Target", "open_target"]
 
 
 class Target(Protocol):
-    """One environment on one engine. Methods raise `SlipwayError` with the one line that the report will carry."""
+    """One environment on one engine. Methods raise `SlipwayError` with the one line that goes into the report."""
 
     env: Environment
     url: str
 
     def records(self) -> Records:
-        """What was deployed. Raises `UsageError` where those who know cannot be asked."""
+        """Return the records of what was deployed.
+
+        Raise `UsageError` where the place that keeps them cannot be asked.
+        """
 
     def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Hold the environment's lock; raises `LockHeld` at once. SAY gets whose lock was taken over."""
+        """Hold the environment's lock. `say` is told whose lock was taken over.
+
+        Raise `LockHeld` at once where somebody else holds it.
+        """
 
     def holder(self) -> Holder | None:
-        """Who holds the lock now."""
+        """Return who holds the lock now, None where nobody does."""
 
     def problems(self) -> list[str]:
-        """What stands in the way of a deploy: one line each, with its fix. Touches nothing that runs."""
+        """List what prevents a deploy, one line each with its fix. Touch nothing that runs."""
 
     def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """What speaks against the data that the new release would find: one line each, with its fix. Touches nothing.
+        """List what is wrong with the data that the new release would find, one line each with its fix. Touch nothing.
 
-        EXPECTED: releases were proved here before, so there must be data. RELEASE: a recorded one that is to ship,
-        where the working tree is not. What only the database knows (whether it is migrated) is not asked here.
+        `expected`: releases were proved here before, so there must be data. `release`: the recorded release that is to
+        ship instead of the working tree. What only the database knows (whether it is migrated) is not asked here.
         """
 
     def heal(self) -> bool:
-        """End what a killed deploy left, and start what should run and does not. Whether anything had to be started.
+        """End what a killed deploy left, start what should run but does not; return whether anything was started.
 
-        Under the lock only.
+        Call it under the lock only.
         """
 
     def build(self) -> Artifact:
-        """Make the release of the working tree, or find it made."""
+        """Build the release of the working tree, or find it already built."""
 
     def recorded(self, name: str) -> Artifact:
-        """A release that was built before."""
+        """Return a release that was built before."""
 
     def adopt(self, reference: str | None) -> str | None:
-        """The name of the release that REFERENCE is, without a record here (an image digest), or that the environment
-        takes where nothing is asked for (promotion); None where it is none.
+        """Return the name of the release that `reference` (an image digest) names, although it has no record here.
+
+        Without a `reference`, return the release that the environment takes by promotion. Return None where there is
+        no such release.
         """
 
     def running(self) -> Running:
-        """What runs now."""
+        """Return what runs now."""
 
     def pushed(self, new: Artifact) -> PushedImages | None:
-        """Where the images of NEW are in a registry, whose word is asked for them; None for what is only here.
+        """Return where the images of `new` are in a registry, to be verified there; None where they are only here.
 
-        Raises `SlipwayError` where what would run is not what is there.
+        Raise `SlipwayError` where the images that would run differ from those in the registry.
         """
 
     def objections(self, new: Artifact) -> list[str]:
-        """What the engine has against NEW, found out without touching anything: one line each, with its fix."""
+        """List what the engine objects to in `new`, one line each with its fix. Touch nothing."""
 
     def findings(self) -> list[str]:
-        """What the engine says is wrong with what runs, beyond `running`: one line each, with its fix."""
+        """List what the engine finds wrong with what runs, beyond `running`, one line each with its fix."""
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """What PostgreSQL and Redis say of themselves where RELEASE serves; empty where none does.
+        """Return what PostgreSQL and Redis report to a replica of `release`; empty where no replica serves.
 
-        See `pipeline.targets.common.stores`. Raises `SlipwayError` where they cannot be asked.
+        See `pipeline.targets.common.stores`. Raise `SlipwayError` where they cannot be asked.
         """
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
-        """What changes between two releases, in words."""
+        """Describe what changes between two releases, one line each."""
 
     def database_runs(self) -> bool:
         """Return whether the database can be asked now."""
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Run the migrations command of `release`, within reach of the `database` or without; return what it printed.
+        """Run the migrations command of `release`, with access to the `database` or without; return its output.
 
-        Raises `SlipwayError` with its last words.
+        Raise `SlipwayError` with its last line of output.
         """
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """Run NEW's migrations on a throwaway database, and OLD's smoke requests on one replica of OLD there."""
+        """Migrate a throwaway database with `new`, then send the smoke requests of `old` to a replica of it there."""
 
     def prepare(self, new: Artifact) -> None:
-        """Everything that NEW's migrations and the traffic need is up: data stores, roles, edge."""
+        """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """Replace each replica by one of NEW. WATCH(line) is called while waiting, and may raise to stop it.
+        """Replace each replica by one of `new`.
 
-        BACK: the others have failed, so they drain at once where a replica of NEW serves.
+        `watch(line)` is called while waiting, and may raise to stop the rollout.
+        `back`: the other replicas have failed, so they drain at once as soon as a replica of `new` serves.
         """
 
     def trouble(self) -> str | None:
-        """What the engine says against the release that was rolled out: a replica of it ended, say."""
+        """Return what the engine reports against the release just rolled out (that a replica ended, say), or None."""
 
     def dismiss(self) -> None:
-        """The proof has seen enough: who looks beside it may stop, and say so while the writes are read back."""
+        """Tell the second view that the proof has seen enough.
+
+        It may stop and report while the writes are read back.
+        """
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
-        """What somebody beside the service saw of a rollout in which FAILED of SENT requests from outside failed: who
-        lost them, in one line, and the figures. None where nobody looked.
+        """Return what a vantage beside the service saw of a rollout: one line on who lost requests, and the figures.
+
+        From outside, `failed` of `sent` requests failed. Return None where there was no such vantage.
         """
 
     def remarks(self) -> list[str]:
-        """What the engine did by itself while a release was proved, worth knowing: one line each."""
+        """List what the engine did on its own while a release was proved, where worth knowing: one line each."""
 
     def withdraw(self) -> None:
-        """Stop each replica: a first release that failed has nothing to go back to."""
+        """Stop each replica, because a first release that failed has nothing to go back to."""
 
     def token(self) -> str | None:
-        """What the proof authenticates with."""
+        """Return the token with which the proof authenticates."""
 
     def token_changes(self) -> bool:
-        """Whether what runs knows another token yet."""
+        """Return whether the running replicas still have another token."""
 
     def attest(self, report: Mapping[str, Any]) -> None:
-        """Tell others what the REPORT of a rollout says of the artifact, where they look for it."""
+        """Publish what the `report` of a rollout says about the artifact, where others look for it."""
 
     def prune(self, retained: list[str]) -> None:
-        """Remove the releases that are neither RETAINED nor running."""
+        """Remove the releases that are neither `retained` nor running."""
 
     def down(self, *, volumes: bool) -> None:
-        """Stop everything; remove the data too with VOLUMES."""
+        """Stop everything; with `volumes`, remove the data too."""
 
 
 def open_target(project: Project, env: Environment, progress: Progress) -> Target:
-    """The target of ENV."""
+    """Return the target of `env`."""
     if env.target == "local":
         from pipeline.targets.local import LocalTarget
 

@@ -1,4 +1,4 @@
-"""What two targets or more need: rolling, rehearsal, diagnosis, containers, data.
+"""The code that two or more targets share: rolling, rehearsal, diagnosis, containers, data.
 
-Knows no target of its own.
+It depends on none of the targets.
 """

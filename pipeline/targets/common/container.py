@@ -1,4 +1,4 @@
-"""A container of the service or of what it needs: as Docker sees it, how one ended, whom its PostgreSQL lets in."""
+"""A container of the service or of its stores: its state in Docker, how it ended, which logins PostgreSQL refuses."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ LOGIN_REFUSED = re.compile(r"password authentication failed for user .+|database
 
 @dataclass(frozen=True)
 class Container:
-    """One container as it was seen. `health`: starting, healthy, unhealthy, or empty without a check."""
+    """A snapshot of one container. `health`: starting, healthy, unhealthy, or empty without a health check."""
 
     ident: str
     name: str
     service: str
-    folder: str  # of the compose file that made it
+    folder: str  # of the compose file that created it
     running: bool
     state: str
     health: str
-    said: str  # by its last health check
+    said: str  # the output of its last health check
     exit_code: int
     restarts: int
     started: str  # RFC 3339
     image: str
-    ports: frozenset[int]  # of the host, that lead into it
+    ports: frozenset[int]  # ports of the host that lead into it
     labels: dict[str, str]
     networks: dict[str, list[str]]  # name → its aliases there
-    leaving: bool  # it was told to end: its health check may say otherwise for seconds yet
+    leaving: bool  # it was told to stop; its health check may still pass for some seconds
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Container:
-        """From what `docker inspect` says."""
+        """Create it from the output of `docker inspect`."""
         state, labels = facts["State"], facts["Config"].get("Labels") or {}
         health = state.get("Health") or {}
         log = health.get("Log") or []
@@ -58,37 +58,37 @@ class Container:
             restarts=facts["RestartCount"],
             started=state["StartedAt"],
             image=facts["Image"],
-            ports=frozenset(int(one["HostPort"]) for all_ in published.values() for one in all_ or ()),
+            ports=frozenset(int(port["HostPort"]) for ports in published.values() for port in ports or ()),
             labels=labels,
-            networks={name: one.get("Aliases") or [] for name, one in facts["NetworkSettings"]["Networks"].items()},
+            networks={
+                name: network.get("Aliases") or [] for name, network in facts["NetworkSettings"]["Networks"].items()
+            },
             leaving=facts["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
         )
 
     @property
     def ready(self) -> bool:
-        """Whether it runs, is meant to, and its health check says that it is ready."""
+        """Whether it runs, is meant to run, and passes its health check."""
         return self.running and not self.leaving and self.health in ("healthy", "")
 
 
 def last_words(docker: Docker, ident: str) -> str:
-    """How a container ended, and the last line that says something in its log: an exception, or a JSON line's event."""
-    said = telling_line(docker.logs(ident, 200).splitlines())
+    """Return how a container ended and the last telling line of its log: an exception, or the event of a JSON line."""
+    line = telling_line(docker.logs(ident, 200).splitlines())
     state: dict[str, Any] = next((facts["State"] for facts in docker.inspect(ident)), {})
     if state.get("OOMKilled"):
-        return f"killed at its memory limit; {said}"
-    return f"{said} (exit code {state['ExitCode']})" if state.get("ExitCode") else said
+        return f"killed at its memory limit; {line}"
+    return f"{line} (exit code {state['ExitCode']})" if state.get("ExitCode") else line
 
 
 def refused_login(docker: Docker, ident: str, role: str, database: str, password: str) -> str | None:
-    """How the PostgreSQL in container IDENT refuses this login, in its own words; None where it does not.
-
-    Only PostgreSQL's word counts: an engine that could not begin a process in there knows nothing of a password.
-    """
+    """Return the error with which the PostgreSQL in container `ident` refuses this login; None where it does not."""
     login = f'psql -h 127.0.0.1 -U "{role}" -d "{database}" -tAc "SELECT 1"'
     script = f"read -r PGPASSWORD; export PGPASSWORD; exec {login}"
     try:
         docker.ask("exec", "--interactive", ident, "sh", "-c", script, given=f"{password}\n")
     except SlipwayError as error:
+        # Only PostgreSQL's own message counts: where Docker could not start the process, no password was tried.
         refused = LOGIN_REFUSED.search(error.problems[0])
         return refused[0] if refused else None
     return None

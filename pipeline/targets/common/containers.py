@@ -1,4 +1,4 @@
-"""The rehearsal's stand of who ships images: throwaway containers in a network of their own."""
+"""The rehearsal's stand of targets that ship images: throwaway containers in their own network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRETS = ("JWT_SECRET_KEY", "SERVICE_TOKEN")
 
 
 class Imaged(Protocol):
-    """A release as the stand needs it: its images and its plain settings."""
+    """The part of a release that the stand needs: its images and its plain settings."""
 
     @property
     def images(self) -> ReleaseImages: ...
@@ -37,7 +37,7 @@ class Imaged(Protocol):
 
 @dataclass(frozen=True)
 class Database:
-    """A throwaway PostgreSQL: its network, its password, and the environment that leads to it."""
+    """A throwaway PostgreSQL: its network, and the environment (password included) that leads to it."""
 
     network: str
     environment: dict[str, str]
@@ -45,7 +45,7 @@ class Database:
 
 @dataclass(frozen=True)
 class ContainerStand:
-    """See `pipeline.targets.common.rehearsal.Stand`. `images`: PostgreSQL's and Redis's, those of the real ones."""
+    """See `pipeline.targets.common.rehearsal.Stand`. `images`: those of the real PostgreSQL and Redis, in order."""
 
     project: str
     docker: Docker
@@ -55,7 +55,7 @@ class ContainerStand:
 
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[Database]:
-        """A PostgreSQL on memory, migrated."""
+        """Yield a migrated PostgreSQL whose data is in memory."""
         network = f"{self.project}-rehearsal-{randomness.token_hex(4)}"
         password = randomness.token_urlsafe(24)
         self.docker.do("network", "create", "--label", f"{THROWAWAY}={self.project}", network)
@@ -91,7 +91,7 @@ class ContainerStand:
 
     @contextmanager
     def replica(self, release: Artifact, database: Database) -> Iterator[str]:
-        """One replica of RELEASE, on a port of loopback that Docker chooses."""
+        """Yield the base address of one replica of `release`, on a loopback port that Docker chooses."""
         redis = ["redis-server", "--save", ""]
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
         kept = self.find(release.name)
@@ -127,7 +127,10 @@ class ContainerStand:
         options: Sequence[str] = (),
         command: Sequence[str] = (),
     ) -> str:
-        """Start a container that NETWORK knows as NAME; values of ENVIRONMENT stay out of the command line."""
+        """Start a container that is called `name` in `network`; return its ID.
+
+        The values of `environment` stay out of the command line.
+        """
         given = [word for variable in environment for word in ("--env", variable)]
         place = ["--network", network, "--network-alias", name]
         arguments = ["run", "--detach", *self._label(), *place, *given, *options, image, *command]
@@ -150,11 +153,11 @@ class ContainerStand:
 
 
 def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:
-    """Remove the throwaway containers and networks of PROJECT (of one NETWORK); gives what it removed."""
+    """Remove the throwaway containers and networks of `project` (or of one `network`); return what was removed."""
     label = f"label={THROWAWAY}={project}"
     within = ["--filter", f"network={network}"] if network else []
     idents = docker.ask("ps", "--all", "--quiet", "--filter", label, *within).split()
-    if network is None:  # compose: a `migrate` whose deploy was killed together with the client that would remove it
+    if network is None:  # on compose: a `migrate` whose deploy was killed together with the client that removes it
         one_shot = [f"label=com.docker.compose.{part}" for part in (f"project={project}", "oneoff=True")]
         filters = [word for one in (*one_shot, "status=exited") for word in ("--filter", one)]
         idents += docker.ask("ps", "--all", "--quiet", *filters).split()

@@ -1,4 +1,4 @@
-"""What every target says of data that is not the one that was in use: one line, with its fix."""
+"""The lines, alike on every target, about data that is missing or of another major, each with its fix."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ MAJOR = re.compile(r"\d+")
 
 
 def major_of(said: str) -> str | None:
-    """Return the first number in what `postgres --version` or a PG_VERSION file SAID; None where there is none."""
-    found = MAJOR.search(said)
-    return found[0] if found else None
+    """Return the first number in `said`, from `postgres --version` or a PG_VERSION file; None where there is none."""
+    match = MAJOR.search(said)
+    return match[0] if match else None
 
 
 def other_major(place: str, data: str, server: str, back: str) -> str:
-    """Say that the data in PLACE is of major DATA, which SERVER (its name and its major) cannot read."""
+    """Return the line for data in `place` of major `data` that `server` (its name and major) cannot read.
+
+    `back` says how to return to a server that can.
+    """
     fix = f"{back}, or move the data by hand ({RUNBOOK})"
     return f"the data in {place} is of PostgreSQL {data}, which {server} cannot read: {fix}"
 
 
 def no_database(env: str, what: str, back: str) -> str:
-    """Say WHAT is missing in an environment where releases were proved, and BACK, how it comes back."""
+    """Return the line for `what` is missing in `env`, where releases were proved, and how to get it `back`."""
     empty = f"`nox -s deploy -- {env} --empty-database`"
     return f"{what}, although releases were proved on {env} before: {back}, or begin with an empty database: {empty}"

@@ -1,4 +1,4 @@
-"""Why a replica is not ready, or ended, in one line."""
+"""One-line reasons why a replica is not ready, or why it ended."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 __all__ = ["SILENT", "failing_checks", "telling_line"]
 
-SILENT = "it said nothing of an error"
+SILENT = "its log shows no error"
 
 
 def telling_line(lines: Iterable[str]) -> str:
-    """The last of a log's LINES that says something: an exception, or the event of a JSON line."""
+    """Return the last telling line of a log's `lines`: an exception, or the event of a JSON line."""
     for line in reversed([line for line in lines if line.strip()]):
         try:
             event = json.loads(line)
@@ -25,13 +25,13 @@ def telling_line(lines: Iterable[str]) -> str:
 
 
 def failing_checks(body: str) -> str:
-    """What the BODY of `/ready` has against the replica; its beginning where it is none of ours."""
+    """Return the failing checks in the `body` of `/ready`; the start of the body where it is not the service's own."""
     with contextlib.suppress(ValueError, LookupError, AttributeError, TypeError):
         checks: dict[str, Any] = json.loads(body)["checks"]
-        bad = [
+        failing = [
             f"{name} {check.get('detail') or check.get('state')}"
             for name, check in checks.items()
             if check.get("state") not in ("ok", "degraded")
         ]
-        return ", ".join(bad) or body[:200]
+        return ", ".join(failing) or body[:200]
     return body[:200]

@@ -1,4 +1,4 @@
-"""What changes between two releases, in words."""
+"""A description of what changes between two releases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["difference", "setting_lines", "shipped_hashes"]
 
 
 def shipped_hashes(project: Project) -> dict[str, str]:
-    """Name → hash of each file of the working tree that makes an image."""
+    """Return the content hash of each file of the working tree that goes into an image, by name."""
     root = project.root
     return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS.values())}
 
@@ -19,7 +19,10 @@ def shipped_hashes(project: Project) -> dict[str, str]:
 def difference(
     files: Mapping[str, str], before: Mapping[str, str], config: Mapping[str, str], config_before: Mapping[str, str]
 ) -> list[str]:
-    """The files (name → hash) and settings that differ from BEFORE, in words."""
+    """Describe the files (name → hash) and settings that differ, one line each.
+
+    `before` and `config_before` are those of the other release.
+    """
     changed = sorted(name for name in {*files, *before} if files.get(name) != before.get(name))
     return [
         *(f"{'packages' if name.startswith('requirements/') else 'file'} {name}" for name in changed),
@@ -28,7 +31,7 @@ def difference(
 
 
 def setting_lines(config: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
-    """One line for each setting of CONFIG that is another one than BEFORE."""
+    """Return one line for each setting of `config` that differs from `before`."""
     return [
         f"setting {name}: {before.get(name, '(unset)')} → {config.get(name, '(unset)')}"
         for name in sorted({*config, *before})

@@ -1,4 +1,4 @@
-"""Whether the edge has let a replica in: asked of the edge itself, which names who answered when a deploy asks."""
+"""Admission to the edge. A deploy asks the edge itself, which then names the replica that answered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = [
     "wait_admitted",
 ]
 
-# The edge asks what only the replica can know. A database that is away is no reason to answer for the service:
-# its own 503 says what is wrong and when to come back.
+# The edge asks only what concerns the replica itself. While the database is down the edge must not answer in the
+# service's place: the service's own 503 says what is wrong and when to retry.
 HEALTH_URI = "/ready?exclude=database&exclude=schema&exclude=redis"
 HEALTH_INTERVAL_SECONDS = 0.2
-HEALTH_FAILS = 2  # one slow answer on a busy machine takes nobody out
-# Until that many checks a slot counts as healthy, though nobody is in it: after a start or a reload of Caddy, and
-# after the end of a replica that did not drain.
+HEALTH_FAILS = 2  # one slow answer on a busy machine does not take a replica out
+# For this long an empty slot may still count as healthy: after a start or a reload of Caddy, and after the end of a
+# replica that did not drain.
 SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
 ADMISSION_SECONDS = 10
 SYNTHETIC = "Slipway-Synthetic"  # `true` asks for the header below
@@ -34,17 +34,17 @@ REPLICA_HEADER = "Slipway-Replica"
 
 
 def settle(since: float) -> None:
-    """Wait until the edge must have noticed what changed at SINCE (monotonic seconds)."""
+    """Wait until the edge must have noticed a change made at `since` (monotonic seconds)."""
     time.sleep(max(0.0, since + SETTLE_SECONDS - time.monotonic()))
 
 
 def wait_admitted(base: str, wanted: str, watch: Callable[[], None], *, log: str) -> None:
-    """Wait until the edge at BASE answers with the replica whose address ends with WANTED.
+    """Wait until the edge at `base` answers with the replica whose address ends with `wanted`.
 
-    Raises `SlipwayError` after 10 s; LOG is where it points to.
+    Raise `SlipwayError` after 10 s; its message points to `log`.
     """
     deadline = time.monotonic() + ADMISSION_SECONDS
-    # The edge is on this machine: a proxy of the environment (HTTP_PROXY) knows nothing of it.
+    # The edge is on this machine, so a proxy from the environment (HTTP_PROXY) cannot reach it.
     with httpx2.Client(base_url=base, timeout=5, trust_env=False) as client:
         while True:
             with contextlib.suppress(httpx2.TransportError):
@@ -53,8 +53,8 @@ def wait_admitted(base: str, wanted: str, watch: Callable[[], None], *, log: str
                     return
             if time.monotonic() > deadline:
                 raise SlipwayError(
-                    f"the edge sent nothing to the new replica in {ADMISSION_SECONDS} s: its"
-                    f" {HEALTH_URI} is not 200 for the edge; see {log}"
+                    f"the edge sent no request to the new replica within {ADMISSION_SECONDS} s: its {HEALTH_URI}"
+                    f" does not answer the edge with 200; see {log}"
                 )
             watch()
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What the targets of one machine share: their records and their lock are files below `.slipway/ENV`."""
+"""The part shared by targets on one machine: their records and their lock are files below `.slipway/ENV`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ __all__ = ["KeptHere"]
 
 
 class KeptHere:
-    """See `pipeline.targets.Target`."""
+    """The methods of `pipeline.targets.Target` that are alike for all targets on one machine."""
 
     project: Project
     env: Environment
 
     def records(self) -> Records:
-        """The records of this machine."""
+        """Return the records on this machine."""
         return Records(self.project.state(self.env.name) / "releases")
 
     def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """The lock of this machine."""
+        """Hold the lock on this machine."""
         return hold_lock(self.project.state(self.env.name) / "lock", say)
 
     def attest(self, report: Mapping[str, Any]) -> None:
-        """Nobody else takes what ships on this machine."""
+        """Do nothing, because no other environment takes what ships on this machine."""
 
     def dismiss(self) -> None:
-        """Nobody looks beside the proof, which is on the same machine."""
+        """Do nothing, because no second view runs beside the proof."""
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
-        """On one machine there is no other place to look from."""
+        """Return None, because one machine has no second vantage."""
         del failed, sent
         return None
 
     def remarks(self) -> list[str]:
-        """Nothing here changes the number of replicas but a deploy."""
+        """Return no remarks, because only a deploy changes the number of replicas here."""
         return []
 
     def holder(self) -> Holder | None:
-        """Who deploys on this machine now."""
+        """Return who deploys on this machine now."""
         return held_by(self.project.state(self.env.name) / "lock")

@@ -1,5 +1,6 @@
-"""Can the release that runs live with the new schema? Tried before anything real is touched, on whatever a target has
-to try it on.
+"""The rehearsal: whether the running release can live with the new schema.
+
+It takes place before anything real is touched, on whatever stand a target has for it.
 """
 
 from __future__ import annotations
@@ -20,39 +21,45 @@ SMOKE_TIMEOUT_SECONDS = 10
 
 
 class Stand(Protocol[D]):
-    """What a target rehearses on. Both parts are gone when their block ends, however it does."""
+    """The stand on which a target rehearses. Both parts are removed when their block ends, however it ends."""
 
     def database(self, new: Artifact, *to: str) -> AbstractContextManager[D]:
-        """An empty database that NEW's migrations brought to its revision (TO: arguments that name another one).
+        """Provide an empty database that the migrations of `new` brought to its revision.
 
-        Raises `DeployFailed` where one fails.
+        `to` are arguments that name another revision. Raise `DeployFailed` where a migration fails.
         """
 
     def replica(self, release: Artifact, database: D) -> AbstractContextManager[str]:
-        """A ready replica of RELEASE on DATABASE, with a throwaway Redis: its base address for the smoke requests."""
+        """Provide the base address, for smoke requests, of a ready replica of `release`.
+
+        The replica runs on `database`, with a throwaway Redis.
+        """
 
 
 def rehearse(stand: Stand[D], new: Artifact, old: Artifact | None, token: str | None) -> None:
-    """Migrate an empty database with NEW, then let one replica of OLD pass its own smoke requests there."""
+    """Migrate an empty database with `new`, then send the smoke requests of `old` to a replica of it on that database.
+
+    Raise `DeployFailed` where a request fails that does not fail on the schema of `old` too.
+    """
     failures = _failures(stand, new, (), old, token)
     if failures and old and old.revision:
-        # What fails on the old schema too is no fault of the migration, which may be what mends it.
-        known = {one.request for one in _failures(stand, new, ("--to", old.revision), old, token)}
-        failures = [one for one in failures if one.request not in known]
+        # A request that fails on the old schema too is not the fault of the migration, which may even fix it.
+        known = {failure.request for failure in _failures(stand, new, ("--to", old.revision), old, token)}
+        failures = [failure for failure in failures if failure.request not in known]
     if failures and old:
         first = failures[0]
         raise cannot_live(old, f"{first.method} {first.path}: {first.detail}")
 
 
 def cannot_live(release: Artifact, why: str) -> DeployFailed:
-    """The error for a release that the new schema breaks."""
+    """Return the error for a release that the new schema breaks."""
     return DeployFailed(f"the running release {short(release.name)} cannot live with the new schema: {why}")
 
 
 def _failures(
     stand: Stand[D], new: Artifact, to: tuple[str, ...], old: Artifact | None, token: str | None
 ) -> list[Failure]:
-    """What fails of OLD's smoke requests on a database that NEW's migrations brought TO a revision."""
+    """Return how smoke requests of `old` fail on a database that the migrations of `new` brought `to` a revision."""
     with ExitStack() as stack:
         database = stack.enter_context(stand.database(new, *to))
         if old is None:

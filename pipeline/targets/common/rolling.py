@@ -1,4 +1,4 @@
-"""The rolling update of the targets that start and stop replicas themselves: one at a time, never below N."""
+"""The rolling update of targets that start and stop replicas themselves: one at a time, never below N."""
 
 from __future__ import annotations
 
@@ -16,67 +16,73 @@ R = TypeVar("R")
 
 
 class Fleet(Protocol[R]):
-    """A target's replicas, as a release sees them that is rolled out. WATCH is called while waiting, and may raise."""
+    """A target's replicas, seen from the release that is rolled out. `watch` is called while waiting, and may raise."""
 
     first_slot: ClassVar[int]
 
     def all(self) -> Sequence[R]:
-        """Every replica, of whatever release, running or not."""
+        """Return every replica, of whatever release, running or not."""
 
     def ready(self, one: R) -> bool:
-        """Whether it serves."""
+        """Return whether the replica serves."""
 
     def right(self, one: R) -> bool:
-        """Whether it is what the release would start now."""
+        """Return whether the replica is what the release would start now."""
 
     def slot(self, one: R) -> int | None:
-        """Its place in the edge; None where it has none of the numbered ones."""
+        """Return the replica's slot in the edge; None where it is in none of the numbered slots."""
 
     def start(self, slot: int, watch: Callable[[], None]) -> R:
-        """Start one of the release in SLOT and wait until it is ready; raises `DeployFailed` where it cannot be."""
+        """Start a replica of the release in `slot` and wait until it is ready.
+
+        Raise `DeployFailed` where it does not get ready.
+        """
 
     def admit(self, one: R, watch: Callable[[], None]) -> None:
-        """Let it into the edge, and see that it is answered from there."""
+        """Let the replica into the edge, and wait until requests through the edge reach it."""
 
     def begin_stop(self, leaving: Sequence[R]) -> None:
-        """Have them drain, without waiting."""
+        """Tell the replicas to drain, without waiting."""
 
     def stop(self, one: R, watch: Callable[[], None]) -> None:
-        """Drain it, wait for its end, forget it."""
+        """Drain the replica, wait for its end, and forget it."""
 
 
 def roll(fleet: Fleet[R], wanted: int, watch: Callable[[str], None], *, back: bool = False) -> None:
-    """New replica ready → into the edge → one old one drained and gone, until there are WANTED and no others.
+    """Roll out the release of `fleet`: start a replica, let it into the edge, drain an old one, until `wanted` are new.
 
-    BACK goes below WANTED where it must: a replica too few is better than wrong answers.
+    With `back`, serve with fewer than `wanted` where necessary: a replica too few is better than wrong answers.
     """
     keep, old, dead = _sort_out(fleet, wanted)
     leaving = len(old) + len(dead)
     fleet.begin_stop([*dead, *(old if back and keep else [])])
-    for one in dead:
-        fleet.stop(one, partial(watch, "removing a replica that does not serve"))
-    for one in keep:
-        fleet.admit(one, partial(watch, "waiting for the edge"))
+    for replica in dead:
+        fleet.stop(replica, partial(watch, "removing a replica that does not serve"))
+    for replica in keep:
+        fleet.admit(replica, partial(watch, "waiting for the edge"))
     for number in range(len(keep) + 1, wanted + 1):
         where = f"replica {number} of {wanted}"
         if len(fleet.all()) > wanted:
-            fleet.stop(old.pop(0), partial(watch, f"{where}: draining an old one"))
-        taken = {fleet.slot(one) for one in fleet.all()}
+            fleet.stop(old.pop(0), partial(watch, f"{where}: draining an old replica"))
+        taken = {fleet.slot(replica) for replica in fleet.all()}
         free = next(slot for slot in count(fleet.first_slot) if slot not in taken)
         fresh = fleet.start(free, partial(watch, f"{where}: starting"))
         fleet.admit(fresh, partial(watch, f"{where}: entering the edge"))
-    for one in old:
-        fleet.stop(one, partial(watch, "draining the last old one"))
-    if leaving:  # one that ended by itself did not drain, and a failed release may end at any moment
+    for replica in old:
+        fleet.stop(replica, partial(watch, "draining the last old replica"))
+    if leaving:  # a replica that ended on its own did not drain, and a failed release may end at any moment
         settle(time.monotonic())
 
 
 def _sort_out(fleet: Fleet[R], wanted: int) -> tuple[list[R], list[R], list[R]]:
-    """The replicas that can stay, those to replace, and those that do not serve: going costs them no answer."""
+    """Return the replicas that can stay, those to replace, and those that do not serve.
+
+    Stopping the last costs no answer.
+    """
     keep: list[R] = []
     old: list[R] = []
     dead: list[R] = []
-    for one in fleet.all():
-        right = len(keep) < wanted and fleet.right(one)
-        (dead if not fleet.ready(one) else keep if right else old).append(one)
+    for replica in fleet.all():
+        right = len(keep) < wanted and fleet.right(replica)
+        (dead if not fleet.ready(replica) else keep if right else old).append(replica)
     return keep, old, dead

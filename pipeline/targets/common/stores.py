@@ -1,4 +1,4 @@
-"""What is wrong with PostgreSQL and Redis, by what `stores_probe` was told where a replica runs."""
+"""Findings about PostgreSQL and Redis, from the report of `stores_probe`, which runs where a replica runs."""
 
 from __future__ import annotations
 
@@ -12,65 +12,70 @@ from pipeline.targets.common import stores_probe
 
 __all__ = ["probe_command", "read_stores", "store_findings"]
 
-FULL = 0.8  # of connections, memory or a volume: there is time to act, and a peak does not reach it
-SLOT_BYTES = 2**30  # of write-ahead log that is kept for one replica: minutes of a busy service
+FULL = 0.8  # of connections, memory or a volume: leaves time to act, and usual peaks stay below it
+SLOT_BYTES = 2**30  # of write-ahead log kept for one replica: what a busy service writes in minutes
 Seen = Mapping[str, Any]
 
 
 def probe_command(*stores: str) -> list[str]:
-    """What follows the service's Python to ask STORES (`database`, `redis`), in the folder that its package is in."""
+    """Return the arguments for the service's Python that ask `stores` (`database`, `redis`).
+
+    Run it in the folder that the service's package is in.
+    """
     return ["-c", Path(stores_probe.__file__).read_text(encoding="utf-8"), *stores]
 
 
 def read_stores(said: str) -> dict[str, Any]:
-    """What the probe SAID. Raises `SlipwayError` where that is nothing."""
+    """Return the report in `said`, the probe's output. Raise `SlipwayError` where there is none."""
     for line in reversed(said.splitlines()):
         try:
-            seen = json.loads(line)
+            report = json.loads(line)
         except ValueError:
             continue
-        if isinstance(seen, dict):
-            return seen
-    raise SlipwayError(f"it said `{said.strip()[-200:]}`")
+        if isinstance(report, dict):
+            return report
+    raise SlipwayError(f"the probe printed `{said.strip()[-200:]}`")
 
 
 def store_findings(seen: Seen, needed: str | None, deploy: str) -> list[str]:
-    """What is wrong, one line each with its fix. NEEDED: the schema revision of the release that serves; DEPLOY: the
-    command that ships.
+    """List what is wrong, one line each with its fix.
+
+    `needed` is the schema revision of the release that serves, `deploy` the command that ships.
     """
-    found: list[str] = []
+    findings: list[str] = []
     if "database" in seen:
-        found += _database(seen["database"], needed, deploy)
+        findings += _database(seen["database"], needed, deploy)
     if "redis" in seen:
-        found += _redis(seen["redis"])
-    return found
+        findings += _redis(seen["redis"])
+    return findings
 
 
 def _database(seen: Seen, needed: str | None, deploy: str) -> Iterator[str]:
     if "problem" in seen:
-        yield f"the database lets nobody in: {seen['problem']}: {_way_in(seen['problem'])}"
+        yield f"cannot connect to the database: {seen['problem']}: {_way_in(seen['problem'])}"
         return
     if seen["standby"]:
-        yield "the database is a standby, which takes no writes: promote it, or mend POSTGRES_HOST"
+        yield "the database is a standby, which takes no writes: promote it, or fix POSTGRES_HOST"
     yield from _connections(seen)
     yield from _replication(seen["slots"])
-    for one in seen["transactions"]:
+    for transaction in seen["transactions"]:
         yield (
-            f"a transaction of `{one['who']}` is open for {one['seconds']} s ({one['state']}), and keeps VACUUM and"
-            f" migrations waiting: end it: `SELECT pg_terminate_backend({one['pid']})`"
+            f"a transaction of `{transaction['who']}` has been open for {transaction['seconds']} s"
+            f" ({transaction['state']}) and holds up VACUUM and migrations: end it:"
+            f" `SELECT pg_terminate_backend({transaction['pid']})`"
         )
     if seen["waiting"]["sessions"]:
         behind = sorted({pid for pids in seen["waiting"]["behind"] or () for pid in pids})
         yield (
             f"{seen['waiting']['sessions']} sessions wait for a lock, the longest for {seen['waiting']['seconds']} s,"
-            f" behind process {', '.join(map(str, behind)) or '?'}: look at it in pg_stat_activity, and end it"
+            f" behind process {', '.join(map(str, behind)) or '?'}: look it up in pg_stat_activity, and end it"
         )
     yield from _schema(seen, needed, deploy)
     capacity = seen.get("capacity")
     if capacity and seen["bytes"] >= FULL * capacity:
         yield (
-            f"the database {seen['name']} has {_size(seen['bytes'])}, its volume {_size(capacity)}, which holds the"
-            " write-ahead log, too: make the claim larger (`spec.resources.requests.storage`)"
+            f"the database {seen['name']} takes {_size(seen['bytes'])}, and its volume of {_size(capacity)} also holds"
+            " the write-ahead log: make the claim larger (`spec.resources.requests.storage`)"
         )
 
 
@@ -78,8 +83,8 @@ def _way_in(problem: str) -> str:
     if "connection slots" in problem or "too many" in problem:
         return "lower DATABASE_POOL_SIZE, DATABASE_MAX_OVERFLOW or the replicas, or raise max_connections"
     if "password" in problem or "role" in problem:
-        return "give the role of POSTGRES_USER the password that POSTGRES_PASSWORD has"
-    return "is it up, and do POSTGRES_* lead to it?"
+        return "set the password of the role POSTGRES_USER to that of POSTGRES_PASSWORD"
+    return "check that it is up and that POSTGRES_* point to it"
 
 
 def _connections(seen: Seen) -> Iterator[str]:
@@ -96,18 +101,18 @@ def _connections(seen: Seen) -> Iterator[str]:
 
 
 def _replication(slots: list[Seen]) -> Iterator[str]:
-    for one in slots:
-        kept = _size(one["bytes"] or 0)
-        drop = f"`SELECT pg_drop_replication_slot('{one['name']}')`"
-        if one["wal"] == "lost":
-            yield f"replication slot {one['name']} has lost its place: {drop}, and make its replica anew"
-        elif not one["active"]:
+    for slot in slots:
+        kept = _size(slot["bytes"] or 0)
+        drop = f"`SELECT pg_drop_replication_slot('{slot['name']}')`"
+        if slot["wal"] == "lost":
+            yield f"replication slot {slot['name']} has lost its place: {drop}, and rebuild its replica"
+        elif not slot["active"]:
             yield (
-                f"replication slot {one['name']} is inactive, and keeps {kept} of write-ahead log, which fills the"
-                f" disk: start who reads it, or {drop}"
+                f"replication slot {slot['name']} is inactive, and keeps {kept} of write-ahead log, which fills the"
+                f" disk: start its reader, or {drop}"
             )
-        elif (one["bytes"] or 0) >= SLOT_BYTES or one["wal"] == "unreserved":
-            yield f"replication slot {one['name']} lags by {kept}: is its replica overwhelmed, or its network?"
+        elif (slot["bytes"] or 0) >= SLOT_BYTES or slot["wal"] == "unreserved":
+            yield f"replication slot {slot['name']} lags by {kept}: is its replica or its network overloaded?"
 
 
 def _schema(seen: Seen, needed: str | None, deploy: str) -> Iterator[str]:
@@ -121,23 +126,24 @@ def _schema(seen: Seen, needed: str | None, deploy: str) -> Iterator[str]:
         yield f"alembic_version says {revision or 'nothing'}, and the migration applied last is {applied[-1]}: {fix}"
     for name in seen["invalid_indexes"]:
         yield (
-            f"index {name} is not valid (its building failed): it costs each write and serves no read:"
+            f"index {name} is not valid (building it failed): it slows down each write and serves no reads:"
             f" `DROP INDEX CONCURRENTLY {name}`, and build it again"
         )
 
 
 def _redis(seen: Seen) -> Iterator[str]:
     if "problem" in seen:
-        yield f"Redis does not answer: {seen['problem']}: is it up, and do REDIS_* lead to it? Nothing is cached"
+        why = f"{seen['problem']}; nothing is cached"
+        yield f"Redis does not answer: {why}: check that it is up and that REDIS_* point to it"
         return
-    # What throws away what was used longest ago is full when it works.
+    # With another policy, Redis evicts old keys, so that a full memory is normal.
     if (
         seen["maxmemory"]
         and seen["maxmemory_policy"] == "noeviction"
         and seen["used_memory"] >= FULL * seen["maxmemory"]
     ):
         yield (
-            f"Redis uses {_size(seen['used_memory'])} of {_size(seen['maxmemory'])}, and then refuses writes"
+            f"Redis uses {_size(seen['used_memory'])} of {_size(seen['maxmemory'])}, and will refuse writes when full"
             " (maxmemory-policy noeviction): set allkeys-lru, or raise maxmemory"
         )
     if seen["maxclients"] and seen["connected_clients"] >= FULL * seen["maxclients"]:

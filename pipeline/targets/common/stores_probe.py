@@ -1,7 +1,8 @@
-"""What PostgreSQL and Redis say of themselves to the service's own role: a JSON line for `doctor`.
+"""A probe of PostgreSQL and Redis with the service's own role, which prints a line of JSON for `doctor`.
 
-Runs by itself where a replica runs (`python -c THIS database redis`), on the service's Python, packages and settings,
-so that it sees what the service sees. It asks for nothing that the service's role may not see, and changes nothing.
+It runs standalone where a replica runs (`python -c THIS database redis`), on the service's Python, packages and
+settings, so that it sees what the service sees. It asks for nothing that the service's role may not see, and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import sys
 from typing import Any
 
 SECONDS = 5.0  # for a connection, and for each question
-LONG_SECONDS = 300  # of a transaction: the service's end after 10 s
+LONG_SECONDS = 300  # for a transaction: the service's own end after 10 s
 WAIT_SECONDS = 5  # for a lock: the service gives up after 2 s, a migration after 4 s
 
-# `numbackends`: without more rights one sees whose each session is, and not what kind.
+# `numbackends`, because a plain role sees in pg_stat_activity whose a session is, but not of what kind.
 CONNECTIONS = """
 SELECT session_user AS role, current_database() AS name, pg_database_size(current_database()) AS bytes,
        pg_is_in_recovery() AS standby,
@@ -43,7 +44,7 @@ SELECT count(*)::int AS sessions, max(extract(epoch FROM clock_timestamp() - wai
        (array_agg(pg_blocking_pids(pid) ORDER BY waitstart))[1:1] AS behind
 FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - make_interval(secs => $1)
 """
-# One that is being built now is not valid yet.
+# Without those that are being built right now, which are not valid yet.
 INVALID_INDEXES = """
 SELECT indexrelid::regclass::text FROM pg_index
 WHERE NOT indisvalid AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index WHERE index_relid > 0)
@@ -51,7 +52,7 @@ WHERE NOT indisvalid AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_prog
 
 
 async def database(settings: Any) -> dict[str, Any]:
-    """What PostgreSQL says; `problem` alone where it does not let us in."""
+    """Return what PostgreSQL reports; only `problem` where the connection fails."""
     import asyncpg
 
     url, password = settings.database_url, settings.postgres_password
@@ -69,22 +70,22 @@ async def database(settings: Any) -> dict[str, Any]:
         return {"problem": " ".join(str(error).split()) or type(error).__name__}
     try:
         seen = dict(await connection.fetchrow(CONNECTIONS))
-        seen["slots"] = [dict(one) for one in await connection.fetch(SLOTS)]
-        seen["transactions"] = [dict(one) for one in await connection.fetch(TRANSACTIONS, LONG_SECONDS)]
+        seen["slots"] = [dict(row) for row in await connection.fetch(SLOTS)]
+        seen["transactions"] = [dict(row) for row in await connection.fetch(TRANSACTIONS, LONG_SECONDS)]
         seen["waiting"] = dict(await connection.fetchrow(WAITING, WAIT_SECONDS))
-        seen["invalid_indexes"] = [one[0] for one in await connection.fetch(INVALID_INDEXES)]
+        seen["invalid_indexes"] = [row[0] for row in await connection.fetch(INVALID_INDEXES)]
         migrated = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
         seen["revision"] = await connection.fetchval("SELECT version_num FROM alembic_version") if migrated else None
         recorded = await connection.fetchval("SELECT to_regclass('alembic_history') IS NOT NULL")
         applied = "SELECT revision FROM alembic_history ORDER BY applied_at, revision"
-        seen["applied"] = [one[0] for one in await connection.fetch(applied)] if recorded else None
+        seen["applied"] = [row[0] for row in await connection.fetch(applied)] if recorded else None
     finally:
         await connection.close()
     return seen
 
 
 def cache(settings: Any) -> dict[str, Any]:
-    """What Redis says; `problem` alone where it does not answer."""
+    """Return what Redis reports; only `problem` where it does not answer."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
@@ -100,15 +101,15 @@ def cache(settings: Any) -> dict[str, Any]:
         client = Redis(**place, password=password.get_secret_value() if password else None, **limits)
     try:
         with client:
-            said: dict[str, Any] = client.info()
+            info: dict[str, Any] = client.info()
     except (OSError, RedisError) as error:
         return {"problem": " ".join(str(error).split()) or type(error).__name__}
     names = ("used_memory", "maxmemory", "maxmemory_policy", "connected_clients", "maxclients", "aof_last_write_status")
-    return {name: said.get(name) for name in names}
+    return {name: info.get(name) for name in names}
 
 
 def main(stores: list[str]) -> None:
-    """Print what STORES (`database`, `redis`) say."""
+    """Print what `stores` (`database`, `redis`) report, as a line of JSON."""
     from backend.settings import load_settings
 
     settings, seen = load_settings(sections=stores), {}

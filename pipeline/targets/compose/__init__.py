@@ -1,6 +1,6 @@
-"""The compose target: docker-compose.yml on one host, rolled one container at a time.
+"""The compose target: docker-compose.yml on one host, rolled out one container at a time.
 
-Knows no other target, and no cluster.
+It depends on no other target and on no cluster.
 """
 
 from pipeline.targets.compose.target import ComposeTarget

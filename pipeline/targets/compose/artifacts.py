@@ -1,4 +1,4 @@
-"""The releases of the compose target: two images, the settings that go with them, and what proves them."""
+"""The releases of the compose target: two images, their settings, and the requests that prove them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS_DIGITS = 8
 
 @dataclass(frozen=True)
 class Kept:
-    """A release as it is kept. `files`: name → content hash."""
+    """A release as it is recorded on this machine. `files`: name → content hash."""
 
     name: str
     images: ReleaseImages
@@ -40,14 +40,14 @@ class Kept:
 
     @property
     def artifact(self) -> Artifact:
-        """It as the story knows it."""
+        """The engine-neutral `Artifact` of this release."""
         requests = parse_requests(self.requests, f"release {self.name}")
         return Artifact(self.name, self.source, self.revision, requests)
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases that are kept below `folder`; `prefix` is that of their images' names."""
+    """The releases that are kept below `folder`; the names of their images begin with `prefix`."""
 
     project: Project
     folder: Path
@@ -57,8 +57,10 @@ class Artifacts:
     def keep(
         self, images: ReleaseImages, config: Mapping[str, str], source: Source, *, digest: str | None = None
     ) -> Kept:
-        """Note the release of IMAGES with CONFIG, and name it: the image's ID, or the DIGEST that it was pulled by, and
-        where that was kept with other settings before, eight digits of these behind it.
+        """Record the release of `images` with `config`, and return it.
+
+        Its name is the ID of the service's image, or the `digest` by which that was pulled. Where the image was kept
+        with other settings before, `+` and eight digits of a hash of the new ones follow.
         """
         image = self.docker.image(images.backend)
         assert image is not None, images
@@ -70,7 +72,7 @@ class Artifacts:
             source=source,
             revision=labels.get(SCHEMA_LABEL) or None,
             requests=[spec.table() for spec in self.project.requests],
-            # The working tree's are those of what was built from it, and of nothing else.
+            # The working tree's files belong only to a release that was built from it.
             files={} if digest else shipped_hashes(self.project),
         )
         path = self._path(kept.name)
@@ -79,16 +81,19 @@ class Artifacts:
         return kept
 
     def knows(self, name: str) -> bool:
-        """Whether the release NAME is kept."""
+        """Return whether the release `name` is kept."""
         return bool(name) and self._path(name).exists()
 
     def find(self, name: str) -> Kept:
-        """The release NAME; both its images must be on this machine."""
+        """Return the release `name`.
+
+        Raise `UsageError` where it is not kept here, `SlipwayError` where one of its images is not on this machine.
+        """
         meta = read_json(self._path(name))
         if not meta:
             raise UsageError(
                 f"release {name} is not kept here: only the last {self.project.retain} proved ones are (`*` in"
-                " `nox -s releases`; `retain` in [tool.slipway]); check its commit out and deploy that"
+                " `nox -s releases`; `retain` in [tool.slipway]); check out its commit and deploy that"
             )
         images, source = ReleaseImages(**meta["images"]), Source(**meta["source"])
         for what, image in vars(images).items():
@@ -97,27 +102,30 @@ class Artifacts:
                     f"the {what} image {image} of release {name} is gone from this machine (`docker image prune`?):"
                     f" check out {source.commit or 'its source'} and deploy that"
                 )
-        meta.pop("migrations", None)  # of releases that were kept before the database knew
+        meta.pop("migrations", None)  # of releases that were kept before the database recorded its migrations
         return Kept(**{**meta, "images": images, "source": source})
 
     def adopt(self, reference: str, repository: str | None, config: Mapping[str, str]) -> Kept:
-        """The release of an image digest, `[REPOSITORY@]sha256:…`, pulled where it is not here."""
+        """Return the release of an image digest, `[REPOSITORY@]sha256:…`; pull it where it is not here.
+
+        Raise `UsageError` where no repository is known, or where the migrations are those of another build.
+        """
         named, digest = split_digest(reference)
         repository = named or repository
         if read_json(self._path(digest)):
             return self.find(digest)
         if not repository:
             raise UsageError(
-                f"{digest} is not recorded here: name where it is, REPOSITORY@{digest}, or IMAGE_REPOSITORY"
+                f"{digest} is not recorded here: say where to pull it from: REPOSITORY@{digest}, or IMAGE_REPOSITORY"
             )
         short = digest.removeprefix("sha256:")[:SHORT]
         backend, labels = self._pull(f"{repository}@{digest}")
         tagged = f"{repository}:migrate-{short}"
         migrate, beside = self._pull(tagged)
-        if not same_build(labels, beside):  # a digest says what it is, a tag says what somebody wanted
+        if not same_build(labels, beside):  # a digest identifies an image; a tag may have been moved
             raise UsageError(
-                f"{tagged} is not of the release {digest}: its tag was moved. Check"
-                f" {source_of(labels).commit or 'its source'} out and `IMAGE_REPOSITORY={repository} nox -s push`"
+                f"{tagged} is not of the release {digest}: its tag was moved. Check out"
+                f" {source_of(labels).commit or 'its source'} and run `IMAGE_REPOSITORY={repository} nox -s push`"
             )
         images = ReleaseImages(backend=backend, migrate=migrate)
         self.docker.do("tag", images.backend, f"{self.prefix}-backend:{images.short}")
@@ -125,14 +133,14 @@ class Artifacts:
         return self.keep(images, config, source_of(labels), digest=digest)
 
     def _pull(self, place: str) -> tuple[str, dict[str, str]]:
-        """The ID and the labels of the image at PLACE, fetched."""
+        """Pull the image at `place`; return its ID and labels."""
         self.docker.do("pull", "--quiet", place, timeout=1800)
         image = self.docker.image(place)
         assert image is not None, place
         return image["Id"], image["Config"].get("Labels") or {}
 
     def prune(self, kept: set[str]) -> None:
-        """Forget the releases not KEPT, with the tags of their images."""
+        """Forget the releases not in `kept`, and remove the tags of their images."""
         known = {path.parent.name: read_json(path) for path in self.folder.glob("*/release.json")}
         needed = {meta["images"]["backend"] for meta in known.values() if meta.get("name") in kept}
         for folder, meta in known.items():
@@ -146,7 +154,7 @@ class Artifacts:
             shutil.rmtree(self.folder / folder)
 
     def _name(self, digest: str, config: Mapping[str, str]) -> str:
-        """The digest alone for the first settings that an image is kept with."""
+        """Return `digest` for the first settings that an image is kept with, otherwise `digest` and their hash."""
         first = read_json(self._path(digest)).get("config", config)
         if first == dict(config):
             return digest

@@ -1,6 +1,6 @@
-"""Whether the database that docker-compose.yml mounts now is the one that was in use, and its image can read it.
+"""Checks that docker-compose.yml mounts the database that was in use, and that its image can read it.
 
-What no container says is asked of the volumes, by a throwaway container that mounts them read-only.
+Where no container answers that, a throwaway container mounts the volumes read-only and looks into them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ __all__ = ["Mount", "Seen", "Wanted", "find_data_problems", "judge_data", "read_
 
 SERVICE = "postgres"
 DEFINITION = "com.docker.compose.config-hash"
-OTHERS = "/slipway-others"  # where the throwaway container has the volumes that the service does not mount
+OTHERS = "/slipway-others"  # where the throwaway container mounts the volumes that the service does not
 USUAL = "/var/lib/postgresql"
 PULL_SECONDS = 600
-# A cluster's own folders are left out: each of its databases has a PG_VERSION, and there may be a million files.
+# `find` skips the folders inside of a cluster: each database in it has its own PG_VERSION, and it may have a million
+# files.
 SCRIPT = r"""
 echo "server $(postgres --version 2>/dev/null)"
 echo "promised ${PG_MAJOR:-}"
@@ -50,11 +51,11 @@ class Mount:
         return f"{'folder' if self.bind else 'volume'} {self.source or '(without a name)'}"
 
     def holds(self, path: str) -> bool:
-        """Whether PATH is the target, or below it."""
+        """Return whether `path` is the target, or below it."""
         return PurePosixPath(path).is_relative_to(self.target)
 
     def option(self) -> str:
-        """Return what `docker run --mount` takes; nothing may be copied into a volume that is empty."""
+        """Return the value for `docker run --mount`: read-only, and copying nothing into an empty volume."""
         kind = "type=bind" if self.bind else "type=volume,volume-nocopy"
         subpath = f",volume-subpath={self.subpath}" if self.subpath else ""
         return f"{kind},source={self.source},target={self.target},readonly{subpath}"
@@ -62,7 +63,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the service would run now. `pgdata` and `user`: None where the image says."""
+    """The PostgreSQL that the stack would run now. `pgdata` and `user`: None where the image decides."""
 
     image: str
     mounts: tuple[Mount, ...]
@@ -71,39 +72,41 @@ class Wanted:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Wanted:
-        """Read it from what `docker compose config --format json` says."""
+        """Read it from the output of `docker compose config --format json`."""
         service, volumes = config["services"][SERVICE], config.get("volumes") or {}
         mounts = []
-        for one in service.get("volumes") or ():
-            if one["type"] not in ("volume", "bind") or one.get("read_only"):
+        for volume in service.get("volumes") or ():
+            if volume["type"] not in ("volume", "bind") or volume.get("read_only"):
                 continue
-            source, bind = one.get("source") or "", one["type"] == "bind"
+            source, bind = volume.get("source") or "", volume["type"] == "bind"
             name = source if bind else (volumes.get(source) or {}).get("name") or source
-            mounts.append(Mount(name, one["target"], bind, (one.get("volume") or {}).get("subpath") or ""))
+            mounts.append(Mount(name, volume["target"], bind, (volume.get("volume") or {}).get("subpath") or ""))
         return cls(
-            image=service.get("image") or f"{config['name']}-{SERVICE}",  # so compose calls what it builds
+            image=service.get("image") or f"{config['name']}-{SERVICE}",  # how Compose names an image that it builds
             mounts=tuple(mounts),
             pgdata=(service.get("environment") or {}).get("PGDATA"),
             user=service.get("user"),
         )
 
     def home(self, pgdata: str) -> Mount | None:
-        """Return the mount that PGDATA is in; where it is in none, the one that is meant for data."""
-        inside = [one for one in self.mounts if one.holds(pgdata)]
-        usual = [one for one in self.mounts if PurePosixPath(one.target).is_relative_to(USUAL)]
-        return max(inside, key=lambda one: len(one.target)) if inside else next(iter([*usual, *self.mounts]), None)
+        """Return the mount that holds `pgdata`; where none does, the one that is intended for data."""
+        inside = [mount for mount in self.mounts if mount.holds(pgdata)]
+        usual = [mount for mount in self.mounts if PurePosixPath(mount.target).is_relative_to(USUAL)]
+        return max(inside, key=lambda mount: len(mount.target)) if inside else next(iter([*usual, *self.mounts]), None)
 
     def named(self, mounts: Iterable[Mount]) -> Wanted:
-        """Return it with the names that a container's MOUNTS have for volumes without one: compose keeps those."""
-        names = {one.target: one.source for one in mounts}
-        given = (one if one.source else replace(one, source=names.get(one.target, "")) for one in self.mounts)
-        return replace(self, mounts=tuple(given))
+        """Return it with the names that a container's `mounts` have for anonymous volumes, which Compose keeps."""
+        names = {mount.target: mount.source for mount in mounts}
+        named = (mount if mount.source else replace(mount, source=names.get(mount.target, "")) for mount in self.mounts)
+        return replace(self, mounts=tuple(named))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the throwaway container said. `server`: the major of its program, `promised`: PG_MAJOR, `data`: folder →
-    major, `closed`: what its user may not read.
+    """The report of the throwaway container.
+
+    `server`: the major of its program, `promised`: PG_MAJOR, `data`: folder → major, `closed`: what its user may not
+    read.
     """
 
     pgdata: str
@@ -114,33 +117,34 @@ class Seen:
 
 
 def mounts_of(facts: Mapping[str, Any]) -> list[Mount]:
-    """Return the mounts of a container that may hold data, from what `docker inspect` says."""
+    """Return the mounts of a container that may hold data, from the output of `docker inspect`."""
     return [
-        Mount(one.get("Name") or one["Source"], one["Destination"], one["Type"] == "bind")
-        for one in facts.get("Mounts") or ()
-        if one["Type"] in ("volume", "bind") and one.get("RW", True)
+        Mount(mount.get("Name") or mount["Source"], mount["Destination"], mount["Type"] == "bind")
+        for mount in facts.get("Mounts") or ()
+        if mount["Type"] in ("volume", "bind") and mount.get("RW", True)
     ]
 
 
 def unchanged(facts: Mapping[str, Any], wanted: Wanted, definition: str, image: str | None) -> bool:
-    """Whether the container of FACTS runs, and `up` would keep it: its DEFINITION, the ID of its IMAGE, its volumes.
+    """Return whether the container of `facts` runs and `up` would keep it.
 
-    Compose's hash of a definition knows neither what a tag names by now nor a volume's real name.
+    `up` would, where its `definition`, the ID of its `image` and its volumes are the same.
     """
+    # Compose's hash of a definition covers neither the image that a tag names by now nor a volume's real name.
     same = facts["Config"]["Labels"].get(DEFINITION) == definition and facts["Image"] == image
-    has = {(one.source, one.target) for one in mounts_of(facts)}
-    return bool(facts["State"]["Running"]) and same and {(one.source, one.target) for one in wanted.mounts} <= has
+    has = {(mount.source, mount.target) for mount in mounts_of(facts)}
+    return bool(facts["State"]["Running"]) and same and {(mount.source, mount.target) for mount in wanted.mounts} <= has
 
 
 def read_seen(said: str) -> Seen:
-    """Read what `SCRIPT` said."""
+    """Read the output of `SCRIPT`."""
     words: dict[str, list[str]] = {}
     for line in said.splitlines():
         name, _, rest = line.partition(" ")
         words.setdefault(name, []).append(rest.strip())
     data = {}
-    for one in words.get("data", []):
-        major, _, path = one.partition(" ")
+    for entry in words.get("data", []):
+        major, _, path = entry.partition(" ")
         if major_of(major):
             data[str(PurePosixPath(path).parent)] = major
     [server], [promised], [pgdata] = words["server"], words["promised"], words["pgdata"]
@@ -150,8 +154,9 @@ def read_seen(said: str) -> Seen:
 
 
 def judge_data(env: str, wanted: Wanted, seen: Seen, others: Sequence[Mount], *, expected: bool) -> list[str]:
-    """Return what speaks against the data that a container of WANTED would find, where SEEN is all that there is.
-    OTHERS are volumes that the service does not mount (any more).
+    """List what is wrong with the data that a container of `wanted` would find, given what was `seen`.
+
+    `others` are volumes that the service does not mount (any more). With `expected`, a missing database is a problem.
     """
     own = {path: major for path, major in seen.data.items() if not path.startswith(f"{OTHERS}/")}
     here = own.get(seen.pgdata)
@@ -171,7 +176,7 @@ def judge_data(env: str, wanted: Wanted, seen: Seen, others: Sequence[Mount], *,
 
 def _elsewhere(wanted: Wanted, seen: Seen, own: Mapping[str, str]) -> str:
     path, major = max(own.items(), key=lambda one: int(one[1].partition(".")[0]))
-    # An image that only calls itself another major is met as one: nobody should move data below its feet.
+    # An image whose PG_MAJOR alone names another major is treated as one, so that nobody moves the data under it.
     if {seen.server, seen.promised or major} != {major}:
         return _other_major(wanted, seen, path, major)
     what = f"{SERVICE}: the data in {wanted.home(path)} is in {path}, and PGDATA is {seen.pgdata} now"
@@ -187,10 +192,10 @@ def _other_major(wanted: Wanted, seen: Seen, path: str, major: str) -> str:
 
 def _way_back(seen: Seen, others: Sequence[Mount]) -> str:
     places = [
-        f"{one} (PostgreSQL {major}, {PurePosixPath(path).relative_to(one.target)})"
-        for one in others
+        f"{mount} (PostgreSQL {major}, {PurePosixPath(path).relative_to(mount.target)})"
+        for mount in others
         for path, major in seen.data.items()
-        if one.holds(path)
+        if mount.holds(path)
     ]
     if places:
         return f"there is one in {' and in '.join(places)}: mount that again"
@@ -198,11 +203,11 @@ def _way_back(seen: Seen, others: Sequence[Mount]) -> str:
 
 
 def find_data_problems(variables: Variables, *, expected: bool) -> list[str]:
-    """Return what speaks against the data that PostgreSQL would find. Changes nothing."""
+    """List what is wrong with the data that PostgreSQL would find. Change nothing."""
     stack, docker = variables.stack, variables.stack.docker
     environment = variables.environment(None)
     wanted = Wanted.of(json.loads(docker.ask(*stack.command("config", "--format", "json"), env=environment)))
-    facts = docker.inspect(*(one.ident for one in stack.containers(SERVICE)))
+    facts = docker.inspect(*(container.ident for container in stack.containers(SERVICE)))
     wanted = wanted.named(mount for one in facts for mount in mounts_of(one))
     image = docker.image(wanted.image)
     if facts:
@@ -210,23 +215,23 @@ def find_data_problems(variables: Variables, *, expected: bool) -> list[str]:
         if any(unchanged(one, wanted, definition, (image or {}).get("Id")) for one in facts):
             return []
     there = docker.ask("volume", "ls", "--format", "{{.Name}}").split()
-    mounted = [one for one in wanted.mounts if _is_there(one, there)]
+    mounted = [mount for mount in wanted.mounts if _is_there(mount, there)]
     others: list[Mount] = []
     if expected:
         label = f"label=com.docker.compose.project={stack.name}"
         kept = docker.ask("volume", "ls", "--format", "{{.Name}}", "--filter", label).split()
         known = [*(Mount(name, "") for name in kept), *(one for each in facts for one in mounts_of(each))]
-        others = _others(wanted, [one for one in known if _is_there(one, there)])
+        others = _others(wanted, [mount for mount in known if _is_there(mount, there)])
     if not mounted and not others:
         return judge_data(variables.env.name, wanted, Seen(wanted.pgdata or USUAL), (), expected=expected)
     try:
         if image is None:
             docker.do("pull", "--quiet", wanted.image, timeout=PULL_SECONDS)
-        said = docker.ask(*_look(stack.name, wanted, [*mounted, *others]))
+        output = docker.ask(*_look(stack.name, wanted, [*mounted, *others]))
     except SlipwayError as error:
         sweep(docker, stack.name)
         return [f"{SERVICE}: image {wanted.image} cannot be run: {error.problems[0]}"]
-    return judge_data(variables.env.name, wanted, read_seen(said), others, expected=expected)
+    return judge_data(variables.env.name, wanted, read_seen(output), others, expected=expected)
 
 
 def _is_there(mount: Mount, volumes: Collection[str]) -> bool:
@@ -234,7 +239,7 @@ def _is_there(mount: Mount, volumes: Collection[str]) -> bool:
         return mount.source in volumes
     try:
         Path(mount.source).stat()
-    except PermissionError:  # the engine may look where we may not
+    except PermissionError:  # the engine may read what we may not
         return True
     except OSError:
         return False
@@ -242,18 +247,18 @@ def _is_there(mount: Mount, volumes: Collection[str]) -> bool:
 
 
 def _others(wanted: Wanted, known: Iterable[Mount]) -> list[Mount]:
-    """Return the KNOWN mounts that WANTED has not, each once, where the throwaway container has them."""
-    mine = {one.source for one in wanted.mounts}
-    left = {one.source: one for one in known if one.source not in mine}
-    return [replace(one, target=f"{OTHERS}/{number}") for number, one in enumerate(left.values())]
+    """Return the `known` mounts that `wanted` lacks, each once, with their targets in the throwaway container."""
+    mine = {mount.source for mount in wanted.mounts}
+    left = {mount.source: mount for mount in known if mount.source not in mine}
+    return [replace(mount, target=f"{OTHERS}/{number}") for number, mount in enumerate(left.values())]
 
 
 def _look(project: str, wanted: Wanted, mounts: Iterable[Mount]) -> list[str]:
-    """Return the arguments of docker that look for clusters in MOUNTS, as who would read them."""
+    """Return the arguments of `docker` that look for clusters in `mounts`, as the user that would read them."""
     mounts = list(mounts)
-    given = [word for one in mounts for word in ("--mount", one.option())]
+    given = [word for mount in mounts for word in ("--mount", mount.option())]
     given += ["--user", wanted.user] if wanted.user else []
     given += ["--env", f"PGDATA={wanted.pgdata}"] if wanted.pgdata else []
     closed = ["--network", "none", "--read-only", "--security-opt", "no-new-privileges"]
     start = ["run", "--rm", "--label", f"{THROWAWAY}={project}", *closed, *given, "--entrypoint", "sh", wanted.image]
-    return [*start, "-c", SCRIPT, "sh", *(one.target for one in mounts)]
+    return [*start, "-c", SCRIPT, "sh", *(mount.target for mount in mounts)]

@@ -1,4 +1,4 @@
-"""The compose target's replicas as a rolling update sees them."""
+"""The replicas of the compose target, as a rolling update sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ComposeFleet"]
 
 @dataclass(frozen=True)
 class ComposeFleet:
-    """See `pipeline.targets.common.rolling.Fleet`. `config`: the fingerprint of what `release` starts with."""
+    """See `pipeline.targets.common.rolling.Fleet`. `config` is the fingerprint of what `release` starts with."""
 
     first_slot: ClassVar[int] = 1
 
@@ -22,41 +22,44 @@ class ComposeFleet:
     release: str
     config: str | None
     environment: Callable[[int], Mapping[str, str]]  # the variables of docker-compose.yml for the replica of a slot
-    deadline: float  # monotonic seconds, for all of them to get ready
-    started: dict[str, Container]  # what it started, by its ID, as it was when it got ready
+    deadline: float  # monotonic seconds, by which all of them must be ready
+    started: dict[str, Container]  # what this rollout started, by ID, as it was when it got ready
 
     def all(self) -> Sequence[Container]:
-        """Each container of the service."""
+        """Return each container of the service."""
         return self.replicas.all()
 
     def ready(self, one: Container) -> bool:
-        """By its health check, as it was seen."""
+        """Return whether its health check passed when it was inspected."""
         return one.ready
 
     def right(self, one: Container) -> bool:
-        """The release, with the settings and secrets of now; what a plain `docker compose up` made never is."""
+        """Return whether it runs the release with the current settings and secrets.
+
+        A container that a plain `docker compose up` created never does.
+        """
         labels = one.labels
         same = (labels.get("slipway.release"), labels.get("slipway.config")) == (self.release, self.config)
         return same and slot_of(one) is not None
 
     def slot(self, one: Container) -> int | None:
-        """That of its label."""
+        """Return the slot in its label."""
         return slot_of(one)
 
     def start(self, slot: int, watch: Callable[[], None]) -> Container:
-        """A container on the network of its data alone."""
+        """Start a container on the network of the data stores only, and wait until it is ready."""
         fresh = self.replicas.start(self.environment(slot))
         ready = self.started[fresh.ident] = self.replicas.wait_ready(self.release, fresh.ident, watch, self.deadline)
         return ready
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
-        """Onto the edge's network."""
+        """Connect the replica to the edge's network, and wait until requests through the edge reach it."""
         self.replicas.admit(one, watch)
 
     def begin_stop(self, leaving: Sequence[Container]) -> None:
-        """SIGTERM, once each."""
+        """Send SIGTERM, once to each, without waiting."""
         self.replicas.begin_stop(leaving)
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
-        """The container is removed."""
+        """Drain the replica, and remove its container."""
         self.replicas.stop(one, watch)

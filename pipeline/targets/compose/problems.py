@@ -1,4 +1,4 @@
-"""What stands in the way of a deploy on this host, or will soon: one line each, with its fix."""
+"""Problems that prevent a deploy on this host, or will do so soon: one line each, with its fix."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 
 def taken_problems(stack: Stack, env: str) -> list[str]:
-    """Whether the project's name is another folder's."""
-    folders = {one.folder for one in stack.containers()} - {str(stack.root)}
+    """Report a project name that a Compose project of another folder already uses."""
+    folders = {container.folder for container in stack.containers()} - {str(stack.root)}
     if not folders:
         return []
     what = f"a compose project `{stack.name}` runs from {folders.pop()} already"
-    return [f"{what}: `nox -s down -- {env}` there, or another PROJECT_NAME in .env"]
+    return [f"{what}: run `nox -s down -- {env}` there, or set another PROJECT_NAME in .env"]
 
 
 def login_problems(variables: Variables) -> list[str]:
-    """Whether the volume was made with another POSTGRES_PASSWORD or POSTGRES_DB, in one line with its fix."""
+    """Report a volume that was created with another POSTGRES_PASSWORD or POSTGRES_DB, in one line with its fix."""
     stack = variables.stack
-    running = [one for one in stack.containers("postgres") if one.ready]
+    running = [container for container in stack.containers("postgres") if container.ready]
     if not running:
         return []
     plain, secrets = split_secrets(variables.values)
     database = plain.get("POSTGRES_DB", variables.project.name)
     password = secrets.get("POSTGRES_PASSWORD", "")
-    said = refused_login(stack.docker, running[0].ident, variables.role, database, password)
-    if said is None:
+    refusal = refused_login(stack.docker, running[0].ident, variables.role, database, password)
+    if refusal is None:
         return []
     volume = f"the data in volume {stack.name}_postgres"
     empty = f"or start empty with `nox -s down -- {variables.env.name} --volumes`"
-    if said.startswith("database"):
-        return [f"POSTGRES_DB: {volume} has another one ({said}): put its name back in .env, {empty}"]
+    if refusal.startswith("database"):
+        return [f"POSTGRES_DB: {volume} has another one ({refusal}): put its name back in .env, {empty}"]
     rotate = "rotate it (docs/4-runbook.md, New secrets)"
-    what = f"POSTGRES_PASSWORD: {volume} was made with another one ({said})"
+    what = f"POSTGRES_PASSWORD: {volume} was made with another one ({refusal})"
     return [f"{what}: put that back in .env, {rotate}, {empty}"]
 
 
 def image_problems(image: dict[str, Any] | None) -> list[str]:
-    """What an image must not be or carry."""
+    """Report an image that runs as root or contains a secret."""
     config = (image or {}).get("Config", {})
     user = str(config.get("User", "")).partition(":")[0]
     if not user.isdigit() or user == "0":
-        return [f"docker/Dockerfile.backend: it runs as `{user or 'root'}`: USER must be a number"]
-    named = [one.partition("=")[0] for one in config.get("Env", []) if SECRET_NAME.search(one.partition("=")[0])]
-    return [f"docker/Dockerfile.backend: the image carries {one}: secrets come as files" for one in named]
+        return [f"docker/Dockerfile.backend: the image runs as `{user or 'root'}`: set USER to a number other than 0"]
+    names = [pair.partition("=")[0] for pair in config.get("Env", []) if SECRET_NAME.search(pair.partition("=")[0])]
+    return [f"docker/Dockerfile.backend: the image contains {name}: pass secrets as files" for name in names]
 
 
 def volume_findings(container: str, df: str) -> list[str]:
-    """What `df -Pk` of the data folder of CONTAINER says, where it is nearly full."""
+    """Report a nearly full disk of the volume of `container`. `df` is the output of `df -Pk` of its data folder."""
     _, blocks, _, free, used, _ = df.strip().splitlines()[-1].split(maxsplit=5)
     if int(used.rstrip("%")) < FULL_PERCENT:
         return []

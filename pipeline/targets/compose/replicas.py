@@ -1,4 +1,4 @@
-"""The replicas of the compose target: each a container, in the edge under the name of its slot."""
+"""The replicas of the compose target: each is a container, known to the edge by the name of its slot."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Replicas", "slot_name", "slot_of"]
 
 SERVICE = "backend"
 TICK_SECONDS = 0.1
-LONGEST_REQUEST_SECONDS = 30  # what a replica may still be answering when its drain is over
+LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """The replicas of a stack behind its edge at `url`."""
+    """The replicas of a stack, behind its edge at `url`."""
 
     stack: Stack
     url: str
@@ -34,12 +34,12 @@ class Replicas:
         return self.stack.docker
 
     def all(self) -> list[Container]:
-        """Every replica, running or not."""
+        """Return every replica, running or not."""
         return self.stack.containers(SERVICE)
 
     def start(self, env: Mapping[str, str]) -> Container:
-        """Create one beside those there are; ENV says of which image and settings."""
-        before = {one.ident for one in self.all()}
+        """Create a replica beside the existing ones, with the image and settings in `env`; return its container."""
+        before = {container.ident for container in self.all()}
         self.stack.do(
             "up",
             "--detach",
@@ -51,34 +51,40 @@ class Replicas:
             SERVICE,
             env=env,
         )
-        fresh = [one for one in self.all() if one.ident not in before]
+        fresh = [container for container in self.all() if container.ident not in before]
         if len(fresh) != 1:
-            raise SlipwayError(f"compose made {len(fresh)} containers instead of one: `docker ps`, then deploy again")
+            raise SlipwayError(
+                f"Compose created {len(fresh)} containers instead of one: see `docker ps`, and deploy again"
+            )
         return fresh[0]
 
     def wait_ready(self, release: str, ident: str, watch: Callable[[], None], deadline: float) -> Container:
-        """Wait until its health check passes (DEADLINE: monotonic seconds); say why when it cannot."""
+        """Wait until the health check of the replica `ident` passes; return its container.
+
+        `deadline` is in monotonic seconds. Raise `DeployFailed`, with the reason, where the replica ends or does not
+        get ready in time.
+        """
         while True:
-            found = self.docker.inspect(ident)
-            if not found:
+            inspected = self.docker.inspect(ident)
+            if not inspected:
                 raise DeployFailed(f"a replica of release {short(release)} was removed while it started")
-            seen = Container.of(found[0])
-            if seen.restarts or not seen.running:
+            container = Container.of(inspected[0])
+            if container.restarts or not container.running:
                 raise DeployFailed(
                     f"release {short(release)} ended before it was ready: {last_words(self.docker, ident)}"
                 )
-            if seen.health == "healthy":
-                return seen
+            if container.health == "healthy":
+                return container
             if time.monotonic() > deadline:
-                raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(seen.said)}")
+                raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(container.said)}")
             watch()
             time.sleep(TICK_SECONDS)
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
-        """Into the edge, under its slot's name, and seen to be answered from there."""
+        """Let the replica into the edge under its slot's name, and wait until requests through the edge reach it."""
         slot, network = slot_of(one), self.stack.network("frontend")
         if slot is None:
-            return  # of a plain `docker compose up`: it is in the edge as `backend`
+            return  # a plain `docker compose up` started it: the edge knows it as `backend`
         if network not in one.networks:
             self.docker.do("network", "connect", "--alias", slot_name(slot), network, one.ident)
         wait_admitted(
@@ -86,26 +92,26 @@ class Replicas:
         )
 
     def begin_stop(self, containers: Iterable[Container]) -> None:
-        """Ask replicas to end, without waiting: their own SIGTERM drains them while the edge still reaches them.
+        """Send SIGTERM to replicas, without waiting: it drains them while the edge still reaches them.
 
-        Once each: a second SIGTERM ends a draining service at once.
+        Each is told only once, because a second SIGTERM ends a draining service at once.
         """
-        now = [Container.of(facts) for facts in self.docker.inspect(*(one.ident for one in containers))]
-        for ident in [one.ident for one in now if one.running and not one.leaving]:
-            # A stop signal alone would have the restart policy start it again.
+        now = [Container.of(facts) for facts in self.docker.inspect(*(container.ident for container in containers))]
+        for ident in [container.ident for container in now if container.running and not container.leaving]:
+            # With the signal alone, the restart policy would start it again.
             self.docker.do("update", "--restart", "no", ident)
             try:
                 self.docker.do("kill", "--signal", "TERM", ident)
             except SlipwayError as error:
-                if "not running" not in str(error):  # it ended by itself meanwhile
+                if "not running" not in str(error):  # it ended on its own meanwhile
                     raise
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
-        """Drain it and wait for its end; what is not over by then is killed. Then forget it."""
+        """Drain the replica, wait for its end, and remove it. What has not ended in time is killed."""
         grace = _seconds(one.labels.get("slipway.drain", "")) + LONGEST_REQUEST_SECONDS
         self.begin_stop([one])
         deadline = time.monotonic() + grace
-        while (found := self.docker.inspect(one.ident)) and Container.of(found[0]).running:
+        while (inspected := self.docker.inspect(one.ident)) and Container.of(inspected[0]).running:
             if time.monotonic() > deadline:
                 break
             watch()
@@ -113,35 +119,38 @@ class Replicas:
         self.docker.do("rm", "--force", one.ident)
 
     def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:
-        """The replicas as they are now; WANTED(release) is the fingerprint that a deploy would start it with."""
+        """Return the replicas as they are now.
+
+        `wanted(release)` is the fingerprint that a deploy would start that release with.
+        """
         return tuple(
             Replica(
-                name=one.name,
-                release=one.labels.get("slipway.release", ""),
-                ready=one.ready,
-                state=f"{one.state}{f' ({one.health})' if one.health else ''}",
-                since=one.started[:19] + "+00:00" if one.running else None,
-                metrics=f"http://{one.name}:9090/metrics (in the network {self.stack.network('backend')})",
-                current=slot_of(one) is not None
-                and wanted(one.labels.get("slipway.release", "")) == one.labels.get("slipway.config"),
+                name=container.name,
+                release=container.labels.get("slipway.release", ""),
+                ready=container.ready,
+                state=f"{container.state}{f' ({container.health})' if container.health else ''}",
+                since=container.started[:19] + "+00:00" if container.running else None,
+                metrics=f"http://{container.name}:9090/metrics (in the network {self.stack.network('backend')})",
+                current=slot_of(container) is not None
+                and wanted(container.labels.get("slipway.release", "")) == container.labels.get("slipway.config"),
             )
-            for one in self.all()
+            for container in self.all()
         )
 
 
 def slot_name(slot: int) -> str:
-    """The name under which the edge looks for the replica in a slot."""
+    """Return the name by which the edge finds the replica in `slot`."""
     return f"slot-{slot}"
 
 
 def slot_of(one: Container) -> int | None:
-    """The slot of a replica; None where a plain `docker compose up` made it."""
+    """Return the slot of a replica; None where a plain `docker compose up` created it."""
     slot = one.labels.get("slipway.slot", "")
     return int(slot) if slot.isdigit() else None
 
 
 def _answer(said: str) -> str:
-    """What the health check said, in words: `STATUS BODY`, or why there was no answer."""
+    """Describe what the health check `said`: `STATUS BODY`, or why there was no answer."""
     status, _, body = said.partition(" ")
     return f"/ready says {status}: {failing_checks(body)}" if status.isdigit() else said or "it did not answer /ready"
 

@@ -43,8 +43,8 @@ __all__ = ["ComposeTarget"]
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
-RECENT_SECONDS = 3600  # what ended before, and serves since, is history
-STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml tells the service
+RECENT_SECONDS = 3600  # a restart longer ago is no longer worth a finding
+STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 DATA_FOLDER = "/var/lib/postgresql"
 
 
@@ -57,7 +57,7 @@ class ComposeTarget(KeptHere):
         self.docker = Docker(project.root, progress.say)
         self._read_settings()
         self._rolled_out: dict[str, Container] = {}
-        self._repository: str | None = None  # where what was asked for by digest is
+        self._repository: str | None = None  # of the release that was asked for by digest
 
     def _read_settings(self) -> None:
         self.values = read_values(self.project.root)
@@ -71,7 +71,7 @@ class ComposeTarget(KeptHere):
     # --- plan ---
 
     def problems(self) -> list[str]:
-        """Docker, settings, secrets, the project's name, the port."""
+        """Check Docker, settings, secrets, the project's name and the port."""
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self._read_settings()
@@ -91,19 +91,19 @@ class ComposeTarget(KeptHere):
         taken = taken_problems(self.stack, self.env.name)
         if taken:
             return taken
-        mine = any(self.port in one.ports for one in self.stack.containers("frontend"))
+        mine = any(self.port in container.ports for container in self.stack.containers("frontend"))
         if not mine and not port_free(self.port):
             holder = describe_process(port_holder(self.port))
             return [f"EDGE_PORT: port {self.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
         return login_problems(self.variables)
 
     def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """PostgreSQL's volume, and the image that would run on it."""
-        del release  # the data stores are no part of one
+        """Check PostgreSQL's volume against the image that would run on it."""
+        del release  # the data stores are not part of a release
         return find_data_problems(self.variables, expected=expected)
 
     def heal(self) -> bool:
-        """Throwaway containers of a killed deploy go; what was stopped with the engine or by hand starts again."""
+        """Remove the throwaway containers of a killed deploy; restart what was stopped with the engine or by hand."""
         swept = sweep(self.docker, self.stack.name)
         if swept:
             self.progress.warn(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
@@ -112,103 +112,103 @@ class ComposeTarget(KeptHere):
         kept = [one for one in self.replicas.all() if not one.running and one.labels.get("slipway.release")]
         if not stopped:
             return False
-        self.progress.warn("not all runs that should (a restart of the machine?): starting it again")
+        self.progress.warn("not everything runs that should (was the machine restarted?): starting it again")
         self.docker.do("start", *(one.ident for one in [*stopped, *kept]))
         return True
 
     # --- build and check ---
 
     def build(self) -> Artifact:
-        """Both images of the release, and the edge's."""
+        """Build both images of the release, and the edge's."""
         images = Images(self.project.root, self.stack.name, self.progress.say)
         built = images.build()
         self.variables.frontend = images.build_frontend()
         return self.artifacts.keep(built, self.variables.config(), read_source(self.project.root)).artifact
 
     def recorded(self, name: str) -> Artifact:
-        """A release whose images are kept."""
+        """Return a release whose images are kept."""
         return self.artifacts.find(name).artifact
 
     def adopt(self, reference: str | None) -> str | None:
-        """An image digest, pulled where it is not kept here."""
+        """Return the release of an image digest; pull it where it is not kept here."""
         if reference is None or not is_digest(reference):
             return None
         self._repository = split_digest(reference)[0] or image_repository() or None
         return self.artifacts.adopt(reference, self._repository, self.variables.config()).name
 
     def running(self) -> Running:
-        """The replicas, and which of their surroundings are missing."""
+        """Return the replicas, and what is wrong with the edge and the data stores around them."""
         around = {one.service: one for one in self.stack.containers() if one.service in SURROUNDINGS}
         problems = [
-            f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'not there'}"
+            f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'missing'}"
             for name in SURROUNDINGS
             if name not in around or not around[name].ready
         ]
         wanted = self.stack.definitions(self.variables.environment(None))
         problems += [
-            f"{name} is not what docker-compose.yml and .env make of it now"
-            for name, one in around.items()
-            if one.labels.get(DEFINITION) != wanted[name]
+            f"{name} no longer matches docker-compose.yml and .env"
+            for name, container in around.items()
+            if container.labels.get(DEFINITION) != wanted[name]
         ]
         network = self.stack.network("frontend")
         problems += [
-            f"the edge does not know {one.name}"
-            for one in self.replicas.all()
-            if slot_of(one) is not None and network not in one.networks
+            f"the edge does not route to {replica.name}"
+            for replica in self.replicas.all()
+            if slot_of(replica) is not None and network not in replica.networks
         ]
         replicas = self.replicas.seen(self.variables.wanted)
         return Running(replicas=replicas, wanted=self.env.replicas, problems=tuple(problems))
 
     def pushed(self, new: Artifact) -> PushedImages | None:
-        """What was pulled by digest; the edge's image is built here, of the working tree."""
+        """Return the images that were pulled by digest. The edge's image is built here, from the working tree."""
         place = self._repository
         if place is None or not is_digest(new.name.partition("+")[0]):
             return None
-        found = find_pushed(f"{place}@{new.name.partition('+')[0]}")
+        pushed = find_pushed(f"{place}@{new.name.partition('+')[0]}")
         here = self.artifacts.find(new.name).images
         for part in ("backend", "migrate"):
             ident = getattr(here, part)
-            # An engine calls an image by its config, or (its containerd store) by its manifest or index.
-            if ident not in image_ids(found.place(part)):
-                raise DeployFailed(f"{ident} is not {found.place(part)}, and was to be run as it: pull it again")
-        return found
+            # An image's ID is the digest of its config or, with the containerd store, of its manifest or index.
+            if ident not in image_ids(pushed.place(part)):
+                raise DeployFailed(f"{ident} is not the image {pushed.place(part)} that it should be: pull it again")
+        return pushed
 
     def objections(self, new: Artifact) -> list[str]:
-        """What is obviously wrong with the image."""
+        """List what is obviously wrong with the image."""
         return image_problems(self.docker.image(self.artifacts.find(new.name).images.backend))
 
     def findings(self) -> list[str]:
-        """A container that was started again by itself; a data store whose disk is nearly full."""
-        found = []
+        """Report containers that the engine restarted recently, and a data store whose disk is nearly full."""
+        findings = []
         for one in self.stack.containers():
             if one.restarts and time.time() - datetime.fromisoformat(one.started).timestamp() < RECENT_SECONDS:
                 words = last_words(self.docker, one.ident)
-                found.append(
+                findings.append(
                     f"{one.name} ended and was started again {one.restarts} times, last at {one.started}: {words}"
                 )
         for one in self.stack.containers("postgres"):
             if one.running:
-                found += volume_findings(one.name, self.docker.ask("exec", one.ident, "df", "-Pk", DATA_FOLDER))
-        return found
+                findings += volume_findings(one.name, self.docker.ask("exec", one.ident, "df", "-Pk", DATA_FOLDER))
+        return findings
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """Within a replica, as it sees them."""
+        """Ask PostgreSQL and Redis from within a replica of the release."""
         mine = [one for one in self.replicas.all() if one.running and one.labels.get("slipway.release") == release]
         if not mine:
             return {}
         return read_stores(self.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
-        """Files and settings that differ."""
+        """Describe the files and settings that differ."""
         here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
     def database_runs(self) -> bool:
-        """Whether PostgreSQL's container runs."""
-        return any(one.running for one in self.stack.containers("postgres"))
+        """Return whether PostgreSQL's container runs."""
+        return any(container.running for container in self.stack.containers("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """One shot, from the release's own image, as the service's role."""
+        """Run the migrations in a one-shot container of the release's own image, as the service's role."""
         kept = self.artifacts.find(release.name)
         if not database:
             return self.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
@@ -216,7 +216,7 @@ class ComposeTarget(KeptHere):
         return self.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """On a throwaway PostgreSQL and Redis of the same images."""
+        """Rehearse on a throwaway PostgreSQL and Redis of the same images."""
         images = (self._image("postgres"), self._image("redis"))
         stand = ContainerStand(self.stack.name, self.docker, self.artifacts.find, images, self.secrets)
         rehearse(stand, new, old, self.token())
@@ -224,26 +224,26 @@ class ComposeTarget(KeptHere):
     # --- migrate and roll out ---
 
     def prepare(self, new: Artifact) -> None:
-        """PostgreSQL, Redis and the edge run."""
-        del new  # no part of a release
+        """Start PostgreSQL, Redis and the edge."""
+        del new  # none of this depends on the release
         self._write_secrets()
-        if not self.variables.edge_image():  # a release that was built elsewhere is the first one here
+        if not self.variables.edge_image():  # the first release here was built elsewhere
             self.variables.frontend = Images(self.project.root, self.stack.name, self.progress.say).build_frontend()
         environment = self.variables.environment(None)
         self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "postgres", "redis", env=environment)
         wrong = login_problems(self.variables)
         if wrong:
             raise DeployFailed(*wrong)
-        before = {one.ident for one in self.stack.containers("frontend") if one.running}
+        before = {container.ident for container in self.stack.containers("frontend") if container.running}
         started = time.monotonic()
         self.stack.do("up", "--detach", "--wait", "--no-deps", "--no-build", "frontend", env=environment)
-        after = {one.ident for one in self.stack.containers("frontend")}
+        after = {container.ident for container in self.stack.containers("frontend")}
         if before and before != after:
             seconds = time.monotonic() - started
             self.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """See `pipeline.targets.common.rolling`."""
+        """Roll out by `pipeline.targets.common.rolling`."""
         self._rolled_out.clear()
         kept = self.artifacts.find(new.name)
         fleet = ComposeFleet(
@@ -257,7 +257,7 @@ class ComposeTarget(KeptHere):
         roll(fleet, self.env.replicas, watch, back=back)
 
     def trouble(self) -> str | None:
-        """A replica that is not the process any more which got ready, or that calls itself unhealthy."""
+        """Report a replica whose process is no longer the one that got ready, or that is unhealthy."""
         seen = {facts["Id"]: Container.of(facts) for facts in self.docker.inspect(*self._rolled_out)}
         for ident, before in self._rolled_out.items():
             now, release = seen.get(ident), before.labels.get("slipway.release", "")
@@ -266,42 +266,42 @@ class ComposeTarget(KeptHere):
             if not now.running or now.started != before.started:
                 return f"release {short(release)} ended after it was ready: {last_words(self.docker, ident)}"
             if now.health == "unhealthy":
-                return f"release {short(release)} got unhealthy after it was ready: {now.said[:200]}"
+                return f"release {short(release)} became unhealthy after it was ready: {now.said[:200]}"
         return None
 
     def withdraw(self) -> None:
-        """Stop every replica, but what a plain `docker compose up` had started: that goes on serving."""
+        """Stop every replica, except those of a plain `docker compose up`, which go on serving."""
         self._rolled_out.clear()
-        self._stop([one for one in self.replicas.all() if slot_of(one) is not None])
+        self._stop([replica for replica in self.replicas.all() if slot_of(replica) is not None])
 
     def _stop(self, containers: list[Container]) -> None:
         self.replicas.begin_stop(containers)
-        for one in containers:
-            self.replicas.stop(one, lambda: None)
+        for container in containers:
+            self.replicas.stop(container, lambda: None)
 
     # --- the rest ---
 
     @property
     def secrets(self) -> Path:
-        """The folder of the secret files: the one that docker-compose.yml names."""
+        """The folder of the secret files that docker-compose.yml names."""
         return self.project.root / SECRET_FILES
 
     def token(self) -> str | None:
-        """SERVICE_TOKEN."""
+        """Return `SERVICE_TOKEN`."""
         return self.variables.token
 
     def token_changes(self) -> bool:
-        """Each replica carries a hash of the token that it knows."""
+        """Compare the token with those of the replicas, each of which has a hash of its token as a label."""
         mark = self.variables.token_mark
-        return any(one.labels.get("slipway.token", mark) != mark for one in self.replicas.all())
+        return any(replica.labels.get("slipway.token", mark) != mark for replica in self.replicas.all())
 
     def prune(self, retained: list[str]) -> None:
-        """Releases, and tags of images, that nothing refers to."""
-        running = {one.labels.get("slipway.release", "") for one in self.replicas.all()}
+        """Remove the releases, and the tags of images, that nothing refers to."""
+        running = {replica.labels.get("slipway.release", "") for replica in self.replicas.all()}
         self.artifacts.prune({*retained, *running})
 
     def down(self, *, volumes: bool) -> None:
-        """Replicas drain, then everything stops; networks go, and with VOLUMES the data, releases and reports."""
+        """Drain the replicas, then stop everything; remove networks and, with `volumes`, data, releases and reports."""
         problems = docker_problems(compose=True) or taken_problems(self.stack, self.env.name)
         if problems:
             raise UsageError(*problems)
@@ -317,7 +317,7 @@ class ComposeTarget(KeptHere):
         write_secret_files(self.secrets, split_secrets(self.values)[1])
 
     def _image(self, service: str) -> str:
-        """The image of a SERVICE of docker-compose.yml."""
-        said = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self.variables.environment(None))
-        config: dict[str, Any] = json.loads(said)
+        """Return the image of a `service` of docker-compose.yml."""
+        text = self.docker.ask(*self.stack.command("config", "--format", "json"), env=self.variables.environment(None))
+        config: dict[str, Any] = json.loads(text)
         return str(config["services"][service]["image"])

@@ -1,4 +1,4 @@
-"""What docker-compose.yml is filled with: settings, a release's images, and labels that say what a replica knows."""
+"""The variables of docker-compose.yml: settings, a release's images, and labels with what a replica was given."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.targets.compose.stack import Stack, fingerprint
 
 __all__ = ["Variables"]
 
-FEWEST_SLOTS = 6  # so that another number of replicas need not make another edge
-CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely recreates the edge
+CONNECTION_RESERVE = 15  # besides the replicas: migrations, a psql or two, PostgreSQL's own
 
 
 @dataclass
 class Variables:
-    """Those of an environment whose `.env` says `values`. `frontend`: the edge's image, where this deploy built one."""
+    """The variables of `env` with the `values` of its `.env`. `frontend`: the edge's image, if this deploy built it."""
 
     project: Project
     env: Environment
@@ -33,12 +33,12 @@ class Variables:
     _fingerprints: dict[str, str] = field(default_factory=dict)
 
     def config(self) -> dict[str, str]:
-        """The settings that go with a release."""
+        """Return the settings that are part of a release."""
         plain, _ = split_secrets(self.values)
         return {name: value for name, value in plain.items() if name not in PLACED}
 
     def wanted(self, release: str) -> str | None:
-        """The fingerprint of a replica of RELEASE that starts now."""
+        """Return the fingerprint that a replica of `release` started now would have; None where it is not kept here."""
         if not self.artifacts.knows(release):
             return None
         if release not in self._fingerprints:
@@ -49,21 +49,21 @@ class Variables:
 
     @property
     def role(self) -> str:
-        """Who the service logs in as."""
+        """The role as which the service logs in to PostgreSQL."""
         return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
 
     @property
     def token(self) -> str | None:
-        """SERVICE_TOKEN."""
+        """The `SERVICE_TOKEN`."""
         return split_secrets(self.values)[1].get("SERVICE_TOKEN")
 
     @property
     def token_mark(self) -> str:
-        """What a replica's label says of the token that it knows."""
+        """The label of a replica that has the current token."""
         return _digits(self.token)
 
     def environment(self, kept: Kept | None, slot: int | None = None) -> dict[str, str]:
-        """The variables of docker-compose.yml: those of KEPT's release in SLOT, or of the surroundings alone."""
+        """Return the variables of docker-compose.yml for `kept` in `slot`, or without `kept` for its surroundings."""
         variables = self._shared(kept)
         if kept:
             variables |= {
@@ -73,7 +73,7 @@ class Variables:
         return variables
 
     def _shared(self, kept: Kept | None) -> dict[str, str]:
-        """Those that all replicas of KEPT's release share."""
+        """Return the variables that all replicas of `kept` share."""
         config = kept.config if kept else self.config()
         slots = range(1, max(self.env.replicas + 1, FEWEST_SLOTS) + 1)
         workers, pool = int(config.get("BACKEND_WORKERS", "1")), int(config.get("DATABASE_POOL_SIZE", "5"))
@@ -81,10 +81,10 @@ class Variables:
         edge = self.edge_image()
         variables: dict[str, str] = {
             **settings_environment(config),
-            # Empty is what the file says; not said at all, compose would take it from the shell.
-            **dict.fromkeys((one.name for one in COMPOSE_IMAGES), ""),
+            # Empty means the default of the file; a variable that is not set here would be taken from the shell.
+            **dict.fromkeys((image.name for image in COMPOSE_IMAGES), ""),
             **{name: self.values[name] for name in PLACED if name in self.values},
-            # A role goes with its password, which is no part of a release: on the way back, too.
+            # A role goes with its password, which is not part of a release: in a rollback, too.
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
             "EDGE_PORT": str(edge_port(self.values)),
@@ -103,10 +103,13 @@ class Variables:
         return variables
 
     def edge_image(self) -> str | None:
-        """What the edge runs on: what was built for it now, else what it has, which a rollback keeps."""
-        return self.frontend or next((one.image for one in self.stack.containers("frontend")), None)
+        """Return the edge's image: the one built by this deploy, otherwise the current one, which a rollback keeps."""
+        return self.frontend or next((container.image for container in self.stack.containers("frontend")), None)
 
 
 def _digits(secret: str | None) -> str:
-    """A label that changes with SECRET and does not tell it: twelve digits of a hash, of random text."""
+    """Return a label that changes with `secret`: twelve hexadecimal digits of its hash.
+
+    It does not reveal the secret, which is random text.
+    """
     return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

@@ -1,6 +1,6 @@
-"""The local target: the whole service on this machine out of wheels, under a supervisor.
+"""The local target: the whole service on this machine, from PyPI wheels, under a supervisor.
 
-Knows no other target, and no container engine.
+It depends on no other target and on no container engine.
 """
 
 from pipeline.targets.local.target import LocalTarget

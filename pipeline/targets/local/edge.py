@@ -1,7 +1,7 @@
-"""Caddy as the edge: one fixed slot for each replica and one to spare, found healthy or not by active checks.
+"""Caddy as the edge: a fixed slot for each replica and a spare one, whose health Caddy's active checks decide.
 
-A rolling update never reloads Caddy: a reload closes idle connections and WebSockets of clients. Slots are Unix
-sockets at fixed paths; a replica enters when the slot's path is linked to its socket, and leaves by draining.
+A rolling update never reloads Caddy, because a reload closes clients' idle connections and WebSockets. Slots are Unix
+sockets at fixed paths: a replica enters when the slot's path is linked to its socket, and leaves by draining.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pipeline.targets.local.layout import Layout
 
 __all__ = ["Edge", "edge_config"]
 
-FEWEST_SLOTS = 6  # so that another number of replicas need not reload it
-# The page loads what comes with it, asks where it came from, and nothing else.
+FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely reloads it
+# The page loads only its own files, and sends requests only to its own origin.
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (
@@ -47,10 +47,10 @@ PAGE_HEADERS = {
 
 
 def edge_config(run: Path, slots: int, port: int, addresses: list[str], page: Path) -> dict[str, Any]:
-    """Caddy's configuration: a path that is a file below PAGE is answered with it, all others by the replicas.
+    """Return Caddy's configuration: paths of files below `page` are answered with the file, all others by the replicas.
 
-    It hides no failure: no retries, and no reuse of connections to replicas, because Go resends a GET (or anything
-    with an `Idempotency-Key`) whose reused connection died. docker/edge/Caddyfile makes the same promises.
+    It hides no failure: it neither retries nor reuses connections to replicas. docker/edge/Caddyfile makes the same
+    promises.
     """
     path = "{http.request.uri.path}"
     files = {
@@ -75,10 +75,11 @@ def edge_config(run: Path, slots: int, port: int, addresses: list[str], page: Pa
                 "passes": 1,
             }
         },
+        # No connection is reused: Go resends a GET (or any request with an `Idempotency-Key`) whose connection died.
         "transport": {"protocol": "http", "keep_alive": {"enabled": False}, "dial_timeout": "1s"},
         "stream_close_delay": "30s",
     }
-    # Only where a deploy asks for it, to see which replica the edge has let in.
+    # Only in answer to a deploy, which checks which replicas the edge has let in.
     trace = {
         "match": [{"header": {SYNTHETIC: ["true"]}}],
         "handle": [
@@ -101,17 +102,17 @@ def edge_config(run: Path, slots: int, port: int, addresses: list[str], page: Pa
 
 
 def slot_path(run: Path, slot: int) -> Path:
-    """The path at which the edge looks for the replica of SLOT."""
+    """Return the path at which the edge expects the socket of the replica in `slot`."""
     return run / f"edge-{slot}"
 
 
 def _read_page(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def loopback_addresses() -> list[str]:
-    """127.0.0.1, and [::1] where this machine has it: `localhost` may mean either."""
+    """Return 127.0.0.1, and [::1] where this machine has it, since `localhost` may mean either."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         return ["127.0.0.1", "[::1]"]
@@ -119,14 +120,14 @@ def loopback_addresses() -> list[str]:
 
 
 class Edge:
-    """The running edge of a layout, on PORT."""
+    """The running edge of a layout, on `port`."""
 
     def __init__(self, layout: Layout, port: int) -> None:
         self.layout, self.port = layout, port
         self._file = layout.home / "edge.json"
 
     def write_config(self, slots: int) -> bool:
-        """Write the configuration for SLOTS replicas or more; whether it differs from what was there."""
+        """Write the configuration for at least `slots` replicas; return whether it differs from the previous one."""
         slots = max(slots, FEWEST_SLOTS)
         config = edge_config(self.layout.run, slots, self.port, loopback_addresses(), self.layout.page)
         text = json.dumps(config, indent=1)
@@ -136,11 +137,11 @@ class Edge:
         return True
 
     def shows(self, page: Path) -> bool:
-        """Whether the files of PAGE are what it serves."""
+        """Return whether the edge serves exactly the files of `page`."""
         return _read_page(self.layout.page) == _read_page(page)
 
     def place(self, page: Path) -> None:
-        """Serve the files of PAGE from the next request on. One that did not change keeps its time, and so its ETag."""
+        """Serve the files of `page` from the next request on. Unchanged files keep their time, and so their ETag."""
         old, new = _read_page(self.layout.page), _read_page(page)
         for name in old.keys() - new.keys():
             (self.layout.page / name).unlink()
@@ -153,19 +154,19 @@ class Edge:
                 part.replace(path)
 
     def configured_port(self) -> int | None:
-        """The port of the configuration that was written last."""
+        """Return the port in the configuration written last, None where there is none."""
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             listen = json.loads(self._file.read_text())["apps"]["http"]["servers"]["edge"]["listen"][0]
             return int(listen.rsplit(":", 1)[1])
         return None
 
     def reload(self) -> None:
-        """Give the running Caddy the written configuration (another port or another number of slots)."""
+        """Load the written configuration (with another port or number of slots) into the running Caddy."""
         transport = httpx2.HTTPTransport(uds=str(self.layout.run / "caddy.sock"), verify=False)  # no TLS there
         with httpx2.Client(transport=transport, base_url="http://localhost", timeout=30) as admin:
             answer = admin.post("/load", content=self._file.read_bytes(), headers={"Content-Type": "application/json"})
         if answer.status_code != httpx2.codes.OK:
-            raise SlipwayError(f"the edge refused its configuration: {answer.text.strip()}")
+            raise SlipwayError(f"the edge rejected its configuration: {answer.text.strip()}")
         settle(time.monotonic())
 
     def wait_up(self, seconds: float = 10) -> None:
@@ -179,7 +180,7 @@ class Edge:
             time.sleep(0.02)
 
     def link(self, slot: int, target: Path) -> None:
-        """Let the replica that listens at TARGET into SLOT."""
+        """Let the replica that listens at `target` into `slot`."""
         path = slot_path(self.layout.run, slot)
         part = path.with_suffix(".part")
         part.unlink(missing_ok=True)
@@ -187,16 +188,16 @@ class Edge:
         part.replace(path)
 
     def linked(self, slot: int, target: Path) -> bool:
-        """Whether SLOT leads to TARGET."""
+        """Return whether `slot` leads to `target`."""
         path = slot_path(self.layout.run, slot)
         return path.is_symlink() and path.readlink() == target
 
     def unlink(self, slot: int) -> None:
-        """Leave SLOT empty."""
+        """Empty `slot`."""
         slot_path(self.layout.run, slot).unlink(missing_ok=True)
 
     def wait_admitted(self, slot: int, watch: Callable[[], None]) -> None:
-        """Wait until requests through the edge are answered by the replica in SLOT."""
+        """Wait until the replica in `slot` answers requests through the edge."""
         wait_admitted(
             f"http://127.0.0.1:{self.port}",
             slot_path(self.layout.run, slot).name,

@@ -1,4 +1,4 @@
-"""The local target's replicas as a rolling update sees them."""
+"""The replicas of the local target, as a rolling update sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LocalFleet"]
 
 @dataclass(frozen=True)
 class LocalFleet:
-    """See `pipeline.targets.common.rolling.Fleet`. `config`, `python` and `folder`: what `release` starts with."""
+    """See `pipeline.targets.common.rolling.Fleet`. `release` starts with `config`, `python` and `folder`."""
 
     first_slot: ClassVar[int] = 0
 
@@ -24,40 +24,40 @@ class LocalFleet:
     python: Path
     folder: Path
     serving: frozenset[str]  # the programs that were ready when the rollout began
-    deadline: float  # monotonic seconds, for all of them to get ready
-    started: dict[Slot, tuple[int, int]]  # what it started: the process id, and where in the log its words begin
+    deadline: float  # monotonic seconds, by which all of them must be ready
+    started: dict[Slot, tuple[int, int]]  # by this rollout: process ID, and offset of its first line in the log
 
     def all(self) -> Sequence[Slot]:
-        """Each slot that has one."""
+        """Return each slot that has a replica."""
         return self.replicas.slots()
 
     def ready(self, one: Slot) -> bool:
-        """As it was seen when the rollout began."""
+        """Return whether the replica was ready when the rollout began."""
         return one.program in self.serving
 
     def right(self, one: Slot) -> bool:
-        """The release, and the settings and secrets of now."""
+        """Return whether it runs the release with the current settings and secrets."""
         return (one.release, one.config) == (self.release, self.config.name)
 
     def slot(self, one: Slot) -> int:
-        """The number in its program's name."""
+        """Return the number in the name of its program."""
         return one.slot
 
     def start(self, slot: int, watch: Callable[[], None]) -> Slot:
-        """A supervised process."""
+        """Start a replica as a supervised process, and wait until it is ready."""
         fresh, offset = self.replicas.start(slot, self.release, self.config, self.python, self.folder)
         self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.deadline), offset)
         return fresh
 
     def admit(self, one: Slot, watch: Callable[[], None]) -> None:
-        """By a link to its socket."""
+        """Let the replica into the edge by a link to its socket."""
         self.replicas.admit(one, watch)
 
     def begin_stop(self, leaving: Sequence[Slot]) -> None:
-        """The supervisor sends SIGTERM."""
-        for one in leaving:
-            self.replicas.supervisor.begin_stop(one.program)
+        """Have the supervisor send SIGTERM, without waiting."""
+        for slot in leaving:
+            self.replicas.supervisor.begin_stop(slot.program)
 
     def stop(self, one: Slot, watch: Callable[[], None]) -> None:
-        """Its program goes with it."""
+        """Drain the replica, and remove its program."""
         self.replicas.stop(one, watch)

@@ -1,4 +1,4 @@
-"""Where the local target keeps what."""
+"""The places where the local target keeps its files."""
 
 from __future__ import annotations
 
@@ -57,11 +57,14 @@ class Layout:
         return self.home / "valkey"
 
     def log(self, program: str) -> Path:
-        """The log of a supervised program."""
+        """Return the path of the log of a supervised `program`."""
         return self.home / "logs" / f"{program}.log"
 
     def make(self) -> None:
-        """Make the folders, open to us alone; PostgreSQL's are made with its cluster."""
+        """Create the folders, accessible only to this user; PostgreSQL's are created with its cluster.
+
+        Raise `SlipwayError` where the folder of the sockets belongs to another user.
+        """
         for folder in (
             self.home,
             self.run,
@@ -79,7 +82,7 @@ class Layout:
 
 
 def make_layout(home: Path) -> Layout:
-    """The layout below HOME (`.slipway/ENV`); sockets go to a short path when HOME is too deep for them."""
+    """Return the layout below `home` (`.slipway/ENV`); sockets go to a short path where `home` is too deep for them."""
     tag = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     run = home / "run"
     if len(os.fsencode(run)) + LONGEST_SOCKET > SOCKET_PATH_BYTES:

@@ -26,7 +26,7 @@ START_SECONDS = 30
 
 
 def migrate_command(artifacts: Artifacts, release: Artifact, *arguments: str) -> list[str]:
-    """The command line of RELEASE's migrations; its working folder is the release's."""
+    """Return the migrations command of `release`, to be run in the release's folder."""
     return [str(artifacts.python(release.name, "migrate")), "-m", "backend.migrations", *arguments]
 
 
@@ -41,7 +41,7 @@ class LocalStand:
 
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[dict[str, str]]:
-        """A throwaway PostgreSQL: the environment that leads to it."""
+        """Yield the environment that leads to a migrated throwaway PostgreSQL."""
         with throwaway_postgres(self.engines) as postgres:
             environment = {**self.base, **postgres.environment}
             command, folder = migrate_command(self.artifacts, new, "upgrade", *to), self.artifacts.folder(new.name)
@@ -53,7 +53,7 @@ class LocalStand:
 
     @contextmanager
     def replica(self, release: Artifact, database: dict[str, str]) -> Iterator[str]:
-        """One replica of RELEASE outside the supervisor, on a Unix socket."""
+        """Yield the address of one replica of `release`, on a Unix socket and outside the supervisor."""
         folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-"))
         socket, log = folder / "replica.sock", folder / "replica.log"
         own = {

@@ -1,4 +1,4 @@
-"""The replicas of the local target: each in a slot, as a supervised process on a Unix socket of its own."""
+"""The replicas of the local target: each in a slot, as a supervised process on its own Unix socket."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from pipeline.targets.local.supervision import Process, Supervisor, program_conf
 __all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
 
 PREFIX = "replica-"
-LONGEST_REQUEST_SECONDS = 30  # what a replica may still be answering when its drain is over
-UNSET_DRAIN_SECONDS = 10  # more than a service drains that was not told for how long
+LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
+UNSET_DRAIN_SECONDS = 10  # more than the service's default
 META = "; slipway "
 LAST_BYTES = 20_000  # of a log: enough for the longest traceback
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What runs in a slot: the release, the name of its configuration folder, the port of its metrics."""
+    """The replica in a slot: its release, the name of its configuration folder, the port of its metrics."""
 
     slot: int
     release: str
@@ -56,20 +56,20 @@ class Replicas:
     edge: Edge
 
     def slots(self) -> list[Slot]:
-        """Every slot that has a replica, running or not, as its program file says."""
-        found = []
+        """Return every slot that has a replica, running or not, as the program files say."""
+        slots = []
         for name in self.supervisor.names():
             config = self.supervisor.config(name) or ""
             if name.startswith(PREFIX) and config.startswith(META):
-                found.append(Slot(**json.loads(config.splitlines()[0].removeprefix(META))))
-        return sorted(found, key=lambda slot: slot.slot)
+                slots.append(Slot(**json.loads(config.splitlines()[0].removeprefix(META))))
+        return sorted(slots, key=lambda slot: slot.slot)
 
     def socket(self, slot: int) -> Path:
-        """The Unix socket of the replica in SLOT."""
+        """Return the Unix socket of the replica in `slot`."""
         return self.layout.run / f"{PREFIX}{slot}.sock"
 
     def start(self, slot: int, release: str, config: Path, python: Path, folder: Path) -> tuple[Slot, int]:
-        """Start a replica. Gives it, and where in its log its own words begin."""
+        """Start a replica; return its slot, and the offset in its log at which its own lines begin."""
         new = Slot(slot=slot, release=release, config=config.name, metrics=free_port())
         log = self.layout.log(new.program)
         offset = log.stat().st_size if log.exists() else 0
@@ -97,7 +97,10 @@ class Replicas:
         return new, offset
 
     def wait_ready(self, slot: Slot, offset: int, watch: Callable[[], None], deadline: float) -> int:
-        """Wait until /ready is 200 (DEADLINE: monotonic seconds) and give the process id; say why when it cannot."""
+        """Wait until /ready answers 200, and return the process ID. `deadline` is in monotonic seconds.
+
+        Raise `DeployFailed`, with the reason, where the replica ends or does not get ready in time.
+        """
         answer = "it did not answer /ready"
         while True:
             process = self.supervisor.processes().get(slot.program)
@@ -113,7 +116,7 @@ class Replicas:
             time.sleep(0.03)
 
     def wait_settled(self, seconds: float) -> None:
-        """Wait until each replica is ready, or SECONDS are over."""
+        """Wait until every replica is ready, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         waiting = self.slots()
         while waiting and time.monotonic() < deadline:
@@ -121,27 +124,30 @@ class Replicas:
             time.sleep(0.05)
 
     def admit(self, slot: Slot, watch: Callable[[], None]) -> None:
-        """Into the edge, and seen to be answered from there."""
+        """Let the replica into the edge, and wait until requests through the edge reach it."""
         self.edge.link(slot.slot, self.socket(slot.slot))
         self.edge.wait_admitted(slot.slot, watch)
 
     def stop(self, slot: Slot, watch: Callable[[], None]) -> None:
-        """Drain the replica (its own SIGTERM does that while the edge still reaches it), then forget it."""
+        """Drain the replica, then forget it. SIGTERM makes it drain while the edge still reaches it."""
         self.supervisor.stop(slot.program, watch, seconds=LONGEST_REQUEST_SECONDS * 4)
         self.edge.unlink(slot.slot)
         self.socket(slot.slot).unlink(missing_ok=True)
 
     def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:
-        """The replicas as they are now; WANTED(release) is the configuration that a deploy would start it with."""
+        """Return the replicas as they are now.
+
+        `wanted(release)` is the name of the configuration that a deploy would start that release with.
+        """
         processes = self.supervisor.processes()
-        found = []
+        replicas = []
         for slot in self.slots():
             process = processes.get(slot.program, Process(slot.program, "GONE", 0, 0, ""))
             ready = process.state in ("STARTING", "RUNNING") and check_ready(self.socket(slot.slot), "")[0]
             since = (
                 datetime.fromtimestamp(process.started, UTC).isoformat(timespec="seconds") if process.started else None
             )
-            found.append(
+            replicas.append(
                 Replica(
                     name=slot.program,
                     release=slot.release,
@@ -152,11 +158,14 @@ class Replicas:
                     current=wanted(slot.release) == slot.config,
                 )
             )
-        return tuple(found)
+        return tuple(replicas)
 
 
 def write_config(configs: Path, environment: dict[str, str], secrets: dict[str, str]) -> Path:
-    """The folder with what a replica starts with, named by its content: env.json, and a file for each secret."""
+    """Write the folder that a replica starts from, named by its content; return it.
+
+    It holds env.json, and a file for each secret.
+    """
     text = json.dumps([environment, secrets], sort_keys=True)
     folder = configs / hashlib.sha256(text.encode()).hexdigest()[:12]
     if not (folder / "env.json").exists():
@@ -169,8 +178,8 @@ def write_config(configs: Path, environment: dict[str, str], secrets: dict[str, 
 
 
 def check_ready(socket: Path, before: str) -> tuple[bool, str]:
-    """Whether the service at SOCKET is ready, and what it said (BEFORE, when it said nothing)."""
-    # No TLS on a Unix socket: reading the authorities would take 20 ms of each look at a replica that starts.
+    """Return whether the service at `socket` is ready, and its answer (or `before`, where it did not answer)."""
+    # No TLS on a Unix socket: loading the certificate authorities would add 20 ms to each check of a starting replica.
     transport = httpx2.HTTPTransport(uds=str(socket), verify=False)
     with (
         contextlib.suppress(httpx2.TransportError),
@@ -182,13 +191,13 @@ def check_ready(socket: Path, before: str) -> tuple[bool, str]:
 
 
 def last_words(log: Path, offset: int) -> str:
-    """The last line that says something in LOG after OFFSET: an exception, or the event of a JSON line."""
+    """Return the last telling line of `log` after `offset`: an exception, or the event of a JSON line."""
     try:
         with log.open("rb") as file:
-            # Shorter than it was: its program said so much that the log was rotated, so all of it is new.
+            # A log shorter than `offset` was rotated meanwhile, so that all of it is new.
             end = file.seek(0, os.SEEK_END)
             file.seek(max(offset if offset <= end else 0, end - LAST_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
-        return "it said nothing"
+        return "it wrote no log"
     return telling_line(lines)

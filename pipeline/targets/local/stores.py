@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey of the local target: made once, kept running by the supervisor."""
+"""PostgreSQL and Valkey of the local target: created once, kept running by the supervisor."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = ["Stores", "role_problems"]
 
 SUPERUSER = "slipway_superuser"
 STOP_SECONDS = 20
-LONGEST_NAME = 63  # bytes; PostgreSQL cuts the rest off (NAMEDATALEN) and would look for another name
+LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer name (NAMEDATALEN) and would then look for another one
 BUILT_IN = ("postgres", "template0", "template1")
-CONNECTION_RESERVE = 15  # beside the replicas: migrations, a psql or two, PostgreSQL's own
+CONNECTION_RESERVE = 15  # besides the replicas: migrations, a psql or two, PostgreSQL's own
 
 
 def role_problems(user: str, database: str) -> list[str]:
-    """What this target cannot make as the service's role and database, a line each with its fix."""
+    """List why this target cannot create the role `user` or the `database`, one line each with its fix."""
     problems = []
     if user == SUPERUSER or user.startswith("pg_"):
-        problems.append(".env: POSTGRES_USER: is a name of PostgreSQL's or the pipeline's own: choose another name")
+        problems.append(".env: POSTGRES_USER: is reserved by PostgreSQL or by the pipeline: choose another name")
     if database in BUILT_IN:
-        problems.append(".env: POSTGRES_DB: is PostgreSQL's own: choose another name")
+        problems.append(".env: POSTGRES_DB: is reserved by PostgreSQL: choose another name")
     problems += [
         f".env: {variable}: is longer than {LONGEST_NAME} bytes: choose a shorter name"
         for variable, name in (("POSTGRES_USER", user), ("POSTGRES_DB", database))
@@ -62,7 +62,7 @@ class Stores:
         return self.layout.run / "valkey.sock"
 
     def ensure(self, connections: int) -> None:
-        """Both run, with room for CONNECTIONS of the service; PostgreSQL's cluster is made where there is none."""
+        """Start both, with room for `connections` of the service; create PostgreSQL's cluster where there is none."""
         user = postgres_user()
         binaries = reachable_binaries(self.engines.postgres, user)
         self._ensure_cluster(binaries, user)
@@ -103,11 +103,11 @@ class Stores:
             raise SlipwayError(f"{error.problems[0]}; see {self.layout.home / 'logs'}") from error
 
     def ensure_role(self, user: str, password: str | None, database: str) -> None:
-        """The service's role (no superuser) with this password, and its database. A changed password is taken over."""
+        """Create the service's role (not a superuser) and its database, or set the role's password to a changed one."""
         asyncio.run(self._ensure_role(user, password, database))
 
     def remove(self) -> None:
-        """Remove the data, PostgreSQL's and Valkey's."""
+        """Remove the data of PostgreSQL and Valkey."""
         shutil.rmtree(self.layout.postgres, ignore_errors=True)
         shutil.rmtree(self.layout.valkey, ignore_errors=True)
         if self.layout.postgres.is_relative_to(ROOT_HOME):
@@ -117,19 +117,19 @@ class Stores:
         data = self.layout.postgres
         if user:
             ROOT_HOME.mkdir(parents=True, exist_ok=True)
-            ROOT_HOME.chmod(0o755)  # whatever our umask: another user passes through
+            ROOT_HOME.chmod(0o755)  # regardless of the umask: PostgreSQL's user has to pass through
             for folder in (data.parent, self.layout.postgres_sockets):
                 folder.mkdir(exist_ok=True, mode=0o700)
                 shutil.chown(folder, user)
-        if (data / "PG_VERSION").exists():  # of this major: see `pipeline.targets.local.data`
+        if (data / "PG_VERSION").exists():  # of the right major: see `pipeline.targets.local.data`
             return
-        part = data.with_name("postgres.part")  # a deploy that dies in here leaves no half a cluster
+        part = data.with_name("postgres.part")  # so that a deploy that dies here does not leave half a cluster
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
         if user:
             shutil.chown(part, user)
-        # No password on this socket: its folder is closed to all but who owns the data anyway, and a POSTGRES_PASSWORD
-        # that was changed in .env must lock out neither the replicas that run nor the next ones.
+        # No password on this socket: only the owner of the data can open its folder anyway, and a change of
+        # POSTGRES_PASSWORD in .env must lock out neither the running replicas nor the next ones.
         initdb(binaries, part, user=user, superuser=SUPERUSER)
         part.rename(data)
 

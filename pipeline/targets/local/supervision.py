@@ -1,4 +1,4 @@
-"""The programs of the local target, kept running by supervisord; we speak its XML-RPC over a Unix socket."""
+"""The programs of the local target, kept running by supervisord, which is called by XML-RPC over a Unix socket."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_stra
 START_SECONDS = 15
 STOPPED = ("STOPPED", "EXITED", "FATAL")
 _DO_NOT_WAIT = False
-MARK = "SLIPWAY_HOME"  # in the environment of all that a local deploy starts, so that strays can be found
+MARK = "SLIPWAY_HOME"  # in the environment of everything that a local deploy starts, so that strays can be found
 
 
 @dataclass(frozen=True)
 class Process:
-    """One supervised program. `started` is seconds since the Unix epoch."""
+    """One supervised program. `started` is in seconds since the Unix epoch."""
 
     name: str
     state: str
@@ -50,7 +50,7 @@ def program_config(
     stop_signal: str = "TERM",
     user: str | None = None,
 ) -> str:
-    """The `[program:NAME]` section: restarted whenever it ends, its log kept to 3 × 10 MB."""
+    """Return the `[program:NAME]` section: the program is restarted whenever it ends, its log kept to 3 × 10 MB."""
     lines = [
         f"[program:{name}]",
         f"command={shlex.join(command).replace('%', '%%')}",
@@ -59,13 +59,13 @@ def program_config(
         "autostart=true",
         "autorestart=true",
         "startsecs=1",
-        # supervisor waits one second more before each try: 40 tries are 13 minutes, then it gives up (FATAL).
+        # supervisord waits a second longer before each retry: 40 retries take 13 minutes, then it gives up (FATAL).
         "startretries=40",
         f"stopsignal={stop_signal}",
         f"stopwaitsecs={stop_seconds:.0f}",
         "killasgroup=true",
         "redirect_stderr=true",
-        f"stdout_logfile=logs/{name}.log",  # relative to supervisord's folder: it expands a % in it twice
+        f"stdout_logfile=logs/{name}.log",  # relative, because supervisord expands a % in its folder's path twice
         "stdout_logfile_maxbytes=10MB",
         "stdout_logfile_backups=2",
         *([f"user={user}"] if user else []),
@@ -74,20 +74,20 @@ def program_config(
 
 
 class Supervisor:
-    """One supervisord, its programs in the folder `programs` of the layout."""
+    """One supervisord and its programs, in the folder `programs` of the layout."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._socket = layout.run / "supervisor.sock"
 
     def pid(self) -> int | None:
-        """The process id of the running supervisord, None when there is none."""
+        """Return the process ID of the running supervisord, None where none runs."""
         with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
             return int(rpc.getPID())
         return None
 
     def start(self, supervisord: Path) -> None:
-        """Start supervisord, and with it all programs, unless it runs."""
+        """Start supervisord and all its programs, unless it already runs."""
         if self.pid() is not None:
             return
         config = self.layout.home / "supervisord.conf"
@@ -108,31 +108,31 @@ class Supervisor:
         )
 
     def processes(self) -> dict[str, Process]:
-        """Every program by name; empty when supervisord is not there."""
+        """Return every program by name; empty where supervisord does not run."""
         try:
             with self._rpc() as rpc:
-                found: Any = rpc.getAllProcessInfo()
+                programs: Any = rpc.getAllProcessInfo()
         except (OSError, xmlrpc.client.Error):
             return {}
         return {
-            one["name"]: Process(
-                one["name"], one["statename"], one["pid"], one["start"], one["description"] or one["spawnerr"]
+            info["name"]: Process(
+                info["name"], info["statename"], info["pid"], info["start"], info["description"] or info["spawnerr"]
             )
-            for one in found
+            for info in programs
         }
 
     def config(self, name: str) -> str | None:
-        """The section that the program NAME was made from."""
+        """Return the section that the program `name` was created from, None where there is none."""
         with contextlib.suppress(FileNotFoundError):
             return (self.layout.programs / f"{name}.conf").read_text(encoding="utf-8")
         return None
 
     def names(self) -> list[str]:
-        """The programs that have a file, in order."""
+        """Return the names of the programs that have a file, sorted."""
         return sorted(path.stem for path in self.layout.programs.glob("*.conf"))
 
     def add(self, name: str, config: str) -> None:
-        """Start a program from its section, unless it is there already."""
+        """Start a program from its section, unless it is already there."""
         write_whole(self.layout.programs / f"{name}.conf", config)
         with self._rpc() as rpc:
             rpc.reloadConfig()
@@ -140,17 +140,20 @@ class Supervisor:
                 rpc.addProcessGroup(name)
 
     def restart(self, name: str) -> None:
-        """Start a program again that has given up."""
+        """Restart a program that has ended and was given up."""
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # ALREADY_STARTED
             rpc.startProcess(name, _DO_NOT_WAIT)
 
     def begin_stop(self, name: str) -> None:
-        """Ask the program to end."""
+        """Ask the program to end, without waiting for it."""
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # NOT_RUNNING, BAD_NAME
             rpc.stopProcess(name, _DO_NOT_WAIT)
 
     def stop(self, name: str, watch: Callable[[], None], seconds: float) -> None:
-        """Ask the program to end, wait until it has (supervisord kills it when its own time is up), forget it."""
+        """Ask the program to end, wait until it has, and forget it.
+
+        supervisord kills it after `stop_seconds`. Raise `SlipwayError` where it has not ended after `seconds`.
+        """
         self.begin_stop(name)
         deadline = time.monotonic() + seconds
         while (process := self.processes().get(name)) is not None and process.state not in STOPPED:
@@ -165,18 +168,19 @@ class Supervisor:
                 rpc.removeProcessGroup(name)
 
     def shutdown(self, seconds: float) -> None:
-        """Stop all programs, the ones started last first, and supervisord."""
+        """Stop all programs, in reverse order of their start, and then supervisord."""
         pid = self.pid()
         if pid is None:
             return
         with self._rpc() as rpc:
             rpc.shutdown()
-        # Asked while we wait: its loop turns when it is called, and else once a second; a shutdown takes two turns.
+        # supervisord's loop turns at each call, and otherwise once a second. A shutdown takes two turns, which polling
+        # speeds up.
         self._wait(lambda: self.pid() is None and _ended(pid), "supervisord did not end", seconds)
 
     def _config(self) -> str:
-        # Paths relative to its folder: it splits the include at spaces, and expands a % more than once.
-        # As root, supervisord warns unless it is told that root is meant.
+        # Relative paths, because supervisord splits the include at spaces and expands a % more than once.
+        # As root, supervisord warns unless `user` says that root is intended.
         user = "user=root\n" if os.geteuid() == 0 else ""
         return (
             "[supervisord]\nlogfile=supervisord.log\nlogfile_maxbytes=5MB\nlogfile_backups=1\n"
@@ -189,7 +193,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _rpc(self) -> Iterator[Any]:
-        # The URL is not looked at: the transport connects to the socket.
+        # The URL is ignored: the transport connects to the socket.
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
             yield xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
@@ -206,7 +210,8 @@ class Supervisor:
 
 
 def _ended(pid: int) -> bool:
-    """Whether the process PID is over; an init that buries its dead late, or never (a container's), changes nothing."""
+    """Return whether the process `pid` has ended."""
+    # A zombie counts as ended: an init may reap late or, as in a container, never.
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -214,7 +219,7 @@ def _ended(pid: int) -> bool:
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """The environment of what is supervised: nothing of the caller's but paths and the locale; no secret."""
+    """Return the environment of supervised programs: of the caller's only paths and the locale, and no secret."""
     kept = {
         name: os.environ[name]
         for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE")
@@ -225,9 +230,10 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 
 def kill_strays(home: Path, supervisord: int | None) -> list[str]:
-    """End each process that a deploy of HOME left behind and that SUPERVISORD (a process id) does not keep.
+    """Kill each process that a deploy of `home` left behind and that `supervisord` (a process ID) does not keep.
 
-    Only under the environment's lock: no deploy runs but this one, whose own family is spared.
+    Return a description of each. Call it only under the environment's lock: no other deploy runs then, and this one's
+    own parents and children are spared.
     """
     me = psutil.Process()
     spared = {process.pid for process in [me, *me.parents(), *me.children(recursive=True)]}
@@ -235,7 +241,7 @@ def kill_strays(home: Path, supervisord: int | None) -> list[str]:
         with contextlib.suppress(psutil.NoSuchProcess):
             keeper = psutil.Process(supervisord)
             spared |= {keeper.pid, *(child.pid for child in keeper.children(recursive=True))}
-    strays = [one for one in psutil.process_iter() if one.pid not in spared and is_marked(one, home)]
+    strays = [process for process in psutil.process_iter() if process.pid not in spared and is_marked(process, home)]
     names = []
     for process in strays:
         with contextlib.suppress(psutil.Error):
@@ -246,12 +252,12 @@ def kill_strays(home: Path, supervisord: int | None) -> list[str]:
 
 
 def is_marked(process: psutil.Process, home: Path) -> bool:
-    """Whether PROCESS was started for HOME, by this deploy or another."""
+    """Return whether `process` was started for `home`, by this deploy or another."""
     with contextlib.suppress(psutil.Error, OSError):
         return bool(process.environ().get(MARK) == str(home))
     return False
 
 
 def mark(environment: Mapping[str, str], home: Path) -> dict[str, str]:
-    """ENVIRONMENT with the mark by which `kill_strays` knows what was started for HOME."""
+    """Return `environment` with the mark by which `kill_strays` finds what was started for `home`."""
     return {**environment, MARK: str(home)}

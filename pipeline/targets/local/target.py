@@ -1,4 +1,4 @@
-"""The local target: the whole service on this machine, out of PyPI wheels, under a supervisor."""
+"""The local target: the whole service on this machine, from PyPI wheels, under a supervisor."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from pipeline.targets.local.supervision import Supervisor, clean_environment, is
 __all__ = ["LocalTarget"]
 
 FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
-STORES_SECONDS = 60  # each question has an end of its own
-HEAL_SECONDS = 15  # for replicas that come back with the machine
-UNUSABLE = ";[]*?"  # comments and patterns of the supervisor's files, which know no quotes
+STORES_SECONDS = 60  # for all questions together; each has its own timeout
+HEAL_SECONDS = 15  # for replicas that come back after a restart of the machine
+UNUSABLE = ";[]*?"  # comments and patterns in the supervisor's files, which cannot quote them
 
 
 class LocalTarget(KeptHere):
@@ -56,7 +56,7 @@ class LocalTarget(KeptHere):
         self.supervisor = Supervisor(self.layout)
         self.edge = Edge(self.layout, self.port)
         self.replicas = Replicas(self.layout, self.supervisor, self.edge)
-        self._rolled_out: dict[Slot, tuple[int, int]] = {}  # its process id, and where in the log its words begin
+        self._rolled_out: dict[Slot, tuple[int, int]] = {}  # process ID, offset of its first line in the log
 
     def _read_settings(self) -> None:
         self.values = read_values(self.project.root)
@@ -66,7 +66,7 @@ class LocalTarget(KeptHere):
     # --- plan ---
 
     def problems(self) -> list[str]:
-        """Settings, secrets, room on the disk, the port, a user for PostgreSQL."""
+        """Check settings, secrets, free disk space, the port, and the user that PostgreSQL runs as."""
         if ensure_env(self.project.root):
             self.progress.say("wrote .env with fresh secrets (mode 0600)")
             self._read_settings()
@@ -82,8 +82,8 @@ class LocalTarget(KeptHere):
         return problems
 
     def _room_problems(self) -> list[str]:
-        folders = (self.layout.home, self.layout.postgres)  # root's data is elsewhere, perhaps on another disk
-        places = dict.fromkeys(next(path for path in (one, *one.parents) if path.exists()) for one in folders)
+        folders = (self.layout.home, self.layout.postgres)  # as root, the data is elsewhere, perhaps on another disk
+        places = dict.fromkeys(next(path for path in (folder, *folder.parents) if path.exists()) for folder in folders)
         free = {place: shutil.disk_usage(place).free for place in places}
         return [
             f"{place}: {count // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room"
@@ -92,10 +92,10 @@ class LocalTarget(KeptHere):
         ]
 
     def _owner_problems(self) -> list[str]:
-        """Another role owns nothing of the database: neither the new release nor the old one would get ready."""
+        # Another role does not own the tables of the database: neither the new release nor the old one would get ready.
         user, _, database = self._credentials()
         known = [read_json(self.layout.configs / slot.config / "env.json") for slot in self.replicas.slots()]
-        owners = {one.get("POSTGRES_USER", user) for one in known if one.get("POSTGRES_DB") == database}
+        owners = {env.get("POSTGRES_USER", user) for env in known if env.get("POSTGRES_DB") == database}
         return [
             f".env: POSTGRES_USER: the database {database} belongs to the role {owner}: set it back to that"
             for owner in sorted(owners - {user})
@@ -103,7 +103,7 @@ class LocalTarget(KeptHere):
 
     def _port_problems(self) -> list[str]:
         if not port_ours_to_open(self.port):
-            return [f"EDGE_PORT: this user may not listen on port {self.port}: set one from 1024 on in .env"]
+            return [f"EDGE_PORT: this user may not listen on port {self.port}: set EDGE_PORT to 1024 or above in .env"]
         ours = self.edge.configured_port() == self.port and "edge" in self.supervisor.processes()
         holder = port_holder(self.port)
         ours = ours or (holder is not None and is_marked(holder, self.layout.home))
@@ -113,13 +113,13 @@ class LocalTarget(KeptHere):
         return [f"EDGE_PORT: port {self.port} is taken by {who}: stop that, or set another EDGE_PORT in .env"]
 
     def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """PostgreSQL's folder, and the engine that runs or would."""
-        del release  # the data stores are no part of one
+        """Check PostgreSQL's folder against the engine that runs on it, or would."""
+        del release  # the data stores are not part of a release
         found, server = data_majors(self.layout.postgres, self._engines_venv(), self.project.root / ENGINES_LOCK)
         return judge_data(self.env.name, self.layout.postgres, found, server, expected=expected)
 
     def heal(self) -> bool:
-        """Strays of a killed deploy end; what the supervisor should keep is started again."""
+        """End the strays of a killed deploy, and restart what the supervisor should keep running."""
         self.layout.make()
         strays = kill_strays(self.layout.home, self.supervisor.pid())
         if strays:
@@ -127,9 +127,9 @@ class LocalTarget(KeptHere):
         for part in [*self.layout.artifacts.glob(".part-*"), *self.layout.venvs.glob(".part-*")]:
             shutil.rmtree(part, ignore_errors=True)
         if self.supervisor.names() and self.supervisor.pid() is None:
-            self.progress.warn("nothing runs although it should (a restart of the machine?): starting it again")
+            self.progress.warn("nothing runs although it should (was the machine restarted?): starting it again")
             self.prepare()
-            for slot in self.replicas.slots():  # where sockets live may be emptied by a restart
+            for slot in self.replicas.slots():  # a restart may empty the folder of the sockets
                 self.edge.link(slot.slot, self.replicas.socket(slot.slot))
             self.replicas.wait_settled(HEAL_SECONDS)
             return True
@@ -138,57 +138,57 @@ class LocalTarget(KeptHere):
     # --- build and check ---
 
     def build(self) -> Artifact:
-        """A folder named by its content."""
+        """Build the release as a folder named by its content."""
         self.layout.make()
         plain, _ = split_secrets(self.values)
         return self.artifacts.build({name: value for name, value in plain.items() if name not in PLACED})
 
     def recorded(self, name: str) -> Artifact:
-        """A release folder that is kept."""
+        """Return the release of a kept folder, with its virtual environments prepared."""
         artifact = self.artifacts.recorded(name)
         self.artifacts.prepare_venvs([self.artifacts.folder(name) / lock for lock in LOCKS.values()])
         return artifact
 
     def adopt(self, reference: str | None) -> str | None:
-        """None: what another machine built is not to be had."""
+        """Return None, because a release that another machine built cannot be fetched."""
         del reference
         return None
 
     def running(self) -> Running:
-        """The replicas, and which of their surroundings are missing."""
+        """Return the replicas, and what is wrong with the edge and the data stores around them."""
         processes = self.supervisor.processes()
         problems = [
-            f"{name} is {processes[name].state if name in processes else 'not there'}"
+            f"{name} is {processes[name].state if name in processes else 'missing'}"
             for name in ("postgres", "valkey", "edge")
             if name not in processes or processes[name].state not in ("RUNNING", "STARTING")
         ]
         problems += [
-            f"the edge does not know {slot.program}"
+            f"the edge does not route to {slot.program}"
             for slot in self.replicas.slots()
             if not self.edge.linked(slot.slot, self.replicas.socket(slot.slot))
         ]
         if self.edge.configured_port() not in (None, self.port):
-            problems.append(f"the edge listens on {self.edge.configured_port()} and not on {self.port}")
+            problems.append(f"the edge listens on port {self.edge.configured_port()} instead of {self.port}")
         if not self.edge.shows(self.page):
-            problems.append("the edge serves another page than the one here")
+            problems.append("the edge does not serve the page of this working tree")
         return Running(
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
 
     def pushed(self, new: Artifact) -> None:
-        """No image."""
+        """Return None, because a local release has no images."""
 
     def objections(self, new: Artifact) -> list[str]:
-        """None: what a release lacks is found out by building it."""
+        """Return no objections, because building the release already finds what it lacks."""
         del new
         return []
 
     def findings(self) -> list[str]:
-        """Little room on the disk, which PostgreSQL fills; `running` says the rest."""
+        """Report a nearly full disk, which PostgreSQL fills; `running` reports the rest."""
         return self._room_problems()
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """By the release's own Python, with what a replica is told."""
+        """Ask PostgreSQL and Valkey with the release's own Python and a replica's environment."""
         if not self.artifacts.folder(release).exists():
             return {}
         done = subprocess.run(
@@ -203,15 +203,15 @@ class LocalTarget(KeptHere):
         return read_stores(done.stdout or done.stderr)
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
-        """Files, packages and settings that differ."""
+        """Describe the files, packages and settings that differ."""
         return describe_difference(self.artifacts, new.name, old.name)
 
     def database_runs(self) -> bool:
-        """Whether PostgreSQL is among the processes."""
+        """Return whether PostgreSQL is among the processes."""
         return bool(self.supervisor.processes().get("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """As the service's role, in the release's own folder."""
+        """Run the migrations as the service's role, in the release's own folder."""
         return run(
             migrate_command(self.artifacts, release, *arguments),
             say=self.progress.say,
@@ -221,23 +221,22 @@ class LocalTarget(KeptHere):
         )
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """On a throwaway PostgreSQL and Valkey of the same engines."""
+        """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""
         stand = LocalStand(self.artifacts, self._engines(), self._base_environment(), self.progress.say)
         rehearse(stand, new, old, self.token())
 
     # --- migrate and roll out ---
 
     def prepare(self, new: Artifact | None = None) -> None:
-        """PostgreSQL, Valkey and the edge run; the role and the database are there."""
-        del new  # no part of a release
+        """Start PostgreSQL, Valkey and the edge; create the role and the database."""
+        del new  # none of this depends on the release
         self.layout.make()
         shutil.copyfile(Path(__file__).with_name("launch.py"), self.layout.home / "launch.py")
         self.edge.place(self.page)
         engines = self._engines()
         used = max((slot.slot for slot in self.replicas.slots()), default=0)
-        changed = self.edge.write_config(
-            max(self.env.replicas, used) + 1
-        )  # one to spare, and none that serves left out
+        # One spare slot, and every slot that serves now.
+        changed = self.edge.write_config(max(self.env.replicas, used) + 1)
         self.supervisor.start(engines.supervisord)
         stores = Stores(self.layout, self.supervisor, engines)
         workers = int(self.values.get("BACKEND_WORKERS", "1"))
@@ -259,7 +258,7 @@ class LocalTarget(KeptHere):
         self.edge.wait_up()
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """See `pipeline.targets.common.rolling`."""
+        """Roll out by `pipeline.targets.common.rolling`."""
         self._rolled_out.clear()
         seen = self.replicas.seen(self._wanted_config)
         fleet = LocalFleet(
@@ -275,7 +274,7 @@ class LocalTarget(KeptHere):
         roll(fleet, self.env.replicas, watch, back=back)
 
     def trouble(self) -> str | None:
-        """A replica that is not the process any more which got ready."""
+        """Report a replica whose process is no longer the one that got ready."""
         processes = self.supervisor.processes() if self._rolled_out else {}
         for slot, (pid, offset) in self._rolled_out.items():
             if slot.program not in processes or processes[slot.program].pid != pid:
@@ -292,16 +291,16 @@ class LocalTarget(KeptHere):
     # --- the rest ---
 
     def token(self) -> str | None:
-        """SERVICE_TOKEN."""
+        """Return `SERVICE_TOKEN`."""
         return split_secrets(self.values)[1].get("SERVICE_TOKEN")
 
     def token_changes(self) -> bool:
-        """The token of each replica lies beside its settings."""
+        """Compare the token with those of the replicas, which are kept beside their settings."""
         known = [self.layout.configs / slot.config / "SERVICE_TOKEN" for slot in self.replicas.slots()]
         return any(path.read_text(encoding="utf-8") != self.token() for path in known if path.exists())
 
     def prune(self, retained: list[str]) -> None:
-        """Release folders, environments and configurations that nothing refers to."""
+        """Remove release folders, virtual environments and configurations that nothing refers to."""
         slots = self.replicas.slots()
         self.artifacts.prune({*retained, *(slot.release for slot in slots)}, self._engines_venv())
         for folder in self.layout.configs.iterdir():
@@ -309,7 +308,7 @@ class LocalTarget(KeptHere):
                 shutil.rmtree(folder)
 
     def down(self, *, volumes: bool) -> None:
-        """Replicas drain, then the edge and the stores stop."""
+        """Drain the replicas, then stop the edge and the stores."""
         self.supervisor.shutdown(seconds=90)
         kill_strays(self.layout.home, None)
         for path in [
@@ -330,7 +329,10 @@ class LocalTarget(KeptHere):
         return find_engines(self._engines_venv(make=True))
 
     def _engines_venv(self, *, make: bool = False) -> Path:
-        """Where the engines are: those that run stay until `down`, whatever the lock says by now."""
+        """Return the virtual environment of the engines; with `make`, create it where it is missing.
+
+        Running engines keep theirs until `down`, whatever the lock says by now.
+        """
         pin = self.layout.home / "engines.json"
         pinned = read_json(pin).get("venv")
         if pinned and Path(pinned).is_dir():
@@ -342,10 +344,12 @@ class LocalTarget(KeptHere):
         return venv
 
     def _credentials(self) -> tuple[str, str | None, str]:
-        """The service's role, its password and its database."""
+        """Return the service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
         return (
-            owner_of(plain.get("POSTGRES_USER", self.project.name)),  # no password is asked: nothing to rotate
+            owner_of(
+                plain.get("POSTGRES_USER", self.project.name)
+            ),  # PostgreSQL asks for no password here: nothing to rotate
             secrets.get("POSTGRES_PASSWORD"),
             plain.get("POSTGRES_DB", self.project.name),
         )
@@ -357,7 +361,7 @@ class LocalTarget(KeptHere):
         return {**place, "POSTGRES_USER": user, "POSTGRES_DB": database, **own}
 
     def _base_environment(self) -> dict[str, str]:
-        """For commands of a release: no database yet, the secrets that its settings ask for."""
+        """Return the environment for commands of a release: the secrets that its settings need, but no database."""
         _, secrets = split_secrets(self.values)
         return {
             **clean_environment(self.layout.home),
@@ -373,7 +377,7 @@ class LocalTarget(KeptHere):
             **database,
             "REDIS_HOST": str(self.layout.run / "valkey.sock"),
             "RELEASE": release,
-            # The edge is on this machine and arrives over a Unix socket, which has no address to trust.
+            # The edge is on this machine and connects over a Unix socket, which has no address to trust.
             "TRUSTED_PROXIES": "*",
         }
         return write_config(

@@ -226,7 +226,7 @@ def test_a_name_that_compose_would_refuse_is_named(checkout: ComposeCheckout) ->
     with checkout.dotenv(PROJECT_NAME="Not A Name"):
         refused = checkout.deploy(PROJECT_NAME="")
     assert refused.code == 2, str(refused)
-    assert "PROJECT_NAME: `Not A Name` is none for compose" in refused.problems()[0]
+    assert "PROJECT_NAME: `Not A Name` is not a valid Compose project name" in refused.problems()[0]
     assert not (checkout.home / "artifacts").exists()
 
 

@@ -132,4 +132,8 @@ class TestRoll:
         """A person sees which replica, of how many, and what of it."""
         said: list[str] = []
         roll(Listed([One(1, "old")]), 1, said.append)
-        assert said == ["replica 1 of 1: starting", "replica 1 of 1: entering the edge", "draining the last old one"]
+        assert said == [
+            "replica 1 of 1: starting",
+            "replica 1 of 1: entering the edge",
+            "draining the last old replica",
+        ]

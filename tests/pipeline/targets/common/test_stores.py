@@ -87,7 +87,7 @@ class TestDatabase:
         ("count", "says"),
         [
             (4, "has 5 of 5 connections: lower DATABASE_POOL_SIZE"),  # the fifth is the one that asks
-            (5, "the database lets nobody in: too many connections for role"),
+            (5, "cannot connect to the database: too many connections for role"),
         ],
     )
     async def test_is_nearly_out_of_connections(
@@ -155,7 +155,7 @@ class TestDatabase:
             pid = holder.get_server_pid()
         left = [line for line in lines if f"pg_terminate_backend({pid})" in line]
         assert len(left) == 1
-        assert re.match(r"a transaction of `a psql` is open for \d s \(idle in transaction\)", left[0])
+        assert re.match(r"a transaction of `a psql` has been open for \d s \(idle in transaction\)", left[0])
         assert re.match(rf"1 sessions wait for a lock, the longest for \d s, behind process {pid}: ", lines[-1]), lines
 
     def test_keeps_its_log_for_nobody(self, services: Services, environ: dict[str, str], worker_id: str) -> None:
@@ -176,10 +176,10 @@ class TestDatabase:
     def test_does_not_answer(self, environ: dict[str, str]) -> None:
         """Nobody listens, or the password is another one."""
         [line] = found({**environ, "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"})
-        assert line.startswith("the database lets nobody in: ")
-        assert line.endswith("is it up, and do POSTGRES_* lead to it?")
+        assert line.startswith("cannot connect to the database: ")
+        assert line.endswith("check that it is up and that POSTGRES_* point to it")
         [line] = found({**environ, "POSTGRES_PASSWORD": "a-password-of-nobody"})
-        assert line.endswith("give the role of POSTGRES_USER the password that POSTGRES_PASSWORD has")
+        assert line.endswith("set the password of the role POSTGRES_USER to that of POSTGRES_PASSWORD")
 
     def test_outgrows_its_volume(self, environ: dict[str, str]) -> None:
         """Where the engine knows how large that is."""

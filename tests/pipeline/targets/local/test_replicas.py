@@ -38,7 +38,7 @@ class TestLastWords:
                 "ModuleNotFoundError: No module named 'x'",
             ),
             ('{"level": "error", "event": "boom", "error": "E"}\n{"level": "info", "event": "request"}\n', "boom E"),
-            ('{"level": "info", "event": "started"}\n\n', "it said nothing of an error"),
+            ('{"level": "info", "event": "started"}\n\n', "its log shows no error"),
         ],
     )
     def test_are_the_error_that_is_nearest_to_the_end(self, tmp_path: Path, text: str, words: str) -> None:
@@ -53,7 +53,7 @@ class TestLastWords:
 
     def test_may_be_missing(self, tmp_path: Path) -> None:
         """A program that never ran has no log."""
-        assert last_words(tmp_path / "none", 0) == "it said nothing"
+        assert last_words(tmp_path / "none", 0) == "it wrote no log"
 
 
 class TestLaunch:
