@@ -153,7 +153,7 @@ def test_an_image_without_the_nodes_platform_is_refused_first(sound: KindCheckou
     outcome = sound.deploy()
     assert outcome.code == 1, str(outcome)
     assert outcome.report["rollback"] is None
-    assert "its image is for linux/s390x, and what serves runs on linux/" in outcome.reason, str(outcome)
+    assert "its image is for linux/s390x, and the pods that serve run on linux/" in outcome.reason, str(outcome)
     assert sound.answering() == old
     assert sound.deployed_image() == released
 

@@ -88,7 +88,7 @@ def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> 
     kubectl("patch", "deployment", "backend", "--patch", patch, "--field-manager=somebody")
     outcome = deployed.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
-    assert ".spec.minReadySeconds was set by `somebody` since: this deploy takes it back" in outcome.stderr
+    assert ".spec.minReadySeconds has since been set by `somebody`: this deploy takes it back" in outcome.stderr
     assert "Deployment backend was also changed by `somebody`" in outcome.stderr
     assert kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.minReadySeconds}") == "3"
 
