@@ -124,7 +124,7 @@ def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: Ad
     with Visitors(f"http://localhost:{sound.port}", "/api/v1/environments/broken"):
         outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
-    assert "requests of others with 5xx" in outcome.reason, str(outcome)
+    assert "requests from others with 5xx" in outcome.reason, str(outcome)
     assert outcome.traffic["failed"] == 0
     assert sound.answering() == old
     assert sound.untidy() == []

@@ -71,7 +71,7 @@ def test_another_machine_sees_the_releases_and_goes_back(
     other = KindCheckout.make(template, tmp_path / "other")
     strange = other.deploy()
     assert strange.code == 2, str(strange)
-    assert "was made with another one: take .env from who deployed there" in strange.problems()[0]
+    assert "was made with another one: take .env from whoever deployed there" in strange.problems()[0]
     shutil.copy(deployed.root / ".env", other.root / ".env")
     here, there = (json.loads(one.run("releases", "--json").stdout) for one in (deployed, other))
     assert [row["number"] for row in there] == [row["number"] for row in here]
