@@ -109,7 +109,7 @@ class Lease:
                 return
 
     def _write_again(self) -> None:
-        """Renew the lease, also where a renewal before got through without its answer."""
+        """Renew the lease, also where the answer to the renewal before was lost."""
         try:
             self._write(holder=_us())
         except Refused as error:

@@ -78,7 +78,7 @@ class Release:
 
     @classmethod
     def load(cls, value: dict[str, Any]) -> Release:
-        """Return the release that `dump` made `value` of."""
+        """Return the release of which `dump` made `value`."""
         # Older releases have this key: today the database is asked.
         value = {name: one for name, one in value.items() if name != "migrations"}
         return cls(**{**value, "images": PushedImages(**value["images"]), "source": Source(**value["source"])})

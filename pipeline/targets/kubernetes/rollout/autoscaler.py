@@ -14,8 +14,8 @@ __all__ = ["Reading", "moved", "overwhelmed", "reading_of", "scaling_findings"]
 # Pods that are all new have no figures for a while, and a new autoscaler none at all: metrics-server takes them every
 # 15 s, and the autoscaler looks as often.
 BLIND_SECONDS = 120
-# By then the figures no longer contain what a new pod burns at its start: a window of metrics-server, and two looks at
-# it.
+# By then the figures no longer contain what a new pod burns at its start: after a window of metrics-server, and two
+# looks at it.
 SETTLE_SECONDS = 45.0
 
 
@@ -55,7 +55,7 @@ def reading_of(autoscaler: Json) -> Reading:
 
 
 def moved(before: Reading, highest: Reading) -> str | None:
-    """Return one line that the autoscaler went up from `before`; None where it did not."""
+    """Return one line saying that the autoscaler went up from `before`; None where it did not."""
     # This is worth knowing, and nothing is wrong with it: the proof is load, too.
     if highest.replicas <= before.replicas:
         return None
@@ -66,7 +66,7 @@ def moved(before: Reading, highest: Reading) -> str | None:
 
 
 def overwhelmed(before: Reading, now: Reading, seconds: float) -> str | None:
-    """Return that the release cannot carry the load, `seconds` after its last pod got ready; None where it can.
+    """Return why the release cannot carry the load, `seconds` after its last pod got ready; None where it can.
 
     Where that was so `before` the rollout, too, the load is the cause and not the release.
     """

@@ -77,7 +77,7 @@ class Bake:
         return self.lease.lost
 
     def remarks(self) -> list[str]:
-        """Return whether the autoscaler went up, and whether the new pods answered with errors, however few."""
+        """Return a line if the autoscaler went up, and one if the new pods answered with errors, however few."""
         line = moved(self._before, self._highest) if self._before and self._highest else None
         new = self._errors()[1].errors
         counts = f"the new pods counted {new} 5xx answers, to the proof's requests or to others" if new else None

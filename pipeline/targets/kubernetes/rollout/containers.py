@@ -20,7 +20,7 @@ __all__ = [
     "waiting_of",
 ]
 
-BAD_USAGE = 2  # by which the service, like every program that follows the shell's convention, refuses its settings
+BAD_USAGE = 2  # how the service, like every program that follows the shell's convention, refuses its settings
 NO_PROGRAM = (126, 127)  # not executable, not found
 CRASHES = 3  # a service whose database is away for a moment may crash twice
 CRASH_SECONDS = 10  # and be away for as long as this
@@ -213,8 +213,8 @@ def ended(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | N
     patience = 0.0 if for_good else None
     killed = seen.events_of(pod, "Killing")
     if killed and (probe := re.search(r"failed (liveness|startup) probe", killed[-1].get("message", ""))):
-        said = _answer(_unhealthy(seen, pod, probe[1].capitalize())) or "failed"
-        line = f"pod {name}: killed by its {probe[1]} probe{times(crashes)}: {said}"
+        answer = _answer(_unhealthy(seen, pod, probe[1].capitalize())) or "failed"
+        line = f"pod {name}: killed by its {probe[1]} probe{times(crashes)}: {answer}"
         return Finding("probe", line, name, spec["name"], patience, wants_log=True, previous=running)
     what = {137: "was killed (SIGKILL)", 139: "crashed (SIGSEGV)", 143: "was ended (SIGTERM)"}.get(
         code or 0, f"ended with exit code {code}"

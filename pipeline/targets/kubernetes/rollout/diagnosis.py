@@ -42,7 +42,7 @@ class Patience:
     _since: dict[tuple[str, str | None, str | None, float | None], float] = field(default_factory=dict)
 
     def settle(self, findings: Iterable[Finding], now: float) -> tuple[Finding, ...]:
-        """Return the `findings` at `now` (monotonic seconds); those out of patience are certain, and come first."""
+        """Return the `findings` at `now` (monotonic seconds), first the certain ones, whose patience has run out."""
         found = list(findings)
         # The patience is part of the key: where it was None until now, the seconds count from now.
         keys = [(one.kind, one.pod, one.container, one.patience) for one in found]
@@ -99,8 +99,8 @@ def restarts(
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
     fresh = [one for one in pairs if crashes_of(one[2]) > before.get(key_of(one[0], one[1]), 0)]
-    found = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
-    return _merged(replace(one, patience=0.0) for one in found if one)
+    findings = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
+    return _merged(replace(one, patience=0.0) for one in findings if one)
 
 
 def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
@@ -108,8 +108,8 @@ def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     pods = [pod for pod in staying if pod["status"].get("phase") != "Succeeded"]
     evicted = [pod for pod in pods if pod["status"].get("phase") == "Failed" and pod["status"].get("reason")]
-    found = [eviction(pod, len(evicted)) for pod in evicted]
-    return found + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
+    findings = [eviction(pod, len(evicted)) for pod in evicted]
+    return findings + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
 
 
 def summary(seen: Observation, name: str = "backend") -> str:
@@ -137,11 +137,11 @@ def with_log(finding: Finding, log: str) -> Finding:
     if "exec format error" in log:
         line = f"pod {finding.pod}: {FOREIGN_PROGRAM}"
         return replace(finding, kind="platform", line=line, patience=0.0, wants_log=False)
-    said = telling_line(log.splitlines())
-    patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, said) else finding.patience
-    silent = finding.kind == "probe" and said == SILENT  # the probe's answer says it already
+    cause = telling_line(log.splitlines())
+    patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, cause) else finding.patience
+    silent = finding.kind == "probe" and cause == SILENT  # the probe's answer says it already
     return replace(
-        finding, line=finding.line if silent else f"{finding.line}: {said}", patience=patience, wants_log=False
+        finding, line=finding.line if silent else f"{finding.line}: {cause}", patience=patience, wants_log=False
     )
 
 

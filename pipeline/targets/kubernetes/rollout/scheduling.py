@@ -63,18 +63,18 @@ def _unbound(seen: Observation, claim: Json) -> Finding | None:
     phase = claim["status"].get("phase", "Pending")
     if phase == "Bound" or (not events and phase != "Lost"):
         return None
-    said = one_line(events[-1].get("message", "")) if events else "its volume is gone"
-    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {said[:300]}"
+    cause = one_line(events[-1].get("message", "")) if events else "its volume is gone"
+    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {cause[:300]}"
     fix = "bring its volume back, or restore a backup into a new claim" if phase == "Lost" else ""
-    if "storageclass" in said:
+    if "storageclass" in cause:
         wanted = claim["spec"].get("storageClassName")
         fix = f"create the storage class {wanted}, or name one of `kubectl get storageclass`"
-    permanent = fix or "no storage class is set" in said
+    permanent = fix or "no storage class is set" in cause
     return Finding("claim", f"{line}{f': {fix}' if fix else ''}", patience=SYNC_SECONDS if permanent else None)
 
 
 def node_lost(seen: Observation, pod: Json) -> Finding | None:
-    """Return that the node of `pod` is away; None where it is not."""
+    """Return a finding where the node of `pod` is away, otherwise None."""
     # It is away where the pod says not ready while its containers say ready, or where the node says nothing at all.
     ready = condition(pod, "Ready")
     events = seen.events_of(pod, "NodeNotReady")

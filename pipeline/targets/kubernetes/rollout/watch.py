@@ -51,7 +51,7 @@ class Rollout:
     """The Deployment of the service in a namespace."""
 
     kubectl: Kubectl
-    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before it
+    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before
 
     def observe(self) -> Observation:
         """Return what the API server has of the namespace now."""

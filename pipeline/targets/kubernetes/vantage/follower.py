@@ -23,7 +23,7 @@ from pipeline.targets.kubernetes.vantage.job import NAME, View, log_arguments, o
 
 __all__ = ["Witness"]
 
-MOST_BYTES = 2**20  # per look: a line has a hundred
+MOST_BYTES = 2**20  # per look: a line has about a hundred
 LAST_WORDS_SECONDS = 20  # its grace period, and the time that a log takes to arrive
 
 

@@ -25,7 +25,7 @@ __all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "vi
 NAME = COMPONENT = "vantage"
 RATE = 10  # requests per second: what a rollout loses lasts for seconds; more would be load
 URL = "http://backend:8000"
-METRICS = "vantage-metrics"  # a name for each of the pods: the service's own name does not lead to /metrics
+METRICS = "vantage-metrics"  # a name that leads to each of the pods: the service's own name does not lead to /metrics
 METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
 SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, even if the deploy was killed
 KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy has removed
