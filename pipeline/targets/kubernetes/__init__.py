@@ -1,6 +1,6 @@
 """The kubernetes target: an overlay of k8s/ in one namespace of any cluster.
 
-Kubernetes rolls, this watches. Knows no other target.
+Kubernetes rolls the pods, this package watches. It knows no other target.
 """
 
 from pipeline.targets.kubernetes.target import KubernetesTarget

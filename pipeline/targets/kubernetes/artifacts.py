@@ -1,4 +1,4 @@
-"""How a release of the kubernetes target comes to be: built and pushed, or found in the registry."""
+"""Where a release of the kubernetes target comes from: it is built and pushed, or found in the registry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ __all__ = ["Artifacts"]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of an environment; `folder` is where kustomize works, `say` gets each command."""
+    """The releases of an environment, built or found.
+
+    `folder` is where kustomize works; `say` is called with each command.
+    """
 
     project: Project
     env: Environment
@@ -44,15 +47,15 @@ class Artifacts:
 
     @property
     def overlay(self) -> Path:
-        """The overlay of the environment."""
+        """The folder of the environment's overlay."""
         return self.project.root / str(self.env.overlay)
 
     def render(self, images: PushedImages) -> tuple[str, list[Object]]:
-        """The name and the objects of the overlay with IMAGES."""
+        """Return the name and the objects of the overlay with `images`."""
         return render(self.folder, self.overlay, str(self.env.namespace), images, self.releases)
 
     def build(self, title: str) -> Release:
-        """The working tree: its images, pushed, with the manifests that go with their digests."""
+        """Build and push the images of the working tree; return them with the manifests that go with their digests."""
         repository, problems = self.repository(), docker_problems(compose=False)
         if problems:
             raise UsageError(*problems)
@@ -72,8 +75,10 @@ class Artifacts:
         return release
 
     def adopt(self, reference: str | None) -> Release | None:
-        """An image digest of the registry, with the manifests of the working tree; where the environment is promoted
-        to, only one that was proved where it promotes from, and the newest by default.
+        """Return the release of an image digest in the registry, with the manifests of the working tree.
+
+        Where the environment is promoted to, admit only a digest that was proved where it promotes from, by default the
+        newest. Return None where `reference` is not a digest, or where it is None and nothing is promoted.
         """
         promoted = self.env.promote_from is not None
         if (reference is None and not promoted) or (reference is not None and not is_digest(reference)):
@@ -88,14 +93,14 @@ class Artifacts:
             source=source_of(labels),
             revision=labels.get(SCHEMA_LABEL) or None,
             requests=[spec.table() for spec in self.project.requests],
-            files={},  # the working tree's are those of what was built from it, and of nothing else
+            files={},  # the working tree's hashes belong only to what was built from it
             manifests=objects,
         )
         self.releases.keep(release)
         return release
 
     def attest(self, report: Mapping[str, Any]) -> None:
-        """Attach the verdict to the digest in its registry, for who promotes from here."""
+        """Attach the verdict to the digest in its registry, for whoever promotes from here."""
         name = report["release"]
         if report["verdict"] not in VERDICTS or not self.releases.knows(name):
             return
@@ -104,7 +109,10 @@ class Artifacts:
         attach_proof(images.place("backend"), report, images=others)
 
     def repository(self) -> str:
-        """Where the images are: IMAGE_REPOSITORY, or what the environment's table says."""
+        """Return where the images are: `IMAGE_REPOSITORY`, or the `repository` of the environment's table.
+
+        Raise `UsageError` where that is not a usable repository.
+        """
         repository = image_repository() or self.env.repository or ""
         problem = repository_problem(repository)
         if problem:
@@ -112,5 +120,5 @@ class Artifacts:
         return repository
 
     def _found(self, reference: str) -> PushedImages:
-        """The images of the release whose backend is REFERENCE (`[REPOSITORY@]sha256:…`)."""
+        """Return the images of the release whose backend is `reference` (`[REPOSITORY@]sha256:…`)."""
         return find_pushed(reference if "@" in reference else f"{self.repository()}@{reference}")

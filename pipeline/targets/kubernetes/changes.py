@@ -11,7 +11,7 @@ from pipeline.engines.kubectl import Object, describe
 __all__ = ["Key", "changes", "conflicts", "key_of", "strangers"]
 
 NOISE = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
-# Of the cluster itself: a Deployment's revision, a claim's volume.
+# The cluster's own controllers: they set a Deployment's revision, a claim's volume.
 CONTROLLERS = re.compile(r"kube-|cloud-controller|.*-provisioner|Go-http-client")
 OURS = ("slipway", "slipway-cluster")
 LONGEST = 60  # characters of a value
@@ -21,42 +21,48 @@ Key = tuple[str, str]
 
 
 def key_of(one: Object) -> Key:
-    """What tells objects of one namespace apart."""
+    """Return what identifies an object within its namespace."""
     return one["kind"], one["metadata"]["name"]
 
 
 def changes(live: Sequence[Object], wanted: Sequence[Object]) -> list[str]:
-    """One line for each object that is new, and for each field that is another one. LIVE: as they are; WANTED: as the
-    dry run has them.
+    """Return one line for each object that is new, and for each field whose value differs.
+
+    `live`: the objects as they are. `wanted`: the objects as the dry run returns them.
     """
     there = {key_of(one): one for one in live}
     lines = []
-    for one in wanted:
-        before = there.get(key_of(one))
+    for after in wanted:
+        before = there.get(key_of(after))
         if before is None:
-            lines.append(f"{describe(one)}: new")
-        elif one["kind"] == "Secret":
-            lines += [f"{describe(one)}: another value of {key}" for key in _secret_keys(before, one)]
+            lines.append(f"{describe(after)}: new")
+        elif after["kind"] == "Secret":
+            lines += [f"{describe(after)}: a different value for {key}" for key in _secret_keys(before, after)]
         else:
-            lines += [f"{describe(one)}: {line}" for line in _fields(_plain(before), _plain(one))]
+            lines += [f"{describe(after)}: {line}" for line in _fields(_plain(before), _plain(after))]
     return lines
 
 
 def conflicts(said: str) -> list[str]:
-    """Who else set what an apply without force would change, in words, from what kubectl SAID."""
-    found = dict.fromkeys((one["who"], one["field"] or "") for one in CONFLICT.finditer(said))
-    return [f"{field or 'a field'} was set by `{who}` since: this deploy takes it back" for who, field in found]
+    """Return, in words, who else set what an apply without force would change; `said` is the output of kubectl."""
+    owners = dict.fromkeys((match["who"], match["field"] or "") for match in CONFLICT.finditer(said))
+    return [f"{field or 'a field'} has since been set by `{who}`: this deploy takes it back" for who, field in owners]
 
 
 def strangers(live: Sequence[Object]) -> list[str]:
-    """Who else has set fields of LIVE objects. What they added is theirs by server-side apply's rules, and stays."""
+    """Return who else has set fields of the `live` objects.
+
+    What they added is theirs by the rules of server-side apply, and stays.
+    """
     lines = []
     for one in live:
         for entry in one["metadata"].get("managedFields", []):
             if entry.get("subresource") or entry["manager"] in OURS or CONTROLLERS.match(entry["manager"]):
                 continue
-            what = f"{describe(one)} was also changed by `{entry['manager']}` ({entry.get('time', 'once')})"
-            lines.append(f"{what}: what that added stays; `kubectl get -o yaml --show-managed-fields` shows it")
+            what = (
+                f"{describe(one)} was also changed by `{entry['manager']}` ({entry.get('time', 'at an unknown time')})"
+            )
+            lines.append(f"{what}: whatever it added stays; `kubectl get -o yaml --show-managed-fields` shows it")
     return lines
 
 

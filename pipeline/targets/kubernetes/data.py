@@ -1,6 +1,7 @@
-"""Whether PostgreSQL's claim is the one that was in use, and the image of the overlay can read what is in it.
+"""Whether PostgreSQL's claim is the one that was in use, and whether the overlay's image can read the data in it.
 
-A deploy enters no pod: the StatefulSet that runs, or that ran when a release was proved, tells what the claim holds.
+A deploy does not enter a pod: the StatefulSet that runs, or that ran when a release was proved, tells what the claim
+holds.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ __all__ = ["Store", "ask_major", "find_data_problems", "find_store", "judge_data
 
 NAME = "postgres"
 PULL_SECONDS = 300
-OFFICIAL = ("postgres", "postgresql")  # their tags begin with PostgreSQL's version; those of others need not
-FOLDERS_SINCE = 18  # since then the official image has its data in a folder of its version
+OFFICIAL = ("postgres", "postgresql")  # their tags begin with PostgreSQL's version; the tags of other images need not
+FOLDERS_SINCE = 18  # from this major on, the official image keeps its data in a folder of its version
 AskMajor = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where a StatefulSet keeps its data. `claim`: None for a volume that ends with its pod; `folder`: PGDATA within
-    the claim, None where only the image knows, empty where it is not in the claim; `mount`: what of the claim is where.
+    """Where a StatefulSet keeps its data.
+
+    `claim`: None for a volume that ends with its pod. `folder`: PGDATA within the claim; None where only the image
+    knows it, empty where it is outside the claim. `mount`: which part of the claim is mounted where.
     """
 
     image: str
@@ -38,7 +41,7 @@ class Store:
 
     @classmethod
     def of(cls, one: Object) -> Store:
-        """Read it from the StatefulSet ONE."""
+        """Read the store from the StatefulSet `one`."""
         spec = one["spec"]["template"]["spec"]
         container = next((each for each in spec["containers"] if each["name"] == NAME), spec["containers"][0])
         claims = {
@@ -63,12 +66,12 @@ class Store:
 
 
 def find_store(objects: Iterable[Object]) -> Object | None:
-    """Return the StatefulSet of PostgreSQL among OBJECTS; None where the database is outside."""
+    """Return the StatefulSet of PostgreSQL among `objects`; None where the database is outside the overlay."""
     return next((one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", NAME)), None)
 
 
 def major_of_tag(image: str) -> str | None:
-    """Return the PostgreSQL major that the tag of IMAGE says; None where it says none."""
+    """Return the PostgreSQL major that the tag of `image` names; None where it names none."""
     reference = parse_reference(image)
     if reference.path.rpartition("/")[2] not in OFFICIAL or not (reference.tag or "")[:1].isdigit():
         return None
@@ -83,10 +86,10 @@ def _usual_pgdata(image: str) -> str | None:
 
 
 def ask_major(docker: Docker, project: str, image: str) -> str | None:
-    """Return the PostgreSQL major of IMAGE: what its tag says, else what its program does on this machine."""
-    told = major_of_tag(image)
-    if told or docker_problems(compose=False):
-        return told
+    """Return the PostgreSQL major of `image`, from its tag or by running its program here; None where neither tells."""
+    major = major_of_tag(image)
+    if major or docker_problems(compose=False):
+        return major
     start = ["run", "--rm", "--label", f"{THROWAWAY}={project}", "--network", "none", "--entrypoint", "postgres"]
     try:
         return major_of(docker.do(*start, image, "--version", timeout=PULL_SECONDS))
@@ -97,8 +100,10 @@ def ask_major(docker: Docker, project: str, image: str) -> str | None:
 def judge_data(
     env: str, wanted: Object, before: Object | None, claims: Collection[str], ask: AskMajor, *, expected: bool
 ) -> list[str]:
-    """Return what speaks against the StatefulSet WANTED, where BEFORE is the one that used the data, and CLAIMS are
-    there. ASK gives an image's major.
+    """Return what speaks against the StatefulSet `wanted`.
+
+    `before`: the one that used the data. `claims`: the claims that exist. `ask` returns the major of an image.
+    `expected`: whether there must be data.
     """
     new, old = Store.of(wanted), Store.of(before) if before else None
     back = f"put {old.claim} back" if old and old.claim in claims and old.claim != new.claim else None
@@ -120,8 +125,8 @@ def _image_problems(new: Store, old: Store, ask: AskMajor) -> list[str]:
     server, data = ask(new.image), ask(old.image)
     if server is None or data is None:
         unknown = " and of ".join(one for one, major in ((new.image, server), (old.image, data)) if major is None)
-        what = f"the PostgreSQL major of {unknown} cannot be told, and the data needs the one that made it"
-        fix = f"take a tag that says it ({NAME}:18…), or deploy where Docker can run the image"
+        what = f"the PostgreSQL major of {unknown} cannot be determined, and the data needs the one that made it"
+        fix = f"use a tag that names it ({NAME}:18…), or deploy where Docker can run the image"
         return [f"StatefulSet {NAME}: {what}: {fix}"]
     if server == data:
         return []
@@ -136,12 +141,12 @@ def _folder_problems(new: Store, old: Store) -> list[str]:
     if new.claim is None or was == now:
         return []
     what = f"its data is in {_words(was)} of PersistentVolumeClaim {new.claim}, and would be in {_words(now)}"
-    fix = "put PGDATA, mountPath and subPath back, or take another claim for an empty database"
+    fix = "put PGDATA, mountPath and subPath back, or use another claim for an empty database"
     return [f"StatefulSet {NAME}: {what}: {fix}"]
 
 
 def _words(place: str | None) -> str:
-    return {"": "a folder outside of it", ".": "the root"}.get(place or "", f"`{place}`")
+    return {"": "a folder outside it", ".": "the root"}.get(place or "", f"`{place}`")
 
 
 def find_data_problems(
@@ -153,14 +158,15 @@ def find_data_problems(
     *,
     expected: bool,
 ) -> list[str]:
-    """Return what speaks against the data that PostgreSQL of OBJECTS would find. PROVED gives the objects of the newest
-    proved release.
+    """Return what speaks against the data that PostgreSQL in `objects` would find.
+
+    `proved` returns the objects of the newest proved release.
     """
     wanted = find_store(objects)
     if wanted is None:
         return []
     live = find_store(kubectl.get("statefulset", NAME))
-    # One that does not run may be the fault which this deploy mends: what was proved tells more.
+    # A StatefulSet that does not run may be the very fault that this deploy fixes: the proved one tells more.
     before = live if live and _serves(live) else find_store(proved())
     claims = {name_of(one) for one in kubectl.get("persistentvolumeclaims")}
     return judge_data(env, wanted, before, claims, ask, expected=expected)

@@ -1,4 +1,4 @@
-"""One shot from a release's own image as a Job: its migrations before a rollout, and the questions of `doctor`."""
+"""One-shot Jobs from a release's own image: its migrations before a rollout, and the questions of `doctor`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ QUESTION = "doctor"
 
 NAME_LABEL = "app.kubernetes.io/name"
 SECONDS = 600  # migrations have timeouts of their own: lock and statement
-STUCK_SECONDS = 60  # a pod that does not even start
+STUCK_SECONDS = 60  # for a pod that does not even start
 TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class MigrateJob:
-    """The Job that a release's `manifest` describes. `tell` gets where it stands."""
+    """The Job that a release's `manifest` describes. `tell` is called with its progress."""
 
     kubectl: Kubectl
     manifest: Object
@@ -35,9 +35,9 @@ class MigrateJob:
         return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb, *arguments), verb)
 
     def do(self, job: Object, verb: str) -> str:
-        """Run a JOB that is made of the manifest; gives what it printed. Raises `DeployFailed` with its last words."""
+        """Run a `job` made from the manifest; return what it printed. Raise `DeployFailed` with its last words."""
         name = name_of(job)
-        self._delete(name)  # of a deploy that was killed
+        self._delete(name)  # left by a deploy that was killed
         self.kubectl.apply([job])
         try:
             return self._wait(name, verb)
@@ -51,10 +51,10 @@ class MigrateJob:
             pod = pods[0] if pods else None
             phase = pod["status"].get("phase") if pod else None
             if pod and phase in ("Succeeded", "Failed"):
-                said = self.kubectl.ask("logs", name_of(pod))
+                log = self.kubectl.ask("logs", name_of(pod))
                 if phase == "Succeeded":
-                    return said.strip()
-                raise DeployFailed(f"{self.what} failed: {telling_line(said.splitlines())}")
+                    return log.strip()
+                raise DeployFailed(f"{self.what} failed: {telling_line(log.splitlines())}")
             seconds = time.monotonic() - started
             if seconds > (SECONDS if phase == "Running" else STUCK_SECONDS):
                 raise DeployFailed(f"{self.what} did not {'end' if phase == 'Running' else 'start'}: {_why(pod)}")
@@ -88,10 +88,11 @@ def with_image(manifest: Object, image: str) -> Object:
 
 
 def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Object:
-    """The migrations' MANIFEST as a Job that runs python with COMMAND, and knows the password of REDIS, too.
+    """Return the migrations' `manifest` as a Job that runs python with `command`.
 
-    It is a migration to the network policies, the overlay's own among them: that way leads to the database.
+    With `redis`, it also gets the password of Redis.
     """
+    # To the network policies, the overlay's own among them, it is a migration: that opens the way to the database.
     job = job_of(manifest, QUESTION, "")
     job["metadata"]["labels"][NAME_LABEL] = QUESTION
     template = job["spec"]["template"]
@@ -105,7 +106,7 @@ def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Obj
 
 
 def policies_of(job: Object) -> list[Object]:
-    """The way from the question JOB to Redis, both ends; it is there as long as the Job is."""
+    """Return the policies that open the way from the question `job` to Redis at both ends, for as long as it exists."""
     asks = {"podSelector": {"matchLabels": {NAME_LABEL: QUESTION}}}
     redis = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "redis"}}}
     ports = [{"protocol": "TCP", "port": 6379}]
@@ -126,12 +127,12 @@ def policies_of(job: Object) -> list[Object]:
 
 
 def _why(pod: Object | None) -> str:
-    """What a pod that does not run waits for."""
+    """Return what a pod that does not run waits for."""
     if pod is None:
-        return "no pod was made for it (quota, Pod Security?): `kubectl get events`"
+        return "no pod was created for it (quota, Pod Security?): see `kubectl get events`"
     for one in pod["status"].get("containerStatuses", []):
         waiting = one.get("state", {}).get("waiting")
         if waiting:
             return f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": ")[:300]
     conditions = [one.get("message", "") for one in pod["status"].get("conditions", []) if one["status"] != "True"]
-    return next(filter(None, conditions), "it says nothing of why")[:300]
+    return next(filter(None, conditions), "it does not say why")[:300]

@@ -1,7 +1,8 @@
-"""One deploy at a time and environment, from whatever machine: a Lease, renewed while its holder lives.
+"""One deploy at a time per environment, from whatever machine: a Lease, renewed while its holder lives.
 
-Whether a holder lives is seen from its renewing, never from a clock: two machines' clocks need not agree (the same
-reasoning as client-go's leader election). A cancelled run's lease is free after `LEASE_SECONDS` without a renewal.
+Whether a holder lives is seen from its renewals, never from a clock: the clocks of two machines need not agree (the
+same reasoning as in client-go's leader election). The lease of a cancelled run is free after `LEASE_SECONDS` without a
+renewal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipeline.releases.lock import Holder
 __all__ = ["LEASE", "LEASE_SECONDS", "Lease", "holder_of"]
 
 LEASE = "slipway-deploy"
-LEASE_SECONDS = 15  # without a renewal: then its holder is dead
+LEASE_SECONDS = 15  # without a renewal, after which its holder counts as dead
 RENEW_SECONDS = 4
 LOOK_SECONDS = 1
 
@@ -43,7 +44,7 @@ class Lease:
 
     @contextlib.contextmanager
     def hold(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Hold it; raise `LockHeld` as soon as another holder is seen to live (within `RENEW_SECONDS`)."""
+        """Hold the lease. Raise `LockHeld` as soon as another holder is seen to live (within `RENEW_SECONDS`)."""
         self._acquire(say)
         renewing = threading.Thread(target=self._renew, daemon=True)
         renewing.start()
@@ -52,25 +53,24 @@ class Lease:
         finally:
             self._ended.set()
             renewing.join()
-            with contextlib.suppress(SlipwayError):  # it ends by itself
+            with contextlib.suppress(SlipwayError):  # it expires by itself
                 self._write(holder="")
 
     def holder(self) -> Holder | None:
-        """Who holds it; None where it was not renewed for long. For people, so that this may trust a clock: nothing is
-        decided by it.
-        """
-        found = self.kubectl.get("lease", LEASE)
-        if not found or not found[0]["spec"].get("renewTime"):
+        """Return who holds the lease; None where it has not been renewed for long."""
+        # This is for people and decides nothing, so it may trust a clock.
+        leases = self.kubectl.get("lease", LEASE)
+        if not leases or not leases[0]["spec"].get("renewTime"):
             return None
-        silent = time.time() - datetime.fromisoformat(found[0]["spec"]["renewTime"]).timestamp()
-        return holder_of(found[0]) if silent < 2 * LEASE_SECONDS else None
+        silent = time.time() - datetime.fromisoformat(leases[0]["spec"]["renewTime"]).timestamp()
+        return holder_of(leases[0]) if silent < 2 * LEASE_SECONDS else None
 
     def _acquire(self, say: Callable[[str], None]) -> None:
         self._since = _now()
-        found = self.kubectl.get("lease", LEASE)
-        if found and (holder := holder_of(found[0])):
-            found = [self._wait_for_death(found[0], holder, say)]
-        self._version = found[0]["metadata"]["resourceVersion"] if found else ""
+        leases = self.kubectl.get("lease", LEASE)
+        if leases and (holder := holder_of(leases[0])):
+            leases = [self._wait_for_death(leases[0], holder, say)]
+        self._version = leases[0]["metadata"]["resourceVersion"] if leases else ""
         try:
             self._write(holder=_us())
         except Refused as error:
@@ -79,7 +79,7 @@ class Lease:
             raise
 
     def _wait_for_death(self, lease: Object, holder: Holder, say: Callable[[str], None]) -> Object:
-        """The lease once its holder does not renew it any more."""
+        """Return the lease once its holder no longer renews it. Raise `LockHeld` where the holder does."""
         if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
             say(f"took over the lock of {holder}, who died without releasing it")
             return lease
@@ -87,10 +87,10 @@ class Lease:
         deadline = time.monotonic() + LEASE_SECONDS
         while time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-            found = self.kubectl.get("lease", LEASE)
-            if not found or holder_of(found[0]) is None:
-                return found[0] if found else lease
-            if found[0]["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"]:
+            leases = self.kubectl.get("lease", LEASE)
+            if not leases or holder_of(leases[0]) is None:
+                return leases[0] if leases else lease
+            if leases[0]["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"]:
                 raise LockHeld(_held(holder))
         say(f"took over the lock of {holder}, who did not renew it for {LEASE_SECONDS} s")
         return lease
@@ -109,18 +109,19 @@ class Lease:
                 return
 
     def _write_again(self) -> None:
-        """Renew it; a renewal that arrived, and whose answer did not, is a conflict with ourselves."""
+        """Renew the lease, also where the answer to the renewal before was lost."""
         try:
             self._write(holder=_us())
         except Refused as error:
-            found = self.kubectl.get("lease", LEASE) if "Conflict" in error.said else []
-            spec = found[0]["spec"] if found else {}
+            # A renewal that arrived, and whose answer did not, is a conflict with ourselves.
+            leases = self.kubectl.get("lease", LEASE) if "Conflict" in error.said else []
+            spec = leases[0]["spec"] if leases else {}
             if (spec.get("holderIdentity"), spec.get("acquireTime")) != (_us(), self._since):
                 raise
-            self._version = found[0]["metadata"]["resourceVersion"]
+            self._version = leases[0]["metadata"]["resourceVersion"]
 
     def _write(self, *, holder: str) -> None:
-        """Create or replace it; a change by anybody else since is a conflict."""
+        """Create or replace the lease; fail with a conflict where anybody else has changed it since."""
         spec: dict[str, Any] = {"holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": _now()}
         metadata = {"name": LEASE, "labels": {"app.kubernetes.io/part-of": "slipway"}}
         if self._version:
@@ -132,12 +133,12 @@ class Lease:
             "spec": {**spec, "acquireTime": self._since},
         }
         verb = "replace" if self._version else "create"
-        said = self.kubectl.ask(verb, "--filename=-", "--output=json", given=as_list([lease]), timeout=RENEW_SECONDS)
-        self._version = self.kubectl.items(said)[0]["metadata"]["resourceVersion"]
+        written = self.kubectl.ask(verb, "--filename=-", "--output=json", given=as_list([lease]), timeout=RENEW_SECONDS)
+        self._version = self.kubectl.items(written)[0]["metadata"]["resourceVersion"]
 
 
 def holder_of(lease: Object) -> Holder | None:
-    """Who a Lease says that holds it; None where it is free."""
+    """Return the holder that a Lease names; None where it is free."""
     spec = lease.get("spec", {})
     identity = spec.get("holderIdentity") or ""
     if not identity:

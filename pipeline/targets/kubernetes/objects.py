@@ -1,4 +1,4 @@
-"""Which objects of a release are applied when, and which of an old one go."""
+"""Which objects of a release are applied when, and which of an old one are removed."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ RECORD = "slipway/record"
 
 
 def image_of(deployment: Object, container: str) -> str:
-    """What the CONTAINER of a Deployment runs."""
+    """Return the image that the `container` of a Deployment runs."""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return str(next(one["image"] for one in containers if one["name"] == container))
 
 
 def before_migrations(release: Release, *, serving: bool) -> list[Object]:
-    """What the migrations of RELEASE need: settings, data stores, who may reach them. Nothing that changes what a
-    release that is SERVING does.
+    """Return what the migrations of `release` need: settings, data stores, who may reach them.
+
+    Where a release is `serving`, leave out whatever changes what that one does.
     """
     policies = [one for one in release.objects(["NetworkPolicy"]) if not serving or _component(one) in STORES]
     return [*release.objects(FIRST), *policies]
 
 
 def marked(objects: Iterable[Object], marks: Mapping[str, str]) -> list[Object]:
-    """OBJECTS with the MARKS of the secrets that pods start with (the name of what makes them → a fingerprint), so that
-    another secret makes other pods.
+    """Return copies of `objects` whose pod templates carry `marks`, so that another secret makes other pods.
+
+    `marks`: the name of a Deployment or StatefulSet → a fingerprint of the secrets that its pods start with.
     """
     copies: list[Object] = json.loads(json.dumps(list(objects)))
     for one in copies:
@@ -48,7 +50,7 @@ def marked(objects: Iterable[Object], marks: Mapping[str, str]) -> list[Object]:
 
 
 def leftovers(live: Sequence[Object], needed: Iterable[Key]) -> list[Object]:
-    """Those of the LIVE objects that deploys applied and that no object NEEDED now is."""
+    """Return those of the `live` objects that deploys applied and that are not among `needed` any more."""
     needed = set(needed)
     return [one for one in live if key_of(one) not in needed and one["kind"] in PRUNED and _applied_by_deploys(one)]
 
@@ -59,5 +61,5 @@ def _component(one: Object) -> str:
 
 def _applied_by_deploys(one: Object) -> bool:
     if RECORD in one["metadata"].get("labels", {}):
-        return False  # a release record: `Records` knows when it may go
+        return False  # a release record: `Records` decides when it is removed
     return any(field["manager"] == FIELD_MANAGER for field in one["metadata"].get("managedFields", []))

@@ -1,4 +1,4 @@
-"""What a deploy may do in its namespace, asked before anything is touched."""
+"""What a deploy may do in its namespace, checked before anything is touched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESOURCES = {
     "ServiceMonitor": ("monitoring.coreos.com", "servicemonitors"),
     "StatefulSet": ("apps", "statefulsets"),
 }
-# What a release may leave behind and is removed; data and what holds it never is.
+# What a release may leave behind, and is then removed: never data, or what holds it.
 PRUNED = frozenset(RESOURCES) - {"PersistentVolumeClaim", "Secret", "StatefulSet", "Job"}
 WATCHED = (("", "pods"), ("", "pods/log"), ("", "events"), ("", "persistentvolumeclaims"), ("apps", "replicasets"),
            ("autoscaling", "horizontalpodautoscalers"))  # fmt: skip
@@ -37,7 +37,7 @@ Need = tuple[str, str, str]  # verb, API group, resource
 
 
 def needed_access(kinds: Iterable[str]) -> list[Need]:
-    """What a deploy of objects of KINDS does."""
+    """Return the permissions that a deploy of objects of these `kinds` needs."""
     needs = [(verb, *RESOURCES[kind]) for kind in sorted({*kinds, "ConfigMap"} & RESOURCES.keys()) for verb in APPLY]
     needs += [(verb, *one) for one in WATCHED for verb in (("get",) if one[1] == "pods/log" else ("list",))]
     needs += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
@@ -46,26 +46,29 @@ def needed_access(kinds: Iterable[str]) -> list[Need]:
 
 
 def missing_access(needs: Iterable[Need], rules: Sequence[Mapping[str, Any]]) -> list[Need]:
-    """Which of NEEDS no rule of a SelfSubjectRulesReview allows. A rule for named objects counts: which, it says."""
+    """Return those of `needs` that no rule of a SelfSubjectRulesReview allows.
+
+    A rule for named objects counts, whatever it names.
+    """
     return [need for need in needs if not any(_allows(rule, *need) for rule in rules)]
 
 
 def access_problems(kubectl: Kubectl, kinds: Iterable[str]) -> list[str]:
-    """A line for each kind of object that we may not touch as a deploy has to."""
+    """Return one line, with its fix, for each kind of object that we may not touch as a deploy has to."""
     review: Object = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
         "metadata": {"name": "slipway"},
         "spec": {"namespace": kubectl.namespace},
     }
-    said = kubectl.ask("create", "--filename=-", "--output=json", given=as_list([review]))
-    [answer] = kubectl.items(said)
+    created = kubectl.ask("create", "--filename=-", "--output=json", given=as_list([review]))
+    [answer] = kubectl.items(created)
     by_resource: dict[tuple[str, str], list[str]] = {}
     for verb, group, resource in missing_access(needed_access(kinds), answer["status"]["resourceRules"]):
         by_resource.setdefault((group, resource), []).append(verb)
     return [
         f"no permission to {', '.join(verbs)} {resource}{f'.{group}' if group else ''} in namespace"
-        f" {kubectl.namespace}: an administrator applies k8s/bootstrap, once, or binds its Role deployer to who you are"
+        f" {kubectl.namespace}: ask an administrator to apply k8s/bootstrap, once, or to bind its Role deployer to you"
         " (`kubectl auth whoami`)"
         for (group, resource), verbs in by_resource.items()
     ]

@@ -1,7 +1,7 @@
 """The release records of an environment, kept in its cluster: any machine that may deploy can see and undo.
 
-A ConfigMap for each: what a deploy began with, its report, and the whole release (rendered manifests, digests; nothing
-secret). The newest ten are kept, and those that one can roll back to. A copy lies below `.slipway/ENV`.
+There is a ConfigMap for each record: what a deploy began with, its report, and the whole release (rendered manifests,
+digests; nothing secret). The newest ten are kept, and those that one can roll back to. A copy is below `.slipway/ENV`.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ KEPT = 10
 PARTS = ("begun.json", "report.json", "report.md")
 RELEASE = "release.json"
 LARGEST_BYTES = 900_000  # a ConfigMap may have 1 MiB
-NAMESPACE_MARK = "kube-root-ca.crt"  # every namespace has this ConfigMap, and with another life another one
+NAMESPACE_MARK = "kube-root-ca.crt"  # every namespace has this ConfigMap; a namespace that was made anew has a new one
 
 
 class ClusterRecords(Records):
-    """See `Records`. `retain`: how many proved releases one can go back to."""
+    """See `Records`. `releases.retain`: how many proved releases one can go back to."""
 
     def __init__(self, folder: Path, releases: Releases, kubectl: Kubectl) -> None:
         super().__init__(folder)
         self.releases, self.kubectl = releases, kubectl
 
     def refresh(self) -> None:
-        """Bring what the cluster knows to this machine. What is here of a namespace that is gone is forgotten."""
-        found = self.kubectl.get("configmaps", f"--selector={LABEL}")
+        """Copy what the cluster knows to this machine; forget what is here of a namespace that is gone."""
+        configmaps = self.kubectl.get("configmaps", f"--selector={LABEL}")
         self._forget_another_life()
-        for one in found:
-            folder = self.folder / one["metadata"]["labels"][LABEL]
+        for configmap in configmaps:
+            folder = self.folder / configmap["metadata"]["labels"][LABEL]
             folder.mkdir(parents=True, exist_ok=True)
             for name in PARTS:
-                if name in one["data"]:
-                    write_whole(folder / name, one["data"][name])
-            if RELEASE in one["data"]:
-                self.releases.keep(Release.load(json.loads(one["data"][RELEASE])))
+                if name in configmap["data"]:
+                    write_whole(folder / name, configmap["data"][name])
+            if RELEASE in configmap["data"]:
+                self.releases.keep(Release.load(json.loads(configmap["data"][RELEASE])))
 
     def begin(self, facts: dict[str, Any]) -> Record:
-        """Take the next number, here and there."""
+        """Take the next number, on this machine and in the cluster."""
         record = super().begin(facts)
         self.publish(record)
         return record
 
     def note(self, record: Record, **facts: Any) -> None:
-        """Add what is known."""
+        """Add `facts` to `record`, on this machine and, if it can be reached, in the cluster."""
         super().note(record, **facts)
-        with contextlib.suppress(Unreachable):  # the next one says it, too
+        with contextlib.suppress(Unreachable):  # the next note publishes these facts, too
             self.publish(record)
 
     def publish(self, record: Record) -> None:
-        """Write it to the cluster."""
+        """Write `record` to the cluster, unless it is that of a dry run."""
         begun = read_json(record.folder / "begun.json")
         if begun.get("dry_run"):
             return
@@ -76,7 +76,7 @@ class ClusterRecords(Records):
         )  # fmt: skip
 
     def prune(self) -> None:
-        """Forget the oldest, here and there."""
+        """Remove the oldest records, on this machine and in the cluster."""
         super().prune()
         kept = {record.number for record in self.all()[-KEPT:]}
         proved = {
@@ -116,7 +116,7 @@ def _configmap(number: int, data: dict[str, str]) -> Object:
 
 
 def _shortened(text: str) -> str:
-    """A report without the seconds of its timeline, which are most of it; the verdict and the figures stay."""
+    """Return a report without the seconds of its timeline, which are most of it; the verdict and the figures stay."""
     report: dict[str, Any] = json.loads(text)
     for part in (report, report.get("rollback") or {}):
         if part.get("traffic"):

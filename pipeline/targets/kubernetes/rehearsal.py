@@ -1,4 +1,4 @@
-"""The rehearsal's stand of the kubernetes target: containers of the deploying machine, by the overlay's own images."""
+"""The kubernetes target's stand for rehearsals: containers on the deploying machine, from the overlay's own images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from pipeline.targets.kubernetes.release import Releases
 
 __all__ = ["throwaway_stand"]
 
-STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # where the overlay's are outside
+STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # for an overlay whose stores are outside
 
 
 @contextmanager
 def throwaway_stand(
     name: str, docker: Docker, releases: Releases, objects: Sequence[Object]
 ) -> Iterator[tuple[ContainerStand, str]]:
-    """A stand with the stores of OBJECTS and secrets of its own, which end with it; and its SERVICE_TOKEN."""
+    """Yield a stand with the stores of `objects`, and its SERVICE_TOKEN.
+
+    Its secrets are its own, and end with it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="slipway-"))
     try:
         made = {key: randomness.token_urlsafe(36) for key in SERVICE_SECRETS}

@@ -27,9 +27,9 @@ __all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run
 
 RELEASE_ANNOTATION = "slipway/release"
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
-UNNAMED = "unnamed"  # what a release is called while its name is being made
+UNNAMED = "unnamed"  # the name of a release while its real one is being made
 NAME_DIGITS = 8
-NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to look at an overlay before a build
+NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to render an overlay before a build
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Pullable:
 
 @dataclass(frozen=True)
 class Release:
-    """A release as it is kept. `files`: name → content hash."""
+    """A release as it is recorded. `files`: name → content hash."""
 
     name: str
     images: PushedImages
@@ -54,73 +54,76 @@ class Release:
 
     @property
     def artifact(self) -> Artifact:
-        """It as the story knows it."""
+        """The engine-neutral `Artifact`, which is what the story knows of a release."""
         return Artifact(self.name, self.source, self.revision, parse_requests(self.requests, f"release {self.name}"))
 
     @property
     def config(self) -> dict[str, str]:
-        """Its plain settings."""
+        """The plain settings of the release."""
         return settings_of(self.manifests)
 
     @property
     def pullable(self) -> Pullable:
-        """It as a container engine takes it."""
+        """What a container engine needs of the release."""
         return Pullable(self.images.references, self.config)
 
     def objects(self, kinds: Iterable[str]) -> list[Object]:
-        """Its objects of some KINDS."""
+        """Return the objects of these `kinds`."""
         kinds = set(kinds)
         return [one for one in self.manifests if one["kind"] in kinds]
 
     def dump(self) -> dict[str, Any]:
-        """It as JSON; nothing secret is in it."""
+        """Return the release as a dict for JSON, which contains no secrets."""
         return asdict(self)
 
     @classmethod
     def load(cls, value: dict[str, Any]) -> Release:
-        """It from JSON."""
-        value = {name: one for name, one in value.items() if name != "migrations"}  # of before the database knew
+        """Return the release of which `dump` made `value`."""
+        # Older releases have this key: today the database is asked.
+        value = {name: one for name, one in value.items() if name != "migrations"}
         return cls(**{**value, "images": PushedImages(**value["images"]), "source": Source(**value["source"])})
 
 
 @dataclass(frozen=True)
 class Releases:
-    """The releases that are kept below `folder`, on this machine: those of the cluster's records, and new ones."""
+    """The releases kept below `folder` on this machine: those of the cluster's records, and new ones."""
 
     folder: Path
     retain: int
 
     def path(self, name: str) -> Path:
-        """Where the release NAME is kept."""
+        """Return the file in which the release `name` is kept."""
         return self.folder / name.removeprefix("sha256:").replace("+", "-") / "release.json"
 
     def keep(self, release: Release) -> None:
-        """Note a release."""
+        """Write `release` to its file."""
         path = self.path(release.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, release.dump())
 
     def find(self, name: str) -> Release:
-        """The release NAME."""
-        found = read_json(self.path(name)) if name else {}
-        if not found:
+        """Return the release `name`. Raise `UsageError` where it is not kept."""
+        value = read_json(self.path(name)) if name else {}
+        if not value:
             raise UsageError(
                 f"release {name} is not recorded in the cluster: only the last {self.retain} proved ones are (`*` in"
-                " `nox -s releases`); ship its image with `--release sha256:…`, or check its commit out and deploy that"
+                " `nox -s releases`); ship its image with `--release sha256:…`, or check out its commit and deploy that"
             )
-        return Release.load(found)
+        return Release.load(value)
 
     def pullable(self, name: str) -> Pullable:
-        """The release NAME as a container engine takes it."""
+        """Return what a container engine needs of the release `name`."""
         return self.find(name).pullable
 
     def knows(self, name: str) -> bool:
-        """Whether the release NAME is kept."""
+        """Return whether the release `name` is kept."""
         return bool(name) and self.path(name).exists()
 
     def name(self, digest: str, content: str) -> str:
-        """The image's DIGEST alone for the first manifests that it is kept with; eight digits of CONTENT behind it
-        where it was kept with others before.
+        """Return the name of the release with the image `digest` and manifests whose hash is `content`.
+
+        It is the digest alone for the first manifests that it is kept with. Where it was kept with others before, eight
+        digits of `content` follow.
         """
         first = read_json(self.path(digest)).get("manifests")
         if first is None or _content(first) == content:
@@ -129,7 +132,7 @@ class Releases:
 
 
 def settings_of(objects: Iterable[Object]) -> dict[str, str]:
-    """The plain settings that are among OBJECTS."""
+    """Return the plain settings among `objects`; empty where there are none."""
     for one in objects:
         if one["kind"] == "ConfigMap" and name_of(one).startswith(f"{SETTINGS}-"):
             return dict(one["data"])
@@ -139,9 +142,9 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
 def render(
     folder: Path, overlay: Path, namespace: str, images: PushedImages, releases: Releases
 ) -> tuple[str, list[Object]]:
-    """The name and the objects of a release of OVERLAY with IMAGES; FOLDER is where kustomize finds it.
+    """Return the name and the objects of a release of `overlay` with `images`.
 
-    Raises `UsageError` with what kustomize has against the overlay.
+    `folder` is where kustomize finds it. Raise `UsageError` with what kustomize says against the overlay.
     """
     content = _content(_kustomize(folder, overlay, namespace, images, UNNAMED))
     name = releases.name(images.backend, content)
@@ -154,14 +157,16 @@ def render(
 
 
 def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
-    """PODS run the image of RELEASE, by their own word. Raises `DeployFailed`."""
+    """Raise `DeployFailed` unless `pods` run the image of `release`, by their own status."""
     statuses = [one for pod in pods for one in pod["status"]["containerStatuses"] if one["name"] == "backend"]
     strange = {one["imageID"] for one in statuses if not is_image(one["imageID"], [release.images.backend])}
-    # An engine may call it by the manifest of its platform, or by its config: the registry knows which those are.
+    # An engine may name it by its platform's manifest, or by its config: the registry knows which digests those are.
     known = image_ids(release.images.place("backend")) if strange else set()
     wrong = sorted(one for one in strange if not is_image(one, known))
     if wrong:
-        raise DeployFailed(f"a pod runs {', '.join(wrong)} and not {release.images.backend}: who rewrites it?")
+        raise DeployFailed(
+            f"a pod runs {', '.join(wrong)} instead of {release.images.backend}: find out what rewrites it"
+        )
 
 
 def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:
@@ -181,20 +186,20 @@ def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages
         },
     )
     try:
-        said = run(["kubectl", "kustomize", str(folder)], say=_quiet, timeout=60)
+        rendered = run(["kubectl", "kustomize", str(folder)], say=_quiet, timeout=60)
     except CommandFailed as error:
         raise UsageError(f"{overlay.name}: kustomize: {error.output.strip().removeprefix('error: ')[:400]}") from error
-    return [one for one in yaml.load_all(said, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
+    return [one for one in yaml.load_all(rendered, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
 
 
 def _content(objects: Sequence[Object]) -> str:
-    """A hash of what OBJECTS are, whatever the release is called."""
+    """Return a hash of `objects` that does not depend on the name of the release."""
     text = json.dumps(objects, sort_keys=True)
     return hashlib.sha256(_without_name(text).encode()).hexdigest()
 
 
 def _without_name(text: str) -> str:
-    """The manifests without the release's name and the hash that it gives the settings' name."""
+    """Return the manifests without the release's name, and without the hash that it adds to the settings' name."""
     objects: list[Object] = json.loads(text)
     names = {}
     for one in objects:
@@ -212,4 +217,4 @@ def _without_name(text: str) -> str:
 
 
 def _quiet(_: str) -> None:
-    """A rendering changes nothing, and is made again and again."""
+    """Print nothing: a rendering changes nothing, and is made again and again."""

@@ -1,4 +1,4 @@
-"""The Secret of the service: made from `.env` for a cluster on this machine, and elsewhere there before a deploy."""
+"""The Secret of the service: made from `.env` for a cluster on this machine; elsewhere it exists before a deploy."""
 
 from __future__ import annotations
 
@@ -28,35 +28,39 @@ __all__ = [
 SECRETS_ANNOTATION = "slipway/secrets"
 OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
-URLS = ("DATABASE_URL", "REDIS_URL")  # each would win over what the overlay's settings name
-ROLE = "POSTGRES_USER"  # whose password it is, where that is not who the overlay says
+URLS = ("DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
+ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
 
 
 def needed_keys(objects: Iterable[Object]) -> list[str]:
-    """The keys that OBJECTS need of the Secret: PostgreSQL's own and Redis' users only where these are among them."""
+    """Return the keys that `objects` need in the Secret.
+
+    PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
+    """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
     keys = [name for name in SERVICE_SECRETS if name not in OPTIONAL]
     return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
 
 
 def secret_name(service: str) -> str:
-    """What the Secret of SERVICE is called."""
+    """Return the name of the Secret of `service`."""
     return f"{service}-secrets"
 
 
 def read_secret(kubectl: Kubectl, name: str) -> dict[str, str]:
-    """What the Secret NAME of the cluster holds; empty where there is none."""
-    found = kubectl.get("secret", name)
-    data: Mapping[str, str] = (found[0].get("data") or {}) if found else {}
+    """Return what the Secret `name` of the cluster holds; empty where there is none."""
+    secrets = kubectl.get("secret", name)
+    data: Mapping[str, str] = (secrets[0].get("data") or {}) if secrets else {}
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def secret_values(
     keys: Iterable[str], here: Mapping[str, str], there: Mapping[str, str], *, roles: tuple[str, str] = ("", "")
 ) -> dict[str, str]:
-    """The values of KEYS from the secrets of `.env` (HERE); what only the cluster knows (THERE) stays.
+    """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
-    ROLES: who logs in by the overlay, and by `.env`: the second of the two roles has to be in the Secret.
+    `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
+    that of `.env` has to be in the Secret.
     """
     values = {name: here.get(name, "") for name in (*keys, *OPTIONAL) if name in SERVICE_SECRETS}
     if SUPERUSER_PASSWORD in keys:
@@ -70,7 +74,7 @@ def secret_values(
 
 
 def secret_object(service: str, values: Mapping[str, str]) -> Object:
-    """The Secret of SERVICE that holds VALUES."""
+    """Return the Secret of `service` that holds `values`."""
     labels = {"app.kubernetes.io/part-of": service, "app.kubernetes.io/managed-by": "slipway"}
     metadata = {"name": secret_name(service), "labels": labels}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
@@ -78,7 +82,7 @@ def secret_object(service: str, values: Mapping[str, str]) -> Object:
 
 
 def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl, name: str) -> list[str]:
-    """A line for each of KEYS that the Secret NAME lacks, with the command that mends it."""
+    """Return a line for each of `keys` that the Secret `name` lacks, with the command that adds it."""
     base = " ".join(kubectl.command())
     create = f"{base} create secret generic {name}"
     return [
@@ -91,20 +95,20 @@ def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl
 
 
 def unread_urls(there: Mapping[str, str], objects: Iterable[Object], kubectl: Kubectl, name: str) -> list[str]:
-    """Give a line for each URL of a store in `there`, the Secret `name`, that no pod of `objects` reads."""
+    """Return a line for each URL of a store in `there`, the Secret `name`, that no pod of `objects` reads."""
     base = " ".join(kubectl.command())
     objects = list(objects)
     return [
         f"Secret {name} in namespace {kubectl.namespace} has {key}, which no pod reads, so that the service would use"
-        f" what the overlay's settings name: take it out of the Secret: `{base} patch secret {name} --type=json"
-        f""" --patch='[{{"op": "remove", "path": "/data/{key}"}}]'` (and of the vault, with external-secrets)"""
+        f" what the overlay's settings name: remove it from the Secret: `{base} patch secret {name} --type=json"
+        f""" --patch='[{{"op": "remove", "path": "/data/{key}"}}]'` (and from the vault, with external-secrets)"""
         for key in URLS
         if there.get(key) and not _reads(objects, name, key)
     ]
 
 
 def _reads(value: Any, secret: str, key: str) -> bool:
-    """Say whether anything in `value` takes `key` of `secret`: a variable, `envFrom`, or a volume."""
+    """Return whether anything in `value` takes `key` of `secret`: a variable, `envFrom`, or a volume."""
     if isinstance(value, list):
         return any(_reads(one, secret, key) for one in value)
     if not isinstance(value, dict):
@@ -114,7 +118,7 @@ def _reads(value: Any, secret: str, key: str) -> bool:
         return True
     if isinstance(every, dict) and every.get("name") == secret:
         return True
-    # A volume names it by `secretName`, a source of a projected one by `name`; without items it has all the keys.
+    # A volume names the Secret by `secretName`, a source of a projected one by `name`; without items it has all keys.
     if isinstance(volume, dict) and secret in (volume.get("secretName"), volume.get("name")):
         items = volume.get("items")
         if not items or any(one.get("key") == key for one in items):
@@ -123,7 +127,8 @@ def _reads(value: Any, secret: str, key: str) -> bool:
 
 
 def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:
-    """Changes with any of the secrets NAMES and tells none: they are random and of 32 bytes and more."""
+    """Return a fingerprint that changes with any of the secrets `names`, and reveals none."""
+    # A hash reveals none of them because they are random and have 32 bytes or more.
     known = {name: values.get(name, "") for name in names}
     if ROLE in values and "POSTGRES_PASSWORD" in known:
         known[ROLE] = values[ROLE]

@@ -1,4 +1,4 @@
-"""The data stores of an overlay: whether they run, and what they say of themselves."""
+"""The data stores of an overlay: whether they run, and what they report of themselves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ STORE_SECONDS = 180
 def wait_for_store(
     kubectl: Kubectl, one: Object, findings: Callable[[], list[str]], tell: Callable[[str], None]
 ) -> None:
-    """Wait until the StatefulSet ONE is as it was applied, and ready. Raises `DeployFailed` with what FINDINGS know."""
+    """Wait until the StatefulSet `one` is as it was applied, and ready.
+
+    Raise `DeployFailed` with the `findings` where that takes longer than `STORE_SECONDS`.
+    """
     deadline = time.monotonic() + STORE_SECONDS
     while True:
         [now] = kubectl.get("statefulset", name_of(one)) or [one]
@@ -31,27 +34,28 @@ def wait_for_store(
         if fresh and min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)) >= wanted:
             return
         if time.monotonic() > deadline:
-            found = "; ".join(findings()) or f"`kubectl describe statefulset {name_of(one)}`"
-            raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {found}")
+            why = "; ".join(findings()) or f"`kubectl describe statefulset {name_of(one)}`"
+            raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {why}")
         tell(f"waiting for {describe(one)}")
         time.sleep(1)
 
 
 def ask_stores(kubectl: Kubectl, kept: Release) -> dict[str, Any]:
-    """What `pipeline.targets.common.stores` reads of the stores of a release that runs, by a short Job beside it."""
-    redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))  # one outside has its own watch
+    """Return what `pipeline.targets.common.stores` reads from the stores of a running release, by a Job beside it."""
+    # A Redis outside the overlay has monitoring of its own.
+    redis = any(name_of(one) == "redis" for one in kept.objects(["StatefulSet"]))
     command = probe_command("database", *(["redis"] if redis else []))
     question = question_of(kept.objects(["Job"])[0], command, redis=redis)
     policies = policies_of(question) if redis else []
-    job = MigrateJob(kubectl, question, lambda _: None, "the Job that asks them")
+    job = MigrateJob(kubectl, question, lambda _: None, "the Job that asks the stores")
     try:
         if policies:
             kubectl.apply(policies)
-        seen = read_stores(job.do(question, "ask"))
+        stores = read_stores(job.do(question, "ask"))
     finally:
         names = [f"networkpolicy/{name_of(one)}" for one in policies]
         if names:
             kubectl.ask("delete", "--ignore-not-found", *names)
     for one in kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
-        seen["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
-    return seen
+        stores["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
+    return stores

@@ -1,4 +1,4 @@
-"""The kubernetes target: an overlay of k8s/ in one namespace of any cluster. Kubernetes rolls, this watches."""
+"""The kubernetes target: an overlay of k8s/ in one namespace of any cluster. Kubernetes rolls pods, this watches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from pipeline.targets.kubernetes.vantage.job import judge
 
 __all__ = ["KubernetesTarget"]
 
-# Of what carries our name, the account that deploys and its limits are an administrator's.
+# Not by our name (`part-of`): the account that deploys and its limits carry it, too, and are an administrator's.
 OURS = "app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
@@ -63,7 +63,7 @@ MANAGERS = "--show-managed-fields"
 
 
 class KubernetesTarget:
-    """`nox -s deploy -- kind` and others: see `pipeline.targets.Target` for what each method promises."""
+    """The target of `nox -s deploy -- kind` and others; `pipeline.targets.Target` says what each method promises."""
 
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
         self.project, self.env, self.progress, self.url = project, env, progress, env.url
@@ -85,34 +85,34 @@ class KubernetesTarget:
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether the cluster is one of kind: its secrets are those of `.env`."""
+        """Whether the cluster is one of kind, whose secrets are those of `.env`."""
         return self.kubectl.context.startswith("kind-")
 
     def records(self) -> ClusterRecords:
-        """Those of the cluster."""
+        """Return the records of the cluster. Raise `UsageError` where its API server cannot be asked."""
         problem = self.kubectl.server_problem()
         if problem:
             raise UsageError(problem)
-        found = ClusterRecords(self.home / "releases", self.releases, self.kubectl)
-        found.refresh()
-        return found
+        records = ClusterRecords(self.home / "releases", self.releases, self.kubectl)
+        records.refresh()
+        return records
 
     def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """A Lease."""
+        """Hold the Lease of the environment."""
         return self.lease.hold(say)
 
     def holder(self) -> Holder | None:
-        """Whose Lease it is."""
+        """Return who holds the Lease."""
         return self.lease.holder()
 
     def problems(self) -> list[str]:
-        """The overlay, the permissions, the secrets."""
+        """Return what is wrong with the overlay, the permissions or the secrets."""
         overlay = self.artifacts.overlay
         if not (overlay / "kustomization.yaml").exists():
             return [f"pyproject.toml [tool.slipway.environments.{self.env.name}]: overlay: there is no {overlay}"]
         _, objects = self.artifacts.render(NOTHING_YET)
         unknown = sorted({one["kind"] for one in objects} - RESOURCES.keys())
-        what = "is nothing that a deploy applies: it belongs to k8s/bootstrap"
+        what = "is not something that a deploy applies: move it to k8s/bootstrap"
         problems = [f"{self.env.overlay}: {kind} {what}" for kind in unknown]
         problems += unfilled(objects)
         problems += access_problems(self.kubectl, (one["kind"] for one in objects))
@@ -138,11 +138,16 @@ class KubernetesTarget:
             what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
             rotate = "rotate it (docs/4-runbook.md, New secrets)"
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
-            problems.append(f"{what}: take .env from who deployed there, put the old one back, {rotate}, or {empty}")
+            problems.append(
+                f"{what}: take .env from whoever deployed there, put the old one back, {rotate}, or {empty}"
+            )
         return problems
 
     def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """PostgreSQL's claim, and the image of the overlay or of RELEASE; nothing where the database is outside."""
+        """Return what is wrong with PostgreSQL's claim, or with the image of the overlay or of `release`.
+
+        There is nothing to check where the database is outside the overlay.
+        """
         objects = self.releases.find(release).manifests if release else self.artifacts.render(NOTHING_YET)[1]
 
         def proved() -> list[Object]:
@@ -154,7 +159,8 @@ class KubernetesTarget:
         return find_data_problems(self.env.name, objects, self.kubectl, proved, ask, expected=expected)
 
     def heal(self) -> bool:
-        """Throwaway containers of a killed deploy go; everything else Kubernetes keeps by itself."""
+        """Remove the throwaway containers of a killed deploy; return False, as nothing has to be started."""
+        # Kubernetes keeps everything else running by itself.
         if not docker_problems(compose=False):
             swept = sweep(self.docker, self._stand_name)
             if swept:
@@ -164,28 +170,34 @@ class KubernetesTarget:
     # --- build and check ---
 
     def build(self) -> Artifact:
-        """The images, pushed; and the manifests that go with their digests."""
+        """Build and push the images, and render the manifests that go with their digests."""
         return self.artifacts.build(self.values.get("PROJECT_NAME", self.project.name)).artifact
 
     def recorded(self, name: str) -> Artifact:
-        """A release of the cluster's records."""
+        """Return a release from the cluster's records."""
         return self.releases.find(name).artifact
 
     def adopt(self, reference: str | None) -> str | None:
-        """An image digest of the registry; where the environment promotes from another, the newest that was proved."""
-        found = self.artifacts.adopt(reference)
-        return found.name if found else None
+        """Return the name of the release that an image digest of the registry is.
+
+        Where the environment promotes from another one, that is by default the newest digest that was proved there.
+        """
+        release = self.artifacts.adopt(reference)
+        return release.name if release else None
 
     def attest(self, report: Mapping[str, Any]) -> None:
-        """With the digest, in its registry."""
+        """Attach the report to the digest, in its registry."""
         self.artifacts.attest(report)
 
     def pushed(self, new: Artifact) -> PushedImages:
-        """Every image of a release is."""
+        """Return the images of the release: on Kubernetes, each of them is in a registry."""
         return self.releases.find(new.name).images
 
     def objections(self, new: Artifact) -> list[str]:
-        """What the API server says to a dry run of everything; and who else changed what a deploy applies."""
+        """Return what the API server has against a dry run of everything.
+
+        Also print what would change, and who else changed what a deploy applies.
+        """
         wanted = [*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)]
         by_hand: list[str] = []
         try:
@@ -211,12 +223,12 @@ class KubernetesTarget:
         return []
 
     def running(self) -> Running:
-        """The pods of the service, and what of their surroundings is not as it should be."""
-        seen = self.rollout.glance()
+        """Return the pods of the service, and what around them is not as it should be."""
+        now = self.rollout.glance()
         mark = fingerprint(self._secrets) if self._secrets else None
-        fresh = [named(one) for one in current_pods(seen) if mark in (None, secrets_mark(one))]
-        replicas = tuple(replica(one, current=named(one) in fresh) for one in service_pods(seen))
-        deployment = seen.deployment(SERVICE)
+        fresh = [named(one) for one in current_pods(now) if mark in (None, secrets_mark(one))]
+        replicas = tuple(replica(one, current=named(one) in fresh) for one in service_pods(now))
+        deployment = now.deployment(SERVICE)
         wanted = deployment["spec"].get("replicas", 1) if deployment else 0
         return Running(replicas=replicas, wanted=wanted, problems=(*self._surroundings(), *self._drift))
 
@@ -229,45 +241,46 @@ class KubernetesTarget:
         return lines
 
     def findings(self) -> list[str]:
-        """What stands in the way of any pod of ours, or of its storage."""
+        """Return what stands in the way of any pod of ours, or of its storage."""
         return self.rollout.findings()
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """A short Job beside the service asks them: from outside of the cluster they cannot be reached."""
+        """Return what the stores report of themselves, asked by a short Job beside the service."""
+        # They cannot be reached from outside the cluster.
         if not self.releases.knows(release):
             return {}
         return ask_stores(self.kubectl, self.releases.find(release))
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
-        """Files and settings that differ."""
+        """Return the files and settings that differ."""
         here, there = self.releases.find(new.name), self.releases.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
     def database_runs(self) -> bool:
-        """Whether pods that serve use it, or this deploy has brought it up."""
+        """Return whether pods that serve use the database, or this deploy has started it."""
         return self._prepared or bool(self._serving())
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """A Job from the release's own image."""
-        found = self.releases.find(release.name)
+        """Run the migrations command of the release's image: as a Job, or without `database` in a container here."""
+        kept = self.releases.find(release.name)
         if not database:
-            return self.docker.ask("run", "--rm", "--network", "none", found.images.place("migrate"), *arguments)
-        # Before this deploy has brought anything up, the settings and the ways of what serves are there, and a check
-        # applies nothing.
-        place = found if self._prepared else self.releases.find(self._serving()[0])
-        manifest = with_image(place.objects(["Job"])[0], found.images.place("migrate"))
+            return self.docker.ask("run", "--rm", "--network", "none", kept.images.place("migrate"), *arguments)
+        # Until this deploy has brought anything up, only the settings and network policies of what serves exist, and a
+        # check applies nothing.
+        place = kept if self._prepared else self.releases.find(self._serving()[0])
+        manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
         job = MigrateJob(self.kubectl, manifest, lambda line: self.progress.live("migrate", line))
         return job.run(*arguments)
 
     def _serving(self) -> list[str]:
-        """The releases that ready pods are of."""
+        """Return the releases of the ready pods."""
         return [one.release for one in self._replicas() if one.ready and self.releases.knows(one.release)]
 
     def _replicas(self) -> tuple[Replica, ...]:
         return tuple(replica(one, current=True) for one in service_pods(self.rollout.glance()))
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """On throwaway containers of this machine: nothing of it is the cluster's business."""
+        """Rehearse in throwaway containers on this machine, without the cluster."""
         problems = docker_problems(compose=False)
         if problems:
             raise DeployFailed(f"new migrations are tried in containers first: {problems[0]}")
@@ -282,7 +295,7 @@ class KubernetesTarget:
     # --- migrate and roll out ---
 
     def prepare(self, new: Artifact) -> None:
-        """The Secret, settings, data stores: what the migrations need. What serves is not touched."""
+        """Apply what the migrations need: Secret, settings, data stores. Leave what serves untouched."""
         release = self.releases.find(new.name)
         serving = bool(self._live(release.objects(["Deployment"])))
         self.kubectl.apply([*self._secret_objects(), *self._marked(before_migrations(release, serving=serving))])
@@ -297,7 +310,7 @@ class KubernetesTarget:
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
-        # The way back is no other for Kubernetes: the Deployment's own strategy drains, and never goes below N.
+        # To Kubernetes the way `back` is the same: the Deployment's own strategy drains, and never goes below N.
         deadline = time.monotonic() + self.env.timeout
         self._bake.stop()
         self.kubectl.apply([*self._secret_objects(), *self._marked(self.releases.find(new.name).manifests)])
@@ -311,40 +324,41 @@ class KubernetesTarget:
         watch(line)
 
     def trouble(self) -> str | None:
-        """See `Bake`."""
+        """Return what speaks against the release; see `Bake.trouble`."""
         return self._bake.trouble()
 
     def remarks(self) -> list[str]:
-        """See `Bake`."""
+        """Return what is worth knowing of the rollout; see `Bake.remarks`."""
         return self._bake.remarks()
 
     def dismiss(self) -> None:
-        """The Job beside the service."""
+        """Dismiss the Job beside the service."""
         self._witness.dismiss()
 
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
-        """That of a Job beside the service."""
+        """Return what the Job beside the service saw; None where none was started."""
         view = self._witness.end()
         return (judge(failed, sent, view), asdict(view)) if view else None
 
     def withdraw(self) -> None:
-        """The service's Deployment goes, and what would scale it."""
+        """Delete the Deployment of the service, and the autoscaler that would scale it."""
         self._bake.stop()
         self.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
 
     # --- the rest ---
 
     def token(self) -> str | None:
-        """SERVICE_TOKEN."""
+        """Return SERVICE_TOKEN; None where it is not known."""
         return self._secrets.get("SERVICE_TOKEN")
 
     def token_changes(self) -> bool:
-        """Whether pods run that started with other secrets: any of them, which is more than needed and never less."""
+        """Return whether any pod runs that started with other secrets."""
+        # Any secret counts, not the token alone: that says yes more often than needed, and never less.
         mark = fingerprint(self._secrets)
         return any(secrets_mark(one) != mark for one in service_pods(self.rollout.glance()))
 
     def prune(self, retained: list[str]) -> None:
-        """Objects of recorded releases that the one that serves does not have."""
+        """Delete the objects of recorded releases that the serving one does not have."""
         serving = {replica(one, current=True).release for one in current_pods(self.rollout.glance())}
         known = [self.releases.find(name) for name in {*retained, *serving} if self.releases.knows(name)]
         needed = {key_of(one) for release in known if release.name in serving for one in release.manifests}
@@ -357,13 +371,13 @@ class KubernetesTarget:
             self.kubectl.do("delete", "--ignore-not-found", "--wait=false", *names)
 
     def down(self, *, volumes: bool) -> None:
-        """All that a deploy applied goes; claims of storage, the records and the Secret only with VOLUMES."""
+        """Delete all that a deploy applied; claims of storage, the records and the Secret only with `volumes`."""
         served = self.kubectl.ask("api-resources", "--output=name").split()
         there = {name.partition(".")[0] for name in served}
         kinds = [
             kind for kind in (*PRUNED, "StatefulSet", "Job") if kind != "ConfigMap" and RESOURCES[kind][1] in there
         ]
-        # In the foreground: what is gone is gone, its pods drained.
+        # In the foreground: when the command ends, everything is gone, and the pods have drained.
         options = ["--ignore-not-found", "--cascade=foreground"]
         self.kubectl.do("delete", _list(kinds), f"--selector={OURS}", *options, timeout=180)
         if volumes:
@@ -374,7 +388,8 @@ class KubernetesTarget:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def _marked(self, objects: Iterable[Object]) -> list[Object]:
-        """Redis reads its users once, and the service all of its secrets."""
+        """Return `objects` without Jobs, with a fingerprint of their secrets on the pod templates."""
+        # Redis reads its users once, and so does the service all of its secrets: other secrets have to make new pods.
         marks = {SERVICE: fingerprint(self._secrets), "redis": fingerprint(self._secrets, ["REDIS_PASSWORD"])}
         return marked((one for one in objects if one["kind"] != "Job"), marks)
 
@@ -382,7 +397,7 @@ class KubernetesTarget:
         return [secret_object(self.project.name, self._secrets)] if self.on_this_machine and self._secrets else []
 
     def _live(self, objects: list[Object]) -> list[Object]:
-        """OBJECTS as they are in the cluster, those that are there."""
+        """Return those of `objects` that exist in the cluster, as they are there."""
         places = [(*RESOURCES[one["kind"]], name_of(one)) for one in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
         return self.kubectl.get(*names, MANAGERS) if names else []

@@ -124,7 +124,7 @@ def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: Ad
     with Visitors(f"http://localhost:{sound.port}", "/api/v1/environments/broken"):
         outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
-    assert "requests of others with 5xx" in outcome.reason, str(outcome)
+    assert "requests from others with 5xx" in outcome.reason, str(outcome)
     assert outcome.traffic["failed"] == 0
     assert sound.answering() == old
     assert sound.untidy() == []
@@ -153,7 +153,7 @@ def test_an_image_without_the_nodes_platform_is_refused_first(sound: KindCheckou
     outcome = sound.deploy()
     assert outcome.code == 1, str(outcome)
     assert outcome.report["rollback"] is None
-    assert "its image is for linux/s390x, and what serves runs on linux/" in outcome.reason, str(outcome)
+    assert "its image is for linux/s390x, and the pods that serve run on linux/" in outcome.reason, str(outcome)
     assert sound.answering() == old
     assert sound.deployed_image() == released
 

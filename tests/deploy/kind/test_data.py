@@ -53,7 +53,7 @@ def test_a_moved_pgdata_is_refused(sound: KindCheckout) -> None:
     sound.patch(STORE, "            - {name: POSTGRES_USER, value: postgres}\n", MOVED)
     assert refused(sound) == (
         f"StatefulSet postgres: its data is in `18/docker` of PersistentVolumeClaim {CLAIM}, and would be in `other`:"
-        " put PGDATA, mountPath and subPath back, or take another claim for an empty database"
+        " put PGDATA, mountPath and subPath back, or use another claim for an empty database"
     )
 
 

@@ -40,7 +40,7 @@ def test_says_that_the_autoscaler_sees_nothing(deployed: KindCheckout) -> None:
         kubectl(*admin, "--replicas=1")
     wait_until(lambda: told() is None, "it sees again", 180)  # and the tests after this one have an autoscaler
     assert line is not None
-    assert "is metrics-server there" in line
+    assert "check that metrics-server runs" in line
 
 
 def test_says_that_a_claim_is_pending(deployed: KindCheckout) -> None:
@@ -59,4 +59,4 @@ def test_says_that_a_claim_is_pending(deployed: KindCheckout) -> None:
     finally:
         kubectl("delete", "persistentvolumeclaim", "nowhere")
     assert line is not None
-    assert "make the storage class nowhere" in line
+    assert "create the storage class nowhere" in line

@@ -168,7 +168,7 @@ def test_a_missing_permission_is_named_before_anything_is_touched(deployed: Kind
         kubectl("replace", "--filename=-", given=json.dumps(role))
     assert refused.code == 2, str(refused)
     [problem] = refused.problems()
-    assert problem.startswith(f"no permission to get, create, patch deployments.apps in namespace {NAME}: an admin")
+    assert problem.startswith(f"no permission to get, create, patch deployments.apps in namespace {NAME}: ask an admin")
 
 
 @pytest.mark.parametrize(

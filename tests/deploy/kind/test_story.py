@@ -71,7 +71,7 @@ def test_another_machine_sees_the_releases_and_goes_back(
     other = KindCheckout.make(template, tmp_path / "other")
     strange = other.deploy()
     assert strange.code == 2, str(strange)
-    assert "was made with another one: take .env from who deployed there" in strange.problems()[0]
+    assert "was made with another one: take .env from whoever deployed there" in strange.problems()[0]
     shutil.copy(deployed.root / ".env", other.root / ".env")
     here, there = (json.loads(one.run("releases", "--json").stdout) for one in (deployed, other))
     assert [row["number"] for row in there] == [row["number"] for row in here]
@@ -88,7 +88,7 @@ def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> 
     kubectl("patch", "deployment", "backend", "--patch", patch, "--field-manager=somebody")
     outcome = deployed.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
-    assert ".spec.minReadySeconds was set by `somebody` since: this deploy takes it back" in outcome.stderr
+    assert ".spec.minReadySeconds has since been set by `somebody`: this deploy takes it back" in outcome.stderr
     assert "Deployment backend was also changed by `somebody`" in outcome.stderr
     assert kubectl("get", "deployment", "backend", "--output=jsonpath={.spec.minReadySeconds}") == "3"
 

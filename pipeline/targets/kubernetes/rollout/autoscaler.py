@@ -11,10 +11,11 @@ from pipeline.targets.kubernetes.rollout.observation import Json, condition, epo
 
 __all__ = ["Reading", "moved", "overwhelmed", "reading_of", "scaling_findings"]
 
-# Pods that are all new have no figures for a while, and a new autoscaler none at all: metrics-server looks each 15 s,
-# and the autoscaler as often.
+# Pods that are all new have no figures for a while, and a new autoscaler none at all: metrics-server takes them every
+# 15 s, and the autoscaler looks as often.
 BLIND_SECONDS = 120
-# What a new pod burns while it starts is out of the figures by then: a window of metrics-server and two looks at it.
+# By then the figures no longer contain what a new pod burns at its start: after a window of metrics-server, and two
+# looks at it.
 SETTLE_SECONDS = 45.0
 
 
@@ -35,26 +36,27 @@ class Reading:
 
     @property
     def load(self) -> str:
-        """Its figure, in words."""
-        return "no figure of its CPU" if self.used is None else f"CPU {self.used} % where {self.wanted} % is its aim"
+        """The CPU figure and its target, in words."""
+        return "no CPU figure" if self.used is None else f"CPU at {self.used} % against a target of {self.wanted} %"
 
 
 def reading_of(autoscaler: Json) -> Reading:
-    """What AUTOSCALER says now."""
+    """Return what `autoscaler` says now."""
     spec, status = autoscaler["spec"], autoscaler.get("status", {})
-    aims = [one["resource"]["target"] for one in spec.get("metrics") or () if _is_cpu(one)]
+    targets = [one["resource"]["target"] for one in spec.get("metrics") or () if _is_cpu(one)]
     figures = [one["resource"]["current"] for one in status.get("currentMetrics") or () if _is_cpu(one)]
     return Reading(
         name=named(autoscaler),
         replicas=status.get("currentReplicas", 0),
         most=spec["maxReplicas"],
         used=next((one.get("averageUtilization") for one in figures), None),
-        wanted=next((one.get("averageUtilization") for one in aims), None),
+        wanted=next((one.get("averageUtilization") for one in targets), None),
     )
 
 
 def moved(before: Reading, highest: Reading) -> str | None:
-    """That it went up from BEFORE, in one line: worth knowing, and nothing wrong: the proof is load, too."""
+    """Return one line saying that the autoscaler went up from `before`; None where it did not."""
+    # This is worth knowing, and nothing is wrong with it: the proof is load, too.
     if highest.replicas <= before.replicas:
         return None
     return (
@@ -64,9 +66,9 @@ def moved(before: Reading, highest: Reading) -> str | None:
 
 
 def overwhelmed(before: Reading, now: Reading, seconds: float) -> str | None:
-    """That the release cannot carry the load, SECONDS after the last of its pods got ready; None where it can.
+    """Return why the release cannot carry the load, `seconds` after its last pod got ready; None where it can.
 
-    Where that was so BEFORE the rollout, too, it is the load's doing and not the release's.
+    Where that was so `before` the rollout, too, the load is the cause and not the release.
     """
     if seconds < SETTLE_SECONDS or before.at_its_end or not now.at_its_end:
         return None
@@ -77,25 +79,29 @@ def overwhelmed(before: Reading, now: Reading, seconds: float) -> str | None:
 
 
 def scaling_findings(autoscaler: Json, now: float) -> list[str]:
-    """What keeps AUTOSCALER from its work at NOW (seconds since the Unix epoch), one line each with its fix."""
-    name, found = named(autoscaler), []
+    """Return what keeps `autoscaler` from its work at `now`, one line each with its fix.
+
+    `now`: seconds since the Unix epoch.
+    """
+    name, lines = named(autoscaler), []
     for kind in ("AbleToScale", "ScalingActive"):
         one = condition(autoscaler, kind)
         if one.get("status") != "False" or now - epoch(one.get("lastTransitionTime")) < BLIND_SECONDS:
             continue
-        said = " ".join(one.get("message", "").split())[:300]
-        fix = "is metrics-server there, and are the requests set? `kubectl top pods`"
+        message = " ".join(one.get("message", "").split())[:300]
+        fix = "check that metrics-server runs and that requests are set (`kubectl top pods`)"
         if one.get("reason") == "ScalingDisabled":
-            fix = "its Deployment has 0 replicas: give it one, and the autoscaler goes on"
-        found.append(f"the autoscaler {name} does not scale ({one.get('reason')}): {said}: {fix}")
+            fix = "its Deployment has 0 replicas: give it one, and the autoscaler resumes"
+        lines.append(f"the autoscaler {name} does not scale ({one.get('reason')}): {message}: {fix}")
     reading, limited = reading_of(autoscaler), condition(autoscaler, "ScalingLimited")
-    lasting = now - epoch(limited.get("lastTransitionTime")) >= BLIND_SECONDS  # a deploy's own traffic is no lack
+    # A deploy's own traffic, which does not last, is not a shortage.
+    lasting = now - epoch(limited.get("lastTransitionTime")) >= BLIND_SECONDS
     if reading.at_its_end and limited.get("status") == "True" and lasting:
-        found.append(
+        lines.append(
             f"the autoscaler {name} is at its maximum of {reading.most} replicas with {reading.load}: raise"
             " maxReplicas (and the database's connections), or find what eats the CPU"
         )
-    return found
+    return lines
 
 
 def _is_cpu(metric: Json) -> bool:

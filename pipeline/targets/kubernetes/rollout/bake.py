@@ -1,4 +1,4 @@
-"""What judges a release beside the traffic once it is rolled out: crashes, people's errors, the autoscaler."""
+"""What judges a rolled-out release besides the proof's traffic: crashes, errors of users, the autoscaler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.targets.kubernetes.vantage.follower import Witness
 __all__ = ["Bake"]
 
 TROUBLE_SECONDS = 1.0  # how often the API server is asked in a proof
-SCALING_SECONDS = 5.0  # and for the autoscaler, which moves each 15 s
+SCALING_SECONDS = 5.0  # and about the autoscaler, which moves every 15 s
 
 
 @dataclass
@@ -33,30 +33,36 @@ class Bake:
     witness: Witness
     lease: Lease
     max_failures: int
-    _release: str | None = None  # what got ready
+    _release: str | None = None  # the one that got ready, None while nothing is judged
     _addresses: list[str] = field(default_factory=list)  # of its pods
     _before: Reading | None = None  # the autoscaler, as the rollout found it
     _highest: Reading | None = None
-    _complete: float = 0.0  # monotonic seconds: the last new pod got ready,
-    _looked: float = 0.0  # the last look at the pods,
-    _scaling: float = 0.0  # the last look at the autoscaler
+    _complete: float = 0.0  # monotonic seconds: when the last new pod got ready,
+    _looked: float = 0.0  # when the pods were last looked at,
+    _scaling: float = 0.0  # when the autoscaler was last looked at
 
     def begin(self) -> None:
-        """Before a rollout: what the autoscaler is at."""
+        """Note where the autoscaler stands before a rollout."""
         self._before = self._highest = self._autoscaler()
 
     def watch(self, release: str, pods: Sequence[Json], *, back: bool) -> None:
-        """From now on RELEASE is judged, whose PODS are ready; BACK: the load may be that of the one that failed."""
+        """Judge `release`, whose `pods` are ready, from now on.
+
+        `back`: the load may still be that of the release that failed.
+        """
         self._addresses = [str(pod["status"].get("podIP")) for pod in pods]
         self._release, self._looked = release, 0.0
         self._complete = math.inf if back else time.monotonic()
 
     def stop(self) -> None:
-        """Until the next one is ready nothing is judged."""
+        """Judge nothing until the next release is ready."""
         self._release = None
 
     def trouble(self) -> str | None:
-        """A pod that crashed after it was ready, people's errors, an autoscaler at its end; or a lock that was lost."""
+        """Return what speaks against the release, or against going on; None where nothing does.
+
+        That is a pod that crashed after it was ready, errors of users, an autoscaler at its end, or a lost lock.
+        """
         self.witness.look()
         if self._release is None or time.monotonic() - self._looked < TROUBLE_SECONDS:
             return None
@@ -65,27 +71,27 @@ class Bake:
             crashed = self.rollout.crashed(self._release)
             if crashed:
                 return f"release {short(self._release)} ended after it was ready: {crashed}"
-            found = self._scaled() or against(*self._errors(), self.max_failures)
-            if found:
-                return f"release {short(self._release)}: {found}"
+            problem = self._scaled() or against(*self._errors(), self.max_failures)
+            if problem:
+                return f"release {short(self._release)}: {problem}"
         return self.lease.lost
 
     def remarks(self) -> list[str]:
-        """That the autoscaler went up; that the new pods answered with errors, however few."""
+        """Return a line if the autoscaler went up, and one if the new pods answered with errors, however few."""
         line = moved(self._before, self._highest) if self._before and self._highest else None
         new = self._errors()[1].errors
-        counts = f"the new pods counted {new} answers of 5xx, of the proof's requests or of others'" if new else None
+        counts = f"the new pods counted {new} 5xx answers, to the proof's requests or to others" if new else None
         return [one for one in (line, counts) if one]
 
     def _errors(self) -> tuple[Counted, Counted]:
         return counted(tuple(self.witness.samples), self._addresses, self._complete)
 
     def _autoscaler(self) -> Reading | None:
-        found = self.kubectl.get("horizontalpodautoscaler", SERVICE)
-        return reading_of(found[0]) if found else None
+        autoscalers = self.kubectl.get("horizontalpodautoscaler", SERVICE)
+        return reading_of(autoscalers[0]) if autoscalers else None
 
     def _scaled(self) -> str | None:
-        """Look at the autoscaler; what it says against the release."""
+        """Look at the autoscaler; return what it says against the release."""
         if time.monotonic() - self._scaling < SCALING_SECONDS:
             return None
         self._scaling, now = time.monotonic(), self._autoscaler()

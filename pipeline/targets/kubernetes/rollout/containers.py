@@ -1,4 +1,4 @@
-"""What stops a container of a pod: its image, its configuration, its end, its probes; pure, by what the API says."""
+"""What stops a container of a pod: its image, its configuration, its end, its probes. Pure, from what the API says."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = [
     "waiting_of",
 ]
 
-BAD_USAGE = 2  # how the service, and every program that follows the shell's convention, refuses its settings
+BAD_USAGE = 2  # how the service, like every program that follows the shell's convention, refuses its settings
 NO_PROGRAM = (126, 127)  # not executable, not found
 CRASHES = 3  # a service whose database is away for a moment may crash twice
-CRASH_SECONDS = 10  # and as long as this
+CRASH_SECONDS = 10  # and be away for as long as this
 IMAGE_SECONDS = 5  # a registry of several machines may not have it everywhere yet; the kubelet asks again after 20 s
 PATH_SECONDS = 20  # an application may mount its routes late
 NOT_FOUND = "404"
-Container = tuple[str, str]  # its pod's uid, its name
+Container = tuple[str, str]  # the uid of its pod, its name
 
 
 def container_finding(seen: Observation, pod: Json, spec: Json, status: Json, *, ends: bool) -> Finding | None:
-    """What stops the container of SPEC in POD; ENDS: it is one that ends well (an init container)."""
+    """Return what stops the container of `spec` in `pod`. `ends`: it is one that has to end (an init container)."""
     waiting = waiting_of(status)
     reason, message = waiting.get("reason", ""), one_line(waiting.get("message", ""))
     if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"):
@@ -53,10 +53,10 @@ FOREIGN_PROGRAM = "its image is of another architecture than its node: build and
 
 
 _IMAGE_CAUSES: tuple[tuple[str, str, float | None, str], ...] = (
-    (r"InvalidImageName", "`{image}` is no image name: mend `images:` of the overlay", 0.0, "image"),
+    (r"InvalidImageName", "`{image}` is not a valid image name: fix `images:` of the overlay", 0.0, "image"),
     (
         r"ErrImageNeverPull",
-        "its node has no image {image} and may not pull it: load it, or mend imagePullPolicy",
+        "its node has no image {image} and may not pull it: load it, or fix imagePullPolicy",
         0.0,
         "image",
     ),
@@ -68,23 +68,23 @@ _IMAGE_CAUSES: tuple[tuple[str, str, float | None, str], ...] = (
     ),
     (
         r"(?i)unauthorized|denied|authoriz|forbidden|\b40[13]\b",
-        "the registry refuses image {image}: mend imagePullSecrets, or the name",
+        "the registry refuses image {image}: fix imagePullSecrets, or the name",
         IMAGE_SECONDS,
         "image",
     ),
     (
         r"not found|manifest unknown|name unknown|NotFound",
-        "image {image} is not in its registry: push it, or mend the name",
+        "image {image} is not in its registry: push it, or fix the name",
         IMAGE_SECONDS,
         "image",
     ),
     (
         r"server gave HTTP response to HTTPS client|x509:",
-        "its node does not trust the registry of {image} ({why}): mend the node's trust, or the name",
+        "its node does not trust the registry of {image} ({why}): make the node trust it, or fix the name",
         IMAGE_SECONDS,
         "image",
     ),
-    (r"", "its node cannot reach the registry of {image} ({why}): tried again", None, "image"),
+    (r"", "its node cannot reach the registry of {image} ({why}): Kubernetes keeps trying", None, "image"),
 )
 
 
@@ -105,9 +105,9 @@ def _short_image(image: str) -> str:
 
 
 def _reason_of(said: str) -> str:
-    """The end of a chain of Go's errors, which is the cause."""
-    told = one_line(said).split('": ', 1)[-1].rstrip('" ')
-    return ": ".join(told.split(": ")[-2:])[:160]
+    """Return the end of a chain of Go's errors, which is the cause."""
+    chain = one_line(said).split('": ', 1)[-1].rstrip('" ')
+    return ": ".join(chain.split(": ")[-2:])[:160]
 
 
 # --- configuration ---
@@ -116,7 +116,7 @@ def _reason_of(said: str) -> str:
 def _config(pod: Json, spec: Json, message: str) -> Finding:
     name = named(pod)
     if "failed to sync" in message:  # the kubelet's cache, not the object
-        return Finding("config", f"pod {name}: {message}: tried again", pod=name, patience=None)
+        return Finding("config", f"pod {name}: {message}: Kubernetes keeps trying", pod=name, patience=None)
     fix = ""
     if missing := re.search(r'(secret|configmap) "([^"]+)" not found', message):
         fix = f": create the {_kind(missing[1])} {missing[2]}"
@@ -136,26 +136,29 @@ def _start(pod: Json, spec: Json, message: str) -> Finding:
     name = named(pod)
     if "exec format error" in message:
         return Finding("platform", f"pod {name}: {FOREIGN_PROGRAM}", pod=name, container=spec["name"])
-    told = re.search(r'exec: "[^"]+": .*?(?=: unknown|$)', message)
-    cause = told[0] if told else _reason_of(message)
-    line = f"pod {name}: its container {spec['name']} cannot start: {cause}: mend its command or its image"
-    return Finding("start", line, pod=name, container=spec["name"], patience=SYNC_SECONDS if not told else 0)
+    match = re.search(r'exec: "[^"]+": .*?(?=: unknown|$)', message)
+    cause = match[0] if match else _reason_of(message)
+    line = f"pod {name}: its container {spec['name']} cannot start: {cause}: fix its command or its image"
+    return Finding("start", line, pod=name, container=spec["name"], patience=SYNC_SECONDS if not match else 0)
 
 
 def mount(seen: Observation, pod: Json) -> Finding | None:
-    """What keeps a volume of POD away, or its network."""
+    """Return what keeps a volume of `pod`, or its network, away."""
     events = seen.events_of(pod, "FailedMount|FailedAttachVolume|FailedCreatePodSandBox")
     if not events:
         return None
     name, message = named(pod), one_line(events[-1].get("message", ""))
     if missing := re.search(r'(secret|configmap) "([^"]+)" not found', message):
-        line = f"pod {name}: its volume needs the {_kind(missing[1])} {missing[2]}, which is not there: create it"
+        line = f"pod {name}: its volume needs the {_kind(missing[1])} {missing[2]}, which does not exist: create it"
         return Finding("config", line, pod=name, patience=SYNC_SECONDS)
     if missing := re.search(r"references non-existent (secret|config) key: (\S+)", message):
         line = f"pod {name}: its volume needs the key {missing[2]}, which its {missing[1]} lacks: add it"
         return Finding("config", line, pod=name, patience=SYNC_SECONDS)
     return Finding(
-        "mount", f"pod {name}: {events[-1]['reason']}: {message[:300]}: tried again", pod=name, patience=None
+        "mount",
+        f"pod {name}: {events[-1]['reason']}: {message[:300]}: Kubernetes keeps trying",
+        pod=name,
+        patience=None,
     )
 
 
@@ -163,7 +166,7 @@ def mount(seen: Observation, pod: Json) -> Finding | None:
 
 
 def waiting_of(status: Json) -> Json:
-    """What the container of STATUS waits for; empty where it does not."""
+    """Return what the container of `status` waits for; empty where it does not wait."""
     return status["state"].get("waiting") or {}
 
 
@@ -172,17 +175,17 @@ def _last_end(status: Json) -> Json:
 
 
 def end_time(status: Json) -> float:
-    """When it ended last, in seconds since the Unix epoch."""
+    """Return when the container ended last, in seconds since the Unix epoch."""
     return epoch(_last_end(status).get("finishedAt"))
 
 
 def key_of(pod: Json, spec: Json) -> Container:
-    """What tells it from every other container of the cluster."""
+    """Return what identifies a container in the cluster."""
     return pod["metadata"]["uid"], spec["name"]
 
 
 def crashes_of(status: Json) -> int:
-    """How often it has ended."""
+    """Return how often the container has ended."""
     back_off = waiting_of(status).get("reason") == "CrashLoopBackOff"  # it ended, and is not counted as restarted yet
     return int(status.get("restartCount", 0)) + ("terminated" in status["state"] or back_off)
 
@@ -192,10 +195,10 @@ def _out_of_memory(status: Json) -> bool:
 
 
 def ended(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | None:
-    """How its last run ended, and whether it may yet get well by itself."""
+    """Return how the last run of the container ended, and whether it may still recover by itself."""
     name, end = named(pod), _last_end(status)
     if not end:
-        return None  # its restart is counted before its end is told
+        return None  # a restart is counted before the end is reported
     if _out_of_memory(status):
         limit = spec.get("resources", {}).get("limits", {}).get("memory")
         at = f"at its memory limit of {limit}" if limit else "because its node ran out of memory"
@@ -210,8 +213,8 @@ def ended(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | N
     patience = 0.0 if for_good else None
     killed = seen.events_of(pod, "Killing")
     if killed and (probe := re.search(r"failed (liveness|startup) probe", killed[-1].get("message", ""))):
-        said = _answer(_unhealthy(seen, pod, probe[1].capitalize())) or "failed"
-        line = f"pod {name}: killed by its {probe[1]} probe{times(crashes)}: {said}"
+        answer = _answer(_unhealthy(seen, pod, probe[1].capitalize())) or "failed"
+        line = f"pod {name}: killed by its {probe[1]} probe{times(crashes)}: {answer}"
         return Finding("probe", line, name, spec["name"], patience, wants_log=True, previous=running)
     what = {137: "was killed (SIGKILL)", 139: "crashed (SIGSEGV)", 143: "was ended (SIGTERM)"}.get(
         code or 0, f"ended with exit code {code}"
@@ -221,7 +224,8 @@ def ended(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | N
 
 
 def _crashed_enough(pod: Json, end: Json, crashes: int, *, running: bool) -> bool:
-    """By the kubelet's clock alone, which wrote both times."""
+    """Return whether the container has crashed often and long enough to be given up."""
+    # By the kubelet's clock alone, which wrote both times.
     lasted = epoch(end.get("finishedAt")) - epoch(pod["status"].get("startTime"))
     return crashes >= CRASHES and not running and lasted >= CRASH_SECONDS
 
@@ -244,15 +248,15 @@ def _unready(seen: Observation, pod: Json, spec: Json) -> Finding | None:
         asked = spec.get(f"{probe.lower()}Probe", {}).get("httpGet", {})
         path = f" GET {asked['path']}" if asked.get("path") else ""
         line = f"pod {name}: not ready: its {probe.lower()} probe{path}: {answer}{times(count_of(event))}"
-        # A database that comes back makes it ready; a path that is none stays none.
+        # A database that comes back makes it ready; a path that does not exist never will.
         if NOT_FOUND in answer.split():
-            return Finding("probe", f"{line}: mend the probe's path", name, spec["name"], PATH_SECONDS)
+            return Finding("probe", f"{line}: fix the probe's path", name, spec["name"], PATH_SECONDS)
         return Finding("probe", line, name, spec["name"], patience=None, wants_log=True)
     return None
 
 
 def _answer(event: Json) -> str:
-    """What a probe was told, in words; empty where there is no EVENT."""
+    """Return what a probe was answered, in words; empty where there is no `event`."""
     said = re.sub(r"^\w+ probe (failed|errored[^:]*): ?", "", event.get("message", "")).strip()
     if answered := re.search(r"statuscode: (\d+)", said):
         return f"answered {answered[1]}"

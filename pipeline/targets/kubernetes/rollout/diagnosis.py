@@ -1,7 +1,7 @@
-"""Why a rollout does not get on, in one line with its fix: what cannot heal is certain at once, the rest may wait.
+"""Why a rollout does not advance, in one line with its fix: what cannot heal is certain at once, the rest may wait.
 
-Pure functions over what `kubectl get` says each second. Only `Patience` remembers: since when it sees each finding, by
-this machine's own clock, because the cluster's clock may be another.
+Pure functions over what `kubectl get` says each second. Only `Patience` remembers something: since when it has seen
+each finding, by this machine's own clock, because the cluster's clock may differ.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from pipeline.targets.kubernetes.rollout.scheduling import claim_finding, evicti
 
 __all__ = ["Patience", "diagnose", "ends", "examine", "log_arguments", "restarts", "summary", "with_log"]
 
-# What no waiting mends: the program itself is wrong.
+# Waiting does not fix these: the program itself is wrong.
 PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
 LAST_EVENTS = 5
 
 
 @dataclass
 class Patience:
-    """Since when each finding is there, without a break."""
+    """How long each finding has been there without a break."""
 
     _since: dict[tuple[str, str | None, str | None, float | None], float] = field(default_factory=dict)
 
     def settle(self, findings: Iterable[Finding], now: float) -> tuple[Finding, ...]:
-        """The FINDINGS at NOW (monotonic seconds): those whose patience has run out are certain, and come first."""
+        """Return the `findings` at `now` (monotonic seconds), first the certain ones, whose patience has run out."""
         found = list(findings)
-        # Its patience is part of it: when it was None until now, the seconds count from now.
+        # The patience is part of the key: where it was None until now, the seconds count from now.
         keys = [(one.kind, one.pod, one.container, one.patience) for one in found]
         self._since = {key: self._since.get(key, now) for key in keys}
         return _ordered(
@@ -54,9 +54,9 @@ class Patience:
 
 
 def diagnose(seen: Observation, release: str | None = None, name: str = "backend") -> tuple[Finding, ...]:
-    """What stops the rollout of the Deployment NAME to RELEASE (None: whatever is newest); empty while all is well.
+    """Return what stops the rollout of the Deployment `name` to `release` (None: the newest); empty while all is well.
 
-    Pods of older ReplicaSets are not looked at. Certain findings first, then by telling power.
+    Pods of older ReplicaSets are not looked at. Certain findings come first, then those that explain more.
     """
     deployment = seen.deployment(name)
     if deployment is None:
@@ -77,7 +77,7 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
 
 
 def ends(seen: Observation) -> dict[Container, int]:
-    """How often each container has ended."""
+    """Return how often each container has ended."""
     return {key_of(pod, spec): crashes_of(status) for pod in seen.pods for spec, status, _ in container_pairs(pod)}
 
 
@@ -88,10 +88,10 @@ def restarts(
     *,
     since: float = 0.0,
 ) -> tuple[Finding, ...]:
-    """The crashes and OOM kills of the pods of RELEASE, also of those that are ready again: for a bake time.
+    """Return the crashes and OOM kills of the pods of `release`, also of those that are ready again.
 
-    BEFORE: what `ends` said when the deploy began. A rollback may find pods that ended long ago, with their node.
-    SINCE: seconds since the Unix epoch; what ended before is history.
+    This is for a bake time. `before`: what `ends` returned when the deploy began; a rollback may find pods that ended
+    long ago, with their node. `since`: seconds since the Unix epoch; what ended earlier is history.
     """
     name = "backend"
     deployment = seen.deployment(name)
@@ -99,21 +99,24 @@ def restarts(
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
     fresh = [one for one in pairs if crashes_of(one[2]) > before.get(key_of(one[0], one[1]), 0)]
-    found = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
-    return _merged(replace(one, patience=0.0) for one in found if one)
+    findings = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
+    return _merged(replace(one, patience=0.0) for one in findings if one)
 
 
 def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
-    """The findings of PODS, whoever made them: a Deployment, a StatefulSet, a Job."""
+    """Return the findings of `pods`, whoever made them: a Deployment, a StatefulSet, a Job."""
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     pods = [pod for pod in staying if pod["status"].get("phase") != "Succeeded"]
     evicted = [pod for pod in pods if pod["status"].get("phase") == "Failed" and pod["status"].get("reason")]
-    found = [eviction(pod, len(evicted)) for pod in evicted]
-    return found + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
+    findings = [eviction(pod, len(evicted)) for pod in evicted]
+    return findings + [one for pod in pods if pod not in evicted and (one := _pod(seen, pod))]
 
 
 def summary(seen: Observation, name: str = "backend") -> str:
-    """The last warnings about the Deployment NAME and what it made, newest first: for what no finding explains."""
+    """Return the last warnings about the Deployment `name` and what it made, newest first.
+
+    They are for what no finding explains.
+    """
     deployment = seen.deployment(name)
     if deployment is None:
         return f"there is no Deployment {name}"
@@ -121,27 +124,29 @@ def summary(seen: Observation, name: str = "backend") -> str:
     objects = [deployment, *([made, *seen.owned(seen.pods, made)] if made else [])]
     uids = {item["metadata"]["uid"] for item in objects}
     events = [one for one in seen.events if one.get("type") != "Normal" and one["involvedObject"].get("uid") in uids]
-    said = [f"{event['reason']}: {one_line(event.get('message', ''))}{times(count_of(event))}" for event in events]
+    warnings = [f"{event['reason']}: {one_line(event.get('message', ''))}{times(count_of(event))}" for event in events]
     # `Error: ErrImagePull` and the like repeat in a word what another event explains.
-    telling = list(dict.fromkeys(one for one in reversed(said) if "Failed: Error: " not in one))
-    return "; ".join(telling[:LAST_EVENTS]) or f"nothing is said of it: `kubectl describe deployment {name}`"
+    telling = list(dict.fromkeys(one for one in reversed(warnings) if "Failed: Error: " not in one))
+    return (
+        "; ".join(telling[:LAST_EVENTS]) or f"there are no warnings about it: see `kubectl describe deployment {name}`"
+    )
 
 
 def with_log(finding: Finding, log: str) -> Finding:
-    """FINDING with what the LOG of its container says last, which may make it certain."""
+    """Return `finding` with what the `log` of its container says last, which may make it certain."""
     if "exec format error" in log:
         line = f"pod {finding.pod}: {FOREIGN_PROGRAM}"
         return replace(finding, kind="platform", line=line, patience=0.0, wants_log=False)
-    said = telling_line(log.splitlines())
-    patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, said) else finding.patience
-    silent = finding.kind == "probe" and said == SILENT  # the probe's answer has said it
+    cause = telling_line(log.splitlines())
+    patience = 0.0 if finding.kind == "crash" and re.match(PROGRAM_ERRORS, cause) else finding.patience
+    silent = finding.kind == "probe" and cause == SILENT  # the probe's answer says it already
     return replace(
-        finding, line=finding.line if silent else f"{finding.line}: {said}", patience=patience, wants_log=False
+        finding, line=finding.line if silent else f"{finding.line}: {cause}", patience=patience, wants_log=False
     )
 
 
 def log_arguments(finding: Finding, lines: int = 200) -> list[str]:
-    """What follows `kubectl` to read the log that FINDING wants."""
+    """Return the arguments of `kubectl` that read the log that `finding` wants."""
     named_container = ["--container", finding.container] if finding.container else []
     previous = ["--previous"] if finding.previous else []
     return ["logs", str(finding.pod), *named_container, *previous, f"--tail={lines}"]
@@ -152,7 +157,7 @@ def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def _merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Of findings that differ by their pods alone one, which says how many more there are."""
+    """Merge findings that differ by their pods alone into one, which says how many more there are."""
     same: dict[str, list[Finding]] = {}
     for one in _ordered(findings):
         same.setdefault(f"{one.kind} {one.line.replace(one.pod or '', '')}", []).append(one)
@@ -163,7 +168,7 @@ def _merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def _pod(seen: Observation, pod: Json) -> Finding | None:
-    """The first thing that stops POD."""
+    """Return the first thing that stops `pod`."""
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return claim_finding(seen, pod) or unschedulable(seen, pod, scheduled)

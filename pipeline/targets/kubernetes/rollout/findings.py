@@ -1,4 +1,4 @@
-"""One thing that stops a rollout, and the words that all of them share."""
+"""A finding, which is one thing that stops a rollout, and the wording that all findings share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["KINDS", "SYNC_SECONDS", "Finding", "count_of", "one_line", "times"]
 
-# The order of telling power: what explains more comes first.
+# In order of explanatory power: what explains more comes first.
 KINDS = (
     *("platform", "image", "config", "start", "oom", "crash", "quota", "limits", "admission"),
     *("claim", "unschedulable", "mount", "evicted", "probe", "node", "deadline"),
@@ -20,8 +20,8 @@ SYNC_SECONDS = 10  # a Secret may be on its way
 class Finding:
     """One thing that stops a rollout; `line` is cause and fix.
 
-    `patience`: seconds after which it will not heal by itself any more; None where it may at any time.
-    `wants_log`: the log of `container` of `pod` says more, that of its run before this one where `previous`.
+    `patience`: seconds after which it will no longer heal by itself; None where it may at any time.
+    `wants_log`: the log of `container` of `pod` says more, or that of its run before where `previous`.
     """
 
     kind: str
@@ -34,20 +34,20 @@ class Finding:
 
     @property
     def certain(self) -> bool:
-        """Whether it cannot heal within the rollout, which can stop at once."""
+        """Whether it cannot heal within the rollout, which can then stop at once."""
         return self.patience == 0
 
 
 def one_line(text: str) -> str:
-    """TEXT with its line breaks as spaces."""
+    """Return `text` with its line breaks as spaces."""
     return " ".join(text.split())
 
 
 def count_of(event: Mapping[str, Any]) -> int:
-    """How often EVENT was seen."""
+    """Return how often `event` was seen."""
     return int((event.get("series") or {}).get("count") or event.get("count") or 1)
 
 
 def times(count: int) -> str:
-    """That it was COUNT times, where it was more than once."""
+    """Return " (N times)" where `count` is more than one, otherwise an empty string."""
     return f" ({count} times)" if count > 1 else ""

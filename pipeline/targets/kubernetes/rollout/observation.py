@@ -1,4 +1,4 @@
-"""What `kubectl get` said of a namespace at one moment, by kind, and what a diagnosis asks of it."""
+"""What `kubectl get` returned of a namespace at one moment, by kind, and what a diagnosis asks of it."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ __all__ = [
 
 Json = Mapping[str, Any]
 
-# One call reads them all. `kubectl get` lists them in this order: what makes others is read before what it made, so
-# that a Deployment whose new generation is seen never lacks the ReplicaSet of it.
+# One call reads them all. `kubectl get` lists them in this order: owners are read before what they made, so that a
+# Deployment whose new generation is seen never lacks the ReplicaSet of that generation.
 RESOURCES = "deployments,replicasets,statefulsets,jobs,pods,events,persistentvolumeclaims"
-PODS = "deployments,replicasets,pods"  # who serves, and no more: a third of the time
+PODS = "deployments,replicasets,pods"  # what serves, and no more: takes a third of the time
 
 REVISION = "deployment.kubernetes.io/revision"
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The objects of one namespace, as the API says them."""
+    """The objects of one namespace, as the API returns them."""
 
     deployments: Sequence[Json] = ()
     replicasets: Sequence[Json] = ()
     pods: Sequence[Json] = ()
     events: Sequence[Json] = ()  # oldest first
     claims: Sequence[Json] = ()  # PersistentVolumeClaims
-    autoscalers: Sequence[Json] = ()  # where they were asked for: a rollout goes on without
+    autoscalers: Sequence[Json] = ()  # only where they were asked for: a rollout does without
 
     @classmethod
     def of(cls, items: Iterable[Json]) -> Observation:
-        """From the `items` of `kubectl get RESOURCES -o json`."""
+        """Make an observation of the `items` of `kubectl get RESOURCES -o json`."""
         kinds: dict[str, list[Json]] = {}
         for item in items:
             kinds.setdefault(item["kind"], []).append(item)
@@ -57,13 +57,13 @@ class Observation:
         )
 
     def deployment(self, name: str) -> Json | None:
-        """The Deployment NAME."""
+        """Return the Deployment `name`; None where there is none."""
         return next((one for one in self.deployments if named(one) == name), None)
 
     def newest_replicaset(self, deployment: Json, release: str | None = None) -> Json | None:
-        """The ReplicaSet that DEPLOYMENT rolls out; None while the change has not been seen, or it is not RELEASE.
+        """Return the ReplicaSet that `deployment` rolls out; None while its change is not seen, or is not `release`.
 
-        By revision, not by age: a rollback takes an old ReplicaSet again and gives it a new revision.
+        It is the newest by revision, not by age: a rollback takes an old ReplicaSet again and gives it a new revision.
         """
         meta, status = deployment["metadata"], deployment.get("status", {})
         if status.get("observedGeneration", 0) < meta.get("generation", 0):
@@ -76,12 +76,12 @@ class Observation:
         return newest if release is None or annotations.get("slipway/release") == release else None
 
     def owned(self, items: Iterable[Json], owner: Json) -> list[Json]:
-        """Those of ITEMS that OWNER made."""
+        """Return those of `items` that `owner` made."""
         uid = owner["metadata"]["uid"]
         return [one for one in items if any(ref["uid"] == uid for ref in one["metadata"].get("ownerReferences", ()))]
 
     def events_of(self, item: Json, reason: str) -> list[Json]:
-        """The events of ITEM whose reason matches the regular expression REASON, oldest first."""
+        """Return the events of `item` whose reason matches the regular expression `reason`, oldest first."""
         meta = item["metadata"]
         return [
             event
@@ -94,7 +94,7 @@ class Observation:
 
     @property
     def room_to_come(self) -> bool:
-        """Whether a pod leaves by itself, and its share of a node or of the quota with it."""
+        """Whether a pod will leave by itself, and free its share of a node or of the quota."""
         return any(
             pod["metadata"].get("deletionTimestamp")
             or (_of_a_job(pod) and pod["status"].get("phase") in ("Pending", "Running"))
@@ -103,18 +103,21 @@ class Observation:
 
 
 def named(item: Json) -> str:
-    """Its name."""
+    """Return the name of `item`."""
     return str(item["metadata"]["name"])
 
 
 def condition(item: Json, kind: str) -> Json:
-    """Its condition KIND; empty where it has none."""
-    found = (one for one in item.get("status", {}).get("conditions", ()) if one["type"] == kind)
-    return next(found, {})
+    """Return the condition `kind` of `item`; empty where it has none."""
+    matching = (one for one in item.get("status", {}).get("conditions", ()) if one["type"] == kind)
+    return next(matching, {})
 
 
 def container_pairs(pod: Json) -> list[tuple[Json, Json, bool]]:
-    """(spec, status, whether it is an init container that must end) of each container that has a status, in order."""
+    """Return each container that has a status, in order.
+
+    Each is (spec, status, whether it is an init container that must end).
+    """
     pairs = []
     for specs, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
         known = {one["name"]: one for one in pod["status"].get(statuses, ())}
@@ -126,31 +129,32 @@ def container_pairs(pod: Json) -> list[tuple[Json, Json, bool]]:
 
 
 def event_time(event: Json) -> float:
-    """When it was seen last, seconds since the Unix epoch by the cluster's clock."""
+    """Return when `event` was seen last, in seconds since the Unix epoch by the cluster's clock."""
     series = event.get("series") or {}
-    told = (
+    latest = (
         event.get("lastTimestamp")
         or series.get("lastObservedTime")
         or event.get("eventTime")
         or event["metadata"].get("creationTimestamp")
     )
-    return epoch(told)
+    return epoch(latest)
 
 
 def epoch(told: str | None) -> float:
-    """RFC 3339 in seconds since the Unix epoch; 0 for none."""
+    """Return a time in RFC 3339 as seconds since the Unix epoch; 0 where there is none."""
     return datetime.fromisoformat(told).timestamp() if told else 0.0
 
 
 def quantity(text: str) -> int:
-    """Bytes of a resource QUANTITY of storage: `10Gi`, `500M`, `1073741824`."""
+    """Return the bytes of a resource quantity of storage: `10Gi`, `500M`, `1073741824`."""
     number, unit = re.fullmatch(r"([\d.]+)(\w*)", text).groups()  # type: ignore[union-attr] # the API server checked it
     power = "kmgtp".find(unit[:1].lower()) + 1 if unit else 0
     return int(float(number) * (1024 if unit.endswith("i") else 1000) ** power)
 
 
 def _of_a_job(pod: Json) -> bool:
-    """Of a Job that ends by itself; the vantage is one too, and stays as long as the rollout."""
+    """Return whether `pod` is of a Job that ends by itself."""
+    # The vantage is a Job, too, and stays as long as the rollout.
     labels = pod["metadata"].get("labels", {})
     owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
     return owned and labels.get("app.kubernetes.io/component") != "vantage"

@@ -1,4 +1,4 @@
-"""Why the API server refuses objects, with the fix: quotas, Pod Security, limits, admission; pure, by its words."""
+"""Why the API server refuses objects, and the fix: quotas, Pod Security, limits, admission. Pure, by its words."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from pipeline.targets.kubernetes.rollout.observation import Json, Observation, c
 
 __all__ = ["refusal", "refused"]
 
-HOOK_SECONDS = 20  # an admission webhook may be rolling itself
+HOOK_SECONDS = 20  # an admission webhook may be in a rollout itself
 
 
 def refused(seen: Observation, replicaset: Json) -> list[Finding]:
-    """That its pods are not even made, by its condition: the events of a ReplicaSet that is taken again may be old."""
+    """Return why pods of `replicaset` are not even created; empty where they are."""
+    # By its condition: the events of a ReplicaSet that is used again may be old.
     failure = condition(replicaset, "ReplicaFailure")
     if failure.get("status") != "True" or failure.get("reason") != "FailedCreate":
         return []
     wanted, there = replicaset["spec"].get("replicas", 0), replicaset.get("status", {}).get("replicas", 0)
     if there >= wanted:
         return []
-    found = refusal(failure.get("message", ""), f"pods of ReplicaSet {named(replicaset)}")
-    if found.kind == "quota" and seen.room_to_come:
-        found = replace(found, patience=None)
-    return [found]
+    finding = refusal(failure.get("message", ""), f"pods of ReplicaSet {named(replicaset)}")
+    if finding.kind == "quota" and seen.room_to_come:
+        finding = replace(finding, patience=None)
+    return [finding]
 
 
 def refusal(message: str, what: str) -> Finding:
-    """Why the API server refuses WHAT ("pods of …"), by the MESSAGE of an event, a condition or kubectl."""
+    """Return why the API server refuses `what` ("pods of …"), by the `message` of an event, a condition or kubectl."""
     message = one_line(message)
     for kind, pattern, fix, patience in _REFUSALS:
-        if found := re.search(pattern, message):
-            words = {key: value for key, value in found.groupdict().items() if value}
+        if match := re.search(pattern, message):
+            words = {key: value for key, value in match.groupdict().items() if value}
             return Finding(kind, f"{what} are refused: {fix.format(**words)}", patience=patience)
     return Finding("admission", f"{what} are refused: {message[:300]}", patience=HOOK_SECONDS)
 
@@ -48,19 +49,19 @@ _REFUSALS: tuple[tuple[str, str, str, float | None], ...] = (
     (
         "admission",
         r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.*)',
-        "Pod Security {level}: {why}: mend securityContext",
+        "Pod Security {level}: {why}: fix securityContext",
         0.0,
     ),
     (
         "limits",
         r"is forbidden: (?P<why>\[?(?:maximum|minimum|max |cpu max|memory max).*)",
-        "the namespace's LimitRange: {why}: mend resources",
+        "the namespace's LimitRange: {why}: fix resources",
         0.0,
     ),
     (
         "config",
         r'serviceaccount "(?P<name>[^"]+)" not found',
-        "there is no ServiceAccount {name}: create it, or mend serviceAccountName",
+        "there is no ServiceAccount {name}: create it, or fix serviceAccountName",
         SYNC_SECONDS,
     ),
     (
@@ -78,13 +79,13 @@ _REFUSALS: tuple[tuple[str, str, str, float | None], ...] = (
     (
         "admission",
         r'failed calling webhook "(?P<name>[^"]+)": (?P<why>.*)',
-        "admission webhook {name} does not answer ({why}): mend it, or its failurePolicy",
+        "admission webhook {name} does not answer ({why}): fix it, or its failurePolicy",
         HOOK_SECONDS,
     ),
     (
         "admission",
         r"(?P<why>.*(?:etcdserver|Internal error|connection refused|timed? ?out).*)",
-        "{why}: tried again",
+        "{why}: Kubernetes keeps trying",
         None,
     ),
 )

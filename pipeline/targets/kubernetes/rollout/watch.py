@@ -1,4 +1,4 @@
-"""Watching Kubernetes roll the service: how far it is, what stops it, and who serves."""
+"""Watching Kubernetes roll out the service: how far it is, what stops it, and who serves."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 __all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secrets_mark", "service_pods", "standing"]
 
 TICK_SECONDS = 0.5
-LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers, as if it were the log
-RECENT_SECONDS = 3600  # what ended before, and serves since, is history
+LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers in place of the log
+RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a rollout is. `done`: the new pods are all there is; `line`: it in words."""
+    """How far a rollout is. `done`: only the new pods are left; `line`: the same in words."""
 
     done: bool
     line: str
@@ -51,20 +51,21 @@ class Rollout:
     """The Deployment of the service in a namespace."""
 
     kubectl: Kubectl
-    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before it
+    _ends: dict[tuple[str, str], int] = field(default_factory=dict)  # how often each container had ended before
 
     def observe(self) -> Observation:
-        """What the API server has of the namespace now."""
+        """Return what the API server has of the namespace now."""
         return Observation.of(self.kubectl.get(RESOURCES))
 
     def glance(self) -> Observation:
-        """The pods and what owns them."""
+        """Return the pods and what owns them."""
         return Observation.of(self.kubectl.get(PODS))
 
     def wait(self, release: str, watch: Callable[[str], None], deadline: float) -> list[Json]:
-        """Wait until nothing but new pods is there, all ready (DEADLINE: monotonic seconds). Gives them.
+        """Wait until only new pods are left, all of them ready, and return them.
 
-        Raises `DeployFailed` as soon as it is certain that it cannot be, with the cause and the fix.
+        `deadline`: monotonic seconds. Raise `DeployFailed` with the cause and the fix as soon as it is certain
+        that this will not happen.
         """
         patience, first = Patience(), True
         while True:
@@ -77,55 +78,55 @@ class Rollout:
                 watch(away.problems[0])
                 time.sleep(TICK_SECONDS)
                 continue
-            if first:  # what is there now has had no time to end since the apply
+            if first:  # what is there now has not had time to end since the apply
                 self._ends.clear()
                 self._ends.update(ends(seen))
             now, first = standing(seen), False
             if now.done:
                 return current_pods(seen)
-            found = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
-            if found and found[0].certain:
-                raise DeployFailed(f"release {short(release)}: {found[0].line}")
+            findings = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
+            if findings and findings[0].certain:
+                raise DeployFailed(f"release {short(release)}: {findings[0].line}")
             if late:
-                why = found[0].line if found else summary(seen)
+                why = findings[0].line if findings else summary(seen)
                 raise DeployFailed(f"release {short(release)} did not get ready in time ({now.line}): {why}")
-            watch(f"{now.line}{f' · {found[0].line}' if found else ''}")
+            watch(f"{now.line}{f' · {findings[0].line}' if findings else ''}")
             time.sleep(TICK_SECONDS)
 
     def findings(self) -> list[str]:
-        """What is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
+        """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
         seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
-        found = [*examine(seen, seen.pods), *diagnose(seen), *unbound(seen)]
-        found += restarts(seen, since=time.time() - RECENT_SECONDS)
-        lines = [self._told(one).line for one in found]
+        findings = [*examine(seen, seen.pods), *diagnose(seen), *unbound(seen)]
+        findings += restarts(seen, since=time.time() - RECENT_SECONDS)
+        lines = [self._told(one).line for one in findings]
         lines += [line for one in seen.autoscalers for line in scaling_findings(one, time.time())]
         return list(dict.fromkeys(lines))
 
     def crashed(self, release: str) -> str | None:
-        """What became of a pod of RELEASE since `wait` began: it crashed, or was killed for its memory."""
-        found = [self._told(one) for one in restarts(self.observe(), release, self._ends)]
-        return found[0].line if found else None
+        """Return how a pod of `release` crashed, or was killed for its memory, since `wait` began; otherwise None."""
+        findings = [self._told(one) for one in restarts(self.observe(), release, self._ends)]
+        return findings[0].line if findings else None
 
     def _told(self, finding: Finding) -> Finding:
-        """FINDING with the log that says why, where there is one."""
+        """Return `finding` with the log that says why, where there is one."""
         if not finding.wants_log:
             return finding
-        # Between two looks it may have started or ended again, and its runs moved up by one: a kubelet then says that
-        # it has no log, or gives the one of a run that has only begun and cannot say why another ended.
-        told = finding
+        # Between two looks the container may have started or ended again, which moves its runs up by one: the kubelet
+        # then says that it has no log, or returns that of a run that has only begun and cannot say why another ended.
+        explained = finding
         for one in (finding, replace(finding, previous=not finding.previous)):
-            with contextlib.suppress(SlipwayError):  # no log is no reason to lose the finding
-                said = self.kubectl.ask(*log_arguments(one))
-                if said.startswith(LOG_GONE):
+            with contextlib.suppress(SlipwayError):  # a missing log is not a reason to lose the finding
+                log = self.kubectl.ask(*log_arguments(one))
+                if log.startswith(LOG_GONE):
                     continue
-                told = with_log(finding, said)
-                if not told.line.endswith(SILENT):
+                explained = with_log(finding, log)
+                if not explained.line.endswith(SILENT):
                     break
-        return told
+        return explained
 
 
 def standing(seen: Observation) -> Standing:
-    """How far the rollout of SEEN is, terminating pods of the old release included."""
+    """Return how far the rollout in `seen` is, terminating pods of the old release included."""
     deployment = seen.deployment(SERVICE)
     if deployment is None:
         return Standing(done=False, line="no Deployment yet")
@@ -145,7 +146,7 @@ def standing(seen: Observation) -> Standing:
 
 
 def service_pods(seen: Observation) -> list[Json]:
-    """The pods of the service that run, or are about to, or are on their way out."""
+    """Return the pods of the service that run, are about to run, or are on their way out."""
     deployment = seen.deployment(SERVICE)
     sets = seen.owned(seen.replicasets, deployment) if deployment else []
     pods = [pod for one in sets for pod in seen.owned(seen.pods, one)]
@@ -153,7 +154,7 @@ def service_pods(seen: Observation) -> list[Json]:
 
 
 def current_pods(seen: Observation) -> list[Json]:
-    """Those of the Deployment's newest ReplicaSet that are not on their way out."""
+    """Return the pods of the Deployment's newest ReplicaSet that are not on their way out."""
     deployment = seen.deployment(SERVICE)
     newest = seen.newest_replicaset(deployment) if deployment else None
     return [one for one in seen.owned(seen.pods, newest) if not _leaves(one)] if newest else []
@@ -164,13 +165,13 @@ def _leaves(pod: Json) -> bool:
 
 
 def is_ready(pod: Json) -> bool:
-    """Whether it is ready, and not on its way out."""
+    """Return whether `pod` is ready, and not on its way out."""
     conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
 def replica(pod: Json, *, current: bool) -> Replica:
-    """A pod as `status` shows it."""
+    """Return `pod` as `status` shows it."""
     annotations = pod["metadata"].get("annotations", {})
     address = pod["status"].get("podIP")
     started = pod["status"].get("startTime")
@@ -186,7 +187,7 @@ def replica(pod: Json, *, current: bool) -> Replica:
 
 
 def secrets_mark(one: Json) -> str:
-    """What a pod, or a Deployment's template, says of the secrets that it started with."""
+    """Return the fingerprint of the secrets that a pod, or a Deployment's template, started with; empty where none."""
     metadata: dict[str, Any] = one["spec"]["template"]["metadata"] if one["kind"] == "Deployment" else one["metadata"]
     return str(metadata.get("annotations", {}).get(SECRETS_ANNOTATION, ""))
 

@@ -1,4 +1,4 @@
-"""A Job beside the service that looks at a rollout from inside of the cluster.
+"""A Job beside the service that looks at a rollout from inside the cluster.
 
-Judges nothing: it says what it saw.
+It judges nothing: it reports what it saw.
 """

@@ -1,4 +1,4 @@
-"""The second vantage of a rollout as it runs: its Job is started, its log followed, and its view told at the end."""
+"""The second vantage of a rollout as it runs: starts its Job, follows its log, and returns its view at the end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pipeline.targets.kubernetes.vantage.job import NAME, View, log_arguments, o
 
 __all__ = ["Witness"]
 
-MOST_BYTES = 2**20  # at one look: a line of it has a hundred
-LAST_WORDS_SECONDS = 20  # its grace, and what a log takes to arrive
+MOST_BYTES = 2**20  # per look: a line has about a hundred
+LAST_WORDS_SECONDS = 20  # its grace period, and the time that a log takes to arrive
 
 
 @dataclass
 class Witness:
-    """Who asks the service from inside the cluster."""
+    """The Job that asks the service from inside the cluster."""
 
     kubectl: Kubectl
     secret: str  # the name of the Secret with the service's token
@@ -41,9 +41,9 @@ class Witness:
     _dismissed: bool = False
 
     def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
-        """Start asking; it is no part of the deploy, which goes on without it where it cannot."""
+        """Start the Job. It is not part of the deploy, which goes on without it where it cannot start."""
         try:
-            self._delete(*self._names(), wait=True)  # of a deploy that was killed
+            self._delete(*self._names(), wait=True)  # left by a deploy that was killed
             self.kubectl.apply(objects(image, requests, seconds, self.secret))
         except SlipwayError as error:
             self._problem = error.problems[0]
@@ -53,14 +53,14 @@ class Witness:
         self._following = self._held.enter_context(held(command, log=log, cwd=str(Path.cwd()))), log
 
     def dismiss(self) -> None:
-        """Let it tell what it saw, which takes a second."""
+        """Let the Job report what it saw, which takes a second."""
         if self._following and not self._dismissed:
-            # Its Job first: without its policies, what it is still asking would get no answer.
+            # The Job first: without its policies, requests that are still under way would get no answer.
             self._delete(f"job/{NAME}")
             self._dismissed = True
 
     def end(self) -> View | None:
-        """What it told, and remove it; None where nobody was asked to look."""
+        """Remove the Job and return what it saw; None where it was never asked to look."""
         if self._following is None:
             return View(problem=self._problem) if self._problem else None
         self.dismiss()
@@ -68,27 +68,27 @@ class Witness:
         with contextlib.suppress(subprocess.TimeoutExpired):
             follower.wait(LAST_WORDS_SECONDS)
         log.seek(0)
-        said = log.read().decode(errors="replace")
+        text = log.read().decode(errors="replace")
         self._held.close()
         self._delete(*self._names())
-        return view_of(said)
+        return view_of(text)
 
     def look(self) -> None:
-        """Add what it has said of the pods since the last look to `samples`."""
+        """Add what the Job has said of the pods since the last look to `samples`."""
         if self._following is None:
             return
-        # At an offset of our own: the file's is that of who writes it.
-        said = os.pread(self._following[1].fileno(), MOST_BYTES, self._read)
-        whole = said[: said.rfind(b"\n") + 1]
+        # At an offset of our own: that of the file belongs to the process which writes it.
+        new = os.pread(self._following[1].fileno(), MOST_BYTES, self._read)
+        whole = new[: new.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line of something else
-                told = json.loads(line)
-                self.samples.append(Sample(time.monotonic(), told["errors"], told["own"]))
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that is not a count
+                counts = json.loads(line)
+                self.samples.append(Sample(time.monotonic(), counts["errors"], counts["own"]))
 
     def _names(self) -> list[str]:
         return [f"{kind.lower()}/{name}" for kind, name in map(key_of, objects("", (), 1, self.secret))]
 
     def _delete(self, *names: str, wait: bool = False) -> None:
-        with contextlib.suppress(SlipwayError):  # what stays ends by itself, and the next deploy removes it
+        with contextlib.suppress(SlipwayError):  # what is left ends by itself, and the next deploy removes it
             self.kubectl.ask("delete", "--ignore-not-found", f"--wait={str(wait).lower()}", *names, timeout=60)

@@ -1,9 +1,11 @@
-"""The second vantage: a short Job beside the service that asks it too, so that a failure says who lost it; and
-that reads what the pods count themselves, so that people's requests which the proof does not send judge, too.
+"""The second vantage: a short Job beside the service that asks it, too.
 
-Pure: what to apply, how to read its log, and what its view means beside that from outside. The target applies `objects`
-before it changes anything, reads the log with `log_arguments` (which follows it) in the background, waits until the
-first line of it is there, and deletes the Job when the bake time is over: SIGTERM makes it tell what it saw.
+So a failure says who lost the request. The Job also reads what the pods count themselves, so that requests of
+users, which the proof does not send, judge the release, too.
+
+Pure: what to apply, how to read its log, and what its view means beside the one from outside. The target applies
+`objects` before it changes anything, reads the log with `log_arguments` (which follows it) in the background, waits
+until its first line is there, and deletes the Job when the bake time is over: SIGTERM makes it report what it saw.
 """
 
 from __future__ import annotations
@@ -21,24 +23,25 @@ from pipeline.targets.kubernetes.vantage import probe as vantage_probe
 __all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "view_of"]
 
 NAME = COMPONENT = "vantage"
-RATE = 10  # requests a second: what a rollout loses lasts seconds; more would be load
+RATE = 10  # requests per second: what a rollout loses lasts for seconds; more would be load
 URL = "http://backend:8000"
-METRICS = "vantage-metrics"  # a name for the pods, each by itself: the service's own name has no way to /metrics
+METRICS = "vantage-metrics"  # a name that leads to each of the pods: the service's own name does not lead to /metrics
 METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
-SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, also when the deploy was killed
-KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy came to remove
+SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, even if the deploy was killed
+KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy has removed
 TOKEN_KEY = "SERVICE_TOKEN"  # noqa: S105 - a name
-CONVINCING = 3  # failures expected inside when the service had lost them: none by chance in 1 of 20 (e^-3)
+CONVINCING = 3  # failures to expect inside if the service had lost them: by chance none in 1 of 20 (e^-3)
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
 Json = dict[str, Any]
 
 
 def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret: str, *, url: str = URL) -> list[Json]:
-    """What to apply: the script and its orders, the Job that runs them in IMAGE, and the two ways that it needs.
+    """Return what to apply: the script with its orders, the Job that runs it in `image`, and the access that it needs.
 
-    IMAGE (by digest) has Python: that of the release that runs already is on the nodes, and known to start. REQUESTS:
-    its reads are sent. SECONDS: how long at most. SECRET: what the Secret with the service's token is called.
+    `image` (by digest) must have Python: that of the running release is on the nodes already, and known to start.
+    `requests`: its reads are sent. `seconds`: for how long at most. `secret`: the name of the Secret with the service's
+    token.
     """
     script = Path(vantage_probe.__file__).read_text()
     config = _object(
@@ -48,7 +51,7 @@ def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret:
 
 
 def log_arguments() -> list[str]:
-    """What follows `kubectl` to read the Job's log while it grows, to its end."""
+    """Return the arguments of `kubectl` that read the Job's log while it grows, to its end."""
     return ["logs", "--follow", f"job/{NAME}", "--pod-running-timeout=60s"]
 
 
@@ -58,7 +61,7 @@ def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
         for one in requests
         if one.method == "GET"
     ]
-    # A table without a read: `/ready` is what each service of this pipeline answers.
+    # For a table without a read: every service of this pipeline answers `/ready`.
     reads = reads or [{"name": "ready", "path": "/ready", "status": 200, "weight": 1, "headers": {}}]
     token = f"/run/secrets/{TOKEN_KEY}"
     metrics = {"host": METRICS, "port": METRICS_PORT, "every": METRICS_EVERY}
@@ -91,11 +94,11 @@ def _job(image: str, seconds: float, secret: str) -> Json:
             {"name": "token", "mountPath": "/run/secrets", "readOnly": True},
         ],
     }
-    # With the token it has the proof's rate limit; nothing else of the secrets is its business.
+    # With the token it has the proof's rate limit; it needs no other secret.
     token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
     pod = {
         "restartPolicy": "Never",
-        "serviceAccountName": "backend",  # whatever pulls the service's image pulls this: it is the same
+        "serviceAccountName": "backend",  # what can pull the service's image can pull this one: it is the same
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 15,  # longer than a request that is under way may take
@@ -123,25 +126,25 @@ def _job(image: str, seconds: float, secret: str) -> Json:
 
 
 def _may_reach_backend() -> Json:
-    """The vantage reaches the service and names, and nobody reaches it."""
+    """Return the policy by which the vantage reaches the service and DNS, and nobody reaches the vantage."""
     names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     egress = [
         {"to": [_pods("backend")], "ports": PORTS},
-        {"ports": names},  # to anywhere: a node's own DNS cache is no pod that a selector could name
+        {"ports": names},  # to anywhere: a node's own DNS cache is not a pod that a selector could name
     ]
     spec = {"podSelector": _labelled(COMPONENT), "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": egress}
     return _object("networking.k8s.io/v1", "NetworkPolicy", spec=spec)
 
 
 def _lets_in() -> Json:
-    """The service lets the vantage in, to its metrics, too: nobody else has that way."""
+    """Return the policy that lets the vantage into the service and its metrics; it lets nobody else in."""
     ingress = [{"from": [_pods(COMPONENT)], "ports": PORTS}]
     spec = {"podSelector": _labelled("backend"), "policyTypes": ["Ingress"], "ingress": ingress}
     return _object("networking.k8s.io/v1", "NetworkPolicy", "vantage-to-backend", spec=spec)
 
 
 def _pods_by_name() -> Json:
-    """A name that leads to each pod of the service, ready or not."""
+    """Return the Service whose name leads to each pod of the service, ready or not."""
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
@@ -163,7 +166,7 @@ def _pods(component: str) -> Json:
 class View:
     """What the vantage saw. Times are seconds since the Unix epoch by its node's clock.
 
-    `problem`: why it saw nothing, or not all. `times`: begin and end of (the first thousand) requests that failed.
+    `problem`: why it saw nothing, or not all. `times`: begin and end of the (first thousand) requests that failed.
     """
 
     sent: int = 0
@@ -180,16 +183,16 @@ class View:
 
 
 def view_of(log: str) -> View:
-    """The view that the LOG of the Job ends with; one with its `problem` where there is none."""
+    """Return the view with which the `log` of the Job ends; where there is none, a view with its `problem`."""
     lines = [line for line in log.splitlines() if line.strip()]
     for line in reversed(lines):
         try:
-            said = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(said, dict) and "result" in said:
-            times = [(begin, end) for begin, end in said["result"]["times"]]
-            return View(**{**said["result"], "times": times})
+        if isinstance(entry, dict) and "result" in entry:
+            times = [(begin, end) for begin, end in entry["result"]["times"]]
+            return View(**{**entry["result"], "times": times})
     if not lines:
         return View(problem="it said nothing: did its pod start?")
     if lines[-1].startswith("{"):
@@ -198,14 +201,14 @@ def view_of(log: str) -> View:
 
 
 def judge(failed: int, sent: int, inside: View) -> str:
-    """Who lost it, in one line: FAILED of SENT requests from outside beside the view from INSIDE the cluster."""
+    """Return in one line who lost `failed` of `sent` requests from outside, by the view from `inside` the cluster."""
     if inside.problem or not inside.sent:
         return f"the view from inside the cluster is missing: {inside.problem or 'nothing was sent there'}"
     if inside.failed:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in inside.failures.items())
-        seen = f"{inside.failed} of {inside.sent} failed inside the cluster{', too' if failed else ''}: {kinds}"
+        failures = f"{inside.failed} of {inside.sent} failed inside the cluster{', too' if failed else ''}: {kinds}"
         nameless = set(inside.failures) == {"dns"}
-        return f"{'the cluster’s DNS' if nameless else 'the service'} lost it: {seen}{_first(inside)}"
+        return f"{'the cluster’s DNS' if nameless else 'the service'} lost it: {failures}{_first(inside)}"
     answered = f"{_who(inside)} answered {inside.sent} requests inside the cluster without a failure"
     if not failed:
         return answered
@@ -222,5 +225,5 @@ def _who(inside: View) -> str:
 def _first(inside: View) -> str:
     if not inside.examples:
         return ""
-    one = min(inside.examples, key=lambda example: float(example["at"]))
-    return f" (first: GET {one['path']} → {str(one['detail'])[:120]})"
+    first = min(inside.examples, key=lambda example: float(example["at"]))
+    return f" (first: GET {first['path']} → {str(first['detail'])[:120]})"

@@ -1,16 +1,16 @@
 """A second view of a rollout, from beside the service: steady reads, each over a connection of its own.
 
-Runs by itself on the service's image (Python 3.13, standard library alone: `python -I -S vantage_probe.py JOB`), so it
-imports nothing of ours. JOB is a file:
+Runs by itself on the service's image (Python 3.13, standard library alone: `python -I -S probe.py JOB`), so it imports
+nothing of ours. JOB is a file:
 
     {"url": "http://backend:8000", "rate": 10, "seconds": 300, "timeout": 10, "warm_up": 15, "token_file": PATH or null,
      "requests": [{"name": …, "path": …, "status": 200, "weight": 3, "headers": {}}, …],
      "metrics": {"host": "vantage-metrics", "port": 9090, "every": 2} or null}
 
-Prints a JSON line when the first right answer came (what was sent before is not counted), and one with all it saw after
+Prints a JSON line at the first right answer (what was sent before is not counted), and one with all it saw after
 `seconds` or at SIGTERM. The model is open: a request is sent when it is due, whatever became of those before. With
-`metrics`, also a line every so many seconds: how many answers of 5xx each address of that host has counted by itself,
-and how many of them this script got.
+`metrics`, it also prints a line `every` so many seconds: how many 5xx answers each address of that host has counted
+itself, and how many of them this script got.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 EXAMPLES = 5  # of each kind
-MOST_TIMES = 1000  # failures whose time is told
+MOST_TIMES = 1000  # failures whose time is reported
 SERVER_ERROR = 500
 METRICS_SECONDS = 3.0  # for one answer of /metrics
 # A counter of requests by status, as every library for Prometheus has one: `http_requests_total{…,status="503"} 4`.
 COUNTER = re.compile(r"http\w*requests\w*_total\{(?P<labels>.*)\} (?P<value>\S+)")
 SERVER_ERRORS = re.compile(r'(?:^|,)(?:status|code|status_code|http_status)="5(?:\d\d|xx)"', re.IGNORECASE)
-# The kubelet is told 503 by whoever drains or starts, and that is no user.
+# A pod that drains or starts answers the kubelet with 503, and the kubelet is not a user.
 PROBED = re.compile(r'"/(?:ready|health)"')
 WARM_UP_PAUSE = 0.2  # seconds: a network policy or a DNS entry may still be on its way
 
@@ -51,18 +51,18 @@ class RequestFailed(Exception):
 
 
 class _Received:
-    """Bytes in the place of the socket that `http.client` reads an answer from."""
+    """Bytes in place of the socket that `http.client` reads an answer from."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
 
     def makefile(self, mode: str) -> io.BytesIO:  # noqa: ARG002 - the signature of a socket
-        """The bytes as a file."""
+        """Return the bytes as a file."""
         return io.BytesIO(self._content)
 
 
 class Probe:
-    """Sends what JOB says, and counts."""
+    """Sends what `job` says, and counts the answers."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         parts = urlsplit(job["url"])
@@ -79,7 +79,7 @@ class Probe:
         self._started = time.time()
 
     async def warm_up(self) -> bool:
-        """Wait for a first right answer, `warm_up` seconds at most; whether there was one."""
+        """Wait for a first right answer, `warm_up` seconds at most; return whether there was one."""
         end = time.monotonic() + self._job.get("warm_up", 15)
         while time.monotonic() < end:
             try:
@@ -92,7 +92,7 @@ class Probe:
         return False
 
     async def run(self, over: asyncio.Event) -> None:
-        """Send until OVER, or until the job's time is up; every request that was sent is waited for."""
+        """Send until `over` is set or the job's time is up, and wait for every request that was sent."""
         self._started = time.time()
         first, count = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
@@ -107,20 +107,20 @@ class Probe:
                     break
 
     async def look(self, host: str, port: int, every: float) -> None:
-        """Say what each address of HOST has counted, until cancelled."""
+        """Print what each address of `host` has counted, until cancelled."""
         while True:
             try:
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
-            except OSError:  # the name is not there yet
-                found = []
-            places = sorted({(str(one[4][0]), int(one[4][1])) for one in found})
+                addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+            except OSError:  # the name does not exist yet
+                addresses = []
+            places = sorted({(str(one[4][0]), int(one[4][1])) for one in addresses})
             counts = await asyncio.gather(*(self._counted(*place) for place in places))
             known = {place[0]: count for place, count in zip(places, counts, strict=True) if count is not None}
             _say({"errors": known, "own": self._failures["5xx"]})
             await asyncio.sleep(every)
 
     async def _counted(self, host: str, port: int) -> int | None:
-        """The errors that a pod has counted; None where it does not say."""
+        """Return the errors that a pod has counted; None where it does not say."""
         shown = f"[{host}]" if ":" in host else host
         asked = f"GET /metrics HTTP/1.1\r\nHost: {shown}:{port}\r\nConnection: close\r\n\r\n".encode()
         try:
@@ -131,7 +131,7 @@ class Probe:
         return errors_in(body.decode("utf-8", "replace")) if status == http.HTTPStatus.OK else None
 
     def result(self) -> dict[str, Any]:
-        """All that was seen; times are seconds since the Unix epoch."""
+        """Return all that was seen; times are seconds since the Unix epoch."""
         ok, failed = sum(self._by_release.values()), sum(self._failures.values())
         ordered = sorted(self._latencies)
         ranks = {"p50": 0.5, "p99": 0.99, "max": 1.0} if ok else {}
@@ -167,11 +167,11 @@ class Probe:
             self._times.append([round(at, 3), round(time.time(), 3)])
         if self._failures[error.kind] <= EXAMPLES:
             facts = {"kind": error.kind, "at": at, "request": request["name"], "path": request["path"]}
-            said = {"status": error.status, "release": error.release, "detail": error.detail[:300]}
-            self._examples.append({**facts, **said})
+            answer = {"status": error.status, "release": error.release, "detail": error.detail[:300]}
+            self._examples.append({**facts, **answer})
 
     async def _ask(self, request: dict[str, Any]) -> str:
-        """The release that gave the right answer; raises `RequestFailed` for anything else."""
+        """Return the release that gave the right answer. Raise `RequestFailed` for anything else."""
         status, release, body = _parsed(await self._exchanged(self._written(request)))
         if status != request.get("status", 200):
             kind = "5xx" if status >= SERVER_ERROR else "status"
@@ -211,8 +211,8 @@ async def _exchange(content: bytes, host: str | int, port: str | int) -> bytes:
 
 
 def errors_in(metrics: str) -> int:
-    """How many answers of 5xx the METRICS of a process count, in the text format of Prometheus."""
-    counters = [found for line in metrics.splitlines() if (found := COUNTER.match(line))]
+    """Return how many 5xx answers the `metrics` of a process count, in the text format of Prometheus."""
+    counters = [match for line in metrics.splitlines() if (match := COUNTER.match(line))]
     return sum(
         round(float(one["value"]))
         for one in counters
@@ -221,10 +221,10 @@ def errors_in(metrics: str) -> int:
 
 
 def _parsed(content: bytes) -> tuple[int, str, bytes]:
-    """Status, release and body of an answer; raises `RequestFailed` where it is cut short."""
+    """Return status, release and body of an answer. Raise `RequestFailed` where it is cut short."""
     answer = http.client.HTTPResponse(_Received(content), method="GET")  # type: ignore[arg-type]
     try:
-        if content and b"\r\n\r\n" not in content:  # http.client takes the end of the file for that of the headers
+        if content and b"\r\n\r\n" not in content:  # http.client takes the file's end for the headers' end
             raise http.client.IncompleteRead(content)
         answer.begin()
         body = answer.read()
@@ -235,7 +235,8 @@ def _parsed(content: bytes) -> tuple[int, str, bytes]:
 
 
 def _interleaved(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each as often as its weight, spread evenly: one that fails shows at once, and not in a burst."""
+    """Return each request as often as its weight says, spread evenly."""
+    # One that fails shows at once, and not in a burst.
     spread = [((n + 0.5) / request["weight"], request) for request in requests for n in range(request["weight"])]
     return [request for _, request in sorted(spread, key=lambda pair: pair[0])]
 

@@ -47,7 +47,7 @@ class TestChanges:
             for value in ("b2xk", "bmV3")
         )
         [line] = changes([before], [after])
-        assert line == "Secret s: another value of TOKEN"
+        assert line == "Secret s: a different value for TOKEN"
 
     def test_shorten_what_is_long(self) -> None:
         """A certificate is no line."""

@@ -137,8 +137,8 @@ class TestJudgeData:
         assert "is of PostgreSQL 18, which PostgreSQL 19" in judge(store("own:1"), store(), majors={"own:1": "19"})[0]
         [line] = judge(store("own:1"), store())
         assert line == (
-            "StatefulSet postgres: the PostgreSQL major of own:1 cannot be told, and the data needs the one that made"
-            " it: take a tag that says it (postgres:18…), or deploy where Docker can run the image"
+            "StatefulSet postgres: the PostgreSQL major of own:1 cannot be determined, and the data needs the one that"
+            " made it: use a tag that names it (postgres:18…), or deploy where Docker can run the image"
         )
 
     @pytest.mark.parametrize("expected", [True, False])
@@ -146,7 +146,7 @@ class TestJudgeData:
         ("wanted", "place"),
         [
             (store(pgdata=f"{HOME}/other"), "`other`"),
-            (store(pgdata="/elsewhere"), "a folder outside of it"),
+            (store(pgdata="/elsewhere"), "a folder outside it"),
             (store(subPath="db"), "`db/18/docker`"),
             (store(mountPath=f"{HOME}/18/docker"), "the root"),
         ],
@@ -156,7 +156,7 @@ class TestJudgeData:
         [line] = judge(wanted, store(), expected=expected)
         assert line == (
             f"StatefulSet postgres: its data is in `18/docker` of PersistentVolumeClaim {CLAIM}, and would be in"
-            f" {place}: put PGDATA, mountPath and subPath back, or take another claim for an empty database"
+            f" {place}: put PGDATA, mountPath and subPath back, or use another claim for an empty database"
         )
 
     def test_refuses_another_mount_where_only_the_image_knows_the_place(self) -> None:

@@ -45,4 +45,4 @@ class TestForeign:
         assert said.startswith("its image is for linux/arm64, and the nodes are linux/amd64: build and push it for")
         said = foreign(frozenset({ARM}), frozenset(), frozenset({AMD}))
         assert said is not None
-        assert "and what serves runs on linux/amd64" in said
+        assert "and the pods that serve run on linux/amd64" in said

@@ -49,7 +49,7 @@ class TestMoved:
     def test_tells_that_it_went_up(self) -> None:
         """With the figure that made it."""
         assert moved(CALM, replace(CALM, replicas=3, used=95)) == (
-            "the autoscaler backend went from 2 to 3 replicas (of 4; CPU 95 % where 70 % is its aim)"
+            "the autoscaler backend went from 2 to 3 replicas (of 4; CPU at 95 % against a target of 70 %)"
         )
 
     def test_says_nothing_of_a_rest_or_a_way_down(self) -> None:
@@ -87,7 +87,7 @@ class TestScalingFindings:
         """With the API server's own word, and the fix."""
         [line] = scaling_findings(autoscaler(2, None, blind("2027-01-15T07:50:00Z")), NOW)
         assert line.startswith("the autoscaler backend does not scale (FailedGetResourceMetric): the HPA was unable")
-        assert line.endswith("is metrics-server there, and are the requests set? `kubectl top pods`")
+        assert line.endswith("check that metrics-server runs and that requests are set (`kubectl top pods`)")
 
     def test_is_patient_after_a_rollout(self) -> None:
         """Pods that are all new have no figures yet."""
@@ -103,7 +103,7 @@ class TestScalingFindings:
         limited = {"type": "ScalingLimited", "status": "True", "reason": "TooManyReplicas"}
         since = {"lastTransitionTime": "2027-01-15T07:50:00Z"}
         [line] = scaling_findings(autoscaler(4, 160, limited | since), NOW)
-        assert "is at its maximum of 4 replicas with CPU 160 % where 70 % is its aim: raise maxReplicas" in line
+        assert "is at its maximum of 4 replicas with CPU at 160 % against a target of 70 %: raise maxReplicas" in line
         assert scaling_findings(autoscaler(4, 60, limited | since), NOW) == []
         lately = {"lastTransitionTime": "2027-01-15T07:59:30Z"}
         assert scaling_findings(autoscaler(4, 160, limited | lately), NOW) == []

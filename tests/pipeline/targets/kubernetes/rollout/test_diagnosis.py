@@ -74,10 +74,10 @@ class TestDiagnose:
     @pytest.mark.parametrize(
         ("case", "kind", "seconds", "line"),
         [
-            ("image-missing", "image", 8, "localhost:5001/nothing:1 is not in its registry: push it, or mend the name"),
+            ("image-missing", "image", 8, "localhost:5001/nothing:1 is not in its registry: push it, or fix the name"),
             ("image-digest", "image", 8, "other@sha256:000000000000… is not in its registry"),
-            ("image-denied", "image", 8, "refuses image localhost:5002/private:1: mend imagePullSecrets, or the name"),
-            ("image-name", "image", 3, "`Registry/Slipway:1` is no image name: mend `images:` of the overlay"),
+            ("image-denied", "image", 8, "refuses image localhost:5002/private:1: fix imagePullSecrets, or the name"),
+            ("image-name", "image", 3, "`Registry/Slipway:1` is not a valid image name: fix `images:` of the overlay"),
             ("image-platform", "platform", 3, "has nothing for its node's architecture: push it for that platform too"),
             ("start-error", "start", 3, 'cannot start: exec: "no-such-program": executable file not found in $PATH'),
             ("crash", "crash", 18, "its container backend ended with exit code 1 (3 times)"),
@@ -85,9 +85,9 @@ class TestDiagnose:
             ("liveness", "probe", 17, "killed by its liveness probe (3 times): nothing listens on port 8000"),
             ("oom", "oom", 3, "killed at its memory limit of 48Mi: raise resources.limits.memory, or use less"),
             ("cpu", "unschedulable", 17, "1 Insufficient cpu: lower its requests, or add a node (it requests cpu 999)"),
-            ("node-selector", "unschedulable", 17, "didn't match Pod's node affinity/selector: mend nodeSelector"),
+            ("node-selector", "unschedulable", 17, "didn't match Pod's node affinity/selector: fix nodeSelector"),
             ("quota", "quota", 1, "quota small allows pods=1, pods=1 are used and pods=1 more needed: raise it"),
-            ("limit-range", "limits", 1, "maximum cpu usage per Container is 100m, but limit is 500m: mend resources"),
+            ("limit-range", "limits", 1, "maximum cpu usage per Container is 100m, but limit is 500m: fix resources"),
             ("pod-security", "admission", 1, "Pod Security restricted:latest: allowPrivilegeEscalation != false"),
             ("policy", "admission", 2, "ValidatingAdmissionPolicy no-forbidden says: commands must not be forbidden"),
             ("webhook-away", "admission", 22, "admission webhook away.example.com does not answer"),
@@ -95,7 +95,7 @@ class TestDiagnose:
             ("secret-missing", "config", 3, 'secret "not-there" not found: create the Secret not-there'),
             ("config-missing", "config", 3, 'configmap "not-there" not found: create the ConfigMap not-there'),
             ("key-missing", "config", 3, "add the key B to the Secret there"),
-            ("mount-missing", "config", 12, "its volume needs the Secret not-there, which is not there: create it"),
+            ("mount-missing", "config", 12, "its volume needs the Secret not-there, which does not exist: create it"),
             (
                 "claim-pending",
                 "claim",
@@ -350,7 +350,12 @@ class TestRefusal:
                 "quota q: must specify limits.cpu for: backend",
                 0,
             ),
-            ("etcdserver: request timed out", "admission", "etcdserver: request timed out: tried again", None),
+            (
+                "etcdserver: request timed out",
+                "admission",
+                "etcdserver: request timed out: Kubernetes keeps trying",
+                None,
+            ),
             ("something new", "admission", "something new", 20),
         ],
     )

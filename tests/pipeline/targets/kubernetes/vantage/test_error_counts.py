@@ -42,8 +42,8 @@ class TestAgainst:
         """None before, and many now."""
         said = against(Counted(0, 60), Counted(12, 60), 0)
         assert said == (
-            "its pods answered 12 requests of others with 5xx in 60 s of a pod, by their own metrics; the release"
-            " before, 0 in 60 s: look for them in the logs"
+            "its pods answered 12 requests from others with 5xx in 60 pod-seconds, by their own metrics; the release"
+            " before, 0 in 60: look for them in the logs"
         )
 
     @pytest.mark.parametrize(
