@@ -21,8 +21,8 @@ import yaml
 
 from tests.deploy.checkout import IDENTITY
 from tests.project import NAME
+from tests.tools import need
 from tests.workflows.flows import LOCAL, NOX, read, understood
-from tests.workflows.test_judges import tool
 
 __all__ = ["Checkout", "Run"]
 
@@ -183,7 +183,7 @@ class Checkout:
         options += [f"--input={key}={value}" for key, value in (inputs or {}).items()]
         options += [f"--secret={key}={value}" for key, value in {"GITHUB_TOKEN": "dummy", **(secrets or {})}.items()]
         options += [f"--matrix={one}" for one in MATRIX] + ([f"--job={job}"] if job else [])
-        command = [tool("act"), event, f"--workflows=.github/workflows/{workflow}", f"--eventpath={file}", "--json",
+        command = [need("act"), event, f"--workflows=.github/workflows/{workflow}", f"--eventpath={file}", "--json",
                    "--platform=ubuntu-24.04=-self-hosted", "--no-cache-server", "--action-offline-mode", "--rm",
                    "--concurrent-jobs=2", *options, *self.actions]  # fmt: skip
         kept = {key: value for key, value in os.environ.items() if KEPT.fullmatch(key)}

@@ -13,9 +13,9 @@ import pytest
 from pipeline.registry import resolve
 from tests.conftest import AddRow
 from tests.deploy.machine import processes
+from tests.tools import need
 from tests.workflows.act import Checkout, Run
 from tests.workflows.conftest import Place
-from tests.workflows.test_judges import tool
 
 pytestmark = pytest.mark.e2e
 
@@ -63,7 +63,7 @@ def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tm
     key = ["--key", str(place.key.with_suffix(".pub")), "--insecure-ignore-tlog"]
     for verb in (["verify"], ["verify-attestation", "--type", "slsaprovenance1"]):
         checked = subprocess.run(
-            [tool("cosign"), *verb, *key, f"{place.pushed}@{digest}"], capture_output=True, text=True, check=False
+            [need("cosign"), *verb, *key, f"{place.pushed}@{digest}"], capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stderr
     assert commit in done.said("sign") + checkout.git("log", "-1", "--format=%H")
