@@ -62,7 +62,13 @@ def slipway(session: nox.Session, *arguments: str) -> None:
 
 
 def run(program: Path, *arguments: str) -> None:
-    """Run PROGRAM with its own exit code, its streams apart, and Ctrl-C left to it; a code that is not 0 ends nox.
+    """Run PROGRAM; an exit code that is not 0 ends nox with it."""
+    if code := tried(program, *arguments):
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def tried(program: Path, *arguments: str) -> int:
+    """Run PROGRAM with its streams apart, and Ctrl-C left to it; its exit code.
 
     `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
     """
@@ -71,9 +77,7 @@ def run(program: Path, *arguments: str) -> None:
         signal.signal(signal.SIGINT, _ignore)  # it reaches the child by itself: one process group
         for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches us alone
             signal.signal(number, lambda number, _: child.send_signal(number))
-        code = child.wait()
-    if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+        return child.wait()
 
 
 def _ignore(*_: object) -> None:
@@ -213,7 +217,8 @@ def migration(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """The tests, on a real PostgreSQL and Redis (containers if Docker answers, else embedded). [-- PYTEST ARGUMENTS]"""
     # A third of the time a test waits: three at once for two cores.
-    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "3", "--dist", "worksteal"]))
+    usual = ["-n", "3", "--dist", "worksteal", "--ignore=tests/workflows"]  # those have a session, and its tools
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or usual))
 
 
 @nox.session
@@ -228,24 +233,34 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The deploy story end to end, with all that goes wrong; minutes. [-- local, compose, kind or PYTEST ARGUMENTS]"""
-    targets = {
-        (): ["tests/deploy", "tests/page", "tests/pipeline/supply", "--ignore=tests/deploy/kind"],
-        ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose", "--ignore=tests/deploy/kind"],
-        ("compose",): ["tests/deploy/compose"],
+    """The gate, a deploy story for each target; minutes. [-- local, compose, kind or all (goes wrong), PYTEST ARGUMENTS]"""
+    # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
+    beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
+    machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/supply", aside)
+    targets: dict[tuple[str, ...], list[tuple[str, ...]]] = {
+        (): [machine, ("tests/deploy/kind",)],
+        ("all",): [machine, ("tests/deploy/kind",), ("tests/workflows",)],
+        ("local",): [(*beside, "tests/deploy", "tests/page", "--ignore=tests/deploy/compose", aside)],
+        ("compose",): [(*beside, "tests/deploy/compose")],
+        ("kind",): [("tests/deploy/kind",)],
     }
-    target = targets.get(tuple(session.posargs))
-    arguments = ["-n", "2", "--dist", "loadfile", *target] if target else session.posargs
-    if session.posargs == ["kind"]:
-        arguments = ["tests/deploy/kind"]  # one cluster, one test at a time
-    run(environment(session, "test"), "-m", "pytest", "-m", "e2e", *arguments)
+    tier = "e2e" if session.posargs else "e2e and gate"
+    codes = []
+    for arguments in targets.get(tuple(session.posargs), [tuple(session.posargs)]):
+        python = environment(session, "workflows" if arguments == ("tests/workflows",) else "test")
+        codes.append(tried(python, "-m", "pytest", "-m", tier, *arguments))
+        if codes[-1] not in (0, 1):  # 1: a test failed, which hides nothing of the next target
+            break
+    if any(codes):
+        raise SystemExit(max(code if code >= 0 else 128 - code for code in codes))
 
 
 @nox.session
 def workflows(session: nox.Session) -> None:
-    """The workflows of .github/: judged, and run by act with a registry of their own; minutes. [-- PYTEST ARGUMENTS]"""
-    python = environment(session, "workflows")
-    run(python, "-m", "pytest", "-rs", "-m", "e2e or not e2e", *(session.posargs or ["tests/workflows"]))
+    """The workflows of .github/, judged. [-- PYTEST ARGUMENTS, with which act runs them, too; minutes]"""
+    python, given = environment(session, "workflows"), session.posargs
+    asked = ["-m", "e2e or not e2e", *given] if given else ["tests/workflows"]
+    run(python, "-m", "pytest", "-rs", *asked)
 
 
 @nox.session
