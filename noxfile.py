@@ -233,7 +233,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The gate: each target's deploy story. [-- local, compose, kind or all (that can go wrong), or PYTEST ARGUMENTS]"""
+    """The gate: each target's deploy story. [-- local, compose, kind or all (that can go wrong) or PYTEST ARGUMENTS]"""
     # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
     beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
     machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/supply", aside)
