@@ -65,16 +65,20 @@ def slipway(session: nox.Session, *arguments: str) -> None:
 
 
 def run(program: Path, *arguments: str) -> None:
-    """Run `program`, keep its streams apart, leave Ctrl-C to it, and end nox with its exit code unless that is 0."""
+    """Run `program`, and end nox with its exit code unless that is 0."""
+    if code := tried(program, *arguments):
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def tried(program: Path, *arguments: str) -> int:
+    """Run `program`, keep its streams apart and leave Ctrl-C to it; return its exit code."""
     # `session.run` would merge the streams, make each failure a 1 and kill the child half a second after Ctrl-C.
     variables = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen([program, *arguments], env=variables) as child:
         signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches the child directly: it is in our process group
         for number in (signal.SIGTERM, signal.SIGHUP):  # a runner's cancel reaches only us
             signal.signal(number, lambda number, _: child.send_signal(number))
-        code = child.wait()
-    if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+        return child.wait()
 
 
 def _ignore(*_: object) -> None:
@@ -214,7 +218,8 @@ def migration(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Test on a real PostgreSQL and Redis: containers if Docker answers, else embedded (-- [PYTEST ARGUMENTS])."""
     # Tests spend a third of their time waiting, so run three workers on two cores.
-    run(environment(session, "test"), "-m", "pytest", *(session.posargs or ["-n", "3", "--dist", "worksteal"]))
+    usual = ["-n", "3", "--dist", "worksteal", "--ignore=tests/workflows"]  # those have a session, and its tools
+    run(environment(session, "test"), "-m", "pytest", *(session.posargs or usual))
 
 
 @nox.session
@@ -229,24 +234,34 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Test the deploy story end to end, faults included; minutes (-- [local | compose | kind | PYTEST ARGUMENTS])."""
-    targets = {
-        (): ["tests/deploy", "tests/page", "tests/pipeline/supply", "--ignore=tests/deploy/kind"],
-        ("local",): ["tests/deploy", "tests/page", "--ignore=tests/deploy/compose", "--ignore=tests/deploy/kind"],
-        ("compose",): ["tests/deploy/compose"],
+    """Test each target's deploy story; with a target or all, faults too (-- [local | compose | kind | all | ARGS])."""
+    # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
+    beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
+    machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/supply", aside)
+    targets: dict[tuple[str, ...], list[tuple[str, ...]]] = {
+        (): [machine, ("tests/deploy/kind",)],
+        ("all",): [machine, ("tests/deploy/kind",), ("tests/workflows",)],
+        ("local",): [(*beside, "tests/deploy", "tests/page", "--ignore=tests/deploy/compose", aside)],
+        ("compose",): [(*beside, "tests/deploy/compose")],
+        ("kind",): [("tests/deploy/kind",)],
     }
-    target = targets.get(tuple(session.posargs))
-    arguments = ["-n", "2", "--dist", "loadfile", *target] if target else session.posargs
-    if session.posargs == ["kind"]:
-        arguments = ["tests/deploy/kind"]  # one cluster, one test at a time
-    run(environment(session, "test"), "-m", "pytest", "-m", "e2e", *arguments)
+    tier = "e2e" if session.posargs else "e2e and gate"
+    codes = []
+    for arguments in targets.get(tuple(session.posargs), [tuple(session.posargs)]):
+        python = environment(session, "workflows" if arguments == ("tests/workflows",) else "test")
+        codes.append(tried(python, "-m", "pytest", "-m", tier, *arguments))
+        if codes[-1] not in (0, 1):  # 1: a test failed, which hides nothing of the next target
+            break
+    if any(codes):
+        raise SystemExit(max(code if code >= 0 else 128 - code for code in codes))
 
 
 @nox.session
 def workflows(session: nox.Session) -> None:
-    """Test the workflows of .github/: lint them, run them by act with a registry; minutes (-- [PYTEST ARGUMENTS])."""
-    python = environment(session, "workflows")
-    run(python, "-m", "pytest", "-rs", "-m", "e2e or not e2e", *(session.posargs or ["tests/workflows"]))
+    """Judge the workflows of .github/; with arguments, act runs them, too; minutes (-- [PYTEST ARGUMENTS])."""
+    python, given = environment(session, "workflows"), session.posargs
+    asked = ["-m", "e2e or not e2e", *given] if given else ["tests/workflows"]
+    run(python, "-m", "pytest", "-rs", *asked)
 
 
 @nox.session

@@ -21,6 +21,7 @@ from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 from tests.containers import build_image, pull_image, running_image
 from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
+from tests.tools import need
 
 TOKEN = "a-service-token-of-tests"
 IMAGE = "SLIPWAY_TEST_IMAGE"
@@ -61,6 +62,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     broker = config.stash.get(BROKER, None)
     if broker is not None:
         broker.close()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.needs("openssl")`: see `need`."""
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

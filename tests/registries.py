@@ -11,13 +11,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
-import pytest
 
-from pipeline.engines.docker import docker_problems
 from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
 from tests.backend.process import wait_until
 from tests.containers import docker
 from tests.played import Answer, serving
+from tests.tools import need
 
 __all__ = ["PlayedRegistry", "Request", "played", "push_image", "push_index", "report", "running_registry"]
 
@@ -26,10 +25,8 @@ USER, PASSWORD, TOKEN = "deployer", "s3cret-of-the-registry", "a-short-lived-tok
 
 @contextlib.contextmanager
 def running_registry() -> Iterator[str]:
-    """An empty registry in a container, which ends with the block: its address. Skips where there is no Docker."""
-    problems = docker_problems(compose=False)
-    if problems:
-        pytest.skip(problems[0])
+    """An empty registry in a container, which ends with the block: its address. Needs Docker."""
+    need("docker")
     ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
     try:
         address = "localhost:" + docker("port", ident, "5000/tcp").splitlines()[0].rpartition(":")[2]

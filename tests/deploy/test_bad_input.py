@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
 from tests.project import NAME
+from tests.tools import missing
 
 pytestmark = pytest.mark.e2e
 
@@ -192,12 +194,14 @@ def small_disk(checkout: Checkout) -> Iterator[Checkout]:
     """A clone that is deployed, with its state on a disk of its own."""
     state = checkout.root / ".slipway"
     state.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1200m,mode=700", "tmpfs", str(state)]
+    as_root = ["sudo", "--non-interactive"] if os.getuid() and shutil.which("sudo") else []
+    options = f"size=1200m,mode=700,uid={os.getuid()},gid={os.getgid()}"
+    mount = [*as_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(state)]
     mounted = subprocess.run(mount, capture_output=True, check=False)
     if mounted.returncode:
-        pytest.skip(f"no disk of its own can be had: {mounted.stderr.decode().strip()}")
+        missing(f"no disk of its own can be had: {mounted.stderr.decode().strip()}")
     with ExitStack() as stack:
-        stack.callback(lambda: subprocess.run(["umount", "--lazy", str(state)], check=True))
+        stack.callback(lambda: subprocess.run([*as_root, "umount", "--lazy", str(state)], check=True))
         checkout.proved()
         yield checkout
         (state / "ballast").unlink(missing_ok=True)

@@ -20,6 +20,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.gate
 def test_a_first_deploy_is_proved_and_serves(checkout: Checkout) -> None:
     """One command in a fresh clone: the service answers; data survives `down`, and not `down --volumes`."""
     first = checkout.proved()

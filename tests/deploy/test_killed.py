@@ -13,6 +13,7 @@ from tests.deploy.breaking import add_migration, wrap_service
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.runs import Deploy
+from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
 
@@ -83,7 +84,7 @@ MOMENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", in_gate(MOMENTS, "roll out, first replica"))
 def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: Checkout, add_row: AddRow) -> None:
     """Whatever it was doing, people are served; then the next one is proved, and nothing of the dead one is left."""
     case, old = MOMENTS[moment], deployed.answering()

@@ -11,6 +11,7 @@ from tests.deploy.checkout import Checkout
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.gate
 def test_going_back_and_forth(deployed: Checkout) -> None:
     """By default to the previous one, else to what `--release` names; with the same stages and the same proof."""
     [first] = deployed.answering()

@@ -33,6 +33,7 @@ def test_rolling_updates_fail_no_request(deployed: Checkout, add_row: AddRow) ->
     assert deployed.untidy() == []
 
 
+@pytest.mark.gate
 def test_without_draining_the_proof_fails(make_checkout: MakeCheckout) -> None:
     """The negative control: replicas that leave at once drop requests, and the detector detects it."""
     checkout = make_checkout(rate=100)

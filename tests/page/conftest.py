@@ -21,8 +21,8 @@ from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
 from tests.backend.process import Service, serve
 from tests.conftest import TOKEN
+from tests.tools import BROWSERS, need
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGE = Path(__file__).parents[2] / "docker" / "frontend"
 
 OpenPage = Callable[..., Awaitable[Page]]
@@ -63,9 +63,7 @@ class Board:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if not found:
-        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is here (Debian: apt-get install chromium)")
+    found = need(*BROWSERS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found)
         yield browser

@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipeline.engines.docker import docker_problems
 from pipeline.targets.local.edge import PAGE_HEADERS
 from tests.page.conftest import PAGE
 from tests.project import NAME
+from tests.tools import need
 
 pytestmark = pytest.mark.e2e
 
@@ -45,9 +45,7 @@ def build(*options: str) -> str:
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     """The image, on a Caddy whose binary has a file capability, as the public one has."""
-    problems = docker_problems(compose=False)
-    if problems:
-        pytest.skip(problems[0])
+    need("docker")
     docker("build", "--quiet", "--tag", "slipway-test-caddy", "-", text=CAPABLE)
     made = build("--build-arg", "CADDY_IMAGE=slipway-test-caddy", "--build-arg", "REVISION=0123abc")
     yield made

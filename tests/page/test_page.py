@@ -60,6 +60,7 @@ def fill(board: Board) -> None:
 
 
 class TestBoard:
+    @pytest.mark.gate
     async def test_shows_what_runs_where(self, board: Board, open_page: OpenPage) -> None:
         """A table: a row for each service, a column for each environment, the version where they meet."""
         board.report(service="search", version="7", status="deployed")
@@ -141,6 +142,7 @@ class TestStrip:
             page.get_by_text(re.compile(r"^\d+ requests since [\d:]+, none failed\. Median \d+ ms\.$"))
         ).to_be_visible()
 
+    @pytest.mark.gate
     async def test_shows_a_rolling_update(self, board: Board, open_page: OpenPage) -> None:
         """Two releases take turns and differ by more than colour; then the new one answers alone. A digest is cut."""
         page = await open_page()

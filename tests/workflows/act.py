@@ -21,20 +21,21 @@ import yaml
 
 from tests.deploy.checkout import IDENTITY
 from tests.project import NAME
+from tests.tools import need
 from tests.workflows.flows import LOCAL, NOX, read, understood
-from tests.workflows.test_judges import tool
 
 __all__ = ["Checkout", "Run"]
 
 # Not GitHub's own, and so long that here the harness gives them less to do: the same session with other arguments.
-# The whole of each runs in `nox -s test`, `nox -s image` and `nox -s e2e`.
+# The whole of each runs in those sessions.
 STAND_INS = {
     "ci": {
         "session: lint": "session: settings",
-        "session: test,": "session: test, args: tests/pipeline/releases/test_lock.py,",
-        'session: workflows, args: "${{ matrix.args }}"': "session: workflows, args: tests/workflows/test_action.py",
-        'session: e2e, args: "${{ matrix.args }}"': 'session: e2e, args: "${{ matrix.args }} --collect-only -q"',
+        "session: test,": "session: test, args: tests/pipeline/test_lock.py,",
+        "session: workflows,": "session: workflows, args: tests/workflows/test_action.py,",
+        "session: e2e,": "session: e2e, args: tests/deploy --collect-only -q,",
     },
+    "matrix": {'args: "${{ matrix.args }}"': 'args: "${{ matrix.args }} --collect-only -q"'},
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},
     # Without a token zizmor asks nobody; pip-audit asks what is played.
     "security": {'env: { GH_TOKEN: "${{ github.token }}" }': 'env: { NOTHING: "" }'},
@@ -183,7 +184,7 @@ class Checkout:
         options += [f"--input={key}={value}" for key, value in (inputs or {}).items()]
         options += [f"--secret={key}={value}" for key, value in {"GITHUB_TOKEN": "dummy", **(secrets or {})}.items()]
         options += [f"--matrix={one}" for one in MATRIX] + ([f"--job={job}"] if job else [])
-        command = [tool("act"), event, f"--workflows=.github/workflows/{workflow}", f"--eventpath={file}", "--json",
+        command = [need("act"), event, f"--workflows=.github/workflows/{workflow}", f"--eventpath={file}", "--json",
                    "--platform=ubuntu-24.04=-self-hosted", "--no-cache-server", "--action-offline-mode", "--rm",
                    "--concurrent-jobs=2", *options, *self.actions]  # fmt: skip
         kept = {key: value for key, value in os.environ.items() if KEPT.fullmatch(key)}

@@ -16,8 +16,8 @@ import pytest
 from tests.containers import docker
 from tests.deploy.machine import free_port
 from tests.registries import running_registry
+from tests.tools import need
 from tests.workflows.act import Checkout, Run, Started
-from tests.workflows.test_judges import tool
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Place:
 def a_place(folder: Path) -> Iterator[Place]:
     """An empty registry, a new key in FOLDER, a project's name and a port that nobody has; all gone after the block."""
     with running_registry() as registry:
-        command = [tool("cosign"), "generate-key-pair", f"--output-key-prefix={folder / 'cosign'}"]
+        command = [need("cosign"), "generate-key-pair", f"--output-key-prefix={folder / 'cosign'}"]
         subprocess.run(command, env={**os.environ, "COSIGN_PASSWORD": ""}, check=True, capture_output=True)
         one = Place(registry, folder / "cosign.key")
         try:

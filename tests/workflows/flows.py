@@ -20,7 +20,6 @@ __all__ = [
     "NOX",
     "PERMISSIONS",
     "ROOT",
-    "SHARDED",
     "Flows",
     "problems",
     "read",
@@ -33,10 +32,6 @@ ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
 GATE = "all-green"
 LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml")
-SHARDED = (
-    *("tests/deploy/**/test_*.py", "tests/page/test_*.py", "tests/pipeline/supply/test_signing.py"),
-    "tests/workflows/test_*.py",
-)
 
 # What GitHub has since 2026, and act and actionlint do not know yet, with what they get instead.
 UNKNOWN = (("uses: $/", "uses: ./"), (", queue: max }", " }"))
@@ -66,6 +61,9 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "ci.lint": READ,
     "ci.test": READ,
     "ci.workflows": READ,
+    "matrix.e2e": READ,
+    "matrix.red": {"issues": "write"},
+    "matrix.workflows": READ,
     "image.image": {**READ, "packages": "read"},
     "rollback.production": DEPLOY,
     "rollback.staging": DEPLOY,
@@ -80,6 +78,8 @@ PERMISSIONS: dict[str, dict[str, str]] = {
 EVENT = {"github.event.pull_request.number", "github.event.repository", "github.event.repository.private"}
 # Workflows that a fork's pull request starts, or that such a one calls.
 OPEN = ("ci", "image")
+# Those that publish and deploy nothing: what others wrote into a cache reaches nobody.
+CACHED = ("ci", "matrix")
 
 
 Flow = dict[str, Any]
@@ -139,7 +139,7 @@ def _parse(text: str) -> Flow:
 
 def problems(flows: Flows) -> list[str]:
     """What breaks a rule, a line each."""
-    rules = (_pins, _steps, _permissions, _jobs, _gate, _shards, _groups, _expressions, _forks, _deploys)
+    rules = (_pins, _steps, _permissions, _jobs, _gate, _matrix, _shards, _groups, _expressions, _forks, _deploys)
     return [line for rule in rules for line in rule(flows)]
 
 
@@ -170,7 +170,7 @@ def _steps(flows: Flows) -> Iterator[str]:
             yield f"{name}: an expression in a script: {run}"
         if uses == NOX and given["session"] not in known:
             yield f"{name}: there is no session {given['session']}"
-        if uses == NOX and name.partition(".")[0] != "ci" and given.get("cache", "false") != "false":
+        if uses == NOX and name.partition(".")[0] not in CACHED and given.get("cache", "false") != "false":
             yield f"{name}: a cache, which others may write, where something is published"
         if uses.startswith("astral-sh/setup-uv@") and given.get("version-file") != "requirements/uv.txt":
             yield f"{name}: a uv that no lock names"
@@ -205,14 +205,27 @@ def _gate(flows: Flows) -> Iterator[str]:
         yield f"ci.{GATE}: does not need {', '.join(sorted(jobs.keys() - {GATE} - set(gate['needs'])))}"
     if gate.get("if") != "always()" or '.result == "success"' not in gate["steps"][-1]["run"]:
         yield f"ci.{GATE}: skipped, or content with less than success"
+    for name in ("e2e", "test", "workflows"):
+        if any(step["with"].get("args") for step in jobs[name]["steps"] if step.get("uses") == NOX):
+            yield f"ci.{name}: not the whole session"
     yield from (f"ci.{name}: has a condition, and what is skipped counts as passed" for name in jobs
                 if name != GATE and "if" in jobs[name])  # fmt: skip
 
 
+def _matrix(flows: Flows) -> Iterator[str]:
+    """It waits for nobody, nobody waits for it, and it is not red in silence."""
+    flow = flows.flows["matrix"]
+    if flow["on"].keys() != {"schedule", "workflow_dispatch"}:
+        yield f"matrix: started by {', '.join(flow['on'])}"
+    red = flow["jobs"]["red"]
+    if set(red["needs"]) != flow["jobs"].keys() - {"red"} or red.get("if") != "${{ !success() }}":
+        yield "matrix: red, and silent"
+
+
 def _shards(flows: Flows) -> Iterator[str]:
-    """Every file in one shard; or in two, whose `-k` are each other's contrary."""
+    """Every file with an end-to-end test in one shard; or in two, whose `-k` are each other's contrary."""
     parts: dict[str, list[str]] = {}
-    jobs = flows.flows["ci"]["jobs"]
+    jobs = flows.flows["matrix"]["jobs"]
     for shard in [one for job in ("e2e", "workflows") for one in jobs[job]["strategy"]["matrix"]["include"]]:
         words = shlex.split(shard["args"])
         chosen = words[words.index("-k") + 1] if "-k" in words else ""
@@ -221,11 +234,12 @@ def _shards(flows: Flows) -> Iterator[str]:
             files = [place] if place.is_file() else place.glob("test_*.py") if word.startswith("tests/") else []
             for file in files:
                 parts.setdefault(str(file.relative_to(ROOT)), []).append(chosen)
-    wanted = {str(path.relative_to(ROOT)) for pattern in SHARDED for path in ROOT.glob(pattern)}
-    yield from (f"ci: {name} is in no shard" for name in sorted(wanted - parts.keys()))
+    tests = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")}
+    wanted = {name for name, text in tests.items() if "pytest.mark.e2e" in text}
+    yield from (f"matrix: {name} is in no shard" for name in sorted(wanted - parts.keys()))
     for name, chosen_by in parts.items():
         if sorted(chosen_by) not in ([""], sorted([chosen_by[0], f"not {chosen_by[0]}".replace("not not ", "")])):
-            yield f"ci: the shards of {name} leave something out, or run it twice: {chosen_by}"
+            yield f"matrix: the shards of {name} leave something out, or run it twice: {chosen_by}"
 
 
 def _groups(flows: Flows) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -14,9 +13,7 @@ import pytest
 
 from tests.workflows.flows import ROOT
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("nox") is None, reason="no nox here: `nox -s workflows` has it"
-)
+pytestmark = pytest.mark.needs("nox")
 
 DIGEST = f"sha256:{'a' * 64}"
 NOXFILE = """

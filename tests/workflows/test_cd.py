@@ -13,9 +13,9 @@ import pytest
 from pipeline.registry.image import resolve
 from tests.conftest import AddRow
 from tests.deploy.machine import processes
+from tests.tools import need
 from tests.workflows.act import Checkout, Run
 from tests.workflows.conftest import Place
-from tests.workflows.test_judges import tool
 
 pytestmark = pytest.mark.e2e
 
@@ -52,7 +52,7 @@ def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tm
     assert {"push", "image", "sign", "kind", "left-out"} <= done.jobs.keys()
     assert "staging" not in done.jobs
     assert done.played() == {"astral-sh/setup-uv": 9, LOGIN: 4, "docker/setup-qemu-action": 1,
-                             "docker/setup-buildx-action": 1, "sigstore/cosign-installer": 3, ATTEST: 2, UPLOAD: 1}  # fmt: skip
+                             "docker/setup-buildx-action": 1, "sigstore/cosign-installer": 2, ATTEST: 2, UPLOAD: 1}  # fmt: skip
 
     [subject] = [call["with"] for call in done.calls if call["action"] == ATTEST and call["job"] == "sign"]
     digest = subject["subject-digest"]
@@ -63,7 +63,7 @@ def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tm
     key = ["--key", str(place.key.with_suffix(".pub")), "--insecure-ignore-tlog"]
     for verb in (["verify"], ["verify-attestation", "--type", "slsaprovenance1"]):
         checked = subprocess.run(
-            [tool("cosign"), *verb, *key, f"{place.pushed}@{digest}"], capture_output=True, text=True, check=False
+            [need("cosign"), *verb, *key, f"{place.pushed}@{digest}"], capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stderr
     assert commit in done.said("sign") + checkout.git("log", "-1", "--format=%H")

@@ -17,12 +17,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pipeline.engines.kind import CLUSTER, EDGE_PORT, REGISTRY, cluster_problems
+from pipeline.engines.kind import CLUSTER, EDGE_PORT, REGISTRY
 from pipeline.registry.image import resolve
 from tests.conftest import AddRow
 from tests.deploy.kind.stack import deployer_config, image_ids, kubectl
 from tests.pipeline.supply.osv import osv_variables, played_osv
 from tests.project import NAME
+from tests.tools import missing, need
 from tests.workflows.act import Checkout, Run
 from tests.workflows.conftest import Place, a_place
 from tests.workflows.test_cd import ATTEST, LOGIN, TABLE, UPLOAD, attested
@@ -60,15 +61,11 @@ class Pushed:
 
 @pytest.fixture(name="first", scope="module")
 def _first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
-    """A first push, with nothing configured. Its cluster goes in the end; skips where kind is missing, or somebody's is
-    there.
-    """
-    problems = cluster_problems()
-    if problems:
-        pytest.skip(problems[0])
+    """A first push, with nothing configured. Its cluster goes in the end; somebody else's is not touched."""
+    need("kind")
     there = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
     if CLUSTER in there:
-        pytest.skip("there is a cluster, and it may be dear to somebody: `nox -s cluster -- down`")
+        missing("there is a cluster, and it may be dear to somebody: `nox -s cluster -- down`")
     folder = tmp_path_factory.mktemp("first")
     with a_place(folder) as place, pytest.MonkeyPatch.context() as monkeypatch:
         one = Checkout.make(template, folder, cluster=True, gateway_api=os.environ.get(GATEWAY_API))

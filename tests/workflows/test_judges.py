@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.tools import need
 from tests.workflows.flows import ROOT, read, understood
 
-BESIDE = Path(sys.executable).parent  # wheels that carry a binary put it beside their Python
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 SCHEMAS = {
     "vendor.github-workflows": ("workflows/*.yml",),
     "vendor.github-actions": ("actions/*/action.yml",),
@@ -20,14 +21,6 @@ SCHEMAS = {
     "vendor.github-issue-config": ("ISSUE_TEMPLATE/config.yml",),
 }
 CHECKOUT = next(f"{name}{rest}" for _, name, rest in read().uses() if name == "actions/checkout")
-
-
-def tool(name: str) -> str:
-    """Where a tool is. Skips where it is not."""
-    found = shutil.which(name, path=str(BESIDE)) or shutil.which(name)
-    if not found:
-        pytest.skip(f"no {name} here: `nox -s workflows` brings what comes as a wheel")
-    return found
 
 
 def said(*command: str, cwd: Path) -> tuple[int, str]:
@@ -53,7 +46,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def zizmor(folder: Path) -> tuple[int, str]:
     """Its strictest judgement, without a network and without a configuration that might hide something."""
-    return said(tool("zizmor"), "--persona", "auditor", "--offline", "--no-config", ".github", cwd=folder)
+    return said(need("zizmor"), "--persona", "auditor", "--offline", "--no-config", ".github", cwd=folder)
 
 
 def test_zizmor_finds_nothing_and_nothing_is_suppressed() -> None:
@@ -83,13 +76,23 @@ def test_zizmor_notices(file: str, old: str, new: str, says: str, copy: Path) ->
     assert says in output, output
 
 
-def test_actionlint_finds_nothing_but_what_is_broken(copy: Path) -> None:
+@pytest.fixture(name="actionlint", scope="session")
+def _actionlint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The machine's, else its Go makes one: no wheel has it, and a runner of GitHub has Go."""
+    found, folder = need("actionlint", "go"), tmp_path_factory.mktemp("go")
+    if Path(found).name == "actionlint":
+        return found
+    subprocess.run([found, "install", ACTIONLINT], env={**os.environ, "GOBIN": str(folder)}, check=True, timeout=300)
+    return str(folder / "actionlint")
+
+
+def test_actionlint_finds_nothing_but_what_is_broken(actionlint: str, copy: Path) -> None:
     """Types of expressions, inputs of our own action, scripts. What it does not know yet is left out."""
     for path in copy.glob(".github/workflows/*.yml"):
         path.write_text(understood(path.read_text()))
-    assert said(tool("actionlint"), cwd=copy) == (0, "")
+    assert said(actionlint, cwd=copy) == (0, "")
     replace(copy / ".github/workflows/ci.yml", "session: lint", "sesion: lint")
-    code, output = said(tool("actionlint"), cwd=copy)
+    code, output = said(actionlint, cwd=copy)
     assert code == 1
     assert 'input "sesion" is not defined in action "nox session"' in output
 
@@ -97,7 +100,7 @@ def test_actionlint_finds_nothing_but_what_is_broken(copy: Path) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_the_schemas_hold(schema: str, tmp_path: Path) -> None:
     """GitHub's own; and a file with a key that there is not is refused."""
-    check = (tool("check-jsonschema"), "--builtin-schema", schema)
+    check = (need("check-jsonschema"), "--builtin-schema", schema)
     files = [str(path) for pattern in SCHEMAS[schema] for path in sorted((ROOT / ".github").glob(pattern))]
     code, output = said(*check, *files, cwd=tmp_path)
     assert code == 0, output

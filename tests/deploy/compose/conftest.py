@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines.docker import docker_problems
 from tests.deploy.compose.stack import ComposeCheckout
+from tests.tools import need
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _engine() -> None:
-    problems = docker_problems(compose=True)
-    if problems:
-        pytest.skip(problems[0])
+    need("docker compose")
 
 
 @pytest.fixture

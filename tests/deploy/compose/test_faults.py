@@ -16,6 +16,7 @@ from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
 from tests.deploy.runs import Deploy
 from tests.deploy.visitors import Visitors
+from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +44,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", in_gate(MOMENTS, "roll out, with three replicas"))
 def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: ComposeCheckout, add_row: AddRow) -> None:
     """Whatever it was doing, people are served; then the next one is proved, and nothing of the dead one is left."""
     old = deployed.answering()

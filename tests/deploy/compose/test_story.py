@@ -13,6 +13,7 @@ pytestmark = pytest.mark.e2e
 TABLE = "compose: rolling updates of two replicas"
 
 
+@pytest.mark.gate
 def test_ships_updates_and_goes_back(deployed: ComposeCheckout, add_row: AddRow) -> None:
     """Two digests share the traffic of an update, none fails, and a rollback brings the first back."""
     [first] = deployed.answering()

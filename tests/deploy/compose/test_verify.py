@@ -11,14 +11,14 @@ from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.compose.test_registry import forget
 from tests.pipeline.supply.releases import PASSWORD, key_pair
+from tests.tools import need
 
 pytestmark = pytest.mark.e2e
 
 
 def test_only_what_is_signed_runs(checkout: ComposeCheckout, tmp_path: Path) -> None:
     """Refused before anything is there; shipped once signed; and back with the registry gone."""
-    if shutil.which("cosign") is None:
-        pytest.skip("cosign is not on the PATH")
+    need("cosign")
     ours, other = key_pair(tmp_path, "ours"), key_pair(tmp_path, "other")
     shutil.copy(ours.with_suffix(".pub"), checkout.root / "cosign.pub")
     checkout.patch("pyproject.toml", 'target = "compose"\n', 'target = "compose"\nverify = { key = "cosign.pub" }\n')

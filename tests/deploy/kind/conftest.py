@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines.kind import CLUSTER, cluster_problems
+from pipeline.engines.kind import CLUSTER
 from tests.containers import docker
 from tests.deploy.checkout import ROOT
 from tests.deploy.kind.stack import KindCheckout
+from tests.tools import need
 
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
 KEEP = "SLIPWAY_TEST_CLUSTER"  # `keep`: use the cluster that is there, and leave it: for whoever writes a test
@@ -31,9 +32,7 @@ def cluster(*arguments: str) -> tuple[int, str]:
 @pytest.fixture(scope="session", name="made")
 def _made() -> Iterator[str]:
     """A cluster for the session: what `nox -s cluster` said."""
-    problems = cluster_problems()
-    if problems:
-        pytest.skip(problems[0])
+    need("kind")
     there = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
     keep = os.environ.get(KEEP) == "keep"
     assert keep or CLUSTER not in there, "there is a cluster, and it may be dear to somebody: `nox -s cluster -- down`"

@@ -21,6 +21,7 @@ from tests.deploy.visitors import Visitors
 from tests.pipeline.targets.kubernetes.cases import FOREIGN_ELF
 from tests.project import NAME, PROJECT
 from tests.registries import push_index
+from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
 
@@ -70,7 +71,7 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", in_gate(BROKEN, "ready, then 500"))
 def test_a_broken_release_is_undone(name: str, sound: KindCheckout, add_row: AddRow) -> None:
     """Exit code 1, the cause in one line, long before the rollout's deadline, and the old release serves."""
     old, how = sound.answering(), BROKEN[name]

@@ -17,6 +17,7 @@ from tests.deploy.machine import wait_until
 from tests.deploy.runs import Deploy
 from tests.deploy.visitors import Visitors
 from tests.project import NAME
+from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +45,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", in_gate(MOMENTS, "roll out, both"))
 def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: KindCheckout, add_row: AddRow) -> None:
     """People are served; then the next one is proved, and no Job, lock or throwaway part of the dead one is left."""
     old = deployed.answering()

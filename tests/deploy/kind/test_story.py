@@ -24,6 +24,7 @@ spec: {selector: {app.kubernetes.io/component: nobody}, ports: [{port: 80}]}
 """
 
 
+@pytest.mark.gate
 def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) -> None:
     """Two digests share the traffic of an update, none fails, and a rollback brings the first back."""
     [first] = deployed.answering()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import ssl
 import subprocess
@@ -83,7 +82,7 @@ def _accept(server: socket.socket) -> None:
                 server.accept()[0].close()
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here to make certificates with")
+@pytest.mark.needs("openssl")  # makes certificates
 class TestHandshakeFinding:
     @pytest.mark.parametrize(
         ("name", "days", "says"),

@@ -209,7 +209,7 @@ def test_keeps_an_example_of_itself() -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose reads the file")
+@pytest.mark.needs("docker compose")
 def test_compose_takes_the_name(clone: Path) -> None:
     """Project, images, database: as docker compose resolves them."""
     assert run(clone, "rename", NEW).returncode == 0

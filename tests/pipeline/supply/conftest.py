@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from pipeline.registry import repository as oci
 from pipeline.supply import steps
 from pipeline.supply.sbom import make_sboms
 from tests.pipeline.supply.releases import PASSWORD, key_pair, make_tree, push_release
+from tests.tools import need
 
 
 @pytest.fixture
 def needs_cosign() -> None:
-    """Skips where there is no cosign."""
-    if shutil.which("cosign") is None:
-        pytest.skip("cosign is not on the PATH")
+    """Ends the test where there is no cosign."""
+    need("cosign")
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def release(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="session")
 def signed(release: Release, request: pytest.FixtureRequest) -> Release:
     """The same, as `sign` signed it with our key."""
-    if shutil.which("cosign") is None:
-        pytest.skip("cosign is not on the PATH")
+    need("cosign")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _ours(monkeypatch, request.getfixturevalue("keys"))
         steps.sign(load_project(release.root), release.images.place("backend"), say=lambda _: None)

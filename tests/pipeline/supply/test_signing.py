@@ -46,6 +46,7 @@ def problems(images: PushedImages, key: Path, source: str | None = None) -> list
 
 
 class TestSigned:
+    @pytest.mark.gate
     def test_a_signed_release_holds(self, our_key: Path, signed: Release) -> None:
         """All three images by digest, without any of Sigstore's services; its provenance says whence it came."""
         for source in (None, SOURCE, f"{SOURCE}@{commit(signed.root)}"):
@@ -93,6 +94,7 @@ class TestRefused:
             f"{images.place('frontend')}: not signed: `nox -s sign -- {place}`"
         )
 
+    @pytest.mark.gate
     def test_one_that_another_key_signed(self, our_key: Path, tree: Path, repository: str, keys: Path) -> None:
         """Not just anybody's signature."""
         images = push_release(repository, tree)

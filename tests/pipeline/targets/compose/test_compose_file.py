@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.config.settings import PLACED, variables
 from pipeline.targets.compose.stack import FILES
+from tests.tools import missing
 
 ROOT = Path(__file__).parents[4]
 GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
@@ -27,8 +28,9 @@ SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
 
 def compose(*files: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """`docker compose config` on FILES with no `.env` and no variables but ENVIRON; it asks no engine."""
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("docker compose is not installed")
+    version = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(version, capture_output=True, check=False).returncode:
+        missing("docker compose is not installed")
     given = [word for name in files for word in ("--file", str(ROOT / name))]
     command = ["docker", "compose", "--env-file", "/dev/null", *given, "--profile", "*", "config", "--format", "json"]
     outer = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -37,8 +39,6 @@ def compose(*files: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def read(*files: str, **environ: str) -> dict[str, Any]:
     """The project as JSON; compose must have nothing to say against it."""
-    if shutil.which("docker") is None:
-        pytest.skip("docker is not installed")
     done = compose(*files, **{**GIVEN, **environ})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     project: dict[str, Any] = json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ spec:
 """
 IMAGES = PushedImages("registry.example.com/shop", *(f"sha256:{digit * 64}" for digit in "abc"))
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders: it is not on this machine")
+pytestmark = pytest.mark.needs("kubectl")  # renders
 
 
 @pytest.fixture(name="overlay")
