@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,10 @@ TICK_SECONDS = 0.1
 
 @dataclass
 class Proof:
-    """Traffic around a rollout. As a context manager it ends what still runs when something else failed."""
+    """Traffic around a rollout. As a context manager it ends what still runs when something else failed.
+
+    `traffic` sends what a job says; `baseline_seconds`: how long what serves is measured before anything is changed.
+    """
 
     env: Environment
     target: Target
@@ -37,6 +41,8 @@ class Proof:
     old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
     slow: bool = False
+    traffic: Callable[[Job], Traffic] = Traffic
+    baseline_seconds: float = BASELINE_SECONDS
     _traffic: Traffic | None = None
     _release: str = ""
     _old: str | None = None
@@ -68,9 +74,9 @@ class Proof:
             phase=BASELINE if serving and baseline else BAKE if not serving else "rollback",
         )
         if serving:
-            self._traffic = Traffic(self._job).start()
+            self._traffic = self.traffic(self._job).start()
             if baseline:
-                self._wait(BASELINE_SECONDS, "baseline")
+                self._wait(self.baseline_seconds, "baseline")
 
     def phase(self, name: str) -> None:
         """From now on the traffic belongs to this phase."""
@@ -91,7 +97,7 @@ class Proof:
         """Bake, then judge; raises `DeployFailed` with the reason. Gives the summary for people."""
         assert self._job is not None
         if self._traffic is None:
-            self._traffic = Traffic(self._job).start()
+            self._traffic = self.traffic(self._job).start()
         self._traffic.phase(BAKE, full=True)
         self._wait(self.env.bake_seconds, "prove", early=not rollback)
         if self._judge(self._traffic.settle(), rollback=rollback).confirm:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -67,10 +67,16 @@ class Story:
         *,
         empty_database: bool = False,
         forgotten: str | None = None,
+        target: Target | None = None,
+        proof: Callable[[Environment, Target, Progress, Path, bool], Proof] = Proof,
     ) -> None:
-        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration."""
+        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration.
+
+        `target`: the environment's own by default; `proof`: what watches a rollout, and judges it.
+        """
         self.project, self.env, self.progress = project, env, progress
-        self.target: Target = open_target(project, env, progress)
+        self.target: Target = target or open_target(project, env, progress)
+        self._begin_proof = proof
         self.records = self.target.records()
         self._empty_database = empty_database
         self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
@@ -305,7 +311,8 @@ class Story:
             )
 
     def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
-        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of), old_counts)
+        journal = chapter.record.folder / JOURNAL.format(of)
+        return self._begin_proof(self.env, self.target, self.progress, journal, old_counts)
 
     def _withdraw(self, chapter: Chapter) -> str:
         """Stop what was shipped where nothing was before; what is true then, in words."""
