@@ -102,6 +102,7 @@ def _finish(begin: Callable[[], Story], env: Environment, options: argparse.Name
         except LockHeld:
             if time.monotonic() > deadline:
                 raise
+            progress.stages.clear()  # of a try that was not let in: the report is of the one that is
             time.sleep(1)
 
 

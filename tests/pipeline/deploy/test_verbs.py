@@ -148,6 +148,7 @@ class TestRollbackOfAnUnfinishedDeploy:
         monkeypatch.setattr(time, "sleep", sleep)
         code, report = run(served, "rollback", "--unfinished", "--json")
         assert (code, report["release"], waited) == (0, "bbbb", [1, 1, 1])
+        assert [one["name"] for one in report["stages"]] == ["plan", "build", "check", "migrate", "roll out", "prove"]
 
     def test_does_not_wait_for_ever(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A job on GitHub has five minutes for it; exit code 75."""
