@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +24,7 @@ from pipeline.migrations import RetainedRelease
 from pipeline.model import Artifact, Running
 from pipeline.progress import Progress, StageRecord
 from pipeline.project import Environment, Project
+from pipeline.proof.results import TrafficResult
 from pipeline.proof.verdict import short
 from pipeline.proof.writes import clean_up
 from pipeline.proving import Proof
@@ -114,11 +115,8 @@ class Story:
             chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
-            except (SlipwayError, Interrupted, OSError) as error:
+            except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
                 self._undo(chapter, error)
-            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other
-                self.progress.say(traceback.format_exc())
-                self._undo(chapter, DeployFailed(f"a fault of the pipeline itself: {type(error).__name__}: {error}"))
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
@@ -275,9 +273,9 @@ class Story:
 
     # --- undoing and recording ---
 
-    def _undo(self, chapter: Chapter, error: SlipwayError | Interrupted | OSError) -> None:
+    def _undo(self, chapter: Chapter, error: Exception | Interrupted) -> None:
         """Say why; and once something that runs was touched, bring back what served before, and prove that it does."""
-        problems = (f"{error.strerror}: {error.filename}",) if isinstance(error, OSError) else error.problems
+        problems = _problems(error, self.progress)
         interrupted = isinstance(error, Interrupted)
         chapter.reason = problems[0]
         chapter.verdict = "interrupted" if interrupted else "failed"
@@ -285,7 +283,7 @@ class Story:
         for problem in problems:
             self.progress.problem(problem)
         if not chapter.touched:
-            chapter.code = 1 if isinstance(error, OSError) else error.exit_code
+            chapter.code = error.exit_code if isinstance(error, SlipwayError | Interrupted) else 1
             return
         with _deaf(self.progress):
             before = len(self.progress.stages)
@@ -336,17 +334,13 @@ class Story:
         """Evidence, whatever happened; it never fails a deploy."""
         with _deaf(self.progress), self.progress.stage("record") as stage:
             new, old = chapter.new, chapter.old
-            if chapter.proof:
-                chapter.proof.finish()
-                for record in self.records.all():  # what a broken release would not let go
-                    self._clean_up(record.folder)
+            with _best_effort(self.progress):
+                if chapter.proof:
+                    chapter.proof.finish()
+                    for record in self.records.all():  # what a broken release would not let go
+                        self._clean_up(record.folder)
             result = chapter.proof.result if chapter.proof else None
-            inside = self.target.second_view(result.failed, result.sent) if result else None
-            if inside:
-                self.progress.say(f"from inside: {inside[0]}")
-            remarks = self.target.remarks() if result else []
-            for line in remarks:
-                self.progress.say(f"meanwhile {line}")
+            inside, remarks = self._witnesses(result)
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(
@@ -371,8 +365,9 @@ class Story:
                 )
             )
             place = chapter.record.folder.relative_to(self.project.root)
-            github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
-            try:
+            with _best_effort(self.progress):
+                github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
+            with _best_effort(self.progress):
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # it shipped nothing: it is no release
                     return report
@@ -384,9 +379,8 @@ class Story:
                     self.records.prune()
                 if told:
                     told.result()
-            except (SlipwayError, OSError) as error:
-                self.progress.warn(f"the evidence is not complete: {error}")
-            board.tell(self.project.name, report, self.progress.warn)
+            with _best_effort(self.progress):
+                board.tell(self.project.name, report, self.progress.warn)
             stage.note = f"{place}/report.md"
         return report
 
@@ -402,6 +396,20 @@ def _source_of(record: Record) -> dict[str, Any]:
     in it.
     """
     begun = read_json(record.folder / "begun.json")
+    def _witnesses(self, result: TrafficResult | None) -> tuple[tuple[str, Mapping[str, Any]] | None, list[str]]:
+        """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
+        inside, remarks = None, list[str]()
+        if result:
+            with _best_effort(self.progress):
+                inside = self.target.second_view(result.failed, result.sent)
+            with _best_effort(self.progress):
+                remarks = self.target.remarks()
+        if inside:
+            self.progress.say(f"from inside: {inside[0]}")
+        for line in remarks:
+            self.progress.say(f"meanwhile {line}")
+        return inside, remarks
+
     return {name: begun.get(name) for name in ("commit", "dirty")}
 
 
@@ -418,6 +426,25 @@ def _deaf(progress: Progress) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+def _problems(error: Exception | Interrupted, progress: Progress) -> tuple[str, ...]:
+    """Return what is wrong, a line each; the traceback of what no user can mend is said."""
+    if isinstance(error, SlipwayError | Interrupted):
+        return error.problems
+    if isinstance(error, OSError):
+        return (f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}",)
+    progress.say("".join(traceback.format_exception(error)))
+    return (f"a fault of the pipeline itself: {type(error).__name__}: {error}",)
+
+
+@contextmanager
+def _best_effort(progress: Progress) -> Iterator[None]:
+    """Say what the record of a deploy will lack, and go on: what became of the deploy is decided already."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a fault of our own is no reason either
+        progress.warn(f"the evidence is not complete: {'; '.join(_problems(error, progress))}")
+
 
 
 def _now() -> str:

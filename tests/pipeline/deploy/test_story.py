@@ -518,6 +518,17 @@ class TestAKilledDeploy:
         assert (report["release"], report["finished"]) == ("b", None)
         assert report["reason"] == "the deploy died in stage `roll out`, without a report"
         assert [line for line in killed.target.asked if line.startswith(("heal", "publish"))] == [
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset by peer"),
+            (OSError("no route"), "no route"),
+        ],
+    )
+    def test_an_error_without_a_file_has_its_words_alone(self, served: World, error: OSError, reason: str) -> None:
+        """A connection has no name, and some errors no number."""
+        assert self.stopped(served, "objections", error, touched=False)[2] == reason
+
             *("heal", "publish 2", "publish 3")
         ]
         assert "the deploy of release record 2 died in stage `roll out`: mending" in killed.said
@@ -590,3 +601,21 @@ class TestTheRecord:
         assert (told.code, told.verdict, served.serving) == (0, "proved", ["b", "b"])
         assert "the evidence is not complete" in served.said
         assert served.records[-1].verdict == "proved"
+
+    @pytest.mark.parametrize("error", [SlipwayError("away"), FULL, AssertionError("oh")], ids=["away", "full", "fault"])
+    @pytest.mark.parametrize("where", ["second view", "remarks"])
+    def test_does_without_what_cannot_be_asked(self, served: World, where: str, error: Exception) -> None:
+        """The evidence is written all the same."""
+        served.target.fails[where] = error
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (0, "proved")
+        assert "the evidence is not complete" in served.said
+        assert sorted(path.name for path in served.records[-1].folder.iterdir()) == EVIDENCE
+
+    @pytest.mark.parametrize("where", ["publish", "attest", "prune", "prune records"])
+    def test_never_fails_a_deploy_by_a_fault_of_our_own(self, served: World, where: str) -> None:
+        """Its traceback is said."""
+        served.target.fails[where] = AssertionError("oh")
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (0, "proved")
+        assert "Traceback (most recent call last)" in served.said
