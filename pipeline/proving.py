@@ -84,11 +84,16 @@ class Proof:
             self._traffic.phase(name)
 
     def watch(self, stage: str, line: str, *, early: bool = True) -> None:
-        """Show where the traffic stands; with EARLY, raise as soon as its verdict can only be bad."""
-        if not self._traffic:
+        """Show where the traffic stands; with EARLY, raise as soon as its verdict can only be bad, or it died."""
+        try:
+            snapshot = self._traffic.snapshot() if self._traffic else None
+        except SlipwayError:
+            if early:
+                raise
+            snapshot = None  # what goes on without it is judged, or refused, when it is over
+        if not snapshot:
             self.progress.live(stage, line)
             return
-        snapshot = self._traffic.snapshot()
         self.progress.live(stage, f"{line} · {_standing(snapshot)}")
         if early:
             self._must_hold(judge_early(snapshot, self._limits(), new=self._release))

@@ -10,7 +10,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -295,8 +295,8 @@ class Story:
                 else:
                     self._roll_back(chapter, chapter.old, proof)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
-            except (SlipwayError, OSError) as second:
-                verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
+            except Exception as second:  # noqa: BLE001 - the record is written whatever it is
+                verdict, reason = "failed", _problems(second, self.progress)[0]
                 chapter.verdict, chapter.code = "failed", 1  # whatever began it: nothing is undone
                 self.progress.problem(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
@@ -322,13 +322,25 @@ class Story:
         return note
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
+        """Bring `old` back, though nobody can watch it, and prove that it serves."""
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
-                proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+                watched = self._watch_rollback(old, proof)
                 self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:
+                if not watched:
+                    proof.begin(old, None, serving=False)
                 stage.note = proof.prove(rollback=True)
+
+    def _watch_rollback(self, old: Artifact, proof: Proof) -> bool:
+        """Start the traffic of a rollback to `old`; return whether it could be."""
+        try:
+            proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+        except (SlipwayError, OSError) as error:
+            self.progress.warn(f"the rollback goes unwatched: {error}")
+            return False
+        return True
 
     def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
         """Evidence, whatever happened; it never fails a deploy."""
@@ -384,18 +396,6 @@ class Story:
             stage.note = f"{place}/report.md"
         return report
 
-    @contextmanager
-    def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
-        with self.progress.stage(name) as stage:
-            self.records.note(chapter.record, stage=name)
-            yield stage
-
-
-def _source_of(record: Record) -> dict[str, Any]:
-    """What a recorded release was deployed from: it comes back whole, and the clone of whoever asks for it has no part
-    in it.
-    """
-    begun = read_json(record.folder / "begun.json")
     def _witnesses(self, result: TrafficResult | None) -> tuple[tuple[str, Mapping[str, Any]] | None, list[str]]:
         """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
         inside, remarks = None, list[str]()
@@ -410,22 +410,22 @@ def _source_of(record: Record) -> dict[str, Any]:
             self.progress.say(f"meanwhile {line}")
         return inside, remarks
 
+    @contextmanager
+    def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
+        """Note where a deploy stands, in case it is killed; what is on its way back goes on without the note."""
+        with self.progress.stage(name) as stage:
+            with _best_effort(self.progress) if chapter.reason else nullcontext():
+                self.records.note(chapter.record, stage=name)
+            yield stage
+
+
+def _source_of(record: Record) -> dict[str, Any]:
+    """What a recorded release was deployed from: it comes back whole, and the clone of whoever asks for it has no part
+    in it.
+    """
+    begun = read_json(record.folder / "begun.json")
     return {name: begun.get(name) for name in ("commit", "dirty")}
 
-
-@contextmanager
-def _deaf(progress: Progress) -> Iterator[None]:
-    """Undoing and recording are not interrupted: a second Ctrl-C gets an answer and no effect."""
-
-    def refuse(*_: object) -> None:
-        progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
-
-    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 def _problems(error: Exception | Interrupted, progress: Progress) -> tuple[str, ...]:
     """Return what is wrong, a line each; the traceback of what no user can mend is said."""
@@ -445,6 +445,20 @@ def _best_effort(progress: Progress) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - a fault of our own is no reason either
         progress.warn(f"the evidence is not complete: {'; '.join(_problems(error, progress))}")
 
+
+@contextmanager
+def _deaf(progress: Progress) -> Iterator[None]:
+    """Undoing and recording are not interrupted: a second Ctrl-C gets an answer and no effect."""
+
+    def refuse(*_: object) -> None:
+        progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
+
+    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _now() -> str:

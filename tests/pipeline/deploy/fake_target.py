@@ -25,7 +25,7 @@ from pipeline.proof.exchange import Exchange
 from pipeline.proof.requests import RequestSpec
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
-from pipeline.proof.traffic import Job, Traffic
+from pipeline.proof.traffic import GeneratorDied, Job, Traffic
 from pipeline.records import Record, Records
 from pipeline.targets import Target
 
@@ -372,6 +372,7 @@ class FakeTraffic(Traffic):
         self._tally = Tally(self._began, job.slow_ms)
         self._phases = [Phase(job.phase, self._began)]
         self._specs: tuple[RequestSpec, ...] = job.requests
+        self._died_of: GeneratorDied | None = None
 
     def start(self) -> Self:
         """Send the first."""
@@ -381,13 +382,19 @@ class FakeTraffic(Traffic):
 
     def phase(self, name: str, *, full: bool = False) -> None:
         """Send the first of another phase."""
+        if self._died_of:
+            raise self._died_of
         self._phases.append(Phase(name, time.time()))
         self._specs = self._spec_table.full if full else self._specs
         self._send()
 
     def snapshot(self) -> Snapshot:
-        """Send some, and count."""
-        self._target.fail_if_told("snapshot")
+        """Send some, and count; a generator that dies stays dead."""
+        try:
+            self._target.fail_if_told("snapshot")
+        except GeneratorDied as died:
+            self._died_of = died
+            raise
         self._send()
         return self._snapshot_of()
 
@@ -397,6 +404,8 @@ class FakeTraffic(Traffic):
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
         """Count all."""
+        if self._died_of:
+            raise self._died_of
         now = time.time()
         return TrafficResult(
             **vars(self._snapshot_of()),

@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, UsageError
 from pipeline.model import Loss
 from pipeline.proof.requests import RequestSpec
+from pipeline.proof.traffic import GeneratorDied
 from tests.pipeline.deploy.fake_target import Killed
 from tests.pipeline.deploy.world import World, migration, release
 
@@ -404,6 +405,62 @@ class TestAReleaseThatFails:
         assert served.serving == ["a", "a"]
 
 
+class TestTheWayBack:
+    """What only watches it, or notes where it stands, does not stop it."""
+
+    @pytest.fixture(name="broken")
+    def _broken(self, served: World) -> World:
+        """Release b never gets ready."""
+        served.target.unready.add("b")
+        served.target.tree = release("b")
+        return served
+
+    @pytest.mark.parametrize("error", [SlipwayError("the cluster does not answer"), OSError(errno.ENOSPC, "full", "x")])
+    @pytest.mark.parametrize("stage", ["roll back", "prove"])
+    def test_is_gone_without_a_note(self, broken: World, stage: str, error: Exception) -> None:
+        """A full disk may be why the deploy failed."""
+        broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({f"note {stage}": error})
+        told = broken.deploy()
+        assert (told.verdict, told.report["rollback"]["verdict"], broken.serving) == (
+            "rolled_back",
+            "proved",
+            ["a", "a"],
+        )
+        assert "the evidence is not complete" in broken.said
+
+    @pytest.mark.parametrize("error", [SlipwayError("the generator hung"), OSError(errno.ENOMEM, "no memory")])
+    def test_is_gone_without_traffic(self, broken: World, error: Exception) -> None:
+        """Which then starts with the proof."""
+        broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({"traffic": error})
+        told = broken.deploy()
+        assert (told.verdict, told.report["rollback"]["verdict"], broken.serving) == (
+            "rolled_back",
+            "proved",
+            ["a", "a"],
+        )
+        assert "goes unwatched" in broken.said
+
+    def test_is_gone_while_the_traffic_dies(self, broken: World) -> None:
+        """The old release serves, and what is not proved is said."""
+        broken.target.meanwhile["roll back"] = lambda: broken.target.fails.update(
+            {"snapshot": GeneratorDied("it died")}
+        )
+        del broken.target.replicas[0]
+        told = broken.deploy()
+        assert (told.verdict, told.report["rollback"]["reason"]) == ("failed", "it died")
+        assert broken.serving == ["a", "a"]
+
+    def test_ends_in_a_record_whatever_it_meets(self, broken: World) -> None:
+        """A fault of our own, too."""
+        broken.target.fails["roll back"] = AssertionError("oh")
+        told = broken.deploy()
+        assert (told.code, told.verdict) == (1, "failed")
+        reason = "a fault of the pipeline itself: AssertionError: oh"
+        assert told.report["rollback"]["reason"] == reason
+        assert "Traceback (most recent call last)" in broken.said
+        assert broken.records[-1].verdict == "failed"
+
+
 # The stage, what fails in it, and whether something that runs was touched by then.
 PLACES = [
     ("build", "build", False),
@@ -460,6 +517,17 @@ class TestWhateverComesBetween:
         reason = "a fault of the pipeline itself: AssertionError: oh"
         assert found == (1, verdict, reason, f"{stage}: failed")
         assert "Traceback (most recent call last)" in served.said
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset by peer"),
+            (OSError("no route"), "no route"),
+        ],
+    )
+    def test_an_error_without_a_file_has_its_words_alone(self, served: World, error: OSError, reason: str) -> None:
+        """A connection has no name, and some errors no number."""
+        assert self.stopped(served, "objections", error, touched=False)[2] == reason
 
     def test_an_interrupt_of_a_first_deploy(self, world: World) -> None:
         """What was shipped is withdrawn."""
@@ -518,17 +586,6 @@ class TestAKilledDeploy:
         assert (report["release"], report["finished"]) == ("b", None)
         assert report["reason"] == "the deploy died in stage `roll out`, without a report"
         assert [line for line in killed.target.asked if line.startswith(("heal", "publish"))] == [
-    @pytest.mark.parametrize(
-        ("error", "reason"),
-        [
-            (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset by peer"),
-            (OSError("no route"), "no route"),
-        ],
-    )
-    def test_an_error_without_a_file_has_its_words_alone(self, served: World, error: OSError, reason: str) -> None:
-        """A connection has no name, and some errors no number."""
-        assert self.stopped(served, "objections", error, touched=False)[2] == reason
-
             *("heal", "publish 2", "publish 3")
         ]
         assert "the deploy of release record 2 died in stage `roll out`: mending" in killed.said
