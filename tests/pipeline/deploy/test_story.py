@@ -308,6 +308,14 @@ class TestADatabaseThatDidNotRun:
         assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
         assert "roll back a" in served.target.asked
 
+    def test_is_left_with_the_old_release_where_the_new_one_fails(self, served: World) -> None:
+        """Though nothing served: what was proved is started instead."""
+        served.target.down(volumes=False)
+        served.target.unready.add("b")
+        told = served.deploy(release("b", "0002"), FIRST, SECOND)
+        assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
+        assert served.serving == ["a", "a"]
+
     def test_is_upgraded_only_as_it_was_checked(self, served: World) -> None:
         """Somebody else migrated it between the check and the migration."""
         served.target.meanwhile["prepare"] = lambda: served.target.database.applied.update({"0009": ""})
@@ -590,6 +598,13 @@ class TestAKilledDeploy:
         ]
         assert "the deploy of release record 2 died in stage `roll out`: mending" in killed.said
 
+    def test_is_mended_by_one_that_is_refused(self, killed: World) -> None:
+        """It comes first: evidence, and what was written."""
+        killed.target.objects = ["no"]
+        assert killed.deploy().verdict == "failed"
+        assert [one.verdict for one in killed.records] == ["proved", "interrupted", "failed"]
+        assert sorted(path.name for path in killed.records[1].folder.iterdir()) == EVIDENCE
+
     def test_is_no_reason_to_trust_what_runs(self, killed: World) -> None:
         """Also where what serves is to serve and nothing differs, it is rolled out and proved again."""
         killed.target.replicas = []
@@ -627,6 +642,13 @@ class TestTheRecord:
         assert sorted(calls) == ["attest", "prune", "prune records", "publish 2"]
         assert served.target.attested[-1] is told.report
         assert sorted(served.target.releases) == ["a", "b"]
+
+    def test_takes_the_occasion_to_remove_what_was_left(self, served: World) -> None:
+        """A broken release may not have let go of what a proof had written to it."""
+        journal = served.records[0].folder / "rollout-writes.jsonl"
+        journal.write_text("")
+        assert served.deploy(release("b")).code == 0
+        assert not journal.exists()
 
     def test_removes_what_nobody_can_go_back_to(self, served: World) -> None:
         """The `retain` newest proved releases are kept."""
