@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -34,7 +35,7 @@ from pipeline.releases.lock import hold_lock
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.model import short
 from pipeline.system.progress import Progress, tame
-from pipeline.targets import open_target
+from pipeline.targets import Target, open_target
 
 __all__ = [
     "access",
@@ -55,11 +56,14 @@ __all__ = [
 UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 
 Result = tuple[int, Any]
+Opener = Callable[[Project, Environment, Progress], Target]
 
 
-def deploy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Ship the working tree, or the recorded release that `--release` names."""
-    story = Story(
+def deploy(
+    project: Project, options: argparse.Namespace, progress: Progress, *, begin: Callable[..., Story] = Story
+) -> Result:
+    """Ship the working tree, or the recorded release that `--release` names; `begin` makes the story to tell."""
+    story = begin(
         project,
         project.environment(options.env),
         progress,
@@ -69,20 +73,22 @@ def deploy(project: Project, options: argparse.Namespace, progress: Progress) ->
     return _tell(story, options, options.release)
 
 
-def rollback(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
-    """Ship a release that was proved before."""
+def rollback(
+    project: Project, options: argparse.Namespace, progress: Progress, *, begin: Callable[..., Story] = Story
+) -> Result:
+    """Ship a release that was proved before. `begin` makes the story to tell."""
     env = project.environment(options.env)
     if options.unfinished:
-        return _finish(project, env, options, progress)
-    story = Story(project, env, progress)
+        return _finish(lambda: begin(project, env, progress), env, options, progress)
+    story = begin(project, env, progress)
     return _tell(story, options, options.release or str(story.records.previous().number))
 
 
-def _finish(project: Project, env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
+def _finish(begin: Callable[[], Story], env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
     """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
     deadline = time.monotonic() + UNDOING_SECONDS
     while True:
-        story = Story(project, env, progress)
+        story = begin()
         if not story.records.killed():
             progress.say(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
             return 0, {"environment": env.name, "unfinished": False} if options.json else None
@@ -96,6 +102,7 @@ def _finish(project: Project, env: Environment, options: argparse.Namespace, pro
         except LockHeld:
             if time.monotonic() > deadline:
                 raise
+            progress.stages.clear()  # of a try that was not let in: the report is of the one that is
             time.sleep(1)
 
 
@@ -115,14 +122,16 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
     return code, report if options.json else None
 
 
-def status(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def status(
+    project: Project, options: argparse.Namespace, progress: Progress, *, opened: Opener = open_target
+) -> Result:
     """Print what runs, since when, and who holds the lock.
 
     The exit code is 1 where a release should serve and no replica is ready.
     """
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
-    target = open_target(project, env, progress)
+    target = opened(project, env, progress)
     serving, running, holder = target.records().serving(), target.running(), target.holder()
     ready = [replica for replica in running.replicas if replica.ready]
     document = {
@@ -189,11 +198,13 @@ def doctor(project: Project, options: argparse.Namespace, progress: Progress) ->
     return (1 if findings else 0), None
 
 
-def releases(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def releases(
+    project: Project, options: argparse.Namespace, progress: Progress, *, opened: Opener = open_target
+) -> Result:
     """List the recorded deploys and rollbacks, newest first."""
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
-    records = open_target(project, env, progress).records()
+    records = opened(project, env, progress).records()
     retained = records.retained(project.retain)
     rows = [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,8 @@ class Proof:
     """Traffic around a rollout.
 
     As a context manager it ends traffic that is still running when something else has failed.
+
+    `traffic` sends what a job says; `baseline_seconds`: how long what serves is measured before anything is changed.
     """
 
     env: Environment
@@ -40,6 +43,8 @@ class Proof:
     old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
     slow: bool = False
+    traffic: Callable[[Job], Traffic] = Traffic
+    baseline_seconds: float = BASELINE_SECONDS
     _traffic: Traffic | None = None
     _release: str = ""
     _old: str | None = None
@@ -71,9 +76,9 @@ class Proof:
             phase=BASELINE if serving and baseline else BAKE if not serving else "rollback",
         )
         if serving:
-            self._traffic = Traffic(self._job).start()
+            self._traffic = self.traffic(self._job).start()
             if baseline:
-                self._wait(BASELINE_SECONDS, "baseline")
+                self._wait(self.baseline_seconds, "baseline")
 
     def phase(self, name: str) -> None:
         """Start the phase `name`: requests that fall due from now on are counted under it."""
@@ -81,14 +86,16 @@ class Proof:
             self._traffic.phase(name)
 
     def watch(self, stage: str, line: str, *, early: bool = True) -> None:
-        """Show where the traffic stands.
-
-        With `early`, raise `DeployFailed` as soon as the verdict can only be bad.
-        """
-        if not self._traffic:
+        """Show where the traffic stands; with `early`, raise as soon as the verdict can only be bad."""
+        try:
+            snapshot = self._traffic.snapshot() if self._traffic else None
+        except SlipwayError:
+            if early:
+                raise
+            snapshot = None  # what goes on without it is judged, or refused, when it is over
+        if not snapshot:
             self.progress.live(stage, line)
             return
-        snapshot = self._traffic.snapshot()
         self.progress.live(stage, f"{line} · {_standing(snapshot)}")
         if early:
             self._must_hold(judge_early(snapshot, self._limits(), new=self._release))
@@ -100,7 +107,7 @@ class Proof:
         """
         assert self._job is not None
         if self._traffic is None:
-            self._traffic = Traffic(self._job).start()
+            self._traffic = self.traffic(self._job).start()
         self._traffic.phase(BAKE, full=True)
         self._wait(self.env.bake_seconds, "prove", early=not rollback)
         if self._judge(self._traffic.settle(), rollback=rollback).confirm:

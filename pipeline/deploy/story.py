@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report, wri
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images.build import SHORT
+from pipeline.proof.results import TrafficResult
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
@@ -66,13 +67,16 @@ class Story:
         *,
         empty_database: bool = False,
         forgotten: str | None = None,
+        target: Target | None = None,
+        proof: Callable[[Environment, Target, Progress, Path, bool], Proof] = Proof,
     ) -> None:
-        """Open the environment.
+        """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration.
 
-        `empty_database`: the deploy may start over with an empty one; `forgotten`: an applied migration to forget.
+        `target`: the environment's own by default; `proof`: what watches a rollout, and judges it.
         """
         self.project, self.env, self.progress = project, env, progress
-        self.target: Target = open_target(project, env, progress)
+        self.target: Target = target or open_target(project, env, progress)
+        self._begin_proof = proof
         self.records = self.target.records()
         self._empty_database = empty_database
         self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
@@ -110,11 +114,8 @@ class Story:
             chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
-            except (SlipwayError, Interrupted, OSError) as error:
+            except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
                 self._undo(chapter, error)
-            except Exception as error:  # noqa: BLE001 - a fault of our own is undone like any other failure
-                self.progress.say(traceback.format_exc())
-                self._undo(chapter, DeployFailed(f"a fault in the pipeline itself: {type(error).__name__}: {error}"))
             return chapter.code, self._record(chapter, dry_run=dry_run)
 
     # --- the stages ---
@@ -290,9 +291,9 @@ class Story:
 
     # --- undoing and recording ---
 
-    def _undo(self, chapter: Chapter, error: SlipwayError | Interrupted | OSError) -> None:
+    def _undo(self, chapter: Chapter, error: Exception | Interrupted) -> None:
         """Report why the deploy failed; if anything running was touched, bring back and prove what served before."""
-        problems = (f"{error.strerror}: {error.filename}",) if isinstance(error, OSError) else error.problems
+        problems = _problems(error, self.progress)
         interrupted = isinstance(error, Interrupted)
         chapter.reason = problems[0]
         chapter.verdict = "interrupted" if interrupted else "failed"
@@ -300,7 +301,7 @@ class Story:
         for problem in problems:
             self.progress.problem(problem)
         if not chapter.touched:
-            chapter.code = 1 if isinstance(error, OSError) else error.exit_code
+            chapter.code = error.exit_code if isinstance(error, SlipwayError | Interrupted) else 1
             return
         with _deaf(self.progress):
             before = len(self.progress.stages)
@@ -312,8 +313,8 @@ class Story:
                 else:
                     self._roll_back(chapter, chapter.old, proof)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
-            except (SlipwayError, OSError) as second:
-                verdict, reason = "failed", second.problems[0] if isinstance(second, SlipwayError) else str(second)
+            except Exception as second:  # noqa: BLE001 - the record is written whatever it is
+                verdict, reason = "failed", _problems(second, self.progress)[0]
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 self.progress.problem(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
@@ -326,7 +327,8 @@ class Story:
             )
 
     def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
-        return Proof(self.env, self.target, self.progress, chapter.record.folder / JOURNAL.format(of), old_counts)
+        journal = chapter.record.folder / JOURNAL.format(of)
+        return self._begin_proof(self.env, self.target, self.progress, journal, old_counts)
 
     def _withdraw(self, chapter: Chapter) -> str:
         """Stop what was shipped where there was nothing before; return the outcome in words."""
@@ -338,29 +340,37 @@ class Story:
         return note
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
+        """Bring `old` back, though nobody can watch it, and prove that it serves."""
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
-                proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+                watched = self._watch_rollback(old, proof)
                 self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:
+                if not watched:
+                    proof.begin(old, None, serving=False)
                 stage.note = proof.prove(rollback=True)
+
+    def _watch_rollback(self, old: Artifact, proof: Proof) -> bool:
+        """Start the traffic of a rollback to `old`; return whether it could be."""
+        try:
+            proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+        except (SlipwayError, OSError) as error:
+            self.progress.warn(f"the rollback goes unwatched: {error}")
+            return False
+        return True
 
     def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
         """Write the evidence, whatever happened, and return the report; this never fails a deploy."""
         with _deaf(self.progress), self.progress.stage("record") as stage:
             new, old = chapter.new, chapter.old
-            if chapter.proof:
-                chapter.proof.finish()
-                for record in self.records.all():  # writes that a broken release failed to remove
-                    self._clean_up(record.folder)
+            with _best_effort(self.progress):
+                if chapter.proof:
+                    chapter.proof.finish()
+                    for record in self.records.all():  # writes that a broken release failed to remove
+                        self._clean_up(record.folder)
             result = chapter.proof.result if chapter.proof else None
-            inside = self.target.second_view(result.failed, result.sent) if result else None
-            if inside:
-                self.progress.say(f"from inside: {inside[0]}")
-            remarks = self.target.remarks() if result else []
-            for line in remarks:
-                self.progress.say(f"meanwhile {line}")
+            inside, remarks = self._witnesses(result)
             source = new.source if new else read_source(self.project.root)
             report = build_report(
                 DeployFacts(
@@ -385,8 +395,9 @@ class Story:
                 )
             )
             place = chapter.record.folder.relative_to(self.project.root)
-            github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
-            try:
+            with _best_effort(self.progress):
+                github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
+            with _best_effort(self.progress):
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
                     return report
@@ -398,16 +409,31 @@ class Story:
                     self.records.prune()
                 if attested:
                     attested.result()
-            except (SlipwayError, OSError) as error:
-                self.progress.warn(f"the evidence is incomplete: {error}")
-            board.tell(self.project.name, report, self.progress.warn)
+            with _best_effort(self.progress):
+                board.tell(self.project.name, report, self.progress.warn)
             stage.note = f"{place}/report.md"
         return report
 
+    def _witnesses(self, result: TrafficResult | None) -> tuple[tuple[str, Mapping[str, Any]] | None, list[str]]:
+        """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
+        inside, remarks = None, list[str]()
+        if result:
+            with _best_effort(self.progress):
+                inside = self.target.second_view(result.failed, result.sent)
+            with _best_effort(self.progress):
+                remarks = self.target.remarks()
+        if inside:
+            self.progress.say(f"from inside: {inside[0]}")
+        for line in remarks:
+            self.progress.say(f"meanwhile {line}")
+        return inside, remarks
+
     @contextmanager
     def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
+        """Note where a deploy stands, in case it is killed; what is on its way back goes on without the note."""
         with self.progress.stage(name) as stage:
-            self.records.note(chapter.record, stage=name)
+            with _best_effort(self.progress) if chapter.reason else nullcontext():
+                self.records.note(chapter.record, stage=name)
             yield stage
 
 
@@ -416,6 +442,25 @@ def _source_of(record: Record) -> dict[str, Any]:
     # A recorded release comes back whole: the clone of whoever asks for it has no part in it.
     begun = read_json(record.folder / "begun.json")
     return {name: begun.get(name) for name in ("commit", "dirty")}
+
+
+def _problems(error: Exception | Interrupted, progress: Progress) -> tuple[str, ...]:
+    """Return what is wrong, one line each; print the traceback of what no user can fix."""
+    if isinstance(error, SlipwayError | Interrupted):
+        return error.problems
+    if isinstance(error, OSError):
+        return (f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}",)
+    progress.say("".join(traceback.format_exception(error)))
+    return (f"a fault in the pipeline itself: {type(error).__name__}: {error}",)
+
+
+@contextmanager
+def _best_effort(progress: Progress) -> Iterator[None]:
+    """Say what the record of a deploy will lack, and go on: the outcome of the deploy is decided already."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a fault of our own is no reason either
+        progress.warn(f"the evidence is incomplete: {'; '.join(_problems(error, progress))}")
 
 
 @contextmanager

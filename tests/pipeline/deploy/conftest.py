@@ -1,0 +1,20 @@
+"""An environment for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.deploy.world import World, world_in
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Nothing was deployed yet, and nobody else is told; whatever a test does, the lock is free when it is over."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RELEASE_BOARD_URL"):
+        monkeypatch.delenv(name, raising=False)
+    world = world_in(tmp_path)
+    yield world
+    assert world.target.holder() is None

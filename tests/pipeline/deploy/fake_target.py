@@ -1,0 +1,442 @@
+"""An environment without an engine: releases in a dict, replicas in a list, a schema of applied migrations.
+
+What decides is real: the records and the lock in a folder, the check of each answer, the counts, the verdict. Made up
+are the fleet and the database alone, and what goes wrong in them is a switch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from pipeline.config.project import Environment, Project
+from pipeline.config.requests import RequestSpec
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.images.build import PushedImages
+from pipeline.proof.client import Answer, Call, NoAnswer, RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.results import Phase, Snapshot, TrafficResult
+from pipeline.proof.tally import Outcome, Tally
+from pipeline.proof.traffic import GeneratorDied, Job, Traffic
+from pipeline.releases.lock import Holder, held_by, hold_lock
+from pipeline.releases.model import Artifact, Migration, Replica, Running
+from pipeline.releases.records import Record, Records
+from pipeline.system.progress import Progress
+from pipeline.targets import Target
+
+__all__ = ["FakeDatabase", "FakeTarget", "FakeTraffic", "Killed", "NotedRecords"]
+
+AT_ONCE = 2  # of each request, whenever the traffic is looked at: one for each of two replicas
+FAST_MS, SLOW_MS = 5.0, 900.0
+
+
+class Killed(BaseException):
+    """The process ends here, as by `kill -9`: nothing of the pipeline may catch it."""
+
+
+class NotedRecords(Records):
+    """Real ones, that note what was asked of them and fail when told to."""
+
+    def __init__(self, target: FakeTarget) -> None:
+        super().__init__(target.project.state(target.env.name) / "releases")
+        self._target = target
+
+    def note(self, record: Record, **facts: Any) -> None:
+        """Fail as `note STAGE`, without a line of its own."""
+        self._target.fail_if_told(f"note {facts.get('stage', 'release')}")
+        super().note(record, **facts)
+
+    def refresh(self) -> None:
+        """Do what others do elsewhere: nothing."""
+        self._target.do("refresh")
+
+    def publish(self, record: Record) -> None:
+        """Note the number."""
+        self._target.do("publish", str(record.number))
+
+    def prune(self) -> None:
+        """Prune as always."""
+        self._target.do("prune records")
+        super().prune()
+
+
+@dataclass
+class FakeDatabase:
+    """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history."""
+
+    runs: bool = False
+    applied: dict[str, str] = field(default_factory=dict)
+    recorded: bool = True
+
+    @property
+    def revision(self) -> str | None:
+        """Return the newest; None where it was never migrated."""
+        return max(self.applied, default=None)
+
+    def status(self, mine: list[Migration], forgotten: str | None) -> dict[str, Any]:
+        """Return what `python -m backend.migrations status` prints."""
+        applied = {revision: sql for revision, sql in self.applied.items() if revision != forgotten}
+        edited = [one.revision for one in mine if applied.get(one.revision, one.sql) != one.sql]
+        return {
+            "revision": self.revision,
+            "recorded": self.recorded or self.revision is None,
+            "pending": [asdict(one) for one in mine if one.revision not in applied],
+            "problems": [f"migration {revision} was applied, and edited since" for revision in edited],
+            "unknown": [],
+        }
+
+    def upgrade(self, mine: list[Migration], expected: str | None, forgotten: str | None) -> None:
+        """Apply what it lacks, if it is where it was when that was checked."""
+        if expected not in (None, self.revision or "none"):
+            raise SlipwayError(f"the database is at {self.revision} and was at {expected}: nothing was changed")
+        self.applied.pop(forgotten or "", None)
+        self.applied |= {one.revision: one.sql for one in mine if one.revision not in self.applied}
+        self.recorded = True
+
+
+@dataclass
+class FakeTarget:
+    """See the module. `tree` is what `build` makes; `migrations_of`: what each release brings, oldest first.
+
+    `asked` holds what was done, in order; `fails` is what one of those raises instead, once; `meanwhile` what happens
+    beside it. `breaks`: the paths that a release answers with 500; `slow` ones take 900 ms, `unready` ones never get
+    ready.
+    """
+
+    project: Project
+    env: Environment
+    tree: Artifact
+    url: str = "http://service.invalid"
+    releases: dict[str, Artifact] = field(default_factory=dict)
+    migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
+    replicas: list[Replica] = field(default_factory=list)
+    database: FakeDatabase = field(default_factory=FakeDatabase)
+    asked: list[str] = field(default_factory=list)
+    fails: dict[str, BaseException] = field(default_factory=dict)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
+    breaks: dict[str, Collection[str]] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
+    unready: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)  # what `problems` says
+    objects: list[str] = field(default_factory=list)  # what `objections` says
+    data_gone: bool = False
+    promoted: str | None = None
+    images: PushedImages | None = None
+    view: tuple[str, Mapping[str, Any]] | None = None
+    noticed: list[str] = field(default_factory=list)  # what `remarks` says
+    ended: str | None = None  # what `trouble` says
+    attested: list[Mapping[str, Any]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # by the lock
+    _turn: int = 0
+    _started: int = 0
+
+    def opened(self, project: Project, env: Environment, progress: Progress) -> Target:
+        """Open it, as `open_target` would."""
+        return self
+
+    def do(self, what: str, which: str = "") -> None:
+        """Note that `what` is done to `which`, or fail as told."""
+        self.asked.append(f"{what} {which}".strip())
+        self.meanwhile.pop(what, bool)()
+        self.fail_if_told(what)
+
+    def fail_if_told(self, what: str) -> None:
+        """Raise what `what` is told to, once."""
+        if what in self.fails:
+            raise self.fails.pop(what)
+
+    # --- what is known, and by whom it may be changed ---
+
+    def records(self) -> Records:
+        """Open the real ones."""
+        return NotedRecords(self)
+
+    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Take the real one."""
+        return hold_lock(self.project.state(self.env.name) / "lock", say)
+
+    def holder(self) -> Holder | None:
+        """Ask the real one."""
+        return held_by(self.project.state(self.env.name) / "lock")
+
+    # --- what speaks against a deploy ---
+
+    def problems(self) -> list[str]:
+        """Say what it was told to."""
+        self.do("problems")
+        return self.wrong
+
+    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Miss the data only where there must be some."""
+        self.do("data problems")
+        return ["the data is gone: restore it, or deploy with --empty-database"] if expected and self.data_gone else []
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Say what it was told to."""
+        self.do("objections")
+        return self.objects
+
+    def findings(self) -> list[str]:
+        """Find nothing."""
+        return []
+
+    # --- artifacts ---
+
+    def build(self) -> Artifact:
+        """Keep the release of the working tree."""
+        self.do("build")
+        self.releases[self.tree.name] = self.tree
+        return self.tree
+
+    def recorded(self, name: str) -> Artifact:
+        """Find a release that was built and not removed."""
+        if name not in self.releases:
+            raise SlipwayError(f"release {name} is gone: build it again")
+        return self.releases[name]
+
+    def adopt(self, reference: str | None) -> str | None:
+        """Take what was promoted."""
+        return self.promoted if reference in (None, self.promoted) else None
+
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """Say where it was told to."""
+        return self.images
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Tell the names apart."""
+        return [] if new.name == old.name else [f"release {old.name} to {new.name}"]
+
+    def attest(self, report: Mapping[str, Any]) -> None:
+        """Keep the report."""
+        self.do("attest")
+        self.attested.append(report)
+
+    def prune(self, retained: list[str]) -> None:
+        """Remove what is neither retained nor running."""
+        self.do("prune")
+        kept = {*retained, *(one.release for one in self.replicas)}
+        self.releases = {name: one for name, one in self.releases.items() if name in kept}
+
+    # --- the fleet ---
+
+    def running(self) -> Running:
+        """Look at the list."""
+        return Running(tuple(self.replicas), self.env.replicas, ())
+
+    def heal(self) -> bool:
+        """End what never got ready."""
+        self.do("heal")
+        ready = [one for one in self.replicas if one.ready]
+        healed = ready != self.replicas
+        self.replicas = ready
+        return healed
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Put one of `new` for each, the new one first; on the way back the wrong ones go as soon as one serves."""
+        self.do("roll back" if back else "roll out", new.name)
+        right = [one for one in self.replicas if one.release == new.name and one.ready]
+        while len(right) < self.env.replicas:
+            right.append(self.start(new))
+            wrong = [one for one in self.replicas if one.release != new.name or not one.ready]
+            for one in wrong if back else wrong[:1]:
+                self.replicas.remove(one)
+            watch(f"replica {len(right)} of {self.env.replicas}")
+        self.replicas = right
+
+    def start(self, new: Artifact) -> Replica:
+        """Start one, which gets ready if the database has what its code needs."""
+        migrated = new.revision is None or new.revision in self.database.applied
+        self._started += 1
+        one = Replica(
+            name=f"board-{self._started}",
+            release=new.name,
+            ready=migrated and new.name not in self.unready,
+            state="RUNNING",
+            since="2026-01-01T00:00:00+00:00",
+            metrics=None,
+            current=True,
+        )
+        self.replicas.append(one)
+        if not one.ready:
+            raise DeployFailed(f"{one.name} never got ready")
+        return one
+
+    def trouble(self) -> str | None:
+        """Say what it was told to."""
+        self.fail_if_told("trouble")
+        return self.ended
+
+    def withdraw(self) -> None:
+        """Stop all."""
+        self.do("withdraw")
+        self.replicas = []
+
+    def down(self, *, volumes: bool) -> None:
+        """Stop all, the database too."""
+        self.do("down")
+        self.replicas, self.database.runs = [], False
+        if volumes:
+            self.database.applied = {}
+
+    # --- the data ---
+
+    def database_runs(self) -> bool:
+        """Look at the switch."""
+        return self.database.runs
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Answer as the release's own command does."""
+        given = _command().parse_args(arguments)
+        mine = self.migrations_of.get(release.name, [])
+        if given.verb == "plan":
+            return json.dumps([asdict(one) for one in mine], indent=2)
+        assert database
+        assert self.database.runs, "nobody can ask a database that does not run"
+        self.do(given.verb, release.name)
+        if given.verb == "status":
+            return json.dumps(self.database.status(mine, given.forget))
+        self.database.upgrade(mine, given.expect, given.forget)
+        return "done\n"
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Note it."""
+        self.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
+
+    def prepare(self, new: Artifact) -> None:
+        """Start the database."""
+        self.do("prepare", new.name)
+        self.database.runs = True
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Say nothing."""
+        return {}
+
+    # --- the proof's side ---
+
+    def token(self) -> str | None:
+        """Ask for none."""
+        return None
+
+    def token_changes(self) -> bool:
+        """Keep it."""
+        return False
+
+    def dismiss(self) -> None:
+        """Note that the proof has seen enough."""
+        self.do("dismiss")
+
+    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
+        """Say what it was told to."""
+        self.do("second view")
+        return self.view
+
+    def remarks(self) -> list[str]:
+        """Say what it was told to."""
+        self.do("remarks")
+        return self.noticed
+
+    def answer(self, call: Call) -> tuple[Answer, float]:
+        """Return what the next replica in turn answers, and in how many milliseconds; raise `NoAnswer` without one."""
+        ready = [one for one in self.replicas if one.ready]
+        if not ready:
+            raise NoAnswer("refused", "nobody listens")
+        self._turn += 1
+        release = ready[self._turn % len(ready)].release
+        status = 500 if call.path in self.breaks.get(release, ()) else 200
+        return Answer(status, release, b"{}"), SLOW_MS if release in self.slow else FAST_MS
+
+
+def _command() -> argparse.ArgumentParser:
+    """Read what `python -m backend.migrations` is told, and refuse what it would refuse."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("verb", choices=("status", "upgrade", "plan"))
+    for name in ("--expect", "--forget", "--from"):
+        parser.add_argument(name)
+    for name in ("--kept", "--trust"):
+        parser.add_argument(name, nargs="+", default=[])
+    return parser
+
+
+class FakeTraffic(Traffic):
+    """The traffic of a job, in no process: each look at it sends a few requests, which `target` answers."""
+
+    def __init__(self, target: FakeTarget, job: Job) -> None:
+        # The parent's would open what a process needs; each of its methods is another one here.
+        self._target, self._spec_table = target, job
+        self._began = time.time()
+        self._tally = Tally(self._began, job.slow_ms)
+        self._phases = [Phase(job.phase, self._began)]
+        self._specs: tuple[RequestSpec, ...] = job.requests
+        self._died_of: GeneratorDied | None = None
+
+    def start(self) -> Self:
+        """Send the first."""
+        self._target.do("traffic", self._phases[-1].name)
+        self._send()
+        return self
+
+    def phase(self, name: str, *, full: bool = False) -> None:
+        """Send the first of another phase."""
+        if self._died_of:
+            raise self._died_of
+        self._phases.append(Phase(name, time.time()))
+        self._specs = self._spec_table.full if full else self._specs
+        self._send()
+
+    def snapshot(self) -> Snapshot:
+        """Send some, and count; a generator that dies stays dead."""
+        try:
+            self._target.fail_if_told("snapshot")
+        except GeneratorDied as died:
+            self._died_of = died
+            raise
+        self._send()
+        return self._snapshot_of()
+
+    def settle(self) -> Snapshot:
+        """Count: nobody is waited for."""
+        return self._snapshot_of()
+
+    def stop(self, *, at_once: bool = False) -> TrafficResult:
+        """Count all."""
+        if self._died_of:
+            raise self._died_of
+        now = time.time()
+        return TrafficResult(
+            **vars(self._snapshot_of()),
+            started=self._began,
+            by_release=self._tally.by_release(),
+            latency=self._tally.latency(),
+            bins=self._tally.bins(now),
+            phases=tuple(self._phases),
+        )
+
+    def abort(self) -> None:
+        """Nothing runs."""
+
+    def _snapshot_of(self) -> Snapshot:
+        return Snapshot(
+            seconds=time.time() - self._began,
+            phase=self._phases[-1].name,
+            outstanding=0,
+            shares=self._tally.shares(),
+            failures=self._tally.examples(),
+            settled=True,
+        )
+
+    def _send(self) -> None:
+        for spec in self._specs:
+            for _ in range(AT_ONCE):
+                exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
+                try:
+                    answer, latency = self._target.answer(exchange.call())
+                    exchange.check(answer)
+                except RequestFailed as failed:
+                    error = failed
+                phase, at = self._phases[-1].name, time.time()
+                self._tally.add(Outcome(exchange, phase, at, latency, answer, error))

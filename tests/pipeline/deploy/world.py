@@ -1,0 +1,132 @@
+"""What the tests of the story and of its verbs share: an environment, and deploys that are told in it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.config.project import Environment, Project
+from pipeline.config.requests import RequestSpec
+from pipeline.deploy.proving import Proof
+from pipeline.deploy.story import Story
+from pipeline.releases.model import Artifact, Migration
+from pipeline.releases.records import Record, read_json, write_json
+from pipeline.system.git import Source
+from pipeline.system.progress import Progress
+from tests.pipeline.deploy.fake_target import FakeTarget, FakeTraffic
+
+__all__ = ["LIST", "ONE", "REQUESTS", "Told", "World", "migration", "release", "world_in"]
+
+LIST, ONE = RequestSpec("list", "GET", "/list"), RequestSpec("one", "GET", "/one")
+REQUESTS = (LIST, ONE)
+NAME = "here"
+
+
+def release(name: str, revision: str | None = None, *more: RequestSpec) -> Artifact:
+    """Make a release that answers `REQUESTS` and `more`."""
+    return Artifact(name, Source("c0ffee", dirty=False), revision, (*REQUESTS, *more))
+
+
+def migration(revision: str, **values: Any) -> Migration:
+    """Make one of Python code, which squawk is not asked about, unless `values` have its SQL."""
+    return Migration(**{"revision": revision, "message": "m", "contract_after": None, "sql": "", **values})
+
+
+@dataclass
+class Told:
+    """What a deploy came to. `story` is kept, so that nothing ends merely because nobody holds it any more."""
+
+    code: int
+    report: dict[str, Any]
+    story: Story
+
+    @property
+    def verdict(self) -> str:
+        """Return the report's."""
+        return str(self.report["verdict"])
+
+    def stages(self, part: str = "") -> list[tuple[str, str]]:
+        """Return each stage's name and outcome; `part`: of the rollback."""
+        told = self.report[part] if part else self.report
+        return [(one["name"], one["outcome"]) for one in told["stages"]]
+
+
+@dataclass
+class World:
+    """An environment, the stories that were told of it, and all that was said."""
+
+    target: FakeTarget
+    stories: list[Story] = field(default_factory=list)
+    console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=200, highlight=False))
+
+    def begin(self, project: Project, env: Environment, progress: Progress, **options: Any) -> Story:
+        """Begin a story, as `Story` would, on the fake."""
+        proof = partial(Proof, traffic=partial(FakeTraffic, self.target), baseline_seconds=0)
+        self.stories.append(Story(project, env, progress, target=self.target, proof=proof, **options))
+        return self.stories[-1]
+
+    def progress(self) -> Progress:
+        """Say it all to `said`."""
+        return Progress(self.console)
+
+    def deploy(
+        self,
+        new: Artifact | None = None,
+        *migrations: Migration,
+        reference: str | None = None,
+        dry_run: bool = False,
+        forward: bool = False,
+        **options: Any,
+    ) -> Told:
+        """Ship `new`, which brings `migrations`, or what is asked for."""
+        if new:
+            self.target.tree = new
+            self.target.migrations_of[new.name] = list(migrations)
+        self.target.asked.clear()
+        story = self.begin(self.target.project, self.target.env, self.progress(), **options)
+        code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
+        return Told(code, report, story)
+
+    def serve(self, old: Artifact, *migrations: Migration) -> None:
+        """Let `old` serve as if it had been deployed and proved: no story is told, which takes longer."""
+        target = self.target
+        target.tree = target.releases[old.name] = old
+        target.migrations_of[old.name] = list(migrations)
+        target.database.runs, target.database.applied = True, {one.revision: one.sql for one in migrations}
+        for _ in range(target.env.replicas):
+            target.start(old)
+        facts = {"release": old.name, "started": "2026-01-01T00:00:00+00:00", "commit": None, "dirty": False}
+        record = target.records().begin({**facts, "stage": "prove"})
+        write_json(record.folder / "report.json", {**facts, "verdict": "proved", "finished": facts["started"]})
+
+    @property
+    def said(self) -> str:
+        """Return all that a person saw."""
+        assert isinstance(self.console.file, io.StringIO)
+        return self.console.file.getvalue()
+
+    @property
+    def serving(self) -> list[str]:
+        """Return the release of each replica."""
+        return [one.release for one in self.target.replicas]
+
+    @property
+    def records(self) -> list[Record]:
+        """Return all records."""
+        return self.target.records().all()
+
+    def file(self, number: int, name: str) -> dict[str, Any]:
+        """Return what a record holds."""
+        return read_json(self.target.records().folder / str(number) / name)
+
+
+def world_in(root: Path) -> World:
+    """Make an environment below `root`, in which nothing was deployed yet."""
+    env = Environment(NAME, "local", "http://service.invalid", replicas=2, bake_seconds=0)
+    project = Project(root, "board", {NAME: env}, REQUESTS, retain=3)
+    return World(FakeTarget(project, env, release("a")))
