@@ -16,16 +16,19 @@ CANNOT_LISTEN = 1
 
 
 def main() -> int:
-    """Serve with the settings of the environment. The exit code: 0 left in order, 1 cannot listen, 2 bad settings."""
+    """Serve with the settings of the environment.
+
+    Return the exit code: 0 after an orderly exit, 1 when it cannot listen, 2 for bad settings.
+    """
     try:
         settings = load_settings()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return BAD_SETTINGS
     if settings.backend_workers > 1:
-        # prometheus_client looks for this when it is imported; the supervisor of the workers removes it.
+        # prometheus_client reads this when it is imported; the supervisor of the workers removes the folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
-    gc.disable()  # importing makes garbage for nobody: 11-15 % of the start
+    gc.disable()  # imports leave nothing to collect, and looking takes 11-15 % of the start
     from backend.server import CannotListen, listen, run
     from backend.workers import supervise
 

@@ -1,4 +1,4 @@
-"""The one place that wires the service together."""
+"""The one place where the service is wired together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None) -> FastAPI:
-    """The service of SETTINGS. The runner passes DRAIN, which it begins, and METRICS, which it exports."""
+    """Return the service for `settings`.
+
+    The runner passes `drain`, which it activates, and `metrics`, which it exports.
+    """
     drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
     app = FastAPI(
         title=f"{settings.project_name}: the release board",
@@ -35,11 +38,11 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
         version=settings.release,
         lifespan=_lifespan(settings, metrics, drain),
         redoc_url=None,
-        # FastAPI's own instruments cost 5 µs a request even with no exporter.
+        # FastAPI's own instruments cost 5 µs per request, even without an exporter.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = settings
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(LastResort, debug=settings.debug)
     if settings.cors_origins:
         app.add_middleware(
@@ -53,7 +56,7 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
     problems.install(app)
     openapi.install(app)
-    # The hot ones first, as routes are tried in order. Flat: an included router costs 25 µs a request.
+    # Hot routes come first, as they are tried in order. They are flat: an included router costs 25 µs per request.
     routers = (health.hot, releases.hot, environments.hot, health.router, releases.router)
     app.router.routes[:0] = [route for router in routers for route in router.routes]
     return app

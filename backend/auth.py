@@ -1,4 +1,4 @@
-"""Who may write: the bearer of SERVICE_TOKEN. And whether what it does is synthetic traffic of the proof."""
+"""Write access for callers with SERVICE_TOKEN, who also say whether they are synthetic traffic of the proof."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class Unauthorized(Problem):
     status = 401
 
     def __init__(self) -> None:
-        super().__init__("Writing needs `Authorization: Bearer SERVICE_TOKEN`.", headers={"WWW-Authenticate": "Bearer"})
+        super().__init__(
+            "Writing requires `Authorization: Bearer SERVICE_TOKEN`.", headers={"WWW-Authenticate": "Bearer"}
+        )
 
 
 class TokenUnset(Problem):

@@ -1,4 +1,4 @@
-"""Redis as a cache: short waits, no retries, and a breaker. Without Redis everything still answers."""
+"""Redis as a cache: short timeouts, no retries, and a circuit breaker. Without Redis the service still works."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a read found. `generation` is None when the cache cannot take an answer now."""
+    """The result of a read. `generation` is None while the cache cannot store an answer."""
 
     generation: bytes | None
     value: bytes | None
 
 
 class Cache:
-    """Cached answers by name, each valid for one generation of what it was made from.
+    """Cached answers by name, each valid for one generation of the data it was made from.
 
-    A writer ends the generation *after* its commit. An answer that was computed from older rows carries the older
-    generation and is never served, however late it is stored.
+    A writer ends the generation *after* its commit. An answer computed from older rows carries the older generation
+    and is never served, however late it is stored.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -49,7 +49,7 @@ class Cache:
         self._prefix, self._release = settings.project_name, settings.release
         self._metrics = metrics
         self._log = structlog.get_logger("cache")
-        self._open_until = 0.0  # 0 while Redis is well
+        self._open_until = 0.0  # 0 while Redis works
         self._unforgotten: set[str] = set()
 
     async def close(self) -> None:
@@ -57,13 +57,13 @@ class Cache:
         await self._redis.aclose()
 
     async def get(self, name: str) -> Found:
-        """The answer NAME if it is of the current generation, and that generation. One round trip."""
+        """Return the answer `name` if it is of the current generation, and that generation, in one round trip."""
         if name in self._unforgotten:
             await self.forget(name)
         nothing: list[bytes | None] = [None, None]
         generation, stored = await self._ask(lambda: self._redis.mget(self._keys(name)), nothing)
         if generation is None and not self._open_until:
-            await self.forget(name)  # the first read ever, or after Redis lost its memory
+            await self.forget(name)  # the first read ever, or the first after Redis lost its data
         elif generation is not None and stored is not None and stored.startswith(generation):
             self._metrics.cache.labels("hit").inc()
             return Found(generation, stored[len(generation) :])
@@ -71,27 +71,29 @@ class Cache:
         return Found(generation, None)
 
     async def put(self, name: str, found: Found, value: bytes) -> None:
-        """Keep VALUE as the answer NAME of the generation that was FOUND before VALUE was computed."""
+        """Store `value` as the answer `name` of the generation that was `found` before `value` was computed."""
         if found.generation is not None:
             entry = found.generation + value
             await self._ask(lambda: self._redis.set(self._keys(name)[1], entry, ex=self._expire), None)
 
     async def forget(self, name: str) -> None:
-        """End the generation of NAME. When Redis does not answer, the next read of this process tries again;
-        other processes may serve the old answer until it expires (REDIS_EXPIRE_SECONDS).
+        """End the generation of `name`.
+
+        When Redis does not answer, the next read of this process tries again; other processes may serve the old answer
+        until it expires (REDIS_EXPIRE_SECONDS).
         """
         fresh = secrets.token_bytes(8)
         done = await self._ask(lambda: self._redis.set(self._keys(name)[0], fresh), otherwise=False)
         (self._unforgotten.discard if done else self._unforgotten.add)(name)
 
     async def ping(self) -> None:
-        """Raise RedisError, OSError or TimeoutError when Redis does not answer; the breaker is not asked."""
+        """Raise `RedisError`, `OSError` or `TimeoutError` when Redis does not answer; the breaker is bypassed."""
         async with asyncio.timeout(SOCKET_SECONDS):
             await self._redis.ping()
 
     def _keys(self, name: str) -> tuple[str, str]:
-        # One hash tag: both keys on one node of a cluster, so that MGET may ask for both.
-        # The answer is its release's own: an older one's would hide that a new one cannot make it any more.
+        # One hash tag keeps both keys on one node of a cluster, so that MGET may read both.
+        # Each release has its own answer: an older one's would hide that a new release can no longer compute it.
         return f"{self._prefix}:{{{name}}}:generation", f"{self._prefix}:{{{name}}}:{self._release}"
 
     async def _ask(self, command: Callable[[], Awaitable[Any]], otherwise: Answer) -> Answer:
@@ -100,7 +102,7 @@ class Cache:
             self._metrics.redis_bypassed.inc()
             return otherwise
         if self._open_until:
-            self._open_until = now + BREAK_SECONDS  # this request tries alone, the others go on without
+            self._open_until = now + BREAK_SECONDS  # only this request tries; the others go on without Redis
         try:
             async with asyncio.timeout(SOCKET_SECONDS):
                 answer: Answer = await command()

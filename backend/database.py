@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool with every wait bounded, and a clear 503 when there is no connection to be had."""
+"""PostgreSQL: a pool in which every wait is bounded, and a clear 503 when no connection is available."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 RELEASE_SECONDS = 1.0
 LOST = (
-    OSError,  # refused, reset, no such socket; TimeoutError is one too
+    OSError,  # refused, reset, no such socket; includes TimeoutError
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,  # starting up, in recovery, shutting down
     asyncpg.AdminShutdownError,
@@ -37,17 +37,17 @@ LOST = (
 
 
 class DatabaseUnavailable(Problem):
-    """The database cannot answer now; try again after `Retry-After` seconds."""
+    """The database is unavailable; try again after `Retry-After` seconds."""
 
     status = 503
     kind = "urn:problem-type:database-unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The database cannot answer now.", headers={"Retry-After": "1"})
+        super().__init__("The database is unavailable.", headers={"Retry-After": "1"})
 
 
 def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """How asyncpg reaches the database of SETTINGS."""
+    """Return the arguments with which asyncpg connects to the database of `settings`."""
     if settings.database_url is not None:
         return {"dsn": settings.database_url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)}
     password = settings.postgres_password
@@ -61,16 +61,17 @@ def connect_arguments(settings: Settings) -> dict[str, Any]:
 
 
 async def _keep_session(_: Any) -> None:
-    """No reset round trip on release; asyncpg still rolls back. So no SET, LISTEN or session lock on a lease."""
+    """Skip the reset round trip on release; asyncpg still rolls back."""
+    # So a lease must not leave a SET, a LISTEN or a session lock behind.
 
 
 class Database:
-    """The pool of one process. `lease()` is one connection for one request."""
+    """The connection pool of one process. `lease()` lends one connection to one request."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._limit = settings.database_pool_size + settings.database_max_overflow
         self._wait = settings.database_pool_timeout
-        # The pool alone is unfair without its reset round trip: p99 164 ms against 12 ms with a queue in front.
+        # Without its reset round trip the pool alone is unfair: p99 is 164 ms, against 12 ms with a queue in front.
         self._turns = asyncio.Semaphore(self._limit)
         self._metrics = metrics
         self._log = structlog.get_logger("database")
@@ -79,7 +80,7 @@ class Database:
         metrics.connections_limit.set(self._limit)
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             **connect_arguments(settings),
-            init_size=0,  # a database that is down must not stop the start
+            init_size=0,  # a database that is down must not prevent the start
             min_size=0,
             max_size=self._limit,
             init=self._count,
@@ -95,16 +96,16 @@ class Database:
         )
 
     async def open(self) -> None:
-        """Open the pool, and the first connection if the database is there."""
+        """Open the pool, and a first connection if the database is up."""
         await self._pool
         try:
             async with self.lease() as connection:
                 await connection.fetchval("SELECT 1", timeout=CONNECT_SECONDS)
         except DatabaseUnavailable:
-            self._log.warning("started without the database; requests answer 503 until it is there")
+            self._log.warning("started without the database; requests answer 503 until it is up")
 
     async def close(self) -> None:
-        """Close every connection, for at most RELEASE_SECONDS with good manners."""
+        """Close every connection: gracefully for at most RELEASE_SECONDS, then by force."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._pool.close()
@@ -112,14 +113,15 @@ class Database:
             self._pool.terminate()
 
     def lease(self) -> Lease:
-        """`async with database.lease() as connection`: waits its turn, at most DATABASE_POOL_TIMEOUT seconds.
+        """Return a context manager that lends one connection: `async with database.lease() as connection`.
 
-        Raises DatabaseUnavailable when there is no connection, and when one breaks or times out meanwhile.
+        It waits for its turn, at most DATABASE_POOL_TIMEOUT seconds. Raise `DatabaseUnavailable` when there is no
+        connection, and when one breaks or times out in the block.
         """
         return Lease(self)
 
     async def take(self) -> Connection:
-        """A connection, in turn. For `Lease`, which gives it back. Raises one of LOST."""
+        """Take a connection, in turn, for `Lease`, which gives it back. Raise one of `LOST`."""
         if self._turns.locked():
             try:
                 async with asyncio.timeout(self._wait):
@@ -141,25 +143,26 @@ class Database:
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Begin to return it. The answer does not wait for that, nor for a hung PostgreSQL."""
+        """Start returning `connection` to the pool."""
+        # In the background: the answer must not wait for this, or for a hung PostgreSQL.
         task = asyncio.create_task(self._release(connection))
-        self._releasing.add(task)  # the loop alone would let it be collected
+        self._releasing.add(task)  # the loop's own reference is weak
 
     async def _release(self, connection: Connection) -> None:
         try:
             await self._pool.release(connection, timeout=RELEASE_SECONDS)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the pool has dropped the connection
+        except Exception as error:  # noqa: BLE001 - in any case the pool has dropped the connection
             self._log.warning("connection dropped on release", reason=type(error).__name__)
         finally:
-            # No callback of the task: that would be another turn of the loop for each request.
+            # Not in a callback of the task: that would cost each request another turn of the loop.
             if task := asyncio.current_task():
                 self._releasing.discard(task)
             self._metrics.connections_used.dec()
             self._turns.release()
 
     def lost(self, error: BaseException) -> DatabaseUnavailable:
-        """What to raise for ERROR, one of LOST."""
-        if not self._down:  # once, not per request and poll
+        """Return what to raise for `error`, which is one of `LOST`."""
+        if not self._down:  # log it once, not for each request and poll
             self._down = True
             self._log.warning("database unavailable", reason=str(error) or type(error).__name__)
         return DatabaseUnavailable()
@@ -170,8 +173,9 @@ class Database:
 
 
 class Lease:
-    """One connection for the length of a block. A class: a generator-based context manager costs 2 µs more."""
+    """One connection for the length of a block."""
 
+    # A class, because a generator-based context manager costs 2 µs more.
     __slots__ = ("_connection", "_database")
 
     def __init__(self, database: Database) -> None:
@@ -181,7 +185,7 @@ class Lease:
     async def __aenter__(self) -> Connection:
         try:
             self._connection = await self._database.take()
-        except (*LOST, asyncpg.InterfaceError) as error:  # the latter: the pool closes
+        except (*LOST, asyncpg.InterfaceError) as error:  # the latter: the pool is closing
             raise self._database.lost(error) from error
         return self._connection
 
@@ -191,8 +195,8 @@ class Lease:
         assert self._connection is not None
         lost = isinstance(error, LOST) or (isinstance(error, asyncpg.InterfaceError) and self._connection.is_closed())
         if isinstance(error, asyncpg.InternalClientError):
-            # PostgreSQL has ended the idle connection, and asyncpg has read that but not yet seen it close ("cannot
-            # switch to state 12"). Nothing was sent; nothing can be sent on it any more.
+            # PostgreSQL has ended the idle connection, and asyncpg has read that but not yet noticed the close ("cannot
+            # switch to state 12"). Nothing was sent, and nothing can be sent on it any more.
             self._connection.terminate()
             lost = True
         self._database.give_back(self._connection)

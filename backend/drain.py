@@ -1,4 +1,4 @@
-"""Leaving without a failed request: not ready first, then no more connections kept, then gone."""
+"""Shutdown without a failed request: first not ready, then no connection is kept alive, then the process ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["Drain"]
 
 @dataclass
 class Drain:
-    """Whether this process is leaving. Then `/ready` is 503 and each response closes its connection."""
+    """Whether this process is draining. If so, `/ready` is 503 and each response closes its connection."""
 
     active: bool = False

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: the same request again gets the first answer again, and is done once.
+"""`Idempotency-Key`: a repeated request gets the first answer again and is carried out once.
 
-The answer is stored in the transaction of what it answers, so an acknowledged write cannot be half there, and a crash
-leaves no key behind. (draft-ietf-httpapi-idempotency-key-header-07)
+The answer is stored in the transaction of the write, so an acknowledged write cannot be half there, and a crash leaves
+no key behind. (draft-ietf-httpapi-idempotency-key-header-07)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from backend.problems import Problem
 
 __all__ = ["Answer", "IdempotencyConflict", "IdempotencyKeyReused", "Request", "first_answer", "remember"]
 
-# An advisory lock is free at once or not at all. Waiting on the unique index would queue the twins instead.
+# An advisory lock can be tried without waiting. Waiting on the unique index would queue the duplicates instead.
 LOCK = "SELECT pg_try_advisory_xact_lock($1)"
 FIND = """
 SELECT fingerprint, status, body FROM idempotency_keys
@@ -36,23 +36,23 @@ SET fingerprint = excluded.fingerprint, status = excluded.status, body = exclude
 
 
 class IdempotencyConflict(Problem):
-    """A request with this Idempotency-Key is being answered; try again after `Retry-After` seconds."""
+    """A request with this Idempotency-Key is still being processed; try again after `Retry-After` seconds."""
 
     status = 409
     kind = "urn:problem-type:idempotency-conflict"
 
     def __init__(self) -> None:
-        super().__init__("A request with this Idempotency-Key is being answered.", headers={"Retry-After": "1"})
+        super().__init__("A request with this Idempotency-Key is still being processed.", headers={"Retry-After": "1"})
 
 
 class IdempotencyKeyReused(Problem):
-    """Another body came with this Idempotency-Key before."""
+    """A request with a different body used this Idempotency-Key before."""
 
     status = 422
     kind = "urn:problem-type:idempotency-key-reused"
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key came with another body before; make a new key for a new request.")
+        super().__init__("This Idempotency-Key was used with a different body before; use a new key for a new request.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,22 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as its key names it: `id` is the hash of method, path and key, `fingerprint` that of the body."""
+    """A request that has a key: `id` is the hash of method, path and key, `fingerprint` that of the body."""
 
     id: bytes
     fingerprint: bytes
 
     @classmethod
     def of(cls, method: str, path: str, key: str, body: bytes) -> Request:
-        """The same key on another method or path is another request."""
+        """Return the request with this `key`; the same key on another method or path is another request."""
         return cls(_digest(f"{method} {path} {key}".encode()), _digest(body))
 
 
 async def first_answer(connection: Connection, request: Request) -> Answer | None:
-    """The answer that REQUEST got before, or None: then do it and `remember`, in this same transaction.
+    """Return the answer that `request` got before, or None.
 
-    Raises IdempotencyConflict while its twin is being answered, IdempotencyKeyReused for another body.
+    After None, carry the request out and `remember` its answer, in this same transaction. Raise `IdempotencyConflict`
+    while a duplicate is being processed, `IdempotencyKeyReused` for a different body.
     """
     if not await connection.fetchval(LOCK, int.from_bytes(request.id[:8], signed=True)):
         raise IdempotencyConflict
@@ -93,7 +94,7 @@ async def first_answer(connection: Connection, request: Request) -> Answer | Non
 
 
 async def remember(connection: Connection, request: Request, answer: Answer) -> None:
-    """Keep ANSWER for 24 hours."""
+    """Store `answer` for 24 hours."""
     await connection.execute(REMEMBER, request.id, request.fingerprint, answer.status, answer.body)
 
 

@@ -12,10 +12,8 @@ NANOSECONDS_OF_A_MILLISECOND = 1_000_000
 
 
 def uuid7() -> UUID:
-    """A version 7 UUID: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits.
-
-    PostgreSQL has `uuidv7()` from 18 on and Python from 3.14 on; both are newer than what this service supports.
-    """
+    """Return a version 7 UUID: 48 bits of milliseconds, 12 bits of the fraction below, 62 random bits."""
+    # PostgreSQL has `uuidv7()` since 18 and Python since 3.14; this service also supports older versions of both.
     milliseconds, rest = divmod(time.time_ns(), NANOSECONDS_OF_A_MILLISECOND)
     fraction = (rest << 12) // NANOSECONDS_OF_A_MILLISECOND
     random = int.from_bytes(os.urandom(8)) >> 2

@@ -1,6 +1,6 @@
-"""Logs as JSON lines (or for people): the service's own, uvicorn's and the standard library's in one shape.
+"""Logs as JSON lines (or as text for people): the service's, uvicorn's and the standard library's in one format.
 
-The service logs through structlog straight to bytes: 6 µs an event, against 21 µs through the standard library.
+The service logs through structlog straight to bytes: 6 µs per event, against 21 µs through the standard library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every event of this process to stdout, one line each, from `LOG_LEVEL` on, as `LOG_FORMAT`."""
+    """Write every event of this process from `LOG_LEVEL` on to stdout, one line each, in the `LOG_FORMAT`."""
     level = logging.getLevelNamesMapping()[settings.log_level]
     shared = _processors(settings)
     structlog.configure(
@@ -42,7 +42,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _processors(settings: Settings) -> list[Processor]:
-    # Locals in a traceback are secrets in a log (langflow #15147).
+    # Local variables in a traceback would put secrets into the log (langflow #15147).
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
     exceptions: list[Processor] = (
         [structlog.processors.ExceptionRenderer(tracebacks)] if settings.log_format == "json" else []

@@ -11,14 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Metrics", "metrics_app"]
 
-# Seconds. The bars of a web service: a cache hit at 1 ms, a slow page at 1 s, the timeout at 10 s.
+# Seconds. The scale of a web service: a cache hit at 1 ms, a slow page at 1 s, the timeout at 10 s.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @dataclass
 class Metrics:
-    """The instruments. Label values are bounded: route templates, never paths; `METHODS`, else OTHER."""
+    """The instruments. Label values are bounded: route templates, never paths; a method of `METHODS`, or OTHER."""
 
     release: str
     registry: prometheus.CollectorRegistry = field(default_factory=prometheus.CollectorRegistry)
@@ -54,13 +54,14 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[prometheus.Counter, prometheus.Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request. Labelled children are kept: `labels()` costs 8 µs more each time."""
+        """Count one answered request, which took `seconds`."""
+        # Labelled children are kept, because `labels()` costs 8 µs more each time.
         key = (method, route, status)
         children = self._children.get(key)
         if children is None:
             shown = method if method in METHODS else "OTHER"
             children = self.requests.labels(shown, route, str(status)), self.durations.labels(shown, route)
-            if method in METHODS:  # a client may invent methods without end
+            if method in METHODS:  # a client may invent any number of methods
                 self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)
@@ -70,7 +71,7 @@ class Metrics:
 
 
 def _exported(metrics: Metrics) -> prometheus.CollectorRegistry:
-    """What to show: METRICS and the process's own figures, or the sum that all workers wrote into their files."""
+    """Return `metrics` with the process's own figures, or the sum of what all workers wrote into their files."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         prometheus.ProcessCollector(registry=metrics.registry)
         prometheus.PlatformCollector(registry=metrics.registry)
@@ -82,13 +83,13 @@ def _exported(metrics: Metrics) -> prometheus.CollectorRegistry:
 
 
 def metrics_app(metrics: Metrics) -> ASGIApp:
-    """The ASGI app of METRICS_PORT: `GET /metrics`, else 404."""
+    """Return the ASGI app of METRICS_PORT: `GET /metrics`, and 404 for anything else."""
     prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # a `_created` series beside each counter doubles the page
     registry = _exported(metrics)
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
         found = scope["type"] == "http" and scope["path"] == "/metrics"
-        body = prometheus.generate_latest(registry) if found else b"Only /metrics is here.\n"
+        body = prometheus.generate_latest(registry) if found else b"Only /metrics is served here.\n"
         kind = prometheus.CONTENT_TYPE_LATEST if found else "text/plain; charset=utf-8"
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})

@@ -1,6 +1,7 @@
-"""What surrounds every request: its id, the access event, metrics, headers, the body cap; and the last resort.
+"""The layers around every request: its id, access event, metrics, headers and body limit; and the last resort.
 
-Pure ASGI: a layer costs 2 µs, Starlette's BaseHTTPMiddleware 77-139 µs, and it breaks context variables (#1678).
+They are pure ASGI: such a layer costs 2 µs. Starlette's BaseHTTPMiddleware costs 77-139 µs, and it breaks context
+variables (#1678).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ __all__ = ["LastResort", "Observation"]
 BEGAN = "backend.answer_began"  # set in the scope once an answer has started
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 OK = 200
-CLOSED_BY_CLIENT = 499  # nginx's number for a client that left before the answer
+CLOSED_BY_CLIENT = 499  # nginx's status for a client that left before the answer
 PROBES = frozenset({"/health", "/ready"})
-# Swagger's page runs scripts and styles of its own from these two hosts.
+# Swagger's page has inline scripts and styles, and loads others from these two hosts.
 DOCS_POLICY = (
     b"default-src 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com;"
     b" script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net;"
@@ -46,7 +47,7 @@ TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
 
 
 class Observation:
-    """Gives each request an id, answers with it, and records it: one access event, the metrics."""
+    """The layer that gives each request an id, returns it, and records the request: an access event, the metrics."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, drain: Drain) -> None:
         self.app = app
@@ -119,13 +120,13 @@ class Observation:
         )
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body may have {self._max_body} bytes at most.")
+        return BodyTooLarge(f"The body may have at most {self._max_body} bytes.")
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         await problem_response(self._too_large())(scope, receive, send)
 
     def _capped(self, receive: Receive) -> Receive:
-        """RECEIVE for a body whose length the client did not say (chunked)."""
+        """Return a bounded `receive` for a body whose length the client did not declare (chunked)."""
         received = 0
 
         async def limited() -> Message:
@@ -140,7 +141,7 @@ class Observation:
 
 
 class LastResort:
-    """Answers what no handler caught with a 500 problem, inside CORS, so that a browser may read it."""
+    """The layer that answers unhandled errors with a 500 problem, inside CORS, so that a browser may read it."""
 
     def __init__(self, app: ASGIApp, *, debug: bool) -> None:
         self.app = app
@@ -156,17 +157,16 @@ class LastResort:
                 raise
             await problem_response(error)(scope, receive, send)
         except Exception as error:
-            if (
-                scope["type"] != "http" or BEGAN in scope
-            ):  # half an answer cannot be mended: uvicorn cuts the connection
+            # Half an answer cannot be completed: uvicorn cuts the connection.
+            if scope["type"] != "http" or BEGAN in scope:
                 raise
             self._log.exception("unhandled error", path=scope["path"])
-            detail = repr(error) if self._debug else "The service failed; its logs know this request id."
+            detail = repr(error) if self._debug else "The service failed; search its logs for this request id."
             await problem_response(InternalError(detail))(scope, receive, send)
 
 
 def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int, bool]:
-    """The request id that came, the body's length (0 when unsaid), and whether the body is chunked."""
+    """Return the given request id, the length of the body (0 if undeclared), and whether the body is chunked."""
     identity, length, streamed = b"", 0, False
     for name, value in headers:
         if name == b"x-request-id":

@@ -15,7 +15,7 @@ PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 
 
 def install(app: FastAPI) -> None:
-    """Let APP describe itself. The document is made at the first request for it, then kept."""
+    """Make `app` describe itself. The document is built on the first request for it, then kept."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -30,7 +30,7 @@ def install(app: FastAPI) -> None:
 
 
 def _mark_problems(responses: dict[str, Any]) -> None:
-    """FastAPI documents a model under the route's own media type; problems have theirs."""
+    """Move problems to their own media type; FastAPI documents every model under that of the route."""
     for response in responses.values():
         content = response.get("content", {})
         if content.get("application/json", {}).get("schema") == PROBLEM:

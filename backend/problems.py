@@ -22,14 +22,14 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class FieldError(BaseModel):
-    """One field that is wrong: where it stands in the request, and why."""
+    """One invalid field: where it is in the request, and why it is invalid."""
 
     location: str = Field(examples=["body.version"])
     message: str = Field(examples=["String should have at least 1 character"])
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457 problem details. `type` is stable and for programs, `detail` is for people."""
+    """RFC 9457 problem details. `type` is stable, for programs; `detail` is for people."""
 
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["Not Found"])
@@ -40,11 +40,9 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(HTTPException):
-    """A typed error. A subclass sets `status`, `kind` and its sentence for OpenAPI, the docstring.
+    """A typed error. A subclass sets `status` and `kind`; its docstring describes it in OpenAPI."""
 
-    It is Starlette's HTTPException because FastAPI turns any other error while it reads a body into a 400.
-    """
-
+    # Starlette's HTTPException, because FastAPI turns any other error while it reads a body into a 400.
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "about:blank"
 
@@ -56,7 +54,7 @@ class Problem(HTTPException):
 
 
 class InvalidRequest(Problem):
-    """A field, a parameter or a header is wrong; `errors` says which and why."""
+    """A field, a parameter or a header is invalid; `errors` says which and why."""
 
     status = 422
 
@@ -68,13 +66,13 @@ class BodyTooLarge(Problem):
 
 
 class InternalError(Problem):
-    """A bug of the service; the request id leads to it in the logs."""
+    """A bug in the service; search its logs for the request id."""
 
     status = 500
 
 
 def problem_response(error: HTTPException) -> Response:
-    """ERROR as `application/problem+json`, with the id of the request in whose context it is called."""
+    """Return `error` as `application/problem+json`, with the id of the request in whose context it is called."""
     details: dict[str, Any] = {
         "type": getattr(error, "kind", "about:blank"),
         "title": HTTPStatus(error.status_code).phrase,
@@ -89,13 +87,13 @@ def problem_response(error: HTTPException) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of APP with problem details."""
+    """Answer every error of `app` with problem details."""
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
 
 
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that may answer with PROBLEMS, for OpenAPI."""
+    """Return the `responses=` of a route that may answer with `problems`, for OpenAPI."""
     documented: dict[int | str, dict[str, Any]] = {}
     everywhere: tuple[type[Problem], ...] = (InvalidRequest, InternalError)
     for problem in everywhere + problems:
@@ -114,7 +112,8 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:
-    """Without the input: pydantic's errors quote it, and it may hold a secret."""
+    """Answer an invalid request with its errors, without the input."""
+    # Pydantic's errors quote the input, and it may hold a secret.
     assert isinstance(error, RequestValidationError)
     errors = [
         FieldError(location=".".join(str(part) for part in entry["loc"]), message=str(entry["msg"]))

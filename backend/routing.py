@@ -1,4 +1,4 @@
-"""A short way for the endpoints that are asked most."""
+"""A shortcut for the endpoints that get the most requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["HotRoute"]
 
 
 class HotRoute(APIRoute):
-    """A route in whose way FastAPI's dependency solver does not stand: it costs 30 to 50 µs a request.
+    """A route that bypasses FastAPI's dependency solver, which costs 30 to 50 µs per request.
 
-    Its endpoint takes `request` and path parameters only, and gives a Response. It is documented, and its parameters
-    are checked, as on any other route.
+    Its endpoint takes only `request` and path parameters, and returns a Response. It is documented, and its parameters
+    are validated, as on any other route.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:

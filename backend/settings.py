@@ -1,7 +1,7 @@
 """Every setting of the service, checked before anything starts.
 
-`load_settings` is the only door. It takes each variable from the environment and, for a secret, also from the file that
-`NAME_FILE` names or from `/run/secrets/NAME`. What is wrong comes back as one line per variable, never with its value:
+`load_settings` is the only way to load them. It reads each variable from the environment and, for a secret, also from
+the file that `NAME_FILE` names or from `/run/secrets/NAME`. Errors are one line per variable, never with its value:
 pydantic's own message prints the whole input, secrets included (pydantic-settings issues 530 and 937).
 """
 
@@ -27,11 +27,11 @@ PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 JWT_SECRET_BYTES = 32  # RFC 7518 §3.2: an HMAC key is at least as long as its hash
 SECRET_CHARACTERS = 16
-SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long and still no secret
+SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used. `problems` holds one line per variable: its name, what is wrong, how to mend it."""
+    """Invalid settings. `problems` holds one line per variable: its name, what is wrong, how to fix it."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -45,7 +45,7 @@ def _comma_list(value: object) -> object:
 def _exact_origins(value: object) -> object:
     origins = _comma_list(value)
     if isinstance(origins, tuple) and not all(ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("must be exact origins such as https://board.example.org, and no * (credentials are used)")
+        raise ValueError("must be exact origins such as https://board.example.org, not * (credentials are used)")
     return origins
 
 
@@ -82,7 +82,7 @@ def _url_of(*schemes: str) -> BeforeValidator:
 
 
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
-    """A field. SECTION groups it in `.env.example`; `generate=True` lets `nox -s init` make a fresh value."""
+    """Return a field. `section` groups it in `.env.example`; `generate=True` lets `nox -s init` make a value."""
     extra: dict[str, Any] = {"section": section}
     if limits.pop("generate", False):
         extra["generate"] = True
@@ -246,17 +246,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load_settings` collected: any mapping can be checked, not just this process's environment."""
+        """Use only what `load_settings` collected, so that any mapping can be checked, not just the environment."""
         return (init_settings,)
 
 
 def load_settings(
     environ: Mapping[str, str] | None = None, *, sections: Collection[str] = SECTIONS, secrets_dir: Path = SECRETS_DIR
 ) -> Settings:
-    """The settings that ENVIRON (by default the process's) holds; an empty value counts as unset.
+    """Return the settings in `environ` (by default the process's); an empty value counts as unset.
 
-    Only the variables of SECTIONS are read and checked, so that a migration needs no unrelated secret.
-    Raises SettingsError with every problem at once.
+    Only the variables of `sections` are read and checked, so that a migration needs no unrelated secret.
+    Raise `SettingsError` with every problem at once.
     """
     sections = {"service", *sections}  # ENVIRONMENT decides how strict the others are
     raw, problems = _collect(os.environ if environ is None else environ, sections, secrets_dir)
@@ -283,7 +283,7 @@ def _section(name: str) -> str:
 def _collect(
     environ: Mapping[str, str], sections: Collection[str], secrets_dir: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The raw values by field name, and what was wrong with the files that should hold secrets."""
+    """Return the raw values by field name, and what is wrong with the files that should hold secrets."""
     raw: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for name, field in Settings.model_fields.items():
@@ -299,15 +299,15 @@ def _collect(
                 try:
                     value = path.read_text(encoding="utf-8").strip()
                 except (OSError, UnicodeDecodeError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-                    problems[name] = f"its file cannot be read ({reason}); mend {variable}_FILE or the file's mode"
+                    reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+                    problems[name] = f"its file cannot be read ({reason}); fix {variable}_FILE or the file's mode"
         if value:
             raw[name] = value
     return raw, problems
 
 
 def _sentence(message: str) -> str:
-    """Pydantic's words, as the second half of `NAME: …`."""
+    """Return pydantic's message as the second half of `NAME: …`."""
     text = message.removeprefix("Value error, ").removeprefix("Input ")
     return f"{text[0].lower()}{text[1:]}; see .env.example for its meaning and default"
 
@@ -324,7 +324,8 @@ def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """A Unix socket is guarded by the file system, and a URL may rest on certificates: neither needs a password."""
+    """Yield each secret that is missing, with the fix."""
+    # A Unix socket is guarded by the file system, and a URL may rely on certificates: neither needs a password.
     needed = {"jwt_secret_key": True, "service_token": True}
     needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
     needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
@@ -334,7 +335,7 @@ def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    seen: dict[str, str] = {}
+    owners: dict[str, str] = {}  # secret → the field that has it
     for name, secret in _secrets(settings):
         where = "its password " if name.endswith("_url") else ""
         fix = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
@@ -344,13 +345,13 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, f"is shorter than {JWT_SECRET_BYTES} bytes; {fix}"
         elif len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_DISTINCT:
             yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {fix}"
-        elif secret in seen:
-            yield name, f"{where}is the same as {seen[secret].upper()}; each secret needs a value of its own, {fix}"
-        seen.setdefault(secret, name)
+        elif secret in owners:
+            yield name, f"{where}is the same as {owners[secret].upper()}; each secret needs a value of its own, {fix}"
+        owners.setdefault(secret, name)
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Each secret in use, by the field that holds it. What a URL overrides is not in use."""
+    """Yield each secret in use, after the field that holds it. A secret that a URL overrides is not in use."""
     overridden = {"postgres_password": settings.database_url, "redis_password": settings.redis_url}
     for name in Settings.model_fields:
         value = getattr(settings, name)

@@ -1,6 +1,6 @@
-"""BACKEND_WORKERS > 1: the same listeners in several processes, watched by this one.
+"""Several workers (BACKEND_WORKERS > 1): processes that share the same listeners, supervised by this one.
 
-Forked, so that what was imported is shared; and from a process without threads or a loop, where forking is safe.
+They are forked, so that imported modules are shared, and from a process without threads or a loop, where that is safe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ YOUNG_SECONDS = 1.0
 
 
 def supervise(settings: Settings, listeners: Listeners) -> int:
-    """Keep BACKEND_WORKERS processes serving LISTENERS until SIGTERM or SIGINT; then they drain. The exit code.
+    """Keep BACKEND_WORKERS processes serving `listeners` until SIGTERM or SIGINT, then let them drain.
 
-    A worker that a signal killed (out of memory, a crash) is replaced; one that fails by itself would fail again.
-    A second signal ends all at once.
+    Return the exit code. A worker that a signal killed (out of memory, a crash) is replaced; one that fails on its own
+    would fail again. A second signal ends all of them at once.
     """
-    # Taken one at a time by sigwait: no handler can interrupt what is under way.
+    # sigwait takes them one at a time: no handler can interrupt work in progress.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     flock = _Flock(settings, listeners)
     try:
@@ -57,7 +57,7 @@ class _Flock:
     settings: Settings
     listeners: Listeners
     born: dict[int, float] = field(default_factory=dict)  # process id → monotonic seconds
-    # Its writing end is open in the supervisor alone: when that is killed, the workers read an end of file and leave.
+    # Only the supervisor has its write end open: when that is killed, the workers read an end of file and leave.
     lifeline: tuple[int, int] = field(default_factory=os.pipe)
     leaving: bool = False
     exit_code: int = 0
@@ -69,20 +69,20 @@ class _Flock:
             return
         code = 1
         try:
-            # Ctrl-C reaches the whole group; the supervisor alone answers it.
+            # Ctrl-C reaches the whole group; only the supervisor responds to it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
             os.close(self.lifeline[1])
             run(self.settings, self.listeners, lifeline=self.lifeline[0])
             code = 0
-        except Exception:  # noqa: BLE001 - whatever it was, it is printed and ends this worker alone
+        except Exception:  # noqa: BLE001 - any failure is printed and ends only this worker
             traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(code)
 
     def reap(self) -> None:
-        """Take note of every worker that ended, and replace those that a signal killed."""
+        """Collect every worker that ended, and replace those that a signal killed."""
         for process in list(self.born):
             ended, status = os.waitpid(process, os.WNOHANG)
             if not ended:
@@ -100,7 +100,7 @@ class _Flock:
 
     def leave(self, number: signal.Signals) -> None:
         self.leaving = True
-        self.listeners.close()  # the workers' copies stay open while they drain; ours would queue clients for nobody
+        self.listeners.close()  # the workers' copies stay open while they drain; ours would queue clients in vain
         self.send(number)
 
     def send(self, number: signal.Signals) -> None:

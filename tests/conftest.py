@@ -1,4 +1,4 @@
-"""What every test may ask for. Nothing starts before a test asks."""
+"""Fixtures for every test. Nothing starts before a test asks for it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ AddRow = Callable[[str, str], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--image` asks the image what otherwise is asked of the service in this process."""
+    """Add `--image` and `--pushed`, which test an image instead of the service in this process."""
     parser.addoption("--image", action="store_true", help="build the production image, and test that")
     parser.addoption("--pushed", metavar="REPOSITORY@DIGEST", help="the same of an image that was pushed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The first process of the session has the servers; workers of xdist ask it."""
+    """Let the first process of the session have the servers; workers of xdist ask it for them."""
     if not hasattr(config, "workerinput"):
         pushed = config.getoption("--pushed")
         if pushed or config.getoption("--image"):
             os.environ[IMAGE] = pull_image(pushed) if pushed else build_image()
-            os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container reaches no socket of embedded servers
+            os.environ["SLIPWAY_TEST_SERVICES"] = "docker"  # a container cannot reach the sockets of embedded servers
         config.stash[BROKER] = Broker(choose())
 
 
@@ -58,7 +58,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop them, whatever happened."""
+    """Stop the servers, whatever happened."""
     broker = config.stash.get(BROKER, None)
     if broker is not None:
         broker.close()
@@ -84,13 +84,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def add_row(record_property: Callable[[str, object], None]) -> AddRow:
-    """Adds a line to a table that the end of the run prints."""
+    """Return a function that adds a line to a table, printed at the end of the run."""
     return record_property
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone of this repository would hold, uncommitted work included, as it is when the tests start."""
+    """Return a folder with what a clone would hold, uncommitted work included, as of the start of the tests."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                             cwd=ROOT, check=True, capture_output=True, text=True).stdout  # fmt: skip
     folder = tmp_path_factory.mktemp("template")
@@ -103,13 +103,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def services() -> Services:
-    """The session's PostgreSQL and Redis."""
+    """Return the session's PostgreSQL and Redis."""
     return ask()
 
 
 @pytest.fixture(scope="session")
 def worker_database(services: Services, worker_id: str) -> Iterator[str]:
-    """A migrated database of this worker's own: a copy of the template takes 30 ms."""
+    """Yield the name of a migrated database of this worker's own."""
+    # A copy of the template takes 30 ms.
     name = f"test_{worker_id}"
     psql(services, "postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield name
@@ -118,14 +119,14 @@ def worker_database(services: Services, worker_id: str) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database(services: Services, worker_database: str) -> str:
-    """The worker's database, migrated and empty."""
+    """Return the name of the worker's database, migrated and empty."""
     psql(services, worker_database, "TRUNCATE releases, idempotency_keys")
     return worker_database
 
 
 @pytest.fixture
 def redis_url(services: Services, worker_id: str) -> str:
-    """An empty Redis database of this worker's own."""
+    """Return the URL of an empty Redis database of this worker's own."""
     url = redis_address(services, worker_id)
     with closing(redis.Redis.from_url(url)) as client:
         client.flushdb()
@@ -134,13 +135,13 @@ def redis_url(services: Services, worker_id: str) -> str:
 
 @pytest.fixture
 def environ(services: Services, empty_database: str, redis_url: str) -> dict[str, str]:
-    """The environment of a service on an empty database and an empty Redis."""
+    """Return the environment of a service on an empty database and an empty Redis."""
     return environment(services, empty_database, redis_url)
 
 
 @pytest.fixture
 def settings(environ: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
-    """The settings of that environment, and logs as they say, to the stdout of this test."""
+    """Yield the settings of that environment, with logging set up by them to the stdout of this test."""
     settings = load_settings(environ, secrets_dir=tmp_path)
     configure_logging(settings)
     yield settings
@@ -152,7 +153,7 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The service in this process, started."""
+    """Yield the service, started in this process."""
     if IMAGE in os.environ:
         pytest.skip("looks inside of the service: nothing for an image")
     app = create_app(settings)
@@ -162,7 +163,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture(scope="session")
 def container(services: Services, worker_database: str, worker_id: str) -> Iterator[str]:
-    """The image as a container on this worker's database: its base address."""
+    """Run the image as a container on this worker's database; yield its base address."""
     with running_image(
         os.environ[IMAGE], environment(services, worker_database, redis_address(services, worker_id))
     ) as base:
@@ -171,7 +172,7 @@ def container(services: Services, worker_database: str, worker_id: str) -> Itera
 
 @pytest.fixture
 def caller(request: pytest.FixtureRequest, environ: dict[str, str]) -> Callable[[], httpx2.AsyncClient]:
-    """Makes callers of the service under test, which starts with nothing in its database and its Redis."""
+    """Return a function that makes callers of the service under test, whose database and Redis start empty."""
     del environ
     if IMAGE in os.environ:
         base = request.getfixturevalue("container")
@@ -182,28 +183,28 @@ def caller(request: pytest.FixtureRequest, environ: dict[str, str]) -> Callable[
 
 @pytest.fixture
 async def client(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[httpx2.AsyncClient]:
-    """A caller with no token."""
+    """Yield a caller without a token."""
     async with caller() as client:
         yield client
 
 
 @pytest.fixture
 async def writer(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[httpx2.AsyncClient]:
-    """A caller with the token of the service."""
+    """Yield a caller with the token of the service."""
     async with caller() as client:
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield client
 
 
 def redis_address(services: Services, worker_id: str) -> str:
-    """The Redis database of a worker."""
+    """Return the URL of a worker's Redis database."""
     number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
     separator = "?db=" if services.redis_url.startswith("unix:") else "/"
     return f"{services.redis_url}{separator}{number % 16}"
 
 
 def environment(services: Services, database: str, redis_url: str) -> dict[str, str]:
-    """The environment of a service on DATABASE and the Redis at REDIS_URL."""
+    """Return the environment of a service on `database` and the Redis at `redis_url`."""
     return {
         **services.environ(database),
         "REDIS_URL": redis_url,
@@ -214,6 +215,6 @@ def environment(services: Services, database: str, redis_url: str) -> dict[str, 
 
 
 def asgi_client(app: FastAPI) -> httpx2.AsyncClient:
-    """A caller of APP in this process. Errors of the service come back as answers, as over a socket."""
+    """Return a caller of `app` in this process. Errors of the service come back as answers, as over a socket."""
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://service")

@@ -1,4 +1,4 @@
-"""The production image, built and run as itself."""
+"""The production image, built and run as it is."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.backend.process import free_port, wait_until
 __all__ = ["ROOT", "build_image", "docker", "have_image", "pull_image", "running_image", "say"]
 
 ROOT = Path(__file__).parent.parent
-# As docker-compose.yml runs it: what works here needs no right.
+# As docker-compose.yml runs it: what works here needs no privileges.
 CLOSED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    """What a docker command says, its complaint where it may fail (CHECK)."""
+    """Return the output of a docker command, or its error output if it fails without `check`."""
     try:
         return run_docker(*arguments, timeout=600).strip()
     except CommandFailed as error:
@@ -33,7 +33,7 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 
 def build_image() -> str:
-    """Build the images of this tree; the ID of the service's. Raises SystemExit where there is no Docker."""
+    """Build the images of this tree; return the ID of the service's. Raise `SystemExit` where there is no Docker."""
     problems = docker_problems(compose=False)
     if problems:
         raise SystemExit(problems[0])
@@ -41,7 +41,7 @@ def build_image() -> str:
 
 
 def pull_image(reference: str) -> str:
-    """Pull an image by its digest; REFERENCE. Raises SystemExit where it cannot be had."""
+    """Pull an image by its digest; return `reference`. Raise `SystemExit` where it cannot be pulled."""
     say(f"$ docker pull {reference}")
     done = subprocess.run(["docker", "pull", "--quiet", reference], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -50,20 +50,21 @@ def pull_image(reference: str) -> str:
 
 
 def have_image(name: str) -> str:
-    """NAME, pulled where this machine has it not: BuildKit keeps a base image where nobody else sees it."""
+    """Return `name`, pulled if this machine does not have it."""
+    # BuildKit keeps a base image where nobody else sees it.
     if subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode:
         docker("pull", "--quiet", name)
     return name
 
 
 def say(line: str) -> None:
-    """Tell whoever waits."""
+    """Write `line` to standard error."""
     sys.stderr.write(f"{line}\n")
 
 
 @contextmanager
 def running_image(image: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """A container of IMAGE in this machine's network, ready: its base address. It ends with the block."""
+    """Run `image` in this machine's network until the block ends; yield its base address once it is ready."""
     port, metrics = free_port(), free_port()
     own = {"BACKEND_HOST": "127.0.0.1", "BACKEND_PORT": str(port), "METRICS_PORT": str(metrics)}
     given = [word for name, value in {**environ, **own}.items() for word in ("--env", f"{name}={value}")]

@@ -1,5 +1,7 @@
-"""The blocks of commands in README.md, docs/ and k8s/. tests/deploy/test_docs.py runs each as it stands, unless
-a line before it says what that takes: `<!-- needs: a cluster of yours -->`.
+"""The blocks of commands in README.md, docs/ and k8s/.
+
+tests/deploy/test_docs.py runs each as it stands, unless a line before it says what that takes:
+`<!-- needs: a cluster of yours -->`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ FENCED = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences at LINE of PAGE; `needs` is empty for what can be run here."""
+    """The text between two fences, at `line` of `page`; `needs` is empty for what can be run here."""
 
     page: str
     line: int
@@ -34,15 +36,15 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of PAGE, in its order."""
+    """Return all blocks of `page`, in its order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
             page=str(page.relative_to(ROOT)),
-            line=text.count("\n", 0, found.start("language")) + 1,
-            language=found["language"],
-            text=textwrap.dedent(found["text"]),
-            needs=found["needs"] or "",
+            line=text.count("\n", 0, match.start("language")) + 1,
+            language=match["language"],
+            text=textwrap.dedent(match["text"]),
+            needs=match["needs"] or "",
         )
-        for found in FENCED.finditer(text)
+        for match in FENCED.finditer(text)
     ]

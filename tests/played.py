@@ -1,4 +1,4 @@
-"""A server in this process that plays somebody of the outside world: what it answers is a function's word."""
+"""A server in this process that plays a part of the outside world; a function decides what it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 @contextlib.contextmanager
 def serving(answer: Callable[[str, str, Mapping[str, str], bytes], Answer]) -> Iterator[int]:
-    """A server that gives ANSWER(method, target, headers, body) while the block runs: its port on this machine."""
+    """Serve `answer(method, target, headers, body)` while the block runs; yield the port on this machine."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -39,7 +39,7 @@ def serving(answer: Callable[[str, str, Mapping[str, str], bytes], Answer]) -> I
                 self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Whoever answers knows what was asked."""
+            """Log nothing: `answer` knows what was asked."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -1,4 +1,7 @@
-"""What pyproject.toml says of the service: tests read its name and never write it, for `nox -s rename` changes none."""
+"""The service's entries in pyproject.toml.
+
+Tests read its name here and never write it out, because `nox -s rename` changes no test.
+"""
 
 from __future__ import annotations
 

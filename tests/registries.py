@@ -1,4 +1,4 @@
-"""Registries for tests: the real one in a container, and one that plays what another registry does."""
+"""Registries for tests: a real one in a container, and one that plays what other registries do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USER, PASSWORD, TOKEN = "deployer", "s3cret-of-the-registry", "a-short-lived-tok
 
 @contextlib.contextmanager
 def running_registry() -> Iterator[str]:
-    """An empty registry in a container, which ends with the block: its address. Needs Docker."""
+    """Run an empty registry in a container until the block ends; yield its address."""
     need("docker")
     ident = docker("run", "--detach", "--publish", "127.0.0.1::5000", "registry:3")
     try:
@@ -43,7 +43,7 @@ def running_registry() -> Iterator[str]:
 
 
 def push_image(repository: str, content: str = "an image", *, tag: str = "latest") -> str:
-    """Push an image of one layer, with CONTENT in it; its digest."""
+    """Push an image of one layer with `content` in it; return its digest."""
     with Repository(repository, write=True) as opened:
         manifest = _image(opened, content)
         opened.put_manifest(tag, manifest, ARTIFACT)
@@ -51,25 +51,26 @@ def push_image(repository: str, content: str = "an image", *, tag: str = "latest
 
 
 def push_index(repository: str, *architectures: str) -> tuple[str, list[str]]:
-    """Push an image for each of ARCHITECTURES, with an attestation as BuildKit makes it: the digest of the index, and
-    those of the manifests.
+    """Push an image for each of `architectures`, with an attestation as BuildKit makes it.
+
+    Return the digest of the index, and those of the manifests.
     """
     with Repository(repository, write=True) as opened:
         manifests = [_image(opened, architecture) for architecture in (*architectures, "unknown")]
-        for one in manifests:
-            opened.put_manifest(digest_of(one), one, ARTIFACT)
+        for manifest in manifests:
+            opened.put_manifest(digest_of(manifest), manifest, ARTIFACT)
         entries = [
             {
                 "mediaType": ARTIFACT,
-                "digest": digest_of(one),
-                "size": len(one),
+                "digest": digest_of(manifest),
+                "size": len(manifest),
                 "platform": {"os": "unknown" if architecture == "unknown" else "linux", "architecture": architecture},
             }
-            for one, architecture in zip(manifests, (*architectures, "unknown"), strict=True)
+            for manifest, architecture in zip(manifests, (*architectures, "unknown"), strict=True)
         ]
         index = written({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": entries})
         opened.put_manifest("latest", index, INDEXES[0])
-    return digest_of(index), [digest_of(one) for one in manifests]
+    return digest_of(index), [digest_of(manifest) for manifest in manifests]
 
 
 def _image(repository: Repository, content: str) -> bytes:
@@ -88,7 +89,7 @@ def _image(repository: Repository, content: str) -> bytes:
 
 
 def report(environment: str = "staging", verdict: str = "proved", minute: int = 0, **more: Any) -> dict[str, Any]:
-    """A report of a deploy that ended MINUTE minutes after twelve."""
+    """Return a report of a deploy that ended `minute` minutes after twelve."""
     return {
         "schema": "slipway.report/1",
         "environment": environment,
@@ -109,7 +110,7 @@ def report(environment: str = "staging", verdict: str = "proved", minute: int = 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent: `method path?query`, its `Authorization`, and a form."""
+    """A client's request: `method path?query`, its `Authorization`, and a form."""
 
     line: str
     authorization: str | None
@@ -118,15 +119,15 @@ class Request:
 
 @dataclass
 class PlayedRegistry:
-    """A registry in this process. `auth`: None, `Basic` or `Bearer`; `api`: it has the referrers API.
+    """A registry in this process. `auth`: None, `Basic` or `Bearer`; `api`: whether it has the referrers API.
 
-    `answers` go before everything: `METHOD /path` → statuses, headers and bodies, each used once and the last for ever.
+    `answers` take precedence: `METHOD /path` → statuses, headers and bodies, each used once and the last one forever.
     """
 
     address: str = ""
     auth: str | None = None
     api: bool = True
-    old: bool = False  # tells the type of the config, as registries did before artifacts had one
+    old: bool = False  # reports the type of the config, as registries did before artifacts had one
     public: bool = False  # gives a token to whoever has no login
     realm: str | None = None
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -135,7 +136,7 @@ class PlayedRegistry:
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """What it says to a request."""
+        """Return its answer to a request."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         form = parse_qs(body.decode()) if path == "/token" else {}
         self.requests.append(Request(f"{method} {target}", headers.get("Authorization"), form))
@@ -200,13 +201,13 @@ class PlayedRegistry:
 
 
 def basic(user: str, password: str) -> str:
-    """The value of an `Authorization` header."""
+    """Return the value of an `Authorization` header."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 @contextlib.contextmanager
 def played(**how: Any) -> Iterator[PlayedRegistry]:
-    """A registry that plays HOW, on a port of this machine."""
+    """Run a played registry with the fields `how`, on a port of this machine."""
     registry = PlayedRegistry(**how)
     with serving(registry.answer) as port:
         registry.address = f"localhost:{port}"

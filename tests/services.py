@@ -1,7 +1,7 @@
-"""PostgreSQL and Redis for a test session: containers where a Docker Engine answers, else the embedded ones.
+"""PostgreSQL and Redis for a test session: containers where a Docker Engine answers, otherwise embedded servers.
 
-Started once, by the process that runs the session, when the first test asks: a session of unit tests starts nothing.
-Workers of pytest-xdist ask over a Unix socket, as a container library would start one set for each process
+They are started once, by the process that runs the session, when the first test asks: a session of unit tests starts
+nothing. Workers of pytest-xdist ask over a Unix socket, because a container library would start one set per process
 (testcontainers #567).
 """
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Services:
-    """Where the session's servers are. `redis_url` has no database number."""
+    """The addresses of the session's servers. `redis_url` has no database number."""
 
     postgres_host: str
     postgres_port: int
@@ -43,7 +43,7 @@ class Services:
     redis_url: str
 
     def environ(self, database: str) -> dict[str, str]:
-        """The settings that lead the service to DATABASE."""
+        """Return the settings that connect the service to `database`."""
         return {
             "POSTGRES_HOST": self.postgres_host,
             "POSTGRES_PORT": str(self.postgres_port),
@@ -54,7 +54,7 @@ class Services:
 
 
 def choose() -> str:
-    """`docker` or `embedded`: the variable SLIPWAY_TEST_SERVICES, else what this machine has."""
+    """Return `docker` or `embedded`: the variable SLIPWAY_TEST_SERVICES, otherwise what this machine has."""
     wish = os.environ.get("SLIPWAY_TEST_SERVICES", "")
     if wish:
         return wish
@@ -64,7 +64,7 @@ def choose() -> str:
     with contextlib.suppress(DockerException), contextlib.closing(DockerClient.from_env(timeout=3)) as client:
         client.ping()
         return "docker"
-    # docker-py leaves its socket open when nobody answers: collected later, in mid-import, its warning is an error.
+    # docker-py leaves its socket open when nothing answers; collected later, during an import, its warning is an error.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
@@ -73,7 +73,7 @@ def choose() -> str:
 
 @contextlib.contextmanager
 def start(kind: str) -> Iterator[Services]:
-    """Both servers, with the migrated template database. They end with the block."""
+    """Run both servers, with the migrated template database, until the block ends."""
     with contextlib.ExitStack() as stack:
         services = stack.enter_context(_containers() if kind == "docker" else _embedded())
         psql(services, "postgres", f"CREATE DATABASE {TEMPLATE}")
@@ -82,7 +82,7 @@ def start(kind: str) -> Iterator[Services]:
 
 
 def migrate(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m backend.migrations upgrade` as a deploy does. Raises CalledProcessError."""
+    """Run `python -m backend.migrations upgrade` as a deploy does. Raise `CalledProcessError` where it fails."""
     command = [sys.executable, "-m", "backend.migrations", "upgrade", *arguments]
     return subprocess.run(command, env={**os.environ, **environ}, cwd=ROOT, check=True, capture_output=True, text=True)
 
@@ -110,7 +110,7 @@ def psql(services: Services, database: str, statement: str) -> None:
 
 
 def ask() -> Services:
-    """The session's servers, from the process that has them. The first to ask waits until they are up."""
+    """Return the session's servers, from the process that has them. The first call waits until they are up."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(START_SECONDS)
         client.connect(os.environ[ADDRESS])
@@ -121,7 +121,7 @@ def ask() -> Services:
 
 
 class Broker:
-    """Starts the servers when first asked, tells their address to whoever asks, and stops them at the end."""
+    """The owner of the servers: starts them at the first request, gives out their address, stops them at the end."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -157,7 +157,7 @@ class Broker:
     def _start(self) -> dict[str, object]:
         try:
             self._answer = asdict(self._begin())
-        except Exception as error:  # noqa: BLE001 - whoever asks is told
+        except Exception as error:  # noqa: BLE001 - the error is the answer
             detail = getattr(error, "stderr", None) or error
             self._answer = {"error": f"{type(error).__name__}: {detail}"}
         return self._answer
@@ -168,7 +168,7 @@ class Broker:
         except Exception as error:
             if self.kind == "embedded" or os.environ.get("SLIPWAY_TEST_SERVICES"):
                 raise
-            # An engine that cannot pull (offline, behind a proxy, rate-limited) is no reason to test nothing.
+            # An engine that cannot pull (offline, behind a proxy, rate-limited) is not a reason to test nothing.
             os.write(2, f"\nno containers ({type(error).__name__}: {error}): embedded servers instead\n".encode())
             self.kind = "embedded"
             return self._stack.enter_context(start(self.kind))
@@ -184,11 +184,11 @@ def _embedded() -> Iterator[Services]:
 
 @contextlib.contextmanager
 def _containers() -> Iterator[Services]:
-    os.environ.setdefault("TC_POOLING_INTERVAL", "0.1")  # its default looks once a second
+    os.environ.setdefault("TC_POOLING_INTERVAL", "0.1")  # by default it polls once a second
     from testcontainers.community.postgres import PostgresContainer
     from testcontainers.community.redis import RedisContainer
 
-    # Given, because the library would take POSTGRES_* of a developer's environment.
+    # Given explicitly, because the library would take POSTGRES_* from a developer's environment.
     password = secrets.token_urlsafe(16)
     postgres = PostgresContainer(POSTGRES_IMAGE, username="postgres", password=password, dbname="postgres", driver=None)
     postgres.with_command("postgres -c fsync=off -c full_page_writes=off -c synchronous_commit=off")

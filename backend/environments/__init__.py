@@ -1,1 +1,1 @@
-"""Environments: what runs where now."""
+"""Environments: what is running where."""

@@ -17,6 +17,6 @@ hot = APIRouter(prefix="/api/v1/environments", tags=["environments"], route_clas
 
 @hot.get("", response_model=Environments, responses=responses(DatabaseUnavailable))
 async def list_environments(request: Request) -> Response:
-    """What runs where now."""
+    """List what is running where."""
     environments: EnvironmentService = request.app.state.environments
     return Response(await environments.running(), media_type="application/json")

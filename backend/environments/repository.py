@@ -8,7 +8,7 @@ from backend.database import Connection
 
 __all__ = ["running"]
 
-# One row for each service and environment, the newest deployed one. releases_running_idx has just these, in order.
+# One row per environment and service: its newest deployed release. releases_running_idx has exactly these, in order.
 RUNNING = """
 SELECT DISTINCT ON (environment, service)
     environment, service, version, commit, url, id AS release_id, updated_at AS since
@@ -19,5 +19,5 @@ ORDER BY environment, service, id DESC
 
 
 async def running(connection: Connection) -> list[asyncpg.Record]:
-    """What runs where now; synthetic releases never."""
+    """Return what is running where; synthetic releases are left out."""
     return await connection.fetch(RUNNING)

@@ -1,4 +1,4 @@
-"""What comes out of `/api/v1/environments`."""
+"""The responses of `/api/v1/environments`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ class Running(BaseModel):
 
 
 class Environments(BaseModel):
-    """Everything that runs, by environment, then by service."""
+    """Everything that is running, by environment, then by service."""
 
     items: list[Running]

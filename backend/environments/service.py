@@ -1,4 +1,4 @@
-"""What runs where now, from the cache while that is up."""
+"""What is running where, from the cache while that is available."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from backend.environments.schemas import Environments, Running
 
 __all__ = ["ENVIRONMENTS", "EnvironmentService"]
 
-ENVIRONMENTS = "environments"  # the cached answer's name
+ENVIRONMENTS = "environments"  # the name of the cached answer
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentService:
-    """Reads the cache, else PostgreSQL; a cache that is down costs nothing but its speed."""
+    """What is running where, from the cache or else from PostgreSQL; without the cache it is only slower."""
 
     database: Database
     cache: Cache
 
     async def running(self) -> bytes:
-        """The answer as JSON (`Environments`)."""
-        found = await self.cache.get(ENVIRONMENTS)
-        if found.value is not None:
-            return found.value
+        """Return the answer as JSON (`Environments`)."""
+        cached = await self.cache.get(ENVIRONMENTS)
+        if cached.value is not None:
+            return cached.value
         async with self.database.lease() as connection:
             rows = await repository.running(connection)
         answer = Environments(items=[Running(**row) for row in rows]).model_dump_json().encode()
-        await self.cache.put(ENVIRONMENTS, found, answer)
+        await self.cache.put(ENVIRONMENTS, cached, answer)
         return answer

@@ -1,1 +1,1 @@
-"""Whether this process lives, and whether it should get traffic."""
+"""Whether this process is alive, and whether it should get traffic."""

@@ -25,13 +25,13 @@ router = APIRouter(tags=["health"])
 
 @hot.get("/health", response_model=Health, responses=responses())
 async def health(request: Request) -> Response:  # noqa: ARG001 - HotRoute passes it
-    """Whether the process lives. It touches nothing else."""
+    """Report that the process is alive; nothing else is touched."""
     return Response(ALIVE, media_type="application/json")
 
 
 @router.get("/ready", response_model=Readiness, responses={**responses(), **NOT_READY})
 async def ready(request: Request, exclude: Annotated[list[CheckName], Query()] = []) -> Response:  # noqa: B006 - FastAPI copies it
-    """Whether to send traffic here. `?exclude=NAME`, repeatable, leaves a check out of the verdict."""
+    """Report whether to send traffic here. `?exclude=NAME`, repeatable, leaves a check out of the verdict."""
     service: HealthService = request.app.state.health
     readiness = await service.readiness(exclude)
     status = 200 if readiness.ready else UNAVAILABLE

@@ -1,4 +1,4 @@
-"""What comes out of `/health` and `/ready`."""
+"""The responses of `/health` and `/ready`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Check", "CheckName", "Health", "Readiness"]
 
 
 class CheckName(StrEnum):
-    """What readiness looks at."""
+    """The checks of readiness."""
 
     DATABASE = "database"
     SCHEMA = "schema"
@@ -19,13 +19,13 @@ class CheckName(StrEnum):
 
 
 class Health(BaseModel):
-    """The process lives."""
+    """The process is alive."""
 
     status: str = "ok"
 
 
 class Check(BaseModel):
-    """One check: `ok`, `degraded` (does not count), `failed`, `timeout` or `excluded`, and how long it took."""
+    """One check: `ok`, `degraded` (which does not count), `failed`, `timeout` or `excluded`, and how long it took."""
 
     state: str = Field(examples=["ok"])
     ms: float = Field(examples=[0.42], description="milliseconds")

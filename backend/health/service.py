@@ -1,4 +1,4 @@
-"""The checks of readiness. Each is bounded, whatever hangs."""
+"""The checks of readiness. Each has a time limit, whatever hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["HealthService", "needed_revision"]
 
 CHECK_SECONDS = 0.5
 VERSIONS = Path(__file__).parent.parent / "migrations/versions"
-# What was applied is what the history says: a revision that sorts after ours may come from anywhere.
+# Only the history shows what was applied: a revision that sorts after ours may come from anywhere.
 SCHEMA = """
     SELECT (SELECT max(version_num) FROM alembic_version) AS revision,
            $1 = '' OR EXISTS (SELECT FROM alembic_history WHERE revision = $1) AS applied
@@ -29,16 +29,14 @@ SCHEMA = """
 
 
 def needed_revision() -> str:
-    """Return the newest migration that this release carries, by its file's name; empty where there is none.
-
-    The service does without Alembic.
-    """
+    """Return the revision of the newest migration in this release, or an empty string if there is none."""
+    # By the file's name: the service does without Alembic.
     return max((path.name[:4] for path in VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py")), default="")
 
 
 @dataclass(frozen=True)
 class HealthService:
-    """Runs the checks at once. A check that hangs is joined, not repeated: polling piles nothing up."""
+    """The concurrent checks of readiness. A hanging check is joined, not repeated, so that polls do not pile up."""
 
     database: Database
     cache: Cache
@@ -47,7 +45,7 @@ class HealthService:
     _running: dict[str, asyncio.Task[dict[CheckName, Check]]] = field(default_factory=dict)
 
     async def readiness(self, excluded: Collection[CheckName] = ()) -> Readiness:
-        """The state of each check; those EXCLUDED are not run and do not count."""
+        """Return the state of each check; those in `excluded` are not run and do not count."""
         checks = dict.fromkeys(CheckName, Check(state="excluded", ms=0))
         sql = {CheckName.DATABASE, CheckName.SCHEMA} - set(excluded)
         jobs = []
@@ -55,8 +53,8 @@ class HealthService:
             jobs.append(self._bounded("sql", self._check_sql, sql))
         if CheckName.REDIS not in excluded:
             jobs.append(self._bounded("redis", self._check_redis, {CheckName.REDIS}))
-        for found in await asyncio.gather(*jobs):
-            checks |= found
+        for results in await asyncio.gather(*jobs):
+            checks |= results
         if CheckName.DRAINING not in excluded:
             checks[CheckName.DRAINING] = Check(state="failed" if self.drain.active else "ok", ms=0)
         ready = not any(check.state in ("failed", "timeout") for check in checks.values())
@@ -65,9 +63,8 @@ class HealthService:
     async def _bounded(
         self, name: str, check: Callable[[], Coroutine[Any, Any, dict[CheckName, Check]]], names: set[CheckName]
     ) -> dict[CheckName, Check]:
-        """What CHECK says of NAMES within CHECK_SECONDS. It goes on if it is late: cancelling a query of a hung
-        PostgreSQL waits for that PostgreSQL.
-        """
+        """Return the results of `check` for `names`, or `timeout` for each after CHECK_SECONDS."""
+        # A late check goes on: cancelling a query of a hung PostgreSQL waits for that PostgreSQL.
         task = self._running.get(name)
         if task is None or task.done():
             task = self._running[name] = asyncio.create_task(check())
@@ -90,7 +87,7 @@ class HealthService:
             return {CheckName.DATABASE: failed, CheckName.SCHEMA: failed}
         ms = _since(started)
         schema = Check(state="ok", ms=ms)
-        if not row or not row["applied"]:  # a newer database has it, and more: migrations only expand
+        if not row or not row["applied"]:  # a newer database has it too: migrations only expand
             revision = row["revision"] if row else None
             detail = f"the database is at revision {revision or 'none'}, this release needs {self.needed}"
             schema = Check(state="failed", ms=ms, detail=detail)

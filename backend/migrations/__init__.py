@@ -1,1 +1,1 @@
-"""The migrations of the database, and the command that runs them."""
+"""The database migrations, and the command that runs them."""

@@ -19,7 +19,7 @@ BAD_USAGE = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. The exit code: 0 done, 1 the database refused, 2 bad usage or settings."""
+    """Run one verb. Return the exit code: 0 done, 1 the database refused, 2 bad usage or settings."""
     given = _parser().parse_args(arguments)
     try:
         if given.verb == "plan":
@@ -58,15 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("upgrade", help="bring the database to the newest revision")
     asked = verbs.add_parser("status", help="print what the database has and lacks as JSON; changes nothing")
-    for one in (up, asked):
-        one.add_argument("--to", metavar="REV", help="stop at this revision")
-        one.add_argument("--expect", metavar="REV", help="the database must be at REV, or `none`")
-        one.add_argument("--kept", metavar="REV", nargs="+", default=[], help="revisions of releases that are kept")
-        one.add_argument("--trust", metavar="REV", nargs="+", default=[], help="applied as they are here")
-        one.add_argument("--forget", metavar="REV", help="forget the last applied one; what it did stays")
+    for verb in (up, asked):
+        verb.add_argument("--to", metavar="REV", help="stop at this revision")
+        verb.add_argument("--expect", metavar="REV", help="the database must be at REV, or `none`")
+        verb.add_argument("--kept", metavar="REV", nargs="+", default=[], help="revisions of releases that are kept")
+        verb.add_argument(
+            "--trust", metavar="REV", nargs="+", default=[], help="revisions that were applied as they are here"
+        )
+        verb.add_argument("--forget", metavar="REV", help="forget the revision applied last; what it did stays")
     verbs.add_parser("current", help="print the revision of the database, or `none`")
     planned = verbs.add_parser("plan", help="print the migrations and their SQL as JSON; needs no database")
-    planned.add_argument("--from", dest="after", metavar="REV", default=NEVER, help="those after REV")
+    planned.add_argument("--from", dest="after", metavar="REV", default=NEVER, help="only the migrations after REV")
     planned.add_argument("--to", metavar="REV", help="up to REV")
     new = verbs.add_parser("new", help="write an empty migration with the next number")
     new.add_argument("message")

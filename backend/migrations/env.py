@@ -1,6 +1,6 @@
-"""What Alembic runs: one transaction for each migration, or none for one that must stand alone.
+"""The script that Alembic runs: one transaction per migration, or none for one that must stand alone.
 
-`backend.migrations.runner` holds the lock and the timeouts of the connection that it puts into `attributes`.
+`backend.migrations.runner` takes the lock and sets the timeouts of the connection that it puts into `attributes`.
 """
 
 from __future__ import annotations

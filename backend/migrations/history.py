@@ -1,8 +1,8 @@
 """What a database has applied, and what a release's migrations would do to it.
 
-Alembic keeps the last revision alone (`alembic_version`). `alembic_history` has a row for each applied migration with a
-checksum of what it did, written in the transaction that applied it. That tells what was edited since, came late or
-belongs to another branch; how revisions sort tells nothing.
+Alembic keeps only the last revision (`alembic_version`). `alembic_history` has a row for each applied migration with a
+checksum of what it did, written in the transaction that applied it. It shows which migrations were edited since, came
+late or belong to another branch; the order of revisions shows none of that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backend.migrations.statements import Loss
 
 __all__ = ["Comparison", "History", "adopt", "compare", "count_rows", "forget", "read_history", "record"]
 
-COUNTED = 1_000_000  # rows; of a larger table PostgreSQL's own estimate is told
+COUNTED = 1_000_000  # rows; for a larger table, PostgreSQL's own estimate is used
 NAMED_TABLES = 3
 
 TABLE = """
@@ -43,11 +43,11 @@ TABLES_OF_SCHEMAS = """
 
 @dataclass(frozen=True)
 class History:
-    """What a database says of its migrations.
+    """What a database records of its migrations.
 
     `versions`: the rows of `alembic_version`, None without that table. `applied`: revision → checksum, oldest first;
-    None is a checksum that nobody knows. `recorded`: whether there is such a history at all. `tables`: what else is
-    in the schema.
+    None is an unknown checksum. `recorded`: whether there is such a history at all. `tables`: the other tables in the
+    schema.
     """
 
     versions: tuple[str, ...] | None = None
@@ -57,7 +57,7 @@ class History:
 
     @property
     def revision(self) -> str | None:
-        """The last revision, None for a database that was never migrated."""
+        """The last revision, or None for a database that was never migrated."""
         return self.versions[0] if self.versions else None
 
     @property
@@ -68,15 +68,15 @@ class History:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a release's migrations are to a database. `problems`: why none of `pending` may run, a line each."""
+    """A release's migrations compared with a database. `problems`: why none of `pending` may run, one line each."""
 
     pending: list[Planned]
     problems: list[str]
-    unknown: list[str]  # applied, and nobody knows in which form
+    unknown: list[str]  # applied, but in an unknown form
 
 
 def read_history(connection: Connection) -> History:
-    """Return what the database says."""
+    """Return what the database records of its migrations."""
     tables = connection.execute(text(TABLES)).scalars().all()
     versions = applied = None
     if _exists(connection, "alembic_version"):
@@ -97,8 +97,8 @@ def compare(
 ) -> Comparison:
     """Compare a release's migrations, oldest first, with `history`.
 
-    `kept`: the revisions of the releases that are kept, which may have brought the database to one of theirs.
-    `forgotten`: an applied one that is to be forgotten first.
+    `kept`: the revisions of the kept releases, which may have brought the database to one of theirs.
+    `forgotten`: an applied revision to forget first.
     """
     history = settled(mine, history)
     if forgotten:
@@ -109,24 +109,24 @@ def compare(
     problem = _version_problem(mine, history, kept)
     if problem:
         return Comparison([], [problem], [])
-    pending = [one for one in mine if one.revision not in history.applied]
-    unknown = [one.revision for one in mine if history.applied.get(one.revision, "") is None]
+    pending = [step for step in mine if step.revision not in history.applied]
+    unknown = [step.revision for step in mine if history.applied.get(step.revision, "") is None]
     return Comparison(pending, _problems(mine, history, pending), unknown)
 
 
 def _problems(mine: Sequence[Planned], history: History, pending: Sequence[Planned]) -> list[str]:
-    """Return why `pending` must not run, a line each."""
+    """Return why `pending` must not run, one line each."""
     applied = history.applied
-    edited = [one for one in mine if applied.get(one.revision) not in (None, one.checksum)]
-    last = max((index for index, one in enumerate(mine) if one.revision in applied), default=-1)
-    late = [one for index, one in enumerate(mine) if one in pending and index < last]
-    known = {one.revision for one in mine}
+    edited = [step for step in mine if applied.get(step.revision) not in (None, step.checksum)]
+    last = max((index for index, step in enumerate(mine) if step.revision in applied), default=-1)
+    late = [step for index, step in enumerate(mine) if step in pending and index < last]
+    known = {step.revision for step in mine}
     foreign = [revision for revision in applied if revision not in known] if pending and not late else []
-    problems = [_edited(one) for one in edited]
+    problems = [_edited(step) for step in edited]
     problems += [
-        f"migration {one.revision} ({one.message}) is not applied and would never run: {mine[last].revision}, which"
-        f" comes after it, is applied. `nox -s migration -- --renumber {one.revision}` moves it to the end"
-        for one in late
+        f"migration {step.revision} ({step.message}) is not applied and would never run: {mine[last].revision}, which"
+        f" comes after it, is applied. `nox -s migration -- --renumber {step.revision}` moves it to the end"
+        for step in late
     ]
     if foreign:
         problems.append(
@@ -138,22 +138,22 @@ def _problems(mine: Sequence[Planned], history: History, pending: Sequence[Plann
 
 
 def _version_problem(mine: Sequence[Planned], history: History, kept: Collection[str]) -> str | None:
-    """Return what is wrong with `alembic_version` itself, None where it can be believed."""
+    """Return what is wrong with `alembic_version` itself, or None if it can be trusted."""
     versions, revision = history.versions, history.revision
     if versions is not None and len(versions) > 1:
-        return f"alembic_version has {len(versions)} rows ({', '.join(versions)}): leave the one that is true"
+        return f"alembic_version has {len(versions)} rows ({', '.join(versions)}): keep only the correct one"
     if revision is None:
         lost = history.applied or (versions is not None and history.tables)
         if not lost:
             return None
         has = f"{len(history.tables)} tables ({', '.join(history.tables[:NAMED_TABLES])}, …)"
         return (
-            f"alembic_version is empty, and the database has {has}: say at which revision it is:"
+            f"alembic_version is empty, and the database has {has}: set the revision that it is at:"
             f" `INSERT INTO alembic_version` with it ({history.last or 'NNNN'})"
         )
     last = history.last
     if revision not in {*(one.revision for one in mine), *history.applied, *kept}:
-        way = f"{_set_version(last)} says the true one"
+        way = f"{_set_version(last)} sets the correct one"
         way += f"; {_way_to_forget(revision)}" if last else ""
         return (
             f"alembic_version says `{revision}`, which is not a migration of this release, of the database's history"
@@ -165,11 +165,11 @@ def _version_problem(mine: Sequence[Planned], history: History, kept: Collection
 
 
 def _set_version(revision: str | None) -> str:
-    return f"`UPDATE alembic_version SET version_num = '{revision or 'NNNN'}'`"  # noqa: S608 - a text for a person
+    return f"`UPDATE alembic_version SET version_num = '{revision or 'NNNN'}'`"  # noqa: S608 - text for a person
 
 
 def settled(mine: Sequence[Planned], history: History) -> History:
-    """Return `history` with what a release that kept none brought: all of `mine` up to the database's revision."""
+    """Return `history` plus what a release without one applied: all of `mine` up to the database's revision."""
     order = [one.revision for one in mine]
     if history.revision not in order or history.revision in history.applied:
         return history
@@ -178,7 +178,7 @@ def settled(mine: Sequence[Planned], history: History) -> History:
 
 
 def without(history: History, revision: str) -> History:
-    """Return `history` before its last migration was applied. What that did to the database stays."""
+    """Return `history` as it was before its last migration. What that did to the database stays."""
     applied = {name: checksum for name, checksum in history.applied.items() if name != revision}
     return replace(history, applied=applied, versions=(next(reversed(applied)),) if applied else None, tables=())
 
@@ -208,9 +208,9 @@ def _way_to_forget(revision: str) -> str:
 
 
 def adopt(connection: Connection, mine: Sequence[Planned], history: History, trusted: Collection[str]) -> History:
-    """Begin the history of a database that has none, or that a release without one migrated; return it.
+    """Start the history of a database that has none, or that a release without one migrated; return it.
 
-    `trusted`: the revisions that were applied in the form that they have in `mine`, as their release says.
+    `trusted`: the revisions that were applied in the form that they have in `mine`, according to their release.
     """
     connection.execute(text(TABLE))
     applied = dict(settled(mine, history).applied)
@@ -222,12 +222,12 @@ def adopt(connection: Connection, mine: Sequence[Planned], history: History, tru
 
 
 def record(connection: Connection, one: Planned) -> None:
-    """Note that `one` was applied, in the transaction that applies it."""
+    """Record that `one` was applied, in the transaction that applies it."""
     _insert(connection, one, one.checksum)
 
 
 def forget(connection: Connection, revision: str, history: History) -> History:
-    """Take the last applied migration out of the history; return what is left."""
+    """Remove the last applied migration from the history; return the rest."""
     left = without(history, revision)
     connection.execute(text("DELETE FROM alembic_history WHERE revision = :revision"), {"revision": revision})
     connection.execute(text("DELETE FROM alembic_version"))
@@ -237,7 +237,7 @@ def forget(connection: Connection, revision: str, history: History) -> History:
 
 
 def count_rows(connection: Connection, loss: Loss) -> int | None:
-    """Return how many rows `loss` would throw away, an estimate above a million; None where nobody can say."""
+    """Return how many rows `loss` would throw away (an estimate above a million), or None if that is unknown."""
     if not loss.names:
         return None
     try:
@@ -252,7 +252,7 @@ def count_rows(connection: Connection, loss: Loss) -> int | None:
 
 def _count(connection: Connection, name: str) -> int:
     if not _exists(connection, name):
-        return 0  # it comes with an earlier migration of the same release
+        return 0  # an earlier migration of the same release creates it
     query = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {COUNTED}) AS counted"  # noqa: S608 - from a migration
     counted = int(connection.execute(text(query)).scalar_one())
     if counted < COUNTED:

@@ -1,4 +1,4 @@
-"""The migrations as they are in the source: their order, their SQL, what they do. Needs no database."""
+"""The migrations as they are in the source: their order, their SQL, their effects. Needs no database."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from backend.migrations.statements import Loss, canonical, losses
 __all__ = ["HERE", "Planned", "UnknownRevision", "UnsoundMigrations", "alembic_config", "create", "plan", "render"]
 
 HERE = Path(__file__).parent
-FORM = "1"  # of the checksums: another way to make them gets another number
-# What a migration says of itself, and not to the database: an applied one may be given another.
+FORM = "1"  # version of the checksums: another algorithm gets another number
+# What a migration declares about itself and does not do to the database: in an applied one it may still change.
 SAYINGS = frozenset(
     {"revision", "down_revision", "contract_after", "destroys", "transactional", "branch_labels", "depends_on"}
 )
 NEEDS_CONNECTION = frozenset({"get_bind", "get_context", "run_async"})
-# Of Python's syntax tree: what changes nothing that happens, and what some versions of Python lack.
+# Fields of Python's syntax tree that do not change what happens, or that some versions of Python lack.
 UNSEEN = frozenset({"annotation", "returns", "type_comment", "type_params", "kind"})
 TEMPLATE = '''"""{message}"""
 
@@ -60,11 +60,11 @@ def upgrade() -> None:
 
 
 class UnknownRevision(Exception):
-    """A revision that is not among the migrations. The message says which there are."""
+    """A revision that is not among the migrations. The message lists those that are."""
 
 
 class UnsoundMigrations(Exception):
-    """Files that are no single chain. The message says which."""
+    """Files that are not a single chain. The message says which."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Planned:
     """One migration.
 
     `contract_after`: no release that needs what this drops may be older than that revision. `destroys`: why the rows
-    of `losses` may go. `checksum` is of what it does, whatever it looks like. `sql` is empty where it is Python code,
-    which cannot be written down before it runs.
+    of `losses` may go. `checksum` covers what it does, not how it looks. `sql` is empty where it is Python code, which
+    cannot be rendered before it runs.
     """
 
     revision: str
@@ -86,7 +86,7 @@ class Planned:
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, without a file."""
+    """Return Alembic's configuration, which needs no file."""
     config = Config()
     config.set_main_option("script_location", str(HERE).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -94,7 +94,10 @@ def alembic_config() -> Config:
 
 
 def plan(after: str | None, to: str | None) -> list[Planned]:
-    """The migrations after AFTER (None: from the first) up to TO (None: to the last). Raises UnknownRevision."""
+    """Return the migrations after `after` (None: from the first) up to `to` (None: to the last).
+
+    Raise `UnknownRevision` where one of the two is not among them.
+    """
     known = scripts()
     names = [script.revision for script in known]
     for name in (after, to):
@@ -109,7 +112,7 @@ def _planned(script: Script) -> Planned:
     tree = ast.parse(Path(script.path).read_bytes())
     statements = _statements(script, tree)
     if statements is None:
-        # Its SQL is among its texts, as far as anybody can tell.
+        # As far as can be known before it runs, its SQL is among its string constants.
         texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
         lost = chain.from_iterable(losses(text) for text in texts if isinstance(text, str))
     else:
@@ -126,12 +129,12 @@ def _planned(script: Script) -> Planned:
 
 
 def _statements(script: Script, tree: ast.Module) -> list[str] | None:
-    """Return the statements of a migration, None where it needs a connection to know them."""
+    """Return the statements of a migration, or None where it takes a connection to know them."""
     if any(isinstance(node, ast.Attribute) and node.attr in NEEDS_CONNECTION for node in ast.walk(tree)):
         return None
     try:
         return render(script)
-    except Exception:  # noqa: BLE001 - whatever somebody's code raises where there is no database
+    except Exception:  # noqa: BLE001 - a migration's own code may raise anything without a database
         return None
 
 
@@ -143,7 +146,7 @@ def _checksum(tree: ast.Module, statements: list[str] | None, *, transactional: 
 
 
 def _shape(node: Any) -> Any:
-    """Return what `node` of a syntax tree does, as JSON: without docstrings, annotations and the sayings."""
+    """Return what `node` of a syntax tree does, as JSON: without docstrings, annotations and `SAYINGS`."""
     if isinstance(node, list):
         return [_shape(one) for one in node if not _is_saying(one)]
     if not isinstance(node, ast.AST):
@@ -153,7 +156,7 @@ def _shape(node: Any) -> Any:
 
 
 def _is_saying(node: Any) -> bool:
-    """Return whether a statement only says something: a docstring, or one of `SAYINGS`."""
+    """Return whether a statement only declares something: a docstring, or one of `SAYINGS`."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
@@ -162,21 +165,21 @@ def _is_saying(node: Any) -> bool:
 
 
 def scripts() -> list[Script]:
-    """Return the migrations, oldest first. Raise `UnsoundMigrations` where they are no single chain."""
+    """Return the migrations, oldest first. Raise `UnsoundMigrations` where they are not a single chain."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # two files of one revision are no more than a warning to Alembic
+        warnings.simplefilter("error")  # Alembic only warns of two files with one revision
         try:
             folder = ScriptDirectory.from_config(alembic_config())
             heads, known = folder.get_heads(), list(folder.walk_revisions())[::-1]
         except (UserWarning, RevisionError, CommandError) as error:
-            raise UnsoundMigrations(f"the migrations are no single chain: {error}") from error
+            raise UnsoundMigrations(f"the migrations are not a single chain: {error}") from error
     if len(heads) > 1:
-        raise UnsoundMigrations(f"the migrations are no single chain: each of {', '.join(heads)} is a last one")
+        raise UnsoundMigrations(f"the migrations are not a single chain: they have the heads {', '.join(heads)}")
     return known
 
 
 def render(script: Script) -> list[str]:
-    """The statements of SCRIPT."""
+    """Return the statements of `script`."""
     buffer = io.StringIO()
     offline = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer})
     with Operations.context(offline):
@@ -187,7 +190,7 @@ def render(script: Script) -> list[str]:
 
 
 def create(message: str) -> Path:
-    """Write an empty migration with the next number, and return its path."""
+    """Write an empty migration with the next number and return its path."""
     numbers = [script.revision for script in scripts()]
     down = numbers[-1] if numbers else None
     revision = f"{int(down or 0) + 1:04d}"

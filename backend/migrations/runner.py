@@ -1,4 +1,4 @@
-"""Runs migrations on a database: alone (a lock), briefly (timeouts), whole or not at all (a transaction each)."""
+"""Runs of migrations on a database: exclusive (a lock), brief (timeouts), all or nothing (a transaction each)."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ LOCK_KEY = 0x736C_6970_7761_79  # the pipeline's name in ASCII
 # A statement that waits for a table's lock makes every later query of that table wait behind it.
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
-CONCURRENTLY_TIMEOUT = "30min"  # blocks nobody, and reads the whole table
+CONCURRENTLY_TIMEOUT = "30min"  # blocks nobody, but reads the whole table
 BUILT_INDEX = re.compile(
     r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([a-z_][a-z0-9_$]*)", re.IGNORECASE
 )
 
 
 class MigrationFailed(Exception):
-    """A migration that could not be done. The message is one line: which, why, and what state the database is in."""
+    """A migration that failed. The message is one line: which, why, and what state the database is in."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an upgrade is told beside its goal.
+    """The parameters of an upgrade.
 
-    `to`: the revision to stop at. `expected`: the one that the database must be at (`none`: never migrated). `kept`:
-    those of the releases that are kept. `trusted`: those that were applied as they are here, where no history says so.
-    `forgotten`: an applied one to forget first.
+    `to`: the revision to stop at. `expected`: the revision that the database must be at (`none`: never migrated).
+    `kept`: the revisions of the kept releases. `trusted`: revisions that were applied in the form they have here, where
+    no history says so. `forgotten`: an applied revision to forget first.
     """
 
     to: str | None = None
@@ -61,35 +61,35 @@ class Wanted:
 
 
 async def current_revision(settings: Settings) -> str | None:
-    """Return the revision of the database, None when it has none. Raise MigrationFailed when it cannot be reached."""
+    """Return the revision of the database, None if it has none. Raise `MigrationFailed` if it cannot be reached."""
     async with _connected(settings) as connection:
         return (await connection.run_sync(read_history)).revision
 
 
 async def status(settings: Settings, wanted: Wanted) -> dict[str, Any]:
-    """Return what the database has and lacks of this release's migrations, as JSON takes it; nothing is changed.
+    """Return what the database has and lacks of this release's migrations, ready for JSON; nothing is changed.
 
-    Raise MigrationFailed when it cannot be reached.
+    Raise `MigrationFailed` when the database cannot be reached.
     """
     mine = plan(None, wanted.to)
     async with _connected(settings) as connection:
         history = await connection.run_sync(read_history)
-        found = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
+        comparison = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
         pending = []
-        for step in found.pending:
-            lost = [{"what": one.what, "rows": await connection.run_sync(count_rows, one)} for one in step.losses]
+        for step in comparison.pending:
+            lost = [{"what": loss.what, "rows": await connection.run_sync(count_rows, loss)} for loss in step.losses]
             pending.append({**asdict(step), "losses": lost})
     return {
         "revision": history.revision,
         "recorded": history.recorded or history.revision is None,
         "pending": pending,
-        "problems": found.problems,
-        "unknown": found.unknown,
+        "problems": comparison.problems,
+        "unknown": comparison.unknown,
     }
 
 
 async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], None]) -> None:
-    """Bring the database to the newest revision, one `report` line for each step. Raise MigrationFailed."""
+    """Bring the database to the newest revision, one `report` line per step. Raise `MigrationFailed` where it fails."""
     mine = plan(None, None)
     goal = plan(None, wanted.to)
     async with _connected(settings) as connection:
@@ -100,9 +100,9 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
                 f"the database is at revision {history.revision or NEVER} and was at {wanted.expected} when it was"
                 " checked: nothing was changed; deploy again"
             )
-        found = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
-        if found.problems:
-            raise MigrationFailed("\n".join(found.problems))
+        comparison = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
+        if comparison.problems:
+            raise MigrationFailed("\n".join(comparison.problems))
         history = await connection.run_sync(adopt, mine, history, wanted.trusted)
         if wanted.forgotten:
             history = await connection.run_sync(forget, wanted.forgotten, history)
@@ -117,20 +117,20 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
 
 def _nothing_to_do(goal: Sequence[Planned], history: History) -> str:
     newer = bool(goal) and history.revision not in (None, *(step.revision for step in goal))
-    said = f", newer than {goal[-1].revision}, which is fine" if newer else ""
-    return f"nothing to do: the database is at revision {history.revision or NEVER}{said}"
+    note = f", newer than {goal[-1].revision}, which is fine" if newer else ""
+    return f"nothing to do: the database is at revision {history.revision or NEVER}{note}"
 
 
 def stand_alone(script: Script) -> None:
-    """Let SCRIPT, when its module says `transactional = False`, run outside a transaction, and anew after a failure.
+    """Make a `script` with `transactional = False` in its module run outside a transaction, and afresh after a failure.
 
-    Raises MigrationFailed when it is more than one `CONCURRENTLY` statement: the first would stay if the second failed.
+    Raise `MigrationFailed` where it is not one `CONCURRENTLY` statement: the first would stay if the second failed.
     """
     if getattr(script.module, "transactional", True):
         return
     try:
         statements = render(script)
-    except Exception:  # noqa: BLE001 - code that wants a connection
+    except Exception:  # noqa: BLE001 - code that needs a connection
         statements = []
     if len(statements) != 1 or "CONCURRENTLY" not in statements[0].upper():
         raise MigrationFailed(
@@ -153,7 +153,8 @@ def stand_alone(script: Script) -> None:
 
 
 def _is_invalid(connection: Connection, index: str) -> bool:
-    """Whether an index of that name is left over from a build that failed: it costs writes and serves no read."""
+    """Return whether an index of that name is left over from a failed build."""
+    # Such an index costs writes and serves no read.
     query = text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
     return bool(connection.execute(query, {"name": index}).scalar())
 
@@ -187,9 +188,9 @@ async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    """Take the lock of migrations for this session. By asking again: a session that *waits* for it holds a snapshot,
-    for which CREATE INDEX CONCURRENTLY of the holder waits in turn.
-    """
+    """Take the lock of migrations for this session."""
+    # By polling: a session that *waits* for the lock holds a snapshot, for which the holder's CREATE INDEX
+    # CONCURRENTLY waits in turn.
     deadline = time.monotonic() + LOCK_SECONDS
     while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})"))).scalar():
         await connection.commit()
@@ -227,7 +228,7 @@ async def _apply(connection: AsyncConnection, pending: list[Planned], report: Ca
 
 
 def _reason(error: BaseException) -> str:
-    """What PostgreSQL said, on one line, without SQLAlchemy's and the adapter's wrapping."""
+    """Return PostgreSQL's message on one line, without the wrapping of SQLAlchemy and the adapter."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     elif not isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):

@@ -1,4 +1,4 @@
-"""What SQL says, whatever it looks like: its tokens without layout, and which of its statements throw rows away.
+"""The meaning of SQL apart from its looks: its tokens without layout, and which statements throw rows away.
 
 The lexical rules are PostgreSQL's: https://www.postgresql.org/docs/18/sql-syntax-lexical.html.
 """
@@ -26,13 +26,13 @@ PUNCTUATION = frozenset("(),;")
 DROPS_ROWS = ("table", "foreign table", "materialized view", "schema")
 DROPS_DEPENDENTS = ("type", "domain", "extension", "function", "sequence", "view")  # with CASCADE: columns too
 NO_TABLE = frozenset({"set", "of", "to", "or", "on"})  # after UPDATE in a foreign key, a trigger, a rule
-# What a statement may follow: another one, or the words of a DO block.
+# What may precede a statement: another one, or the keywords of a DO block.
 OPENERS = frozenset({None, ";", "(", "begin", "then", "else", "loop"})
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token; `text` is folded to lower case where PostgreSQL folds it, and `said` is as it was written."""
+    """One token; `text` is folded to lower case where PostgreSQL folds it, and `said` is as written."""
 
     kind: str
     text: str
@@ -41,7 +41,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Loss:
-    """A statement that throws rows away. `names`: the tables (or schemas) as SQL spells them; none: nobody can say."""
+    """A statement that throws rows away. `names`: the tables (or schemas) as SQL spells them; none if unknown."""
 
     what: str
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ def canonical(sql: str) -> str:
 
 
 def losses(sql: str) -> list[Loss]:
-    """Return the statements of `sql` that throw rows away, those in DO blocks too."""
+    """Return the statements of `sql` that throw rows away, including those in DO blocks."""
     tokens = [token for token in _tokens(sql) if token.kind != "space"]
     return list(_losses(tokens, inside_do=False))
 
@@ -75,14 +75,14 @@ def _tokens(sql: str) -> Iterator[Token]:
             position = _end_of_comment(sql, position)
             yield Token("space", " ", " ")
             continue
-        found = TOKEN.match(sql, position)
-        assert found is not None  # the last alternative takes anything
-        position, kind, said = found.end(), str(found.lastgroup), found[0]
+        match = TOKEN.match(sql, position)
+        assert match is not None  # the last alternative takes anything
+        position, kind, said = match.end(), str(match.lastgroup), match[0]
         yield Token(kind, said.lower() if kind == "word" else said, said)
 
 
 def _end_of_comment(sql: str, start: int) -> int:
-    """Return where the comment at `start` ends: those of PostgreSQL nest."""
+    """Return where the comment at `start` ends; PostgreSQL's comments nest."""
     depth = 0
     for mark in re.finditer(r"/\*|\*/", sql[start:]):
         depth += 1 if mark[0] == "/*" else -1
@@ -125,7 +125,7 @@ def _inside(text: str) -> str:
 
 
 def _without_condition(what: str, tokens: Sequence[Token], index: int, needs: str = "") -> Iterator[Loss]:
-    """The statement on the table at `index`, where no WHERE limits it. `needs`: the word without which it is none."""
+    """Yield the statement on the table at `index` if it has no WHERE. `needs`: a word that it must contain."""
     name, _ = _name(tokens, index)
     rest = _rest(tokens, index)
     if needs and needs not in rest:
@@ -162,7 +162,7 @@ def _dropped(tokens: Sequence[Token], index: int) -> Iterator[Loss]:
 
 
 def _named(what: str, tokens: Sequence[Token], index: int) -> Loss:
-    """The statement `what` with the list of names at `index`."""
+    """Return the statement `what` with the list of names at `index`."""
     names, more = [], True
     while more:
         name, index = _name(tokens, index)
@@ -175,7 +175,7 @@ def _named(what: str, tokens: Sequence[Token], index: int) -> Loss:
 
 
 def _name(tokens: Sequence[Token], index: int) -> tuple[str, int]:
-    """Return the name at `index`, with its schema, and where the next token is."""
+    """Return the name at `index`, with its schema, and the index of the next token."""
     while index < len(tokens) and tokens[index].text in ("table", "only", "if", "exists", "concurrently"):
         index += 1
     parts = []

@@ -33,13 +33,13 @@ async def _releases(request: Request) -> ReleaseService:
 Releases = Annotated[ReleaseService, Depends(_releases)]
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Makes a repetition safe, 24 hours"),
+    Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="Makes a retry safe for 24 hours"),
 ]
 
 
 @hot.get("/{release_id}", response_model=Release, responses=responses(ReleaseNotFound, DatabaseUnavailable))
 async def read_release(request: Request, release_id: UUID) -> Response:
-    """One release."""
+    """Return one release."""
     releases: ReleaseService = request.app.state.releases
     return Response(await releases.get(release_id), media_type="application/json")
 
@@ -52,9 +52,9 @@ async def list_releases(
     environment: Annotated[Environment | None, Query()] = None,
     status: ReleaseStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="next_cursor of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="next_cursor of the previous page")] = None,
 ) -> Page:
-    """Releases, newest first, in pages."""
+    """List releases, newest first, in pages."""
     wanted = {"service": service, "environment": environment, "status": status}
     filters = {column: value for column, value in wanted.items() if value is not None}
     return await releases.page(filters, cursor=cursor, limit=limit)
@@ -87,7 +87,7 @@ async def create_release(
     "/{release_id}", dependencies=[SERVICE_ONLY], responses=responses(*WRITING, ReleaseNotFound, BodyTooLarge)
 )
 async def change_release(release_id: UUID, change: ReleaseChange, releases: Releases) -> Release:
-    """Say what became of a release."""
+    """Update what became of a release."""
     return await releases.change(release_id, change)
 
 

@@ -24,7 +24,7 @@ DELETE = "DELETE FROM releases WHERE id = $1 RETURNING synthetic"
 
 
 async def insert(connection: Connection, identity: UUID, release: NewRelease, *, synthetic: bool) -> asyncpg.Record:
-    """Store RELEASE and return its row."""
+    """Store `release` and return its row."""
     row = await connection.fetchrow(
         INSERT, identity, release.service, release.environment, release.version, release.status, release.commit,
         release.url, release.notes, synthetic,
@@ -34,16 +34,16 @@ async def insert(connection: Connection, identity: UUID, release: NewRelease, *,
 
 
 async def find(connection: Connection, identity: UUID) -> asyncpg.Record | None:
-    """The release with this id, synthetic or not."""
+    """Return the release with this id, synthetic or not."""
     return await connection.fetchrow(FIND, identity)
 
 
 async def newest(
     connection: Connection, filters: Mapping[str, str], *, before: UUID | None, limit: int
 ) -> list[asyncpg.Record]:
-    """At most LIMIT releases, newest first, older than the one with the id BEFORE. FILTERS: column → value.
+    """Return at most `limit` releases, newest first, older than the one with the id `before`.
 
-    Synthetic releases are never among them.
+    `filters`: column → value. Synthetic releases are never among them.
     """
     conditions = ["NOT synthetic"]
     values: list[Any] = []
@@ -54,14 +54,14 @@ async def newest(
         values.append(before)
         conditions.append(f"id < ${len(values)}")
     values.append(limit)
-    # The columns are names of ours, the values are $n.
+    # The columns are our own names, the values are $n.
     where = " AND ".join(conditions)
     query = f"SELECT {COLUMNS} FROM releases WHERE {where} ORDER BY id DESC LIMIT ${len(values)}"  # noqa: S608
     return await connection.fetch(query, *values)
 
 
 async def update(connection: Connection, identity: UUID, changes: Mapping[str, str | None]) -> asyncpg.Record | None:
-    """Set the columns of CHANGES and return the row with `synthetic`, or None when there is no such release."""
+    """Set the columns of `changes` and return the row with `synthetic`, or None if there is no such release."""
     columns = ", ".join(f"{column} = ${position}" for position, column in enumerate(changes, start=2))
     # The columns are fields of a model, the values are $n.
     query = f"UPDATE releases SET {columns}, updated_at = now() WHERE id = $1 RETURNING {COLUMNS}, synthetic"  # noqa: S608
@@ -69,6 +69,6 @@ async def update(connection: Connection, identity: UUID, changes: Mapping[str, s
 
 
 async def delete(connection: Connection, identity: UUID) -> bool | None:
-    """Remove the release: whether it was synthetic, or None when there is no such release."""
+    """Delete the release and return whether it was synthetic, or None if there is no such release."""
     synthetic: bool | None = await connection.fetchval(DELETE, identity)
     return synthetic

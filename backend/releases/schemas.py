@@ -1,4 +1,4 @@
-"""What goes in and out of `/api/v1/releases`."""
+"""The requests and responses of `/api/v1/releases`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Environment", "NewRelease", "Page", "Release", "ReleaseChange", "Rel
 
 
 def _storable(text: str) -> str:
-    if "\x00" in text:  # PostgreSQL has no such character in a text
+    if "\x00" in text:  # PostgreSQL's text cannot hold this character
         raise ValueError("must not contain the character U+0000")
     return text
 
@@ -57,7 +57,7 @@ class NewRelease(BaseModel):
 
 
 class ReleaseChange(BaseModel):
-    """What changes; fields that are absent stay. What a release is (service, environment, version) never changes."""
+    """The fields to change; absent ones stay. What a release is (service, environment, version) never changes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,7 +69,7 @@ class ReleaseChange(BaseModel):
     @model_validator(mode="after")
     def _changes_something(self) -> ReleaseChange:
         if not self.model_fields_set:
-            raise ValueError("must change one field at least")
+            raise ValueError("must change at least one field")
         return self
 
 

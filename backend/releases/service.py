@@ -35,7 +35,7 @@ class ReleaseNotFound(Problem):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseService:
-    """Releases in PostgreSQL. What changes the board ends the cached answer that was made from it."""
+    """Releases in PostgreSQL. A change to the board ends the cached answer that was made from it."""
 
     database: Database
     cache: Cache
@@ -43,7 +43,7 @@ class ReleaseService:
     async def create(
         self, release: NewRelease, *, synthetic: bool, request: idempotency.Request | None
     ) -> idempotency.Answer:
-        """Record RELEASE once: with REQUEST, its twin gets the first answer again."""
+        """Record `release` once: a repetition of `request` gets the first answer again."""
         async with self.database.lease() as connection, connection.transaction():
             if request and (answer := await idempotency.first_answer(connection, request)):
                 return answer
@@ -56,10 +56,8 @@ class ReleaseService:
         return answer
 
     async def get(self, identity: UUID) -> bytes:
-        """The release with this id as JSON (`Release`), straight from the row: a model costs 10 µs.
-
-        Raises ReleaseNotFound.
-        """
+        """Return the release with this id as JSON (`Release`). Raise `ReleaseNotFound` where there is none."""
+        # Straight from the row: a model costs 10 µs.
         async with self.database.lease() as connection:
             row = await repository.find(connection, identity)
         if row is None:
@@ -67,7 +65,7 @@ class ReleaseService:
         return orjson.dumps(dict(row), default=str, option=orjson.OPT_UTC_Z)  # its UUIDs are a subclass
 
     async def page(self, filters: Mapping[str, str], *, cursor: str | None, limit: int) -> Page:
-        """LIMIT releases after CURSOR, newest first. Raises InvalidRequest for a cursor that this never gave."""
+        """Return `limit` releases after `cursor`, newest first. Raise `InvalidRequest` for a cursor not made here."""
         before = _read_cursor(cursor) if cursor else None
         async with self.database.lease() as connection:
             rows = await repository.newest(connection, filters, before=before, limit=limit + 1)
@@ -75,7 +73,7 @@ class ReleaseService:
         return Page(items=items, next_cursor=_cursor(items[-1].id) if len(rows) > limit else None)
 
     async def change(self, identity: UUID, change: ReleaseChange) -> Release:
-        """Apply CHANGE. Raises ReleaseNotFound."""
+        """Apply `change` to a release. Raise `ReleaseNotFound` where there is none."""
         changes = change.model_dump(exclude_unset=True)
         async with self.database.lease() as connection:
             row = await repository.update(connection, identity, changes)
@@ -86,7 +84,7 @@ class ReleaseService:
         return Release(**row)
 
     async def delete(self, identity: UUID) -> None:
-        """Remove it. Raises ReleaseNotFound."""
+        """Delete a release. Raise `ReleaseNotFound` where there is none."""
         async with self.database.lease() as connection:
             synthetic = await repository.delete(connection, identity)
         if synthetic is None:
@@ -103,5 +101,5 @@ def _read_cursor(cursor: str) -> UUID:
     try:
         return UUID(bytes=base64.b64decode(f"{cursor}==", altchars=b"-_", validate=True))
     except (ValueError, binascii.Error):
-        errors = [FieldError(location="query.cursor", message="Take next_cursor of a page as it is")]
-        raise InvalidRequest("The cursor is not one of ours.", errors=errors) from None
+        errors = [FieldError(location="query.cursor", message="Use the next_cursor of a page unchanged")]
+        raise InvalidRequest("The cursor is not valid.", errors=errors) from None

@@ -1,7 +1,7 @@
 """`python -m tests.bench [--json FILE]`: what the service's features cost, as a ratio to a bare ASGI app.
 
-Every round measures each server once, in random order, one worker pinned to one CPU, the load on the others. A ratio is
-taken within its round, so a slow moment of the machine hits both of its sides; shown is the median over rounds.
+Each round measures every server once, in random order: one worker pinned to one CPU, the load on the others. A ratio is
+taken within its round, so a slow moment of the machine hits both of its sides; the median over the rounds is shown.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Row:
 
 
 class CannotMeasure(Exception):
-    """The benchmark itself failed; the message says how."""
+    """A failure of the benchmark itself; the message says what failed."""
 
 
 def main() -> int:
-    """Measure, print the table, write the JSON. The exit code: 1 when it could not; a missed bar is no error."""
+    """Measure, print the table, write the JSON. Return 1 if that failed, otherwise 0; a missed bar is no error."""
     given = _arguments()
     console = Console(stderr=True)
     try:
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _start(stack: contextlib.ExitStack) -> list[Row]:
-    """All servers, answering, and the rows to measure on them. The first row is the floor."""
+    """Start all servers, wait until they answer, and return the rows to measure. The first row is the floor."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     _pin(os.getpid(), service=False)
     postgres = stack.enter_context(throwaway_postgres())
@@ -100,7 +100,7 @@ def _start(stack: contextlib.ExitStack) -> list[Row]:
         "SERVICE_TOKEN": TOKEN,
         "BACKEND_PORT": str(ports["service"]),
         "METRICS_PORT": str(ports["metrics"]),
-        "LOG_LEVEL": "DEBUG",  # so that /health too writes its access event
+        "LOG_LEVEL": "DEBUG",  # so that /health writes its access event, too
         "DRAIN_SECONDS": "0",
     }
     _run("backend.migrations", "upgrade", environ=environ)
@@ -138,7 +138,7 @@ def _server(arguments: list[str], environ: Mapping[str, str], log: IO[bytes]) ->
 
 
 def _pin(process: int, *, service: bool) -> None:
-    """The servers on the first CPU, everything else on the others, where the system can do that."""
+    """Pin a server to the first CPU, everything else to the others, where the system supports that."""
     cpus = list(range(psutil.cpu_count() or 1))
     if hasattr(os, "sched_setaffinity") and len(cpus) > 1:
         os.sched_setaffinity(process, cpus[:1] if service else cpus[1:])

@@ -1,4 +1,4 @@
-"""What the service is compared with, under its own uvicorn settings: `python -m tests.bench.apps NAME PORT`."""
+"""The apps to compare the service with, under its uvicorn settings: `python -m tests.bench.apps NAME PORT`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODY = b'{"status":"ok"}'
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI and nothing else: the floor."""
+    """Answer with bare ASGI and nothing else: the floor."""
     if scope["type"] == "lifespan":
         for answer in ("startup", "shutdown"):
             await receive()
@@ -31,7 +31,7 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def framework() -> FastAPI:
-    """FastAPI with one endpoint and nothing around it."""
+    """Return a FastAPI app with one endpoint and nothing around it."""
     app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
 
     @app.get("/health")
@@ -42,7 +42,7 @@ def framework() -> FastAPI:
 
 
 def main() -> None:
-    """Serve one of them until SIGTERM."""
+    """Serve one of the apps until SIGTERM."""
     name, port = sys.argv[1:]
     app: ASGIApp = bare if name == "bare" else framework()
     config = uvicorn_config(app, load_settings({}))

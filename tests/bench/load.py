@@ -1,4 +1,4 @@
-"""A load client: kept-alive connections, each with one request at a time. It costs less CPU than any server here."""
+"""A load client: kept-alive connections, each with one request at a time. It uses less CPU than any server here."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """One measurement: server CPU microseconds a request, requests a second."""
+    """One measurement: server CPU microseconds per request, and requests per second."""
 
     cpu_us: float
     per_second: float
 
 
 class _Caller(asyncio.Protocol):
-    """One connection. Answers have a constant length, as ids and dates do, so bytes are counted and not parsed."""
+    """One connection."""
 
+    # Answers have a constant length, as ids and dates do, so bytes are counted and not parsed.
     def __init__(self, request: bytes) -> None:
         self.answers = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -37,7 +38,7 @@ class _Caller(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is not a subclass
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -59,13 +60,13 @@ class _Caller(asyncio.Protocol):
             self.failed.set_exception(WrongAnswer("the server closed a connection"))
 
     def close(self) -> None:
-        """End it without calling that a failure."""
+        """Close the connection without counting that as a failure."""
         self.failed.cancel()
         self._transport.abort()
 
 
 def measure(server: psutil.Process, port: int, path: str, *, connections: int, seconds: float) -> Load:
-    """Load PATH for SECONDS after a warm-up of a third of that. Raises WrongAnswer."""
+    """Load `path` for `seconds` after a warm-up of a third of that. Raise `WrongAnswer` where an answer is wrong."""
     request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\r\n".encode()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_measure(server, port, request, connections, seconds))
@@ -91,7 +92,7 @@ async def _measure(server: psutil.Process, port: int, request: bytes, connection
 
 
 async def _pass(seconds: float, callers: list[_Caller]) -> None:
-    """Let SECONDS pass, unless a caller fails."""
+    """Let `seconds` pass, unless a caller fails."""
     done, _ = await asyncio.wait([c.failed for c in callers], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for failed in done:
         failed.result()

@@ -1,4 +1,4 @@
-"""Ways to make what runs ill, and whole again, which each target's `doctor` has to tell."""
+"""Ways to make a running service ill and well again, which the `doctor` of each target has to report."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ __all__ = ["tells_what_is_wrong"]
 
 
 def tells_what_is_wrong(one: Checkout) -> None:
-    """Nothing of what is well; then that an index is broken and that the service's role has its last connection; then
-    nothing again.
+    """Check that `doctor` reports nothing, then what is broken, then nothing again.
+
+    An index is invalid, and the service's role is down to its last connection.
     """
     well = one.run("doctor")
     assert well.code == 0, str(well)
@@ -17,7 +18,7 @@ def tells_what_is_wrong(one: Checkout) -> None:
     one.sql("CREATE INDEX ailing ON releases (version)")
     one.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ailing'::regclass")
     used = int(one.sql(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"))
-    one.sql(f'ALTER ROLE "{role}" CONNECTION LIMIT {used + 1}')  # the last one is for who asks
+    one.sql(f'ALTER ROLE "{role}" CONNECTION LIMIT {used + 1}')  # the last one is for doctor itself
     try:
         ill = one.run("doctor", "--json")
     finally:

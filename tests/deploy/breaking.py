@@ -1,4 +1,4 @@
-"""Ways to break a release: text that is added to the source of a clone, whatever that source is."""
+"""Ways to break a release: text added to the source of a clone, whatever that source is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tests.deploy.checkout import Checkout
 
 __all__ = ["SLOW_SECONDS", "add_migration", "wrap_service"]
 
-# More than five times what the old release needs on a busy machine, which is allowed; and not so much that what was
-# written cannot be read back in the minute that there is for it.
+# More than the allowed five times what the old release needs on a busy machine, and not so much that what was written
+# cannot be read back within the minute that is allowed for it.
 SLOW_SECONDS = 1.2
 
 # The outermost layer of the service: it may change what every route answers.
@@ -65,14 +65,14 @@ def upgrade() -> None:
 
 
 def wrap_service(checkout: Checkout, breakage: str) -> None:
-    """Let BREAKAGE run before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`."""
+    """Run `breakage` before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`."""
     checkout.append("backend/app.py", LAYER.format(breakage=textwrap.indent(breakage, " " * 8)))
 
 
 def add_migration(
     checkout: Checkout, message: str, *statements: str, contract_after: str | None = None, transactional: bool = True
 ) -> str:
-    """Add a migration after the newest; gives its revision."""
+    """Add a migration after the newest; return its revision."""
     folder = checkout.root / "backend" / "migrations" / "versions"
     before = max(path.name[:4] for path in folder.glob("[0-9]*.py"))
     revision = f"{int(before) + 1:04}"

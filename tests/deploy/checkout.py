@@ -46,15 +46,15 @@ class Checkout:
 
     @classmethod
     def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Self:
-        """Copy TEMPLATE and commit it. Its proofs and drains are shorter than the shipped ones, to save minutes."""
+        """Copy `template` and commit it. Its proofs and drains are shorter than the shipped ones, to save minutes."""
         shutil.copytree(template, root)
-        one = cls(root)
-        one.environ |= {"EDGE_PORT": str(one.port), "DRAIN_SECONDS": "1"}
-        one.configure(rate=rate, bake_seconds=bake_seconds)
-        one.git("init", "--quiet")
-        one.git("add", "--all")
-        one.git(*IDENTITY, "commit", "--quiet", "--message", "the template")
-        return one
+        clone = cls(root)
+        clone.environ |= {"EDGE_PORT": str(clone.port), "DRAIN_SECONDS": "1"}
+        clone.configure(rate=rate, bake_seconds=bake_seconds)
+        clone.git("init", "--quiet")
+        clone.git("add", "--all")
+        clone.git(*IDENTITY, "commit", "--quiet", "--message", "the template")
+        return clone
 
     # --- running the pipeline ---
 
@@ -65,7 +65,7 @@ class Checkout:
         return self.start_program([sys.executable, "-m", "pipeline", *given], **environ)
 
     def start_program(self, command: list[str], **environ: str) -> Deploy:
-        """Start COMMAND in the clone as a user would: none of the settings of whoever runs the tests reach it."""
+        """Start `command` in the clone as a user would: no setting of whoever runs the tests reaches it."""
         names = {variable.name for variable in [*variables(), *COMPOSE_IMAGES]}
         outer = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in names}
         logs = self.root.with_name(f"{self.root.name}-logs")
@@ -86,83 +86,83 @@ class Checkout:
         return self.start(verb, *arguments, **environ).finish()
 
     def deploy(self, *arguments: str, **environ: str) -> Outcome:
-        """Ship it."""
+        """Deploy the clone."""
         return self.run("deploy", *arguments, **environ)
 
     def proved(self, *arguments: str, **environ: str) -> Outcome:
-        """Ship it; it must be proved with no failure."""
+        """Deploy the clone; the release must be proved without a failure."""
         outcome = self.deploy(*arguments, **environ)
         assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
         assert (outcome.traffic["failed"], outcome.traffic["writes_lost"]) == (0, 0), str(outcome)
         return outcome
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` says."""
+        """Return the output of `status --json`."""
         return self.run("status", "--json").report
 
     # --- its files ---
 
     @property
     def home(self) -> Path:
-        """Where the pipeline keeps everything of it."""
+        """The folder where the pipeline keeps everything of the clone."""
         return self.root / ".slipway" / self.environment
 
     @property
     def data(self) -> Path:
-        """Where PostgreSQL's data is: elsewhere for root."""
+        """The folder of PostgreSQL's data, which is outside `home` for root."""
         return make_layout(self.home).postgres
 
     @property
     def records(self) -> Path:
-        """Where its release records are."""
+        """The folder of the release records."""
         return self.home / "releases"
 
     def newest_record(self) -> Path:
-        """The folder of its newest release record; number 0 where there is none."""
+        """Return the folder of the newest release record; its number is 0 if there is none."""
         return self.records / str(newest(self.records))
 
     def report(self, number: int) -> dict[str, Any]:
-        """The report of the deploy NUMBER."""
+        """Return the report of the deploy `number`."""
         report: dict[str, Any] = json.loads((self.records / str(number) / "report.json").read_text())
         return report
 
     def git(self, *arguments: str) -> str:
-        """What a git command says in it."""
+        """Run git in the clone; return its output."""
         return subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, text=True).stdout
 
     def write(self, name: str, text: str) -> None:
-        """Make a file."""
+        """Write a file, and the folders to it."""
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         (self.root / name).write_text(text, encoding="utf-8")
 
     def append(self, name: str, text: str) -> None:
-        """Add TEXT at the end of a file: no need to know what is in it."""
+        """Append `text` to a file, whatever is in it."""
         path = self.root / name
         path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{text}", encoding="utf-8")
 
     def patch(self, name: str, old: str, new: str) -> None:
-        """Replace OLD, which must be there once, by NEW."""
+        """Replace `old`, which must occur exactly once, with `new`."""
         text = (self.root / name).read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
         (self.root / name).write_text(text.replace(old, new), encoding="utf-8")
 
     def change(self, line: str) -> None:
-        """Change one line of the service, which changes nothing of what it does."""
+        """Add a comment with `line` to the service, which does not change what it does."""
         path = self.root / "backend" / "__init__.py"
         path.write_text(f"{path.read_text(encoding='utf-8')}# {line}\n", encoding="utf-8")
 
     def commit(self) -> None:
-        """Commit what was changed, so that `restore` keeps it."""
+        """Commit the changes, so that `restore` keeps them."""
         self.git("add", "--all")
         self.git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message", "a change")
 
     def restore(self) -> None:
-        """The service as it was committed; `.env` and the pipeline's table stay."""
+        """Restore the service as it was committed; `.env` and the pipeline's table stay."""
         self.git("checkout", "--quiet", "--", "backend")
         self.git("clean", "--quiet", "--force", "-d", "backend")
 
     def configure(self, **keys: float) -> None:
-        """Set numbers of the table of its environment."""
+        """Set numbers in the table of the environment in pyproject.toml."""
         path = self.root / "pyproject.toml"
         before, head, rest = path.read_text(encoding="utf-8").partition(
             f"[tool.slipway.environments.{self.environment}]\n"
@@ -174,11 +174,11 @@ class Checkout:
         path.write_text(f"{before}{head}{table}\n{bracket}{after}", encoding="utf-8")
 
     def settings(self) -> dict[str, str]:
-        """What its `.env` says."""
+        """Return the values in its `.env`."""
         return {name: value or "" for name, value in dotenv_values(self.root / ".env", interpolate=False).items()}
 
     def set_env(self, **values: str) -> None:
-        """Set variables in its `.env`, which is made where there is none yet."""
+        """Set variables in its `.env`, which is created if there is none."""
         path = self.root / ".env"
         if not path.exists():
             assert self.run("init").code == 0
@@ -189,7 +189,7 @@ class Checkout:
 
     @contextmanager
     def dotenv(self, **values: str) -> Iterator[None]:
-        """With VALUES in its `.env`, which is as it was afterwards."""
+        """Set `values` in its `.env` while the block runs, and restore it afterwards."""
         self.set_env()
         before = (self.root / ".env").read_text(encoding="utf-8")
         self.set_env(**values)
@@ -201,20 +201,20 @@ class Checkout:
     # --- the service, as a user meets it ---
 
     def request(self, method: str, path: str, *, token: bool = False, **options: Any) -> httpx2.Response:
-        """Send one request to the edge over a connection of its own; with TOKEN as one that may write."""
+        """Send one request to the edge over a connection of its own; with `token`, as a caller that may write."""
         headers = dict(options.pop("headers", {}))
         if token:
             headers["Authorization"] = f"Bearer {self.settings()['SERVICE_TOKEN']}"
         return httpx2.request(method, f"http://localhost:{self.port}{path}", headers=headers, timeout=10, **options)
 
     def answering(self, requests: int = 20) -> set[str]:
-        """The releases that answer; each of the REQUESTS must succeed."""
+        """Return the releases that answer; each of the `requests` must succeed."""
         answers = [self.request("GET", "/api/v1/releases?limit=1") for _ in range(requests)]
         assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
         return {answer.headers["x-release"] for answer in answers}
 
     def report_release(self, version: str) -> dict[str, Any]:
-        """Write a release as a user does; gives the answer."""
+        """Write a release as a user does; return the answer."""
         body = {"service": "shop", "environment": "production", "version": version, "status": "deployed"}
         answer = self.request("POST", "/api/v1/releases", token=True, json=body)
         assert answer.status_code == 201, answer.text
@@ -222,7 +222,7 @@ class Checkout:
         return written
 
     def sql(self, query: str) -> Any:
-        """The first value that QUERY gives, asked of PostgreSQL's own socket."""
+        """Return the first value of `query`, sent to PostgreSQL's own socket."""
         return asyncio.run(self._sql(query))
 
     async def _sql(self, query: str) -> Any:
@@ -234,26 +234,26 @@ class Checkout:
             await connection.close()
 
     def revision(self) -> str:
-        """The schema revision of its database."""
+        """Return the schema revision of its database."""
         return str(self.sql("SELECT version_num FROM alembic_version"))
 
     # --- its processes ---
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs because of it."""
+        """Return every process that runs because of the clone."""
         return processes(self.root, self.data.parent)
 
     def supervisor(self) -> psutil.Process | None:
-        """Its supervisord."""
-        return next((one for one in self.processes() if "supervisord" in str(one.cmdline()[1:2])), None)
+        """Return its supervisord, or None."""
+        return next((process for process in self.processes() if "supervisord" in str(process.cmdline()[1:2])), None)
 
     def kept(self, kind: str) -> list[psutil.Process]:
-        """The processes of a KIND (as in `roster`) that its supervisord keeps."""
+        """Return the processes of a `kind` (as in `roster`) that its supervisord keeps."""
         supervisor = self.supervisor()
         return [child for child in supervisor.children() if set(roster([child])) == {kind}] if supervisor else []
 
     def untidy(self) -> list[str]:
-        """What a finished deploy must not leave: other processes than should run, a lock, parts, synthetic rows."""
+        """Return what a deploy must not leave: unexpected processes, a lock, parts, synthetic rows, open records."""
         kinds = roster(self.processes())
         wrong = [
             f"{kinds[kind]} × {kind}"
@@ -273,8 +273,8 @@ class Checkout:
         return wrong + [f"record {number} has no verdict" for number in open_records]
 
     def remove(self, scratch: set[Path]) -> None:
-        """`down --volumes`: nothing of it may be left (SCRATCH: folders that were there before)."""
-        for deploy in self.started:  # a test that failed may have left one that runs
+        """Run `down --volumes`; it must leave nothing but `scratch`, the folders that were there before."""
+        for deploy in self.started:  # a test that failed may have left one running
             if deploy.process.poll() is None:
                 deploy.kill()
         done = self.run("down", "--volumes")

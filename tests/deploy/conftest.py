@@ -1,4 +1,4 @@
-"""Clones to deploy. A module shares one where its tests leave it as they found it."""
+"""Clones to deploy. The tests of a module share one if they leave it as they found it."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def _clones(template: Path, folder: Path) -> Iterator[MakeCheckout]:
 
 @pytest.fixture
 def make_checkout(template: Path, tmp_path: Path) -> Iterator[MakeCheckout]:
-    """Makes clones that nothing was deployed from yet; they are gone after the test."""
+    """Yield a function that makes clones without any deploy yet; they are removed after the test."""
     with _clones(template, tmp_path) as make:
         yield make
 
 
 @pytest.fixture
 def checkout(make_checkout: MakeCheckout) -> Checkout:
-    """One such clone."""
+    """Return a clone without any deploy yet."""
     return make_checkout()
 
 
 @pytest.fixture(scope="module")
 def deployed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A clone whose first release is proved and serves; the module's tests share it."""
+    """Yield a clone whose first release is proved and serves; the module's tests share it."""
     with _clones(template, tmp_path_factory.mktemp("e2e")) as make:
         one = make()
         one.proved()
@@ -59,6 +59,6 @@ def deployed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def sound(deployed: Checkout) -> Iterator[Checkout]:
-    """The module's clone, with the source of the release that serves before and after."""
+    """Yield the module's clone, with the source of the serving release before and after the test."""
     yield deployed
     deployed.restore()

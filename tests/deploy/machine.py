@@ -1,4 +1,4 @@
-"""What a deploy has on the machine: processes, files, ports. Asked of the kernel, not of the pipeline."""
+"""What a deploy has on the machine: processes, files, ports. The kernel is asked, not the pipeline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = {"supervisord": "supervisord", "caddy": "edge", "postgres": "postgres", 
 
 
 def wait_until(found: Callable[[], T | None], otherwise: str, seconds: float = 30) -> T:
-    """The first true answer of FOUND. Raises AssertionError with OTHERWISE after SECONDS."""
+    """Return the first true answer of `found`. Raise `AssertionError` with `otherwise` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, f"{otherwise} within {seconds} s"
@@ -33,16 +33,14 @@ def wait_until(found: Callable[[], T | None], otherwise: str, seconds: float = 3
 
 
 def processes(*folders: Path) -> list[psutil.Process]:
-    """Every process that has to do with one of FOLDERS: by its working folder, its command line or its environment.
-
-    Three ways because servers write their title over the memory that `/proc/PID/environ` shows.
-    """
-    found = psutil.process_iter(["name"])  # in its `info`, which is there when it has ended meanwhile
+    """Return every process that concerns one of `folders`: by its working folder, command line or environment."""
+    # Three ways, because servers write their title over the memory that `/proc/PID/environ` shows.
+    found = psutil.process_iter(["name"])  # kept in its `info`, even if it ends meanwhile
     return [process for process in found if _concerns(process, [str(folder) for folder in folders])]
 
 
 def roster(found: list[psutil.Process]) -> Counter[str]:
-    """How many of each kind; PostgreSQL counts once, without the processes that it starts itself."""
+    """Count the processes by kind; PostgreSQL counts once, without the processes that it starts itself."""
     known = {process.pid: process for process in found}
     names: Counter[str] = Counter()
     for process in found:
@@ -54,7 +52,7 @@ def roster(found: list[psutil.Process]) -> Counter[str]:
 
 
 def scratch_folders() -> set[Path]:
-    """The folders of throwaway servers that no living process has to do with: what somebody forgot."""
+    """Return the folders of throwaway servers that concern no living process, which somebody forgot."""
     places = {Path("/dev/shm"), Path(tempfile.gettempdir())}
     folders = {path for place in places if place.is_dir() for path in place.glob("slipway-throwaway-*")}
     return {path for path in folders if not processes(path)}

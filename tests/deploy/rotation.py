@@ -1,4 +1,4 @@
-"""The rotation of every secret as a user does it, on any target: docs/4-runbook.md, New secrets."""
+"""The rotation of every secret as a user does it, on any target (docs/4-runbook.md, New secrets)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.project import NAME
 
 __all__ = ["rotates_the_database_password", "rotates_the_others"]
 
-Psql = Callable[[str, str], object]  # what a psql of the superuser is told, and its standard input
+Psql = Callable[[str, str], object]  # the command for the superuser's psql, and its standard input
 
 
 def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
-    """There and back by the two roles, each a deploy that fails no request; then the password before lets nobody in."""
+    """Rotate to the other role and back, without a failed request; then the password before lets nobody in."""
     outcomes = []
     for role, before in ((f"{NAME}-other", NAME), (NAME, f"{NAME}-other")):
         fresh = secrets.token_urlsafe(36)
         psql(rf'\password "{role}"', f"{fresh}\n{fresh}\n")
         one.set_env(POSTGRES_USER=role, POSTGRES_PASSWORD=fresh)
-        one.change(f"shipped as {role}")  # else there is no release to go back to
+        one.change(f"shipped as {role}")  # without a change there is no release to go back to
         outcomes.append(one.proved())
         assert fresh not in outcomes[-1].stderr + outcomes[-1].stdout
         psql(f'ALTER ROLE "{before}" PASSWORD NULL', "")
@@ -29,7 +29,7 @@ def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
                        " WHERE application_name LIKE '%-backend'") == role  # fmt: skip
         assert one.report_release(f"as {role}")["version"] == f"as {role}"
         assert one.run("doctor").code == 0
-        back = one.run("rollback")  # a release of the time before, with what is right now
+        back = one.run("rollback")  # to a release from before the rotation, with the present secrets
         assert back.code == 0, str(back)
         assert (back.traffic["failed"], back.traffic["writes_lost"]) == (0, 0), str(back)
         assert one.deploy().code == 0
@@ -39,7 +39,7 @@ def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
 
 
 def rotates_the_others(one: Checkout) -> Outcome:
-    """JWT_SECRET_KEY, SERVICE_TOKEN and Redis' password in one deploy that fails no request and tells none of them."""
+    """Rotate JWT_SECRET_KEY, SERVICE_TOKEN Redis's password in one deploy: no request fails, no secret is printed."""
     fresh = {name: secrets.token_urlsafe(36) for name in ("JWT_SECRET_KEY", "SERVICE_TOKEN", "REDIS_PASSWORD")}
     before = one.settings()["JWT_SECRET_KEY"]
     one.set_env(JWT_SECRET_KEY_PREVIOUS=before, **fresh)

@@ -1,4 +1,4 @@
-"""Runs of the pipeline, as processes: how one ended, and one that is under way."""
+"""Runs of the pipeline as processes: how a run ended, and a run in progress."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Deploy", "Outcome", "newest"]
 
 
 def newest(records: Path) -> int:
-    """The number of the newest record in a folder, 0 where there is none."""
+    """Return the number of the newest record in a folder, 0 if there is none."""
     return max((int(path.name) for path in records.glob("*") if path.name.isdigit()), default=0)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run of the pipeline ended. `report` is its JSON document, {} where it gave none."""
+    """How one run of the pipeline ended. `report` is its JSON document, {} if it printed none."""
 
     code: int
     report: dict[str, Any]
@@ -56,12 +56,12 @@ class Outcome:
 
     @property
     def traffic(self) -> dict[str, Any]:
-        """What the proof sent, and what became of it."""
+        """The traffic that the proof sent, and what became of it."""
         traffic: dict[str, Any] = self.report["traffic"]
         return traffic
 
     def problems(self) -> list[str]:
-        """The lines on standard error that say what is wrong."""
+        """Return the lines on standard error that say what is wrong."""
         return [line.removeprefix("✗ ") for line in self.stderr.splitlines()
                 if line.startswith("✗ ") and not re.match(r"✗ \S.{8,} +\d+\.\d s", line)]  # fmt: skip
 
@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass
 class Deploy:
-    """A run of the pipeline that is under way, in a process group of its own as in a terminal."""
+    """A run of the pipeline in progress, in a process group of its own as in a terminal."""
 
     process: subprocess.Popen[bytes]
     files: tuple[Path, Path]  # of its standard output and error
@@ -81,7 +81,7 @@ class Deploy:
     started: float = field(default_factory=time.monotonic)
 
     def wait_for(self, true: Callable[[], object], what: str, seconds: float = 90) -> None:
-        """Wait until TRUE(); fails at once where the run ends before."""
+        """Wait until `true()`; fail at once if the run ends before."""
 
         def found() -> bool:
             if true():
@@ -92,15 +92,15 @@ class Deploy:
         wait_until(found, f"no {what}: {self.said()}", seconds)
 
     def wait_for_stage(self, *stages: str) -> None:
-        """Wait until its record says that one of STAGES began."""
+        """Wait until its record says that one of `stages` began."""
         self.wait_for(lambda: self.stage() in stages, f"stage {' or '.join(stages)}")
 
     def stage(self) -> str | None:
-        """The stage that its record names."""
+        """Return the stage that its record names."""
         return self._begun().get("stage")
 
     def release(self) -> str:
-        """The release that its record names; "?" before it was built."""
+        """Return the release that its record names; "?" before it was built."""
         return self._begun().get("release") or "?"
 
     def _begun(self) -> dict[str, str | None]:
@@ -110,15 +110,15 @@ class Deploy:
         return begun
 
     def said(self) -> str:
-        """Its standard error until now."""
+        """Return its standard error until now."""
         return self.files[1].read_text(encoding="utf-8")
 
     def family(self) -> list[psutil.Process]:
-        """What it started and what still hangs on it."""
+        """Return the processes that it started and that still depend on it."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def send(self, number: signal.Signals, *, group: bool = True) -> None:
-        """Send a signal, as a terminal does to the whole GROUP, or to the process alone."""
+        """Send a signal to the whole group, as a terminal does, or without `group` to the process alone."""
         if group:
             os.killpg(self.process.pid, number)
         else:
@@ -126,7 +126,7 @@ class Deploy:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """It stands still while the block runs, and keeps what it holds."""
+        """Stop it while the block runs; it keeps what it holds."""
         self.send(signal.SIGSTOP, group=False)
         try:
             yield
@@ -134,8 +134,8 @@ class Deploy:
             self.send(signal.SIGCONT, group=False)
 
     def kill(self) -> None:
-        """`kill -9` of the deploy itself. What hung on it must be gone soon."""
-        with self.paused():  # to list all processes takes longer than some stages
+        """Kill the deploy itself with `kill -9`. The processes that depended on it must end soon."""
+        with self.paused():  # listing all processes takes longer than some stages
             family = self.family()
             self.process.kill()
         assert self.process.wait() == -signal.SIGKILL, f"it had ended already: {self.said()}"
@@ -143,7 +143,8 @@ class Deploy:
         assert not alive, f"outlived the deploy: {[one.cmdline() for one in alive]}"
 
     def finish(self, seconds: float = 180) -> Outcome:
-        """Wait for its end. One that does not come is killed: its lock would fail every test after."""
+        """Wait for its end, and kill it after `seconds`."""
+        # If it stayed, its lock would fail every test after this one.
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A team keeps the pipeline and replaces what is shipped with it."""
+"""A team keeps the pipeline and replaces the service that comes with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEPLOYED_BY = ("pipeline", "noxfile.py", "requirements")
 
 
 def _replace_the_domain(checkout: Checkout) -> None:
-    """Remove the release board from `backend/`; put a service of two routes with a table of its own there."""
+    """Replace the release board in `backend/` with a service of two routes and a table of its own."""
     backend = checkout.root / "backend"
     for folder in ("releases", "environments", "migrations/versions"):
         shutil.rmtree(backend / folder)

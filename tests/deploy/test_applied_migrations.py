@@ -1,4 +1,4 @@
-"""What the database has applied is compared with the files, always: by its own history, and not by how numbers sort."""
+"""What the database has applied is always compared with the files: by its own history, not by the order of numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BROKEN = "raise RuntimeError('broken')\n"
 
 
 def refused(outcome: Outcome, *words: str) -> None:
-    """The deploy ended in `check`, and its reason has each of WORDS."""
+    """Check that the deploy ended in `check`, and that its reason has each of `words`."""
     assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
     assert [one["name"] for one in outcome.report["stages"] if one["outcome"] == "failed"] == ["check"], str(outcome)
     for word in words:
@@ -22,13 +22,13 @@ def refused(outcome: Outcome, *words: str) -> None:
 
 
 def columns(checkout: Checkout) -> str:
-    """The columns of the table of releases, in one text."""
+    """Return the columns of the table of releases, in one string."""
     query = "SELECT string_agg(column_name, ' ') FROM information_schema.columns WHERE table_name = 'releases'"
     return str(checkout.sql(query))
 
 
 def edit(checkout: Checkout, revision: str, old: str, new: str) -> None:
-    """Replace OLD by NEW in the migration REVISION."""
+    """Replace `old` with `new` in the migration `revision`."""
     [path] = (checkout.root / "backend/migrations/versions").glob(f"{revision}_*.py")
     checkout.patch(str(path.relative_to(checkout.root)), old, new)
 
@@ -52,7 +52,7 @@ def test_an_edit_of_an_applied_migration_is_refused(sound: Checkout) -> None:
     edit(sound, revision, '"""labels"""', '"""labels of releases"""\n# A comment.')
     outcome = sound.proved()
 
-    before = sound.run("rollback", "--json")  # a proved release that was taken back
+    before = sound.run("rollback", "--json")  # a proved release that was rolled back
     assert before.verdict == "proved", str(before)
     assert sound.answering() == {old}
     edit(sound, revision, "column label text", "column label text, ADD COLUMN colour text")

@@ -1,4 +1,4 @@
-"""What is wrong before anything begins: one clear line each, exit code 2, and nothing is touched."""
+"""Errors found before anything begins: one clear line each, exit code 2, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 @contextmanager
 def pyproject(checkout: Checkout, old: str, new: str) -> Iterator[None]:
-    """With OLD replaced by NEW in pyproject.toml."""
+    """Replace `old` with `new` in pyproject.toml while the block runs."""
     path = checkout.root / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
     checkout.patch("pyproject.toml", old, new)
@@ -86,7 +86,7 @@ SHELLS: dict[str, tuple[dict[str, str], list[str]]] = {
 
 
 def _refused(checkout: Checkout, arguments: list[str], words: list[str], **environ: str) -> None:
-    """Exit code 2 and one line with WORDS; no record was made, and the same processes run."""
+    """Check for exit code 2 and one line with `words`, no new record, and the same processes as before."""
     before = _state(checkout)
     outcome = checkout.run(*arguments, **environ)
     assert outcome.code == 2, str(outcome)
@@ -100,7 +100,7 @@ def _refused(checkout: Checkout, arguments: list[str], words: list[str], **envir
 def _state(checkout: Checkout) -> tuple[set[int], set[Path], set[str]]:
     running = {
         process.pid for process in checkout.processes() if process.info["name"] != "postgres"
-    }  # it has helpers that come and go
+    }  # PostgreSQL has helpers that come and go
     files = {path for path in checkout.home.rglob("*") if "postgres" not in path.parts}
     return running, files, checkout.answering()
 
@@ -186,12 +186,12 @@ def test_a_dirty_tree_ships_and_is_recorded(sound: Checkout) -> None:
     assert not (sound.home / "artifacts" / clean.release / "backend" / "scratch.tmp").exists()
 
 
-# --- a disk that is full ---
+# --- a full disk ---
 
 
 @pytest.fixture
 def small_disk(checkout: Checkout) -> Iterator[Checkout]:
-    """A clone that is deployed, with its state on a disk of its own."""
+    """Yield a deployed clone with its state on a disk of its own."""
     state = checkout.root / ".slipway"
     state.mkdir(mode=0o700)
     as_root = ["sudo", "--non-interactive"] if os.getuid() and shutil.which("sudo") else []
@@ -209,12 +209,12 @@ def small_disk(checkout: Checkout) -> Iterator[Checkout]:
 
 
 def _fill(folder: Path, *, leave: int) -> None:
-    """Use all but LEAVE bytes of the disk that FOLDER is on."""
+    """Fill the disk that `folder` is on, but for `leave` bytes."""
     disk = os.statvfs(folder)
     with (folder / "ballast").open("wb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - leave - 2**20))
         file.seek(0, os.SEEK_END)
-        with suppress(OSError):  # the rest page by page, until there is none
+        with suppress(OSError):  # the rest page by page, until nothing is left
             while os.statvfs(folder).f_bavail * disk.f_frsize > leave:
                 file.write(bytes(disk.f_frsize))
 

@@ -1,4 +1,4 @@
-"""A release that must not ship: the deploy fails for the reason that a reader needs, and the old release serves."""
+"""Releases that must not ship: the deploy fails with the reason that a reader needs, and the old release serves."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ pytestmark = pytest.mark.e2e
 
 @dataclass(frozen=True)
 class Case:
-    """A way to break the service, and what must be said of it."""
+    """A way to break the service, and what the deploy must report."""
 
     breaks: Callable[[Checkout], None]
     verdict: str
-    says: tuple[str, ...]  # in the reason; {release} is the broken one
+    says: tuple[str, ...]  # words in the reason; {release} is the broken one
 
 
 def layer(breakage: str) -> Callable[[Checkout], None]:
-    """A layer around the whole service."""
+    """Return a breakage in a layer around the whole service."""
     return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip())
 
 
 def code(text: str) -> Callable[[Checkout], None]:
-    """Text at the end of the service's module."""
+    """Return a breakage by text at the end of the service's module."""
     return lambda checkout: checkout.append("backend/app.py", textwrap.dedent(text))
 
 

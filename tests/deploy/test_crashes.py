@@ -1,4 +1,4 @@
-"""`kill -9` of what was deployed, while people use it; and of all of it at once, as a power cut does."""
+"""`kill -9` of a deployed process while people use the service, and of all at once, as in a power cut."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.deploy.visitors import Visitors
 pytestmark = pytest.mark.e2e
 
 HEALTH, READY, LIST = "/health", "/ready", "/api/v1/releases?limit=1"
-BACK_SECONDS = 30  # patience: the tables have how long it took
-NOTICED_SECONDS = HEALTH_FAILS * (HEALTH_INTERVAL_SECONDS + 1)  # with its timeout
+BACK_SECONDS = 30  # patience only: the tables show how long it took
+NOTICED_SECONDS = HEALTH_FAILS * (HEALTH_INTERVAL_SECONDS + 1)  # including its timeout
 TABLE = "kill -9 under traffic"
 
 
 @pytest.fixture
 def visitors(deployed: Checkout) -> Iterator[Visitors]:
-    """People who look at health, readiness and the list, twenty times a second or so each."""
+    """Yield visitors who read health, readiness and the list, each about twenty times a second."""
     with Visitors(f"http://127.0.0.1:{deployed.port}", HEALTH, READY, LIST) as some:
         yield some
 
 
 def _kill(checkout: Checkout, kind: str) -> tuple[float, psutil.Process]:
-    """Kill one process of KIND: when (monotonic seconds), and which."""
+    """Kill one process of `kind`; return when (monotonic seconds), and which."""
     victim = checkout.kept(kind)[0]
     victim.kill()
     return time.monotonic(), victim
@@ -45,7 +45,7 @@ def _wait_back(checkout: Checkout, kind: str, dead: psutil.Process, count: int =
 
 
 def _replicas_that_answer(checkout: Checkout) -> set[str]:
-    """The slots that the edge sends requests to."""
+    """Return the slots that the edge sends requests to."""
     answers = [checkout.request("GET", HEALTH, headers={"Slipway-Synthetic": "true"}) for _ in range(8)]
     return {answer.headers["slipway-replica"] for answer in answers if answer.status_code == 200}
 
@@ -62,7 +62,7 @@ def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add
     seconds = time.monotonic() - killed
     hurt = [visit for visit in visitors.visits if visit.status != 200]
     assert all(visit.at - killed < NOTICED_SECONDS for visit in hurt), hurt
-    # Until the edge knows, visits take turns: half meet the closed door, and it was answering some of the three.
+    # Until the edge knows, visits alternate: half meet the closed port, and some of the three were being answered.
     last = max((visit.at for visit in hurt), default=killed)
     met = [visit for visit in visitors.visits if killed < visit.at + visit.seconds and visit.at <= last]
     assert len(hurt) <= len(met) / 2 + 3, (hurt, met)
@@ -159,11 +159,11 @@ def test_a_power_cut_in_the_middle_of_a_deploy_is_no_worse(deployed: Checkout) -
 def _cut_the_power(checkout: Checkout, sockets: str) -> None:
     victims = checkout.processes()
     supervisor = checkout.supervisor()
-    for process in sorted(victims, key=lambda one: one != supervisor):  # first what would start the others again
+    for process in sorted(victims, key=lambda victim: victim != supervisor):  # first the one that restarts others
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    wait_until(lambda: not checkout.processes(), "not all ended")  # a child that PostgreSQL had just begun, too
+    wait_until(lambda: not checkout.processes(), "not all ended")  # including a child that PostgreSQL had just started
     for path in checkout.home.glob("run/*") if sockets == "gone" else ():
         path.unlink()

@@ -1,4 +1,4 @@
-"""A folder of data that was in use is never the first deploy."""
+"""A deploy onto a folder of data that was in use is never taken for a first deploy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMPTY = "or begin with an empty database: `nox -s deploy -- local --empty-databa
 
 
 def refused(one: Checkout, *arguments: str) -> str:
-    """The line that refuses a deploy; the same processes run before and after."""
+    """Return the line that refuses a deploy; the same processes run before and after."""
     before = {process.pid for process in one.processes()}
     outcome = one.deploy(*arguments)
     [line] = outcome.problems()

@@ -1,4 +1,4 @@
-"""README.md and docs/, followed to the letter by somebody who renamed the template first."""
+"""README.md and docs/, followed to the letter by a user who renamed the template first."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ pytestmark = pytest.mark.e2e
 NEW = "my-service"
 READ = [block for page in PAGES for block in blocks(page) if block.language == "sh" and not block.needs]
 MINUTES = 5
-# `nox -s test` as it stands is a minute of two cores, and `.ci/run` has it twice: here the tests that read names.
+# `nox -s test` in full takes two cores a minute, and `.ci/run` has it twice: here only the tests that read names.
 AFFORDABLE = "-k 'rename or manifests or settings or compose_file or releases or test_main or secret'"
 
 
 @pytest.fixture(name="renamed")
 def _renamed(checkout: Checkout) -> Checkout:
-    """A clone with its new name, committed."""
+    """Return a clone with its new name, committed."""
     assert checkout.run("rename", NEW).code == 0
     checkout.commit()
     return checkout
 
 
 def follow(checkout: Checkout, block: Block) -> Outcome:
-    """Run BLOCK in a shell, on the port of CHECKOUT. A virtual environment stands for the machine's Python."""
+    """Run `block` in a shell, on the port of `checkout`. A virtual environment stands in for the machine's Python."""
     home = checkout.root.with_name("python")
     if not home.exists():
         command = [uv.find_uv_bin(), "venv", "--quiet", "--seed", "--python", sys.executable, str(home)]
         assert checkout.start_program(command).finish(60).code == 0
     path = f"{home}/bin{os.pathsep}{os.environ['PATH']}"
     text = block.text.replace("localhost:8080", f"localhost:{checkout.port}")
-    # Its name first: what begins with JSON would be read as a report, and a block may say more.
+    # Its name first: output that begins with JSON would be read as a report, and a block may print more.
     command = ["bash", "-euo", "pipefail", "-c", f"echo {block}\n{text}"]
     return checkout.start_program(command, PATH=path, VIRTUAL_ENV=str(home), PYTEST_ADDOPTS=AFFORDABLE).finish(
         MINUTES * 60
@@ -58,7 +58,7 @@ def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) 
     versions = {one["version"] for one in renamed.request("GET", "/api/v1/releases").json()["items"]}
     assert versions == {"1.0"}, "what the README reports by curl"
     renamed.change("for the pages")
-    _tells_github_and_the_board(renamed)  # and there has to be something to go back from
+    _tells_github_and_the_board(renamed)  # and then there is a release to go back from
     for block in others:
         done = follow(renamed, block)
         assert done.code == 0, f"{block}: {done}"
@@ -68,7 +68,7 @@ def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) 
 
 
 def _tells_github_and_the_board(checkout: Checkout) -> None:
-    """A deploy in a run of Actions, whose board is the service itself: docs/1-deploying.md, "Who else is told"."""
+    """Deploy as in a run of Actions, with the service itself as its board: docs/1-deploying.md, "Who else is told"."""
     summary, output = checkout.root.with_name("summary.md"), checkout.root.with_name("output")
     told = checkout.proved(
         GITHUB_STEP_SUMMARY=str(summary),

@@ -1,4 +1,4 @@
-"""What is wrong with what runs here, as `doctor` says it."""
+"""What `doctor` reports about the processes that run here."""
 
 from __future__ import annotations
 

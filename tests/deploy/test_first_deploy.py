@@ -1,4 +1,4 @@
-"""The first deploy of a clone, the next one that changes nothing, and the end."""
+"""The first deploy of a clone, a second one that changes nothing, and the end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _answers_as_promised(checkout: Checkout) -> None:
 def _keeps_its_files_closed(checkout: Checkout) -> None:
     record = checkout.home / "releases" / "1"
     assert {path.name for path in record.iterdir()} == {"begun.json", "report.json", "report.md", "timeline.svg"}
-    # The packages in venvs/ are links into uv's cache, which is shared: their modes are not ours.
+    # The packages in venvs/ are links into uv's shared cache: their modes are not ours.
     paths = [path for path in checkout.home.rglob("*") if "venvs" not in path.relative_to(checkout.home).parts[:1]]
     opened = [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
     assert opened == []

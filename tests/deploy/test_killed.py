@@ -1,4 +1,4 @@
-"""`kill -9` of a deploy, anywhere: users keep being served, and the next deploy heals what it finds."""
+"""`kill -9` of a deploy at any moment: users keep being served, and the next deploy repairs what it finds."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def _nothing(_: Checkout) -> None: ...
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: REACHED says that it is the moment, and PREPARE makes that it comes."""
+    """A moment to kill a deploy: `reached` tells that it has come, `prepare` makes it come."""
 
     reached: Callable[[Checkout, Deploy], object]
     prepare: Callable[[Checkout], object] = _nothing
 
 
 def stage(name: str) -> Callable[[Checkout, Deploy], object]:
-    """Stage NAME began."""
+    """Return a condition: stage `name` began."""
     return lambda _, deploy: deploy.stage() == name
 
 
 def new_replicas(count: int) -> Callable[[Checkout, Deploy], object]:
-    """COUNT replicas of the new release were started."""
+    """Return a condition: `count` replicas of the new release were started."""
 
     def reached(checkout: Checkout, deploy: Deploy) -> bool:
         found = [_text(path) for path in checkout.home.glob("programs/replica-*.conf")]
@@ -49,7 +49,7 @@ def new_replicas(count: int) -> Callable[[Checkout, Deploy], object]:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError:  # that of an old one, which went since its name was read
+    except FileNotFoundError:  # an old replica's, removed since its name was read
         return ""
 
 
@@ -98,7 +98,7 @@ def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: Checkout, 
     assert served <= old | {new}
     assert deployed.status()["lock"] is None
 
-    # Killed after its report was written, it had proved what it shipped, and there is nothing left to do.
+    # A deploy killed after its report was written had proved its release; there is nothing left to do.
     recorded = moment == "record" and (deployed.newest_record() / "report.json").exists()
     healed = deployed.deploy() if recorded else deployed.proved()
     dead = deployed.report(healed.report["number"] - 1)
@@ -121,7 +121,7 @@ def test_a_killed_roll_back_is_healed_by_the_next_deploy(deployed: Checkout, add
     deploy.wait_for_stage("roll back")
     broken = deploy.release()
     deploy.kill()
-    served = deployed.request("GET", "/health").status_code  # 503 where the broken one had replaced all
+    served = deployed.request("GET", "/health").status_code  # 503 if the broken release had replaced all
     deployed.restore()
     deployed.change("mended")
     healed = deployed.deploy()

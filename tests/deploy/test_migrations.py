@@ -17,7 +17,7 @@ VERSIONS = "backend/migrations/versions"
 
 @dataclass(frozen=True)
 class Case:
-    """The SQL of a migration, and what must be said of it; {migration} is its revision."""
+    """The SQL of a migration, and what must be reported of it; {migration} is its revision."""
 
     statements: tuple[str, ...]
     says: tuple[str, ...]
@@ -86,7 +86,7 @@ def _gap(checkout: Checkout) -> list[str]:
     return [f"{second}_sizes.py", absent]
 
 
-# Each makes the files, and gives the words of the line that is said of them.
+# Each writes the files, and returns words of the line that reports them.
 UNSOUND: dict[str, Callable[[Checkout], list[str]]] = {
     "two of one number": _two_of_one_number, "a fork": _fork, "a gap": _gap
 }  # fmt: skip
@@ -107,7 +107,7 @@ def test_migration_files_that_are_no_chain_are_refused_before_anything_is_built(
 
 
 def _state(checkout: Checkout) -> tuple[str, set[str], set[str], set[str]]:
-    """The schema's revision, what was built, the records, and what answers."""
+    """Return the schema's revision, what was built, the records, and the releases that answer."""
     built, recorded = ({path.name for path in (checkout.home / name).iterdir()} for name in ("artifacts", "releases"))
     return checkout.revision(), built, recorded, checkout.answering()
 

@@ -1,4 +1,4 @@
-"""The same through nox, as users and CI start it."""
+"""The pipeline through nox, as users and CI start it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deploy.runs import Deploy
 pytestmark = pytest.mark.e2e
 
 
-NO_INDEX = "http://127.0.0.1:9"  # `discard`: nothing listens there
+NO_INDEX = "http://127.0.0.1:9"  # the `discard` port, where nothing listens
 
 
 def _nox(checkout: Checkout, session: str, *arguments: str, **environ: str) -> Deploy:
@@ -31,7 +31,7 @@ def test_nox_passes_everything_through(checkout: Checkout) -> None:
     assert first.stdout.startswith("{\n")
     assert _nox(checkout, "deploy", "lokal").finish().code == 2
 
-    wrap_service(checkout, "if path == '/ready':\n    status = 503")  # it rolls out until it is interrupted
+    wrap_service(checkout, "if path == '/ready':\n    status = 503")  # it keeps rolling out until it is interrupted
     deploy = _nox(checkout, "deploy", "--json")
     deploy.wait_for_stage("roll out")
     assert _nox(checkout, "deploy").finish().code == 75

@@ -1,4 +1,4 @@
-"""Going back: to the release before, to a number, to a name; whatever the working tree looks like."""
+"""Rollbacks: to the previous release, to a number, to a name, whatever the working tree looks like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change reaches its users, and nobody notices; and where a request does fail, the proof does notice."""
+"""A change reaches its users and nobody notices; but if a request does fail, the proof notices."""
 
 from __future__ import annotations
 

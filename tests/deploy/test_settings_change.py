@@ -1,4 +1,4 @@
-"""A change of the configuration alone, secrets included, is a rollout like any other."""
+"""A change of only the configuration, secrets included, is a rollout like any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A little traffic, to see what people see while something breaks."""
+"""A little traffic that shows what users see while something breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAUSE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Visit:
-    """One request: when it was sent and answered (monotonic seconds), the status (0: no answer) and what it said."""
+    """One request: when it was sent and answered (monotonic seconds), the status (0: no answer) and the answer."""
 
     path: str
     at: float
@@ -31,13 +31,13 @@ class Visit:
     release: str | None
 
     def json(self) -> Any:
-        """The body, which must say that it is JSON."""
+        """Return the parsed body, which must declare that it is JSON."""
         assert self.content_type.startswith("application/"), (self.content_type, self.body)
         return json.loads(self.body)
 
 
 class Visitors:
-    """One visitor a path, who asks again and again, over a new connection each time, until the block ends."""
+    """One visitor per path, who sends requests until the block ends, each over a new connection."""
 
     def __init__(self, base: str, *paths: str) -> None:
         self.visits: list[Visit] = []
@@ -46,11 +46,11 @@ class Visitors:
         self._threads = [threading.Thread(target=self._ask, args=(path,), daemon=True) for path in paths]
 
     def of(self, path: str, *, since: float = 0) -> list[Visit]:
-        """The visits of PATH from monotonic second SINCE on."""
+        """Return the visits of `path` from monotonic second `since` on."""
         return [visit for visit in list(self.visits) if visit.path == path and visit.at >= since]
 
     def wait_for(self, path: str, status: int, *, times: int = 1, since: float, seconds: float = 20) -> float:
-        """Wait until PATH was answered TIMES in a row with STATUS: the seconds from SINCE to the first of them."""
+        """Wait for `times` answers with `status` in a row; return the seconds from `since` to the first of them."""
 
         def found() -> float | None:
             visits = self.of(path, since=since)
