@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -74,6 +75,17 @@ class TestDeploy:
         served.target.database.applied = {"0001": ""}
         assert run(served, "deploy")[0] == 1
         assert run(served, "deploy", "--forget-migration", "0001")[0] == 0
+
+    def test_passes_forward_on(self, served: World) -> None:
+        """What serves is of a commit that this clone has not."""
+        root = served.target.project.root
+        git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "x"], check=True)
+        served.target.records().note(served.records[-1], commit="f" * 40)
+        with pytest.raises(UsageError, match="not in this clone"):
+            run(served, "deploy", "--forward")
+        assert run(served, "deploy")[0] == 0
 
     def test_annotates_a_failure_on_github(
         self, served: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

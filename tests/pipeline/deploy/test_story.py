@@ -345,6 +345,7 @@ class TestAReleaseThatFails:
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "rolled_back")
         assert "× 5xx, all answered by release b (first: GET /list → 500)" in told.report["reason"]
+        assert told.report["traffic"]["by_release"]["b"]["failed"] > 0
         assert told.stages() == outcomes(until="roll out", last="failed")
         assert served.serving == ["a", "a"]
 
@@ -500,6 +501,7 @@ class TestWhateverComesBetween:
         assert (rollback["verdict"] if rollback else None) == ("proved" if touched else None)
         assert world.records[-1].verdict == told.verdict
         assert world.file(2, "report.json") == told.report
+        assert "the evidence is not complete" not in world.said
         stage, outcome = told.stages()[-1]
         assert world.file(2, "begun.json")["stage"] == ("prove" if touched else stage)
         return told.code, told.verdict, told.report["reason"], f"{stage}: {outcome}"
@@ -556,13 +558,18 @@ class TestWhateverComesBetween:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_while_it_is_undone_and_recorded(self, served: World, where: str, number: signal.Signals) -> None:
         """It gets an answer, and has no effect."""
-        handler = signal.getsignal(number)
-        served.target.unready.add("b")
-        served.target.meanwhile[where] = lambda: os.kill(os.getpid(), number)
-        told = served.deploy(release("b"))
-        assert (told.verdict, served.serving) == ("rolled_back", ["a", "a"])
-        assert "already undoing and recording" in served.said
-        assert signal.getsignal(number) is handler
+        heard: list[int] = []
+        before = signal.signal(number, lambda number, _: heard.append(number))
+        try:
+            served.target.unready.add("b")
+            served.target.meanwhile[where] = lambda: os.kill(os.getpid(), number)
+            told = served.deploy(release("b"))
+            assert (told.verdict, served.serving, heard) == ("rolled_back", ["a", "a"], [])
+            assert "already undoing and recording" in served.said
+            os.kill(os.getpid(), number)
+            assert heard == [number]  # afterwards, it is heard again
+        finally:
+            signal.signal(number, before)
 
 
 class TestAKilledDeploy:
@@ -615,9 +622,10 @@ class TestAKilledDeploy:
 
     def test_judges_only_the_new_one_after_it(self, killed: World) -> None:
         """What a killed deploy left may be broken: that is not the next one's fault."""
-        killed.target.breaks["b"] = ["/list"]
+        killed.target.meanwhile["roll out"] = lambda: killed.target.breaks.update({"b": ["/list"]})
         told = killed.deploy(release("c"))
         assert told.verdict == "proved"
+        assert told.report["traffic"]["by_release"]["b"]["failed"] > 0
 
     def test_is_left_alone_by_a_dry_run(self, killed: World) -> None:
         """It would change something."""
