@@ -197,7 +197,7 @@ class TestStatus:
         """Exit code 1; without any deploy, nothing should."""
         served.target.replicas.clear()
         assert run(served, "status") == (1, None)
-        assert "no replica runs: `nox -s deploy`" in capsys.readouterr().out
+        assert "no replica is running: `nox -s deploy`" in capsys.readouterr().out
 
     def test_of_nothing_is_no_failure(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         """Nothing was deployed yet."""

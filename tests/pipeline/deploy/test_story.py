@@ -247,7 +247,7 @@ class TestACheckThatRefuses:
         """What serves is gone from where it was kept."""
         served.target.releases.clear()
         served.target.tree = release("b")
-        assert "release a serves and could not be brought back" in self.refused(served)
+        assert "release a is serving and could not be brought back" in self.refused(served)
 
     def test_on_a_database_that_never_was_migrated(self, served: World) -> None:
         """Releases were proved here: it is another one; with --empty-database it starts over."""
@@ -290,7 +290,7 @@ class TestADatabaseThatDidNotRun:
         assert told.verdict == "proved"
         started = served.target.asked.index("prepare b")
         assert served.target.asked[started : started + 4] == ["prepare b", "status b", "rehearse b", "upgrade b"]
-        assert "its migrations are compared when it does" in served.said
+        assert "its migrations are compared once it is" in served.said
 
     def test_refuses_without_an_undoing_where_nothing_serves(self, served: World) -> None:
         """Nothing that ran was touched."""
@@ -386,7 +386,7 @@ class TestAReleaseThatFails:
         assert (told.code, told.verdict) == (1, "failed")
         rollback = told.report["rollback"]
         assert (rollback["release"], rollback["verdict"]) == (None, "failed")
-        assert rollback["reason"] == "there is no earlier release: nothing serves"
+        assert rollback["reason"] == "there is no earlier release: nothing is serving"
         assert told.stages("rollback") == [("roll back", "ok")]
         assert world.serving == []
 
@@ -435,7 +435,7 @@ class TestTheWayBack:
             "proved",
             ["a", "a"],
         )
-        assert "the evidence is not complete" in broken.said
+        assert "the evidence is incomplete" in broken.said
 
     @pytest.mark.parametrize("error", [SlipwayError("the generator hung"), OSError(errno.ENOMEM, "no memory")])
     def test_is_gone_without_traffic(self, broken: World, error: Exception) -> None:
@@ -464,7 +464,7 @@ class TestTheWayBack:
         broken.target.fails["roll back"] = AssertionError("oh")
         told = broken.deploy()
         assert (told.code, told.verdict) == (1, "failed")
-        reason = "a fault of the pipeline itself: AssertionError: oh"
+        reason = "a fault in the pipeline itself: AssertionError: oh"
         assert told.report["rollback"]["reason"] == reason
         assert "Traceback (most recent call last)" in broken.said
         assert broken.records[-1].verdict == "failed"
@@ -501,7 +501,7 @@ class TestWhateverComesBetween:
         assert (rollback["verdict"] if rollback else None) == ("proved" if touched else None)
         assert world.records[-1].verdict == told.verdict
         assert world.file(2, "report.json") == told.report
-        assert "the evidence is not complete" not in world.said
+        assert "the evidence is incomplete" not in world.said
         stage, outcome = told.stages()[-1]
         assert world.file(2, "begun.json")["stage"] == ("prove" if touched else stage)
         return told.code, told.verdict, told.report["reason"], f"{stage}: {outcome}"
@@ -524,7 +524,7 @@ class TestWhateverComesBetween:
         """With its traceback, for whoever mends it."""
         verdict = "rolled_back" if touched else "failed"
         found = self.stopped(served, where, AssertionError("oh"), touched=touched)
-        reason = "a fault of the pipeline itself: AssertionError: oh"
+        reason = "a fault in the pipeline itself: AssertionError: oh"
         assert found == (1, verdict, reason, f"{stage}: failed")
         assert "Traceback (most recent call last)" in served.said
 
@@ -544,7 +544,7 @@ class TestWhateverComesBetween:
         world.target.fails["dismiss"] = Interrupted("stopped by SIGTERM")
         told = world.deploy()
         assert (told.code, told.verdict, world.serving) == (130, "interrupted", [])
-        assert told.report["rollback"]["reason"] == "there is no earlier release: nothing serves"
+        assert told.report["rollback"]["reason"] == "there is no earlier release: nothing is serving"
 
     def test_an_interrupt_that_cannot_be_undone(self, served: World) -> None:
         """A failure then, whatever began it."""
@@ -603,7 +603,7 @@ class TestAKilledDeploy:
         assert [line for line in killed.target.asked if line.startswith(("heal", "publish"))] == [
             *("heal", "publish 2", "publish 3")
         ]
-        assert "the deploy of release record 2 died in stage `roll out`: mending" in killed.said
+        assert "the deploy of release record 2 died in stage `roll out`: cleaning up" in killed.said
 
     def test_is_mended_by_one_that_is_refused(self, killed: World) -> None:
         """It comes first: evidence, and what was written."""
@@ -686,7 +686,7 @@ class TestTheRecord:
         served.target.fails[where] = error
         told = served.deploy(release("b"))
         assert (told.code, told.verdict, served.serving) == (0, "proved", ["b", "b"])
-        assert "the evidence is not complete" in served.said
+        assert "the evidence is incomplete" in served.said
         assert served.records[-1].verdict == "proved"
 
     @pytest.mark.parametrize("error", [SlipwayError("away"), FULL, AssertionError("oh")], ids=["away", "full", "fault"])
@@ -696,7 +696,7 @@ class TestTheRecord:
         served.target.fails[where] = error
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (0, "proved")
-        assert "the evidence is not complete" in served.said
+        assert "the evidence is incomplete" in served.said
         assert sorted(path.name for path in served.records[-1].folder.iterdir()) == EVIDENCE
 
     @pytest.mark.parametrize("where", ["publish", "attest", "prune", "prune records"])
