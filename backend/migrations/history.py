@@ -14,16 +14,17 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from backend.migrations.plan import Planned
-from backend.migrations.statements import Loss
+from backend.migrations.plan import Planned, same_form
+from backend.migrations.statements import Loss, bare_name
 
-__all__ = ["Comparison", "History", "adopt", "compare", "count_rows", "forget", "read_history", "record"]
+__all__ = ["Comparison", "History", "adopt", "compare", "count_rows", "forget", "read_history", "record", "settled"]
 
 COUNTED = 1_000_000  # rows; for a larger table, PostgreSQL's own estimate is used
 NAMED_TABLES = 3
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS alembic_history (
+        ordinal bigint GENERATED ALWAYS AS IDENTITY,
         revision text PRIMARY KEY,
         checksum text,
         message text NOT NULL,
@@ -37,7 +38,8 @@ TABLES = """
 """
 TABLES_OF_SCHEMAS = """
     SELECT oid::regclass::text FROM pg_class
-    WHERE relkind IN ('r', 'm') AND relnamespace::regnamespace::text = ANY(:names)
+    WHERE relkind IN ('r', 'm')
+    AND relnamespace IN (SELECT to_regnamespace(name) FROM unnest(CAST(:names AS text[])) AS name)
 """
 
 
@@ -82,7 +84,7 @@ def read_history(connection: Connection) -> History:
     if _exists(connection, "alembic_version"):
         versions = connection.execute(text("SELECT version_num FROM alembic_version ORDER BY 1")).scalars().all()
     if _exists(connection, "alembic_history"):
-        query = "SELECT revision, checksum FROM alembic_history ORDER BY applied_at, revision"
+        query = "SELECT revision, checksum FROM alembic_history ORDER BY ordinal"
         applied = {row.revision: row.checksum for row in connection.execute(text(query))}
     return History(
         versions=None if versions is None else tuple(versions),
@@ -100,9 +102,9 @@ def compare(
     `kept`: the revisions of the kept releases, which may have brought the database to one of theirs.
     `forgotten`: an applied revision to forget first.
     """
-    history = settled(mine, history)
+    history = settled(mine, history, kept)
     if forgotten:
-        refused = _why_not_forget(history, forgotten)
+        refused = _why_not_forget(mine, history, forgotten)
         if refused:
             return Comparison([], [refused], [])
         history = without(history, forgotten)
@@ -117,7 +119,9 @@ def compare(
 def _problems(mine: Sequence[Planned], history: History, pending: Sequence[Planned]) -> list[str]:
     """Return why `pending` must not run, one line each."""
     applied = history.applied
-    edited = [step for step in mine if applied.get(step.revision) not in (None, step.checksum)]
+    edited = [
+        step for step in mine if step.revision in applied and not same_form(applied[step.revision], step.checksum)
+    ]
     last = max((index for index, step in enumerate(mine) if step.revision in applied), default=-1)
     late = [step for index, step in enumerate(mine) if step in pending and index < last]
     known = {step.revision for step in mine}
@@ -143,7 +147,7 @@ def _version_problem(mine: Sequence[Planned], history: History, kept: Collection
     if versions is not None and len(versions) > 1:
         return f"alembic_version has {len(versions)} rows ({', '.join(versions)}): keep only the correct one"
     if revision is None:
-        lost = history.applied or (versions is not None and history.tables)
+        lost = history.applied or (versions is not None and history.tables and not history.recorded)
         if not lost:
             return None
         has = f"{len(history.tables)} tables ({', '.join(history.tables[:NAMED_TABLES])}, …)"
@@ -157,10 +161,14 @@ def _version_problem(mine: Sequence[Planned], history: History, kept: Collection
         way += f"; {_way_to_forget(revision)}" if last else ""
         return (
             f"alembic_version says `{revision}`, which is not a migration of this release, of the database's history"
-            f" or of a kept release: {way}"
+            f" or of a kept release: {way}. Where the tables are another application's, set another POSTGRES_DB"
         )
     if last and revision in history.applied and revision != last:
-        return f"alembic_version says {revision}, and {last} was applied after it: {_set_version(last)}"
+        forget_newer = f"`DELETE FROM alembic_history WHERE revision > '{revision}'`"  # noqa: S608 - text for a person
+        return (
+            f"alembic_version says {revision}, and {last} was applied after it: {_set_version(last)}; where an older"
+            f" dump was restored, {forget_newer} instead"
+        )
     return None
 
 
@@ -168,13 +176,21 @@ def _set_version(revision: str | None) -> str:
     return f"`UPDATE alembic_version SET version_num = '{revision or 'NNNN'}'`"  # noqa: S608 - text for a person
 
 
-def settled(mine: Sequence[Planned], history: History) -> History:
-    """Return `history` plus what a release without one applied: all of `mine` up to the database's revision."""
-    order = [one.revision for one in mine]
-    if history.revision not in order or history.revision in history.applied:
+def settled(mine: Sequence[Planned], history: History, kept: Collection[str]) -> History:
+    """Return `history` plus what a release without one applied: all of `mine` up to the database's revision.
+
+    Where only a kept release knows that revision, it is newer than `mine`, all of which came before.
+    """
+    order, revision = [one.revision for one in mine], history.revision
+    if revision is None or revision in history.applied:
         return history
-    brought: dict[str, str | None] = dict.fromkeys(order[: order.index(history.revision) + 1])
-    return replace(history, applied=brought | dict(history.applied))
+    if revision in order:
+        brought = order[: order.index(revision) + 1]
+    elif revision in kept:
+        brought = [*(order if not history.applied else []), revision]
+    else:
+        return history
+    return replace(history, applied=history.applied | {one: None for one in brought if one not in history.applied})
 
 
 def without(history: History, revision: str) -> History:
@@ -183,7 +199,10 @@ def without(history: History, revision: str) -> History:
     return replace(history, applied=applied, versions=(next(reversed(applied)),) if applied else None, tables=())
 
 
-def _why_not_forget(history: History, revision: str) -> str | None:
+def _why_not_forget(mine: Sequence[Planned], history: History, revision: str) -> str | None:
+    recorded = history.applied.get(revision)
+    if recorded and any(one.revision == revision and same_form(recorded, one.checksum) for one in mine):
+        return f"migration {revision} is applied in the form that it has here: there is nothing to forget"
     if revision not in history.applied and revision != history.revision:
         return f"migration {revision} is not applied here: there is nothing to forget"
     if revision in history.applied and revision != history.last:
@@ -207,23 +226,30 @@ def _way_to_forget(revision: str) -> str:
     )
 
 
-def adopt(connection: Connection, mine: Sequence[Planned], history: History, trusted: Collection[str]) -> History:
+def adopt(
+    connection: Connection,
+    mine: Sequence[Planned],
+    history: History,
+    *,
+    kept: Collection[str] = (),
+    trusted: Collection[str] = (),
+) -> History:
     """Start the history of a database that has none, or that a release without one migrated; return it.
 
     `trusted`: the revisions that were applied in the form that they have in `mine`, according to their release.
     """
     connection.execute(text(TABLE))
-    applied = dict(settled(mine, history).applied)
-    for one in mine:
-        if one.revision in applied and one.revision not in history.applied:
-            applied[one.revision] = one.checksum if one.revision in trusted else None
-            _insert(connection, one, applied[one.revision])
+    applied, known = dict(settled(mine, history, kept).applied), {one.revision: one for one in mine}
+    for revision in [one for one in applied if one not in history.applied]:
+        step = known.get(revision)
+        checksum = applied[revision] = step.checksum if step and revision in trusted else None
+        _insert(connection, revision, checksum, step.message if step else "")
     return replace(history, applied=applied, recorded=True)
 
 
 def record(connection: Connection, one: Planned) -> None:
     """Record that `one` was applied, in the transaction that applies it."""
-    _insert(connection, one, one.checksum)
+    _insert(connection, one.revision, one.checksum, one.message)
 
 
 def forget(connection: Connection, revision: str, history: History) -> History:
@@ -236,23 +262,30 @@ def forget(connection: Connection, revision: str, history: History) -> History:
     return left
 
 
-def count_rows(connection: Connection, loss: Loss) -> int | None:
-    """Return how many rows `loss` would throw away (an estimate above a million), or None if that is unknown."""
+def count_rows(connection: Connection, loss: Loss, created: set[str], renamed: set[str]) -> int | None:
+    """Return how many rows `loss` would throw away (an estimate above a million), or None if that is unknown.
+
+    `created` and `renamed`: what the same release creates or renames before, so that the database lacks its name yet.
+    """
     if not loss.names:
         return None
     try:
         names = list(loss.names)
         if loss.what.startswith("DROP SCHEMA"):
             names = list(connection.execute(text(TABLES_OF_SCHEMAS), {"names": names}).scalars())
-        return sum(_count(connection, name) for name in names)
+        counts = []
+        for name in names:
+            if _exists(connection, name):
+                counts.append(_count(connection, name))
+            elif bare_name(name) in renamed or not (bare_name(name) in created or "IF EXISTS" in loss.what):
+                return None
+        return sum(counts)
     except DBAPIError:
         connection.rollback()
         return None
 
 
 def _count(connection: Connection, name: str) -> int:
-    if not _exists(connection, name):
-        return 0  # an earlier migration of the same release creates it
     query = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {COUNTED}) AS counted"  # noqa: S608 - from a migration
     counted = int(connection.execute(text(query)).scalar_one())
     if counted < COUNTED:
@@ -265,6 +298,6 @@ def _exists(connection: Connection, name: str) -> Any:
     return connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar()
 
 
-def _insert(connection: Connection, one: Planned, checksum: str | None) -> None:
-    values = {"revision": one.revision, "checksum": checksum, "message": one.message}
-    connection.execute(text("INSERT INTO alembic_history VALUES (:revision, :checksum, :message)"), values)
+def _insert(connection: Connection, revision: str, checksum: str | None, message: str) -> None:
+    query = "INSERT INTO alembic_history (revision, checksum, message) VALUES (:revision, :checksum, :message)"
+    connection.execute(text(query), {"revision": revision, "checksum": checksum, "message": message})

@@ -10,7 +10,6 @@ import re
 import textwrap
 import warnings
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,17 @@ from alembic.util import CommandError
 
 from backend.migrations.statements import Loss, canonical, losses
 
-__all__ = ["HERE", "Planned", "UnknownRevision", "UnsoundMigrations", "alembic_config", "create", "plan", "render"]
+__all__ = [
+    "HERE",
+    "Planned",
+    "UnknownRevision",
+    "UnsoundMigrations",
+    "alembic_config",
+    "create",
+    "plan",
+    "render",
+    "same_form",
+]
 
 HERE = Path(__file__).parent
 FORM = "1"  # version of the checksums: another algorithm gets another number
@@ -114,9 +123,9 @@ def _planned(script: Script) -> Planned:
     if statements is None:
         # As far as can be known before it runs, its SQL is among its string constants.
         texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-        lost = chain.from_iterable(losses(text) for text in texts if isinstance(text, str))
+        lost = [loss for text in texts if isinstance(text, str) for loss in losses(text)]
     else:
-        lost = chain.from_iterable(map(losses, statements))
+        lost = losses(";\n".join(statements))  # as one text: `render` also cuts where a body has an empty line
     return Planned(
         revision=script.revision,
         message=script.doc or "",
@@ -138,11 +147,24 @@ def _statements(script: Script, tree: ast.Module) -> list[str] | None:
         return None
 
 
+def same_form(recorded: str | None, mine: str) -> bool:
+    """Return whether a migration was applied in the form that it has now, as far as can be told.
+
+    One equal part is enough: SQL that is put together anew each time (a time, a random id) is told by its code, and
+    code that was written otherwise by its SQL.
+    """
+    theirs, ours = (recorded or "").split(":"), mine.split(":")
+    return theirs[0] != ours[0] or any(part and part == other for part, other in zip(theirs[1:], ours[1:], strict=True))
+
+
 def _checksum(tree: ast.Module, statements: list[str] | None, *, transactional: bool) -> str:
-    """Return a checksum of what a migration does: its SQL as it is sent, or else its code."""
-    does = _shape(tree.body) if statements is None else canonical(";\n".join(statements))
-    text = json.dumps([transactional, does], ensure_ascii=True)
-    return f"{FORM}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    """Return a checksum of what a migration does, `FORM:SQL:CODE`; without SQL where it takes a connection."""
+    sql = "" if statements is None else _digest([transactional, canonical(";\n".join(statements))])
+    return f"{FORM}:{sql}:{_digest([transactional, _shape(tree.body)])}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()[:24]
 
 
 def _shape(node: Any) -> Any:
@@ -167,7 +189,7 @@ def _is_saying(node: Any) -> bool:
 def scripts() -> list[Script]:
     """Return the migrations, oldest first. Raise `UnsoundMigrations` where they are not a single chain."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Alembic only warns of two files with one revision
+        warnings.simplefilter("error", UserWarning)  # Alembic only warns of two files with one revision
         try:
             folder = ScriptDirectory.from_config(alembic_config())
             heads, known = folder.get_heads(), list(folder.walk_revisions())[::-1]

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -20,8 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from backend.database import connect_arguments
-from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record
+from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record, settled
 from backend.migrations.plan import Planned, alembic_config, plan, render
+from backend.migrations.statements import arrivals
 from backend.settings import Settings
 
 __all__ = ["NEVER", "MigrationFailed", "Wanted", "current_revision", "stand_alone", "status", "upgrade"]
@@ -36,7 +38,8 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 CONCURRENTLY_TIMEOUT = "30min"  # blocks nobody, but reads the whole table
 BUILT_INDEX = re.compile(
-    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([a-z_][a-z0-9_$]*)", re.IGNORECASE
+    r'CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")+"|[a-z_][\w$]*)',
+    re.IGNORECASE,
 )
 
 
@@ -75,13 +78,17 @@ async def status(settings: Settings, wanted: Wanted) -> dict[str, Any]:
     async with _connected(settings) as connection:
         history = await connection.run_sync(read_history)
         comparison = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
-        pending = []
+        pending, created, renamed = [], set[str](), set[str]()
         for step in comparison.pending:
-            lost = [{"what": loss.what, "rows": await connection.run_sync(count_rows, loss)} for loss in step.losses]
+            new, moved = arrivals(step.sql)
+            created, renamed = created | new, renamed | moved
+            rows = [await connection.run_sync(count_rows, loss, created, renamed) for loss in step.losses]
+            lost = [{"what": loss.what, "rows": count} for loss, count in zip(step.losses, rows, strict=True)]
             pending.append({**asdict(step), "losses": lost})
+        brought = settled(mine, history, wanted.kept).applied
     return {
         "revision": history.revision,
-        "recorded": history.recorded or history.revision is None,
+        "recorded": history.revision is None or (history.recorded and brought.keys() <= history.applied.keys()),
         "pending": pending,
         "problems": comparison.problems,
         "unknown": comparison.unknown,
@@ -103,7 +110,8 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
         comparison = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
         if comparison.problems:
             raise MigrationFailed("\n".join(comparison.problems))
-        history = await connection.run_sync(adopt, mine, history, wanted.trusted)
+        begin = partial(adopt, mine=mine, history=history, kept=wanted.kept, trusted=wanted.trusted)
+        history = await connection.run_sync(begin)
         if wanted.forgotten:
             history = await connection.run_sync(forget, wanted.forgotten, history)
             report(f"forgot {wanted.forgotten}: what it did to the database stays")
@@ -144,19 +152,26 @@ def stand_alone(script: Script) -> None:
             connection = migration.connection
             assert connection is not None
             connection.execute(text(f"SET statement_timeout = '{CONCURRENTLY_TIMEOUT}'"))
-            if index and _is_invalid(connection, index[1]):
+            valid = _is_valid(connection, index[1]) if index else None
+            if index and valid is False:
                 connection.execute(text(f"DROP INDEX CONCURRENTLY {index[1]}"))
+            if index and valid and "IF NOT EXISTS" not in index[0].upper():
+                raise MigrationFailed(
+                    f"{script.revision}: index {index[1]} exists already: if an earlier try of this migration built it,"
+                    " write IF NOT EXISTS"
+                )
             inner()
             connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
 
     vars(script.module)["upgrade"] = alone
 
 
-def _is_invalid(connection: Connection, index: str) -> bool:
-    """Return whether an index of that name is left over from a failed build."""
-    # Such an index costs writes and serves no read.
-    query = text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    return bool(connection.execute(query, {"name": index}).scalar())
+def _is_valid(connection: Connection, index: str) -> bool | None:
+    """Return whether the index of that name is valid, None where there is none."""
+    # One that is left over from a failed build is not: it costs writes and serves no read.
+    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    valid: bool | None = connection.execute(query, {"name": index}).scalar()
+    return valid
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Loss", "canonical", "losses"]
+__all__ = ["Loss", "arrivals", "bare_name", "canonical", "losses"]
 
 TOKEN = re.compile(
     r"""
@@ -25,6 +25,8 @@ TOKEN = re.compile(
 PUNCTUATION = frozenset("(),;")
 DROPS_ROWS = ("table", "foreign table", "materialized view", "schema")
 DROPS_DEPENDENTS = ("type", "domain", "extension", "function", "sequence", "view")  # with CASCADE: columns too
+IF_NOT_EXISTS = ["if", "not", "exists"]
+ALWAYS = frozenset({"true", "(true)", "1=1", "(1=1)"})
 NO_TABLE = frozenset({"set", "of", "to", "or", "on"})  # after UPDATE in a foreign key, a trigger, a rule
 # What may precede a statement: another one, or the keywords of a DO block.
 OPENERS = frozenset({None, ";", "(", "begin", "then", "else", "loop"})
@@ -68,6 +70,26 @@ def losses(sql: str) -> list[Loss]:
     return list(_losses(tokens, inside_do=False))
 
 
+def arrivals(sql: str) -> tuple[set[str], set[str]]:
+    """Return the names, without their schemas, of what `sql` creates, and of what it gives another name."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    created, renamed = set(), set()
+    for index, token in enumerate(tokens):
+        before = [one.text for one in tokens[max(0, index - 6) : index]]
+        if token.text in ("table", "view") and "create" in before:
+            start = index + 1 + (3 if [one.text for one in tokens[index + 1 : index + 4]] == IF_NOT_EXISTS else 0)
+            created.add(bare_name(_name(tokens, start)[0]))
+        elif before[-1:] == ["rename"] and token.text == "to":
+            renamed.add(bare_name(_name(tokens, index + 1)[0]))
+    return created, renamed
+
+
+def bare_name(name: str) -> str:
+    """Return a name as PostgreSQL folds it, without its schema."""
+    last = [token for token in _tokens(name) if token.kind in ("word", "name")][-1:]
+    return last[0].text.strip('"') if last else ""
+
+
 def _tokens(sql: str) -> Iterator[Token]:
     position = 0
     while position < len(sql):
@@ -104,9 +126,11 @@ def _losses(tokens: Sequence[Token], *, inside_do: bool) -> Iterator[Loss]:
             yield from _without_condition("UPDATE", tokens, index + 1, needs="set")
         elif words[:2] == ["merge", "into"] and "delete" in _rest(tokens, index):
             name, _ = _name(tokens, index + 2)
-            yield Loss(f"MERGE INTO {name} … DELETE", (name,))
+            yield _loss(f"MERGE INTO {name} … DELETE", name)
         elif words[0] == "truncate" and before in OPENERS:
-            yield _named("TRUNCATE", tokens, index + 1)
+            loss = _named("TRUNCATE", tokens, index + 1)
+            # CASCADE empties each table that refers to these, too: which, only the database knows.
+            yield Loss(f"{loss.what} CASCADE", ()) if "cascade" in _rest(tokens, index) else loss
         elif words[0] == "drop" and before in OPENERS:
             yield from _dropped(tokens, index)
 
@@ -130,8 +154,26 @@ def _without_condition(what: str, tokens: Sequence[Token], index: int, needs: st
     rest = _rest(tokens, index)
     if needs and needs not in rest:
         return  # FOR UPDATE, ON UPDATE, GRANT UPDATE
-    if "where" not in rest or rest[rest.index("where") + 1 :] in (["true"], ["(", "true", ")"]):
-        yield Loss(f"{what} {name} without WHERE", (name,))
+    if "where" not in rest or _condition(tokens, index) in ALWAYS:
+        yield _loss(f"{what} {name} without WHERE", name)
+
+
+def _loss(what: str, *names: str) -> Loss:
+    """Return a loss; a name that is put together at run time is empty here, so nobody can say what it is of."""
+    return Loss(what, names if all(names) else ())
+
+
+def _condition(tokens: Sequence[Token], index: int) -> str:
+    """Return the condition of the statement at `index`, without the spaces in it."""
+    depth, parts, inside = 0, [], False
+    for token in tokens[index:]:
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth < 0 or (depth == 0 and token.text == ";"):
+            break
+        if inside:
+            parts.append(token.text)
+        inside = inside or (depth == 0 and token.text == "where")
+    return "".join(parts)
 
 
 def _rest(tokens: Sequence[Token], index: int) -> list[str]:
@@ -155,7 +197,9 @@ def _dropped(tokens: Sequence[Token], index: int) -> Iterator[Loss]:
         if words[:length] != kind.split():
             continue
         if kind in DROPS_ROWS:
-            yield _named(f"DROP {kind.upper()}", tokens, index + 1 + length)
+            lenient = tokens[index + 1 + length : index + 3 + length]
+            exists = " IF EXISTS" if [one.text for one in lenient] == ["if", "exists"] else ""
+            yield _named(f"DROP {kind.upper()}{exists}", tokens, index + 1 + length)
         elif "cascade" in _rest(tokens, index):
             name, _ = _name(tokens, index + 1 + length)
             yield Loss(f"DROP {kind.upper()} {name} CASCADE", ())
@@ -171,12 +215,14 @@ def _named(what: str, tokens: Sequence[Token], index: int) -> Loss:
             index += 1
         more = index < len(tokens) and tokens[index].text == ","
         index += 1
-    return Loss(f"{what} {', '.join(names)}", tuple(names))
+    return _loss(f"{what} {', '.join(names)}", *names)
 
 
 def _name(tokens: Sequence[Token], index: int) -> tuple[str, int]:
     """Return the name at `index`, with its schema, and the index of the next token."""
     while index < len(tokens) and tokens[index].text in ("table", "only", "if", "exists", "concurrently"):
+        index += 1
+    if index < len(tokens) and tokens[index].text == "(" and tokens[index - 1].text == "only":
         index += 1
     parts = []
     while index < len(tokens) and tokens[index].kind in ("word", "name"):

@@ -39,18 +39,24 @@ class SchemaCheck:
         """Whether the database was never migrated before this deploy."""
         return self.schema is not None and self.schema.revision is None
 
-    def check(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
+    def check(
+        self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease], *, started: bool = False
+    ) -> None:
         """Refuse migrations of `new` that must not run on this database; rehearse those that it lacks.
 
         `old` is what serves; the releases in `retained` must keep working. If the database could not be asked, call
-        this again once it is running. Raise `DeployFailed` or `UsageError` where a migration is refused.
+        this again once it is `started`. Raise `DeployFailed` or `UsageError` where a migration is refused.
         """
         if new.revision is None:
             self.schema = Schema(None, [], recorded=True)
             return
-        self._refuse_to_forget(retained)
+        # A release that is shipped once more is not among the others that are kept, and serves all the same.
+        serving = [RetainedRelease(old.name, old.revision)] if old and old.revision else []
+        self._refuse_to_forget([*retained, *serving])
         kept = [release.revision for release in retained]
-        self.schema = ask_schema(self.target, new, old, kept=kept, forgotten=self.forgotten, warn=self.progress.warn)
+        self.schema = ask_schema(
+            self.target, new, old, kept=kept, forgotten=self.forgotten, warn=self.progress.warn, started=started
+        )
         if self.schema is None and self.expected:
             self.progress.say(
                 "the database is not running: its migrations are compared once it is, before any of them runs"
@@ -73,7 +79,9 @@ class SchemaCheck:
             self.target.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
 
     def _refuse_to_forget(self, retained: list[RetainedRelease]) -> None:
-        needing = [release.name for release in retained if self.forgotten and release.revision >= self.forgotten]
+        needing = dict.fromkeys(
+            release.name for release in retained if self.forgotten and release.revision >= self.forgotten
+        )
         if needing:
             raise UsageError(
                 f"migration {self.forgotten} cannot be forgotten: release {', '.join(map(short, needing))} needs it and"

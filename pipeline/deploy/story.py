@@ -217,7 +217,7 @@ class Story:
                 retained = self._retained(chapter.new, running)
                 if self.schema.schema is None or self._empty_database:  # it may not be the one that `check` asked
                     chapter.touched = bool(running.releases)  # a refusal needs no undoing where nothing serves
-                    self.schema.check(chapter.new, chapter.old if running.replicas else None, retained)
+                    self.schema.check(chapter.new, chapter.old if running.replicas else None, retained, started=True)
                     chapter.touched = True
                 if self.schema.is_new:  # nobody can be served from it yet, so there is no baseline to have
                     self.schema.upgrade(chapter.new, retained)

@@ -22,6 +22,7 @@ CONTRACTING = frozenset(
         "ban-drop-column",
         "ban-drop-table",
         "ban-drop-database",
+        "ban-drop-schema",
         "renaming-column",
         "renaming-table",
         "changing-column-type",

@@ -7,6 +7,7 @@ applied, and in which form, is recorded in the database itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,14 +17,15 @@ from pipeline.releases.model import Artifact, Loss, Migration
 
 __all__ = ["Schema", "SchemaTarget", "ask_schema", "plan_migrations"]
 
+NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
 NEVER = "none"  # the revision of a database that was never migrated
 
 
 class SchemaTarget(Protocol):
     """The part of a target that this module needs."""
 
-    def database_runs(self) -> bool:
-        """Return whether the database can be asked now."""
+    def database_runs(self, new: Artifact) -> bool:
+        """Return whether the database that `new` will use can be asked now."""
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations command of `release`, within reach of the `database` or not; return what it printed."""
@@ -41,9 +43,12 @@ class Schema:
     pending: list[Migration]
     recorded: bool
     trusted: tuple[str, ...] = ()
+    legacy: bool = False  # the release's own command knows of no history
 
     def upgrade_arguments(self, kept: Iterable[str], forgotten: str | None) -> list[str]:
         """Return the arguments of the migrations command that make it do what was checked and nothing else."""
+        if self.legacy:
+            return ["upgrade"]
         return [
             *("upgrade", "--expect", self.revision or NEVER),
             *_option("--kept", kept),
@@ -60,20 +65,22 @@ def ask_schema(
     kept: Iterable[str],
     forgotten: str | None,
     warn: Callable[[str], None],
+    started: bool = False,
 ) -> Schema | None:
     """Return what the database has of the migrations of `new`; None where there is no database to ask yet.
 
-    `old` serves; `kept` are the revisions of the releases that are kept; `forgotten` is an applied one to forget.
+    `old` serves; `kept` are the revisions of the releases that are kept; `forgotten` is an applied one to forget;
+    `started`: this deploy has brought the database up, so it must be there.
     Raise `DeployFailed` where what was applied and the files disagree.
     """
-    if not target.database_runs():
+    if not target.database_runs(new):
         return None
     asked = ["status", *_option("--kept", kept), *_option("--forget", [forgotten] if forgotten else [])]
     try:
         status: dict[str, Any] = json.loads(_last_line(target.migrations(new, *asked)))
     except SlipwayError as error:
         text = str(error)
-        if "database" in text and "does not exist" in text:
+        if not started and NO_DATABASE.search(text):
             return None  # a deploy was killed before it made the database
         if "invalid choice" in text:
             return _ask_without_history(target, new)
@@ -95,10 +102,12 @@ def plan_migrations(target: SchemaTarget, release: Artifact) -> list[Migration]:
 def _ask_without_history(target: SchemaTarget, new: Artifact) -> Schema:
     """Ask with the command of a release that was made before databases had a history; return the schema."""
     current = target.migrations(new, "current").strip()
+    if current != NEVER and current >= (new.revision or ""):
+        return Schema(current, [], recorded=True, legacy=True)  # a way back: it needs no plan, and so no engine for one
     planned = plan_migrations(target, new)
     revisions = [migration.revision for migration in planned]
     first = 0 if current == NEVER else revisions.index(current) + 1 if current in revisions else len(planned)
-    return Schema(None if current == NEVER else current, planned[first:], recorded=True)
+    return Schema(None if current == NEVER else current, planned[first:], recorded=True, legacy=True)
 
 
 def _trusted(

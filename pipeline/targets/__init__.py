@@ -93,8 +93,8 @@ class Target(Protocol):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe what changes between two releases, one line each."""
 
-    def database_runs(self) -> bool:
-        """Return whether the database can be asked now."""
+    def database_runs(self, new: Artifact) -> bool:
+        """Return whether the database that `new` will use can be asked now."""
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations command of `release`, with access to the `database` or without; return its output.

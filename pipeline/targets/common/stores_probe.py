@@ -77,7 +77,7 @@ async def database(settings: Any) -> dict[str, Any]:
         migrated = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
         seen["revision"] = await connection.fetchval("SELECT version_num FROM alembic_version") if migrated else None
         recorded = await connection.fetchval("SELECT to_regclass('alembic_history') IS NOT NULL")
-        applied = "SELECT revision FROM alembic_history ORDER BY applied_at, revision"
+        applied = "SELECT revision FROM alembic_history ORDER BY ordinal"
         seen["applied"] = [row[0] for row in await connection.fetch(applied)] if recorded else None
     finally:
         await connection.close()

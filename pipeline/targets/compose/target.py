@@ -203,8 +203,9 @@ class ComposeTarget(KeptHere):
         here, there = self.artifacts.find(new.name), self.artifacts.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
-    def database_runs(self) -> bool:
+    def database_runs(self, new: Artifact) -> bool:
         """Return whether PostgreSQL's container runs."""
+        del new  # each release uses the same one
         return any(container.running for container in self.stack.containers("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:

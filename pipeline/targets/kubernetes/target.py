@@ -34,7 +34,7 @@ from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES, access_pr
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.rehearsal import throwaway_stand
-from pipeline.targets.kubernetes.release import NOTHING_YET, Releases, must_run, settings_of
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import Rollout, current_pods, replica, secrets_mark, service_pods
@@ -256,9 +256,12 @@ class KubernetesTarget:
         here, there = self.releases.find(new.name), self.releases.find(old.name)
         return difference(here.files, there.files, here.config, there.config)
 
-    def database_runs(self) -> bool:
-        """Return whether pods that serve use the database, or this deploy has started it."""
-        return self._prepared or bool(self._serving())
+    def database_runs(self, new: Artifact) -> bool:
+        """Return whether pods that serve use the database of `new`, or this deploy has brought it up."""
+        if self._prepared:
+            return True
+        serving = self._serving()
+        return bool(serving) and _place(self.releases.find(serving[0])) == _place(self.releases.find(new.name))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations command of the release's image: as a Job, or without `database` in a container here."""
@@ -405,3 +408,8 @@ class KubernetesTarget:
 
 def _list(kinds: Iterable[str]) -> str:
     return ",".join(RESOURCES[kind][1] for kind in sorted(kinds))
+
+
+def _place(release: Release) -> list[str | None]:
+    """Return where the database of a release is."""
+    return [settings_of(release.manifests).get(name) for name in ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB")]

@@ -206,8 +206,9 @@ class LocalTarget(KeptHere):
         """Describe the files, packages and settings that differ."""
         return describe_difference(self.artifacts, new.name, old.name)
 
-    def database_runs(self) -> bool:
+    def database_runs(self, new: Artifact) -> bool:
         """Return whether PostgreSQL is among the processes."""
+        del new  # each release uses the same one
         return bool(self.supervisor.processes().get("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:

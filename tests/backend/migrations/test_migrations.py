@@ -146,6 +146,18 @@ class TestConcurrently:
         assert run("upgrade").stdout == "applied 0003 step 3\n"
         assert query(services, database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'kept_idx'::regclass")
 
+    def test_an_index_that_is_there_already_says_what_to_write(self, run: Run, code: Path) -> None:
+        """A try that was killed after its statement and before its record has built it."""
+        add(
+            code, 2, 'op.execute("CREATE TABLE kept (id int)"); op.execute("CREATE UNIQUE INDEX kept_idx ON kept (id)")'
+        )
+        add(code, 3, self.INDEX, transactional=False)
+        failed = run("upgrade")
+        assert (failed.returncode, "write IF NOT EXISTS" in failed.stderr) == (1, True)
+        path = code / "0003_step.py"
+        path.write_text(path.read_text().replace("CONCURRENTLY kept", "CONCURRENTLY IF NOT EXISTS kept"))
+        assert run("upgrade").stdout == "applied 0003 step 3\n"
+
     def test_stands_alone(self, run: Run, code: Path) -> None:
         """Two statements outside a transaction could be half applied, so they are refused before anything runs."""
         add(code, 2, f'op.execute("CREATE TABLE kept (id int)"); {self.INDEX}', transactional=False)
@@ -172,6 +184,12 @@ class TestPlan:
         assert [step["revision"] for step in json.loads(run("plan", "--from", "none", "--to", "0001").stdout)] == [
             "0001"
         ]
+
+    @pytest.mark.filterwarnings("default")
+    def test_takes_a_backslash_before_a_colon(self, run: Run, code: Path) -> None:
+        """As the template says; Python only warns of it."""
+        add(code, 2, "op.execute(\"SELECT 'a\\:b'\")")
+        assert run("upgrade").returncode == 0
 
     def test_new_writes_the_next_number(self, run: Run) -> None:
         """`new` writes a migration that can be planned, fails while it has no SQL, and is applied once it has."""

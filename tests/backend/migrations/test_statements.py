@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.migrations.statements import canonical, losses
+from backend.migrations.statements import arrivals, canonical, losses
 
 
 class TestCanonical:
@@ -46,8 +46,13 @@ class TestLosses:
             ("DELETE FROM a USING b", "DELETE FROM a without WHERE", ("a",)),
             ("WITH gone AS (DELETE FROM a RETURNING *) SELECT 1 WHERE x", "DELETE FROM a without WHERE", ("a",)),
             ("UPDATE a AS x SET n = (SELECT 1 WHERE true)", "UPDATE a without WHERE", ("a",)),
-            ("TRUNCATE TABLE ONLY a, b.c CASCADE", "TRUNCATE a, b.c", ("a", "b.c")),
-            ("DROP TABLE IF EXISTS a, b", "DROP TABLE a, b", ("a", "b")),
+            ("TRUNCATE TABLE ONLY a, b.c", "TRUNCATE a, b.c", ("a", "b.c")),
+            ("TRUNCATE a CASCADE", "TRUNCATE a CASCADE", ()),
+            ("TRUNCATE ONLY (a)", "TRUNCATE a", ("a",)),
+            ("DELETE FROM a WHERE (1 = 1)", "DELETE FROM a without WHERE", ("a",)),
+            ("DO $$ BEGIN EXECUTE format('TRUNCATE %I', t); END $$", "TRUNCATE ", ()),
+            ("DO $$ BEGIN PERFORM 1;\n\n EXECUTE 'TRUNCATE a'; END $$", "TRUNCATE a", ("a",)),
+            ("DROP TABLE IF EXISTS a, b", "DROP TABLE IF EXISTS a, b", ("a", "b")),
             ("DROP MATERIALIZED VIEW a", "DROP MATERIALIZED VIEW a", ("a",)),
             ("DROP SCHEMA a CASCADE", "DROP SCHEMA a", ("a",)),
             ("DROP TYPE mood CASCADE", "DROP TYPE mood CASCADE", ()),
@@ -82,3 +87,15 @@ class TestLosses:
     def test_are_no_others(self, sql: str) -> None:
         """What has a condition, runs later or only looks like one throws nothing away now."""
         assert losses(sql) == []
+
+
+def test_arrivals_are_what_sql_creates_and_renames() -> None:
+    """By the name alone, as PostgreSQL folds it."""
+    sql = """
+        CREATE TABLE IF NOT EXISTS public.First (id int);
+        CREATE UNLOGGED TABLE second (id int);
+        CREATE MATERIALIZED VIEW "Third" AS SELECT 1;
+        ALTER TABLE first RENAME TO fourth;
+        ALTER TABLE first RENAME COLUMN a TO b
+    """
+    assert arrivals(sql) == ({"first", "second", "Third"}, {"fourth"})

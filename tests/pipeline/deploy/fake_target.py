@@ -285,7 +285,7 @@ class FakeTarget:
 
     # --- the data ---
 
-    def database_runs(self) -> bool:
+    def database_runs(self, new: Artifact) -> bool:
         """Look at the switch."""
         return self.database.runs
 

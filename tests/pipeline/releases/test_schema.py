@@ -30,7 +30,7 @@ class Place:
     runs: bool = True
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def database_runs(self) -> bool:
+    def database_runs(self, new: Artifact) -> bool:
         return self.runs
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
@@ -56,6 +56,12 @@ class TestAskSchema:
         assert ask(Place({}, runs=False)) == (None, [])
         absent = SlipwayError('cannot reach the database: database "board" does not exist; check POSTGRES_*')
         assert ask(Place({("new", "status"): absent})) == (None, [])
+
+    @pytest.mark.parametrize("why", ['role "x" does not exist', "password authentication failed"])
+    def test_is_no_first_deploy_where_it_lets_nobody_in(self, why: str) -> None:
+        """A role that is not there is no database that is not there."""
+        with pytest.raises(SlipwayError, match=why):
+            ask(Place({("new", "status"): SlipwayError(f"cannot reach the database: {why}")}))
 
     def test_tells_what_is_pending(self) -> None:
         """With the rows that it throws away."""
@@ -110,15 +116,23 @@ class TestADatabaseOfBefore:
 
 
 class TestAReleaseOfBefore:
-    @pytest.mark.parametrize(("current", "pending"), [("none", ["0002"]), ("0001", []), ("0002", []), ("0003", [])])
+    @pytest.mark.parametrize(("current", "pending"), [("none", ["0002"]), ("0002", []), ("0003", [])])
     def test_is_asked_in_its_own_words(self, current: str, pending: list[str]) -> None:
-        """Going back to it needs no history."""
+        """Going back to it needs no history, and no plan either; its `upgrade` gets no words that it does not know."""
         unknown = SlipwayError("argument VERB: invalid choice: 'status' (choose from upgrade, current, plan, new)")
         says = {("new", "status"): unknown, ("new", "current"): f"{current}\n", ("new", "plan"): json.dumps([STEP])}
         found, _ = ask(Place(says))
         assert found is not None
         assert [one.revision for one in found.pending] == pending
         assert found.recorded
+        assert found.upgrade_arguments(["0001"], None) == ["upgrade"]
+
+    def test_needs_no_plan_on_the_way_back(self) -> None:
+        """A plan takes a container engine where releases are images, and a rollback must not."""
+        unknown = SlipwayError("argument VERB: invalid choice: 'status' (choose from upgrade, current, plan, new)")
+        found, _ = ask(Place({("new", "status"): unknown, ("new", "current"): "0002"}))
+        assert found is not None
+        assert found.pending == []
 
 
 class TestUpgradeArguments:
