@@ -159,7 +159,7 @@ def judge_data(env: str, wanted: Wanted, seen: Seen, others: Sequence[Mount], *,
     `others` are volumes that the service does not mount (any more). With `expected`, a missing database is a problem.
     """
     own = {path: major for path, major in seen.data.items() if not path.startswith(f"{OTHERS}/")}
-    here = own.get(seen.pgdata)
+    here = own.get(seen.pgdata.rstrip("/"))
     if own and seen.server is None:
         return [f"{SERVICE}: image {wanted.image} does not say which PostgreSQL it has (`postgres --version`)"]
     if here:

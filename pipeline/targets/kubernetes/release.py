@@ -63,6 +63,11 @@ class Release:
         return settings_of(self.manifests)
 
     @property
+    def database(self) -> tuple[str | None, ...]:
+        """Where its database is: host, port and name."""
+        return tuple(self.config.get(name) for name in ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB"))
+
+    @property
     def pullable(self) -> Pullable:
         """What a container engine needs of the release."""
         return Pullable(self.images.references, self.config)

@@ -34,7 +34,7 @@ from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES, access_pr
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.rehearsal import throwaway_stand
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release, Releases, must_run, settings_of
+from pipeline.targets.kubernetes.release import NOTHING_YET, Releases, must_run, settings_of
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import Rollout, current_pods, replica, secrets_mark, service_pods
@@ -261,7 +261,7 @@ class KubernetesTarget:
         if self._prepared:
             return True
         serving = self._serving()
-        return bool(serving) and _place(self.releases.find(serving[0])) == _place(self.releases.find(new.name))
+        return bool(serving) and self.releases.find(serving[0]).database == self.releases.find(new.name).database
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations command of the release's image: as a Job, or without `database` in a container here."""
@@ -408,8 +408,3 @@ class KubernetesTarget:
 
 def _list(kinds: Iterable[str]) -> str:
     return ",".join(RESOURCES[kind][1] for kind in sorted(kinds))
-
-
-def _place(release: Release) -> list[str | None]:
-    """Return where the database of a release is."""
-    return [settings_of(release.manifests).get(name) for name in ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB")]

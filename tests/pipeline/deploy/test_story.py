@@ -278,6 +278,9 @@ class TestForgettingAMigration:
         assert "edited since" in served.deploy(release("c", "0002"), FIRST, edited).report["reason"]
         assert served.deploy(forgotten="0002").verdict == "proved"
         assert served.target.database.applied == {"0001": "", "0002": "SELECT 2;"}
+        again = served.deploy(forgotten="0002")  # a retry of the same command: what serves needs it now
+        assert again.code == 2
+        assert "cannot be forgotten: release c needs it" in again.report["reason"]
 
 
 class TestADatabaseThatDidNotRun:

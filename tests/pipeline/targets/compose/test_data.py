@@ -105,6 +105,7 @@ class TestJudgeData:
     def test_has_nothing_against_the_data_that_was_there(self) -> None:
         """Also where an older one lies beside it, after an upgrade in place."""
         assert judge(Seen(DATA, "18", "18", {DATA: "18", f"{HOME}/17/docker": "17"})) == []
+        assert judge(Seen(f"{DATA}/", "18", "18", {DATA: "18"})) == []
 
     def test_has_nothing_against_a_first_deploy(self) -> None:
         """Without a volume, or with one that compose has just made."""

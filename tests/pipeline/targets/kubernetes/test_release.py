@@ -108,3 +108,13 @@ class TestReleases:
         """Exit code 2: nothing was touched."""
         with pytest.raises(UsageError, match="is not recorded in the cluster"):
             releases.find("sha256:0")
+
+
+class TestRelease:
+    def test_says_where_its_database_is(self) -> None:
+        """By its own settings: a release that names another one must not be compared with that of another release."""
+        settings = {"POSTGRES_HOST": "db", "POSTGRES_PORT": "5432", "POSTGRES_DB": "board", "LOG_LEVEL": "INFO"}
+        one = {"kind": "ConfigMap", "metadata": {"name": "settings-abc"}, "data": settings}
+        assert kept("sha256:1", [one]).database == ("db", "5432", "board")
+        moved = {**one, "data": {**settings, "POSTGRES_HOST": "elsewhere"}}
+        assert kept("sha256:2", [moved]).database != kept("sha256:1", [one]).database
