@@ -6,20 +6,19 @@ plan → build → check → migrate → roll out → prove → record; where a 
 from __future__ import annotations
 
 import shutil
-import signal
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.project import Environment, Project
 from pipeline.deploy import board, github
+from pipeline.deploy.chapter import Chapter, now, report_of_killed
+from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
-from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report, write_evidence
+from pipeline.deploy.report import RollbackFacts, write_evidence
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images.build import SHORT
@@ -31,29 +30,12 @@ from pipeline.releases.model import Artifact, Running, short
 from pipeline.releases.records import Record, read_json
 from pipeline.supply.verify import verification_problems
 from pipeline.system.git import has_commit, is_older, read_source
-from pipeline.system.progress import Progress, StageRecord
+from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
 
 __all__ = ["Story"]
 
 JOURNAL = "{}-writes.jsonl"
-
-
-@dataclass
-class Chapter:
-    """What has become of a deploy so far."""
-
-    record: Record
-    started: str
-    new: Artifact | None = None
-    old: Artifact | None = None
-    touched: bool = False  # from here on, a failure is undone
-    verdict: str = "failed"
-    reason: str | None = None
-    proof: Proof | None = None
-    rollback: RollbackFacts | None = None
-    code: int = 1
-    stages: list[StageRecord] = field(default_factory=list)
 
 
 class Story:
@@ -105,7 +87,7 @@ class Story:
                     self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             facts = {
-                "started": _now(),
+                "started": now(),
                 "release": wanted,
                 "stage": "plan",
                 "dry_run": dry_run,
@@ -166,30 +148,9 @@ class Story:
                 f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up"
             )
             self._clean_up(record.folder)
-            write_evidence(record.folder, self._report_of_killed(record))
+            write_evidence(record.folder, report_of_killed(record, self.env, self.target.url))
             self.records.publish(record)
         return healed or bool(killed)
-
-    def _report_of_killed(self, record: Record) -> dict[str, Any]:
-        """Return the report of a deploy that died before it wrote one, with what is known of it."""
-        return build_report(
-            DeployFacts(
-                environment=self.env.name,
-                target=self.env.target,
-                url=self.target.url,
-                number=record.number,
-                release=record.release,
-                previous=None,
-                commit=record.commit,
-                dirty=bool(read_json(record.folder / "begun.json").get("dirty")),
-                verdict="interrupted",
-                reason=f"the deploy died in stage `{record.stage}`, without a report",
-                started=record.started or _now(),
-                finished=None,
-                stages=[],
-                traffic=None,
-            )
-        )
 
     def _clean_up(self, folder: Path) -> None:
         """Remove the synthetic writes that proofs have left in the service."""
@@ -293,7 +254,7 @@ class Story:
 
     def _undo(self, chapter: Chapter, error: Exception | Interrupted) -> None:
         """Report why the deploy failed; if anything running was touched, bring back and prove what served before."""
-        problems = _problems(error, self.progress)
+        problems = problems_of(error, self.progress)
         interrupted = isinstance(error, Interrupted)
         chapter.reason = problems[0]
         chapter.verdict = "interrupted" if interrupted else "failed"
@@ -303,7 +264,7 @@ class Story:
         if not chapter.touched:
             chapter.code = error.exit_code if isinstance(error, SlipwayError | Interrupted) else 1
             return
-        with _deaf(self.progress):
+        with deaf(self.progress):
             before = len(self.progress.stages)
             proof = self._proof(chapter, "rollback")
             verdict, reason = "proved", None
@@ -314,7 +275,7 @@ class Story:
                     self._roll_back(chapter, chapter.old, proof)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except Exception as second:  # noqa: BLE001 - the record is written whatever it is
-                verdict, reason = "failed", _problems(second, self.progress)[0]
+                verdict, reason = "failed", problems_of(second, self.progress)[0]
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 self.progress.problem(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
@@ -362,42 +323,22 @@ class Story:
 
     def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
         """Write the evidence, whatever happened, and return the report; this never fails a deploy."""
-        with _deaf(self.progress), self.progress.stage("record") as stage:
-            new, old = chapter.new, chapter.old
-            with _best_effort(self.progress):
+        with deaf(self.progress), self.progress.stage("record") as stage:
+            with best_effort(self.progress):
                 if chapter.proof:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
             result = chapter.proof.result if chapter.proof else None
             inside, remarks = self._witnesses(result)
-            source = new.source if new else read_source(self.project.root)
-            report = build_report(
-                DeployFacts(
-                    environment=self.env.name,
-                    target=self.env.target,
-                    url=self.target.url,
-                    number=chapter.record.number,
-                    release=new.name if new else None,
-                    previous=old.name if old else None,
-                    commit=source.commit,
-                    dirty=source.dirty,
-                    verdict=chapter.verdict,
-                    reason=chapter.reason,
-                    started=chapter.started,
-                    finished=_now(),
-                    stages=chapter.stages or self.progress.stages[:-1],
-                    traffic=result,
-                    inside={"said": inside[0], **inside[1]} if inside else None,
-                    remarks=remarks,
-                    rollback=chapter.rollback,
-                    slow=chapter.proof.slow if chapter.proof else False,
-                )
-            )
+            source = chapter.new.source if chapter.new else read_source(self.project.root)
+            if not chapter.stages:
+                chapter.stages = self.progress.stages[:-1]
+            report = chapter.report(self.env, self.target.url, source, inside, remarks)
             place = chapter.record.folder.relative_to(self.project.root)
-            with _best_effort(self.progress):
+            with best_effort(self.progress):
                 github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
-            with _best_effort(self.progress):
+            with best_effort(self.progress):
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
                     return report
@@ -409,7 +350,7 @@ class Story:
                     self.records.prune()
                 if attested:
                     attested.result()
-            with _best_effort(self.progress):
+            with best_effort(self.progress):
                 board.tell(self.project.name, report, self.progress.warn)
             stage.note = f"{place}/report.md"
         return report
@@ -418,9 +359,9 @@ class Story:
         """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
         inside, remarks = None, list[str]()
         if result:
-            with _best_effort(self.progress):
+            with best_effort(self.progress):
                 inside = self.target.second_view(result.failed, result.sent)
-            with _best_effort(self.progress):
+            with best_effort(self.progress):
                 remarks = self.target.remarks()
         if inside:
             self.progress.say(f"from inside: {inside[0]}")
@@ -432,7 +373,7 @@ class Story:
     def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
         """Note where a deploy stands, in case it is killed; what is on its way back goes on without the note."""
         with self.progress.stage(name) as stage:
-            with _best_effort(self.progress) if chapter.reason else nullcontext():
+            with best_effort(self.progress) if chapter.reason else nullcontext():
                 self.records.note(chapter.record, stage=name)
             yield stage
 
@@ -442,41 +383,3 @@ def _source_of(record: Record) -> dict[str, Any]:
     # A recorded release comes back whole: the clone of whoever asks for it has no part in it.
     begun = read_json(record.folder / "begun.json")
     return {name: begun.get(name) for name in ("commit", "dirty")}
-
-
-def _problems(error: Exception | Interrupted, progress: Progress) -> tuple[str, ...]:
-    """Return what is wrong, one line each; print the traceback of what no user can fix."""
-    if isinstance(error, SlipwayError | Interrupted):
-        return error.problems
-    if isinstance(error, OSError):
-        return (f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}",)
-    progress.say("".join(traceback.format_exception(error)))
-    return (f"a fault in the pipeline itself: {type(error).__name__}: {error}",)
-
-
-@contextmanager
-def _best_effort(progress: Progress) -> Iterator[None]:
-    """Say what the record of a deploy will lack, and go on: the outcome of the deploy is decided already."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a fault of our own is no reason either
-        progress.warn(f"the evidence is incomplete: {'; '.join(_problems(error, progress))}")
-
-
-@contextmanager
-def _deaf(progress: Progress) -> Iterator[None]:
-    """Keep signals from interrupting undoing and recording: a second Ctrl-C is answered and has no effect."""
-
-    def refuse(*_: object) -> None:
-        progress.warn("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
-
-    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
