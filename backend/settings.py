@@ -220,7 +220,6 @@ class Settings(BaseSettings):
     )
 
     api_rate_limit: int = _setting("limits", "Requests a minute and client.", 600, ge=1)
-    websocket_max_connections: int = _setting("limits", "Sockets of one process.", 1000, ge=1)
     max_body_bytes: int = _setting("limits", "Bytes a request's body may have, then 413.", 1_048_576, ge=1024)
     backend_workers: int = _setting("limits", "Processes; replicas scale better.", 1, ge=1, le=64)
 

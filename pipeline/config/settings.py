@@ -51,6 +51,8 @@ PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and ev
 URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
+# Settings of earlier versions that nothing read: an `.env` that still has one is not wrong.
+RETIRED = frozenset({"WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
@@ -153,7 +155,7 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
     """
     environ = os.environ if environ is None else environ
     known = {variable.name for variable in _documented()}
-    known |= {f"{name}_FILE" for name in known}
+    known |= {f"{name}_FILE" for name in known} | RETIRED
     written, unread = read_env(root)
     problems = [f".env: line {number} is not NAME=VALUE: fix it, or put # before it" for number in unread]
     problems += [

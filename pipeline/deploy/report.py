@@ -77,7 +77,7 @@ class DeployFacts:
 
 
 def build_report(facts: DeployFacts) -> Report:
-    """Return the content of `report.json`; `contract.md` §3 fixes its names."""
+    """Return the content of `report.json`, whose names other programs rely on."""
     rollback = facts.rollback
     return {
         "schema": SCHEMA,
@@ -125,8 +125,6 @@ def _traffic(result: TrafficResult | None, release: str | None, *, slow: bool) -
         "writes_lost": result.writes_lost,
         "writes_unread": result.writes_unread,
         "writes_left": result.writes_left,
-        "websockets": 0,
-        "websocket_reconnects": 0,
         "generator_lag_ms": result.lag_ms,
         "generator_stalled_ms": result.stalled_ms,
         "generator_skipped": result.skipped,

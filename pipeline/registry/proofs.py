@@ -33,16 +33,7 @@ TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
 # The parts of a report that are the same for every reader: without its addresses, requests and their answers.
 FACTS = ("environment", "target", "number", "release", "commit", "dirty", "verdict", "started", "finished")
-COUNTS = (
-    "sent",
-    "ok",
-    "failed",
-    "baseline",
-    "latency_ms",
-    "writes_acknowledged",
-    "writes_lost",
-    "websocket_reconnects",
-)
+COUNTS = ("sent", "ok", "failed", "baseline", "latency_ms", "writes_acknowledged", "writes_lost")
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,13 @@ class TestCheckValues:
             ".env: line 1 is not NAME=VALUE: fix it, or put # before it"
         ]
 
+    def test_let_a_retired_setting_be(self, tmp_path: Path) -> None:
+        """An `.env` of before has it, and it never had an effect."""
+        fill_env(tmp_path)
+        with (tmp_path / ".env").open("a") as file:
+            file.write("WEBSOCKET_MAX_CONNECTIONS=1000\n")
+        assert check_values(tmp_path, read_values(tmp_path, {})) == []
+
     @pytest.mark.parametrize(
         ("line", "message"),
         [

@@ -128,14 +128,11 @@ class TestBuildReport:
             {"name": "build", "at": 1_799_999_999.0, "seconds": 1.25, "outcome": "ok", "note": f"release {NEW}"}
         ]
         traffic = report["traffic"]
-        assert {
-            key: traffic[key] for key in ("sent", "ok", "failed", "baseline", "latency_ms", "websocket_reconnects")
-        } == {
+        assert {key: traffic[key] for key in ("sent", "ok", "failed", "baseline", "latency_ms")} == {
             "sent": 252,
             "ok": 240,
             "failed": 12,
             "baseline": 10,
-            "websocket_reconnects": 0,
             "latency_ms": {"p50": 4.0, "p95": 9.0, "p99": 12.0, "max": 20.0},
         }
         assert traffic["by_release"] == {
