@@ -85,7 +85,7 @@ def test_forward_refuses_an_older_commit(deployed: Checkout) -> None:
     refused = deployed.deploy("--forward")
     assert refused.code == 2, str(refused)
     [line] = refused.problems()
-    assert f"is newer than {older[:12]}: not deployed; to go back, `nox -s rollback -- local`" in line
+    assert f"is newer than {older[:12]}: not deployed; to go back, run `nox -s rollback -- local`" in line
     assert deployed.answering() == {newer.release}
     assert deployed.deploy().code == 0
     back = deployed.run("rollback", "--release", str(newer.report["number"]))
