@@ -1,0 +1,65 @@
+"""What a database has applied is compared with the files: the same on each target that ships images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.deploy.breaking import add_migration
+from tests.deploy.checkout import Checkout
+
+__all__ = ["asks_a_database_that_did_not_run", "begins_a_history", "refuses_another_form"]
+
+
+def refuses_another_form(sound: Checkout) -> None:
+    """Refuse what was applied in another form, where its release was undone, too; rows go only with a reason."""
+    old = sound.answering()
+    revision = add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text")
+    sound.append("backend/app.py", "raise RuntimeError('broken')\n")
+    assert sound.deploy().verdict == "rolled_back"
+    assert sound.sql("SELECT version_num FROM alembic_version") == revision
+    sound.restore()
+    add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text, ADD COLUMN colour text")
+    refused = sound.deploy()
+    assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
+    assert f"migration {revision} (labels) was applied in another form" in refused.reason
+    sound.restore()
+
+    add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text")
+    sound.report_release("1.0.0")
+    rows = sound.sql("SELECT count(*) FROM releases")
+    later = add_migration(sound, "clean up", "TRUNCATE releases")
+    refused = sound.deploy()
+    assert f"migration {later} (clean up) destroys {rows} row" in refused.reason, str(refused)
+    assert sound.sql("SELECT count(*) FROM releases") == rows
+    assert sound.answering() == old
+    next((sound.root / "backend/migrations/versions").glob(f"{later}_*.py")).unlink()
+    sound.proved()
+    sound.commit()
+
+
+def asks_a_database_that_did_not_run(sound: Checkout, serving: Callable[[], list[Any]], **environ: str) -> None:
+    """Refuse an edit once PostgreSQL runs again, before anything is applied; nothing may be `serving` then.
+
+    `environ`: what `down` needs besides.
+    """
+    assert sound.run("down", **environ).code == 0
+    [path] = (sound.root / "backend/migrations/versions").glob("0001_*.py")
+    sound.patch(str(path.relative_to(sound.root)), "notes text,", "notes text, more text,")
+    refused = sound.deploy()
+    assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
+    assert "migration 0001" in refused.reason
+    assert "was applied in another form" in refused.reason
+    assert serving() == []
+    sound.restore()
+    sound.proved()
+
+
+def begins_a_history(sound: Checkout) -> None:
+    """Record what a database of before has applied, in the form that the serving image has."""
+    sound.sql("DROP TABLE alembic_history")
+    sound.change("with a history")
+    outcome = sound.proved()
+    assert "recorded as unknown" not in outcome.stderr
+    assert sound.sql("SELECT count(*) FROM alembic_history WHERE checksum IS NULL") == "0"
+    assert sound.sql("SELECT count(*) FROM alembic_history") != "0"
