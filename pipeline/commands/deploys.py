@@ -132,7 +132,7 @@ def status(
     env = project.environment(options.env)
     _warn_of_the_shell(project, env, progress)
     target = opened(project, env, progress)
-    serving, running, holder = target.records().serving(), target.running(), target.holder()
+    serving, running, holder = target.records().serving(), target.fleet.running(), target.holder()
     ready = [replica for replica in running.replicas if replica.ready]
     document = {
         "environment": env.name,
@@ -243,7 +243,7 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
         raise UsageError(*problems)
     target = open_target(project, env, progress)
     with progress.stage("down"), target.lock(progress.warn):
-        target.down(volumes=options.volumes)
+        target.fleet.down(volumes=options.volumes)
     return 0, None
 
 

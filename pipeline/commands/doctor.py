@@ -32,10 +32,10 @@ def examine(env: Environment, target: Target, records: Records) -> list[str]:
     """Return what is wrong with `env`, one line each, empty if all is well; change nothing."""
     deploying = target.holder() is not None
     serving = records.serving()
-    findings = list(target.findings())
+    findings = list(target.fleet.findings())
     if serving is None:
         return [*findings, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
-    findings += _replicas(env, target.running(), serving, deploying=deploying)
+    findings += _replicas(env, target.fleet.running(), serving, deploying=deploying)
     findings += _stores(env, target, serving)
     findings += _edge(target.url, serving, deploying=deploying)
     if not deploying:
@@ -83,8 +83,8 @@ def _replicas(env: Environment, running: Running, serving: Record, *, deploying:
 
 def _stores(env: Environment, target: Target, serving: Record) -> list[str]:
     try:
-        stores = target.stores(serving.release or "")
-        needed = target.recorded(serving.release or "").revision
+        stores = target.fleet.stores(serving.release or "")
+        needed = target.releases.recorded(serving.release or "").revision
     except SlipwayError as error:
         return [f"the data stores could not be checked: {error.problems[0]}"]
     return store_findings(stores, needed, f"nox -s deploy -- {env.name}")

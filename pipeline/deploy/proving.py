@@ -59,7 +59,7 @@ class Proof:
         self._release, self._old = new.name, old.name if old and old.name != new.name else None
         # Until the rollout is over either release may answer, so only requests that both know are sent.
         both = common(new.requests, old.requests) if old else new.requests
-        if self.target.token_changes():
+        if self.target.fleet.token_changes():
             both = tuple(request for request in both if not request.writes)
         if serving and not both:
             self.progress.warn(
@@ -69,7 +69,7 @@ class Proof:
             base=self.target.url,
             rate=self.env.rate,
             full=new.requests,
-            token=self.target.token(),
+            token=self.target.fleet.token(),
             requests=both,
             journal=self.journal,
             slow_ms=self.env.max_latency_ms,
@@ -115,7 +115,7 @@ class Proof:
             self._traffic.phase(CONFIRM, full=True)
             self._wait(self.env.bake_seconds, "prove", early=not rollback)
         self.progress.live("prove", "reading back the writes")
-        self.target.dismiss()
+        self.target.watch.dismiss()
         self.result = self._traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
         self.slow = verdict.slow
@@ -126,7 +126,7 @@ class Proof:
         """Wait until the traffic that `__exit__` stopped has ended; remove the writes that the failed release kept."""
         if self._ending:
             self._ending.join()
-        clean_up(self.journal, self.target.url, self.target.token())
+        clean_up(self.journal, self.target.url, self.target.fleet.token())
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +157,7 @@ class Proof:
 
         The engine may know, for example, that the release ended.
         """
-        against = [self.target.trouble(), None if verdict.ok else verdict.reason]
+        against = [self.target.watch.trouble(), None if verdict.ok else verdict.reason]
         if any(against):
             raise DeployFailed("; ".join(reason for reason in against if reason))
 

@@ -55,7 +55,13 @@ class SchemaCheck:
         self._refuse_to_forget([*retained, *serving])
         kept = [release.revision for release in retained]
         self.schema = ask_schema(
-            self.target, new, old, kept=kept, forgotten=self.forgotten, warn=self.progress.warn, started=started
+            self.target.database,
+            new,
+            old,
+            kept=kept,
+            forgotten=self.forgotten,
+            warn=self.progress.warn,
+            started=started,
         )
         if self.schema is None and self.expected:
             self.progress.say(
@@ -68,7 +74,7 @@ class SchemaCheck:
                 " the one that they used (docs/4-runbook.md, The database is empty). To start over with an empty one:"
                 f" `nox -s deploy -- {self.target.env.name} --empty-database`"
             )
-        self.pending = self.schema.pending if self.schema else plan_migrations(self.target, new)
+        self.pending = self.schema.pending if self.schema else plan_migrations(self.target.database, new)
         self._try_pending(new, old, retained)
 
     def upgrade(self, new: Artifact, retained: list[RetainedRelease]) -> None:
@@ -76,7 +82,7 @@ class SchemaCheck:
         assert self.schema is not None  # it was asked when it was started, at the latest
         if not self.nothing_to_do:
             kept = [release.revision for release in retained]
-            self.target.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
+            self.target.database.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
 
     def _refuse_to_forget(self, retained: list[RetainedRelease]) -> None:
         needing = dict.fromkeys(
@@ -96,5 +102,5 @@ class SchemaCheck:
         if problems:
             raise DeployFailed(*problems)
         if not revisions <= self._tried:
-            self.target.rehearse(new, old)
+            self.target.database.rehearse(new, old)
             self._tried |= revisions

@@ -58,6 +58,7 @@ class Story:
         """
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = target or open_target(project, env, progress)
+        self.releases, self.fleet, self.watch = self.target.releases, self.target.fleet, self.target.watch
         self._begin_proof = proof
         self.records = self.target.records()
         self._empty_database = empty_database
@@ -69,7 +70,7 @@ class Story:
 
         With `forward`, refuse where what is serving was deployed from a newer commit than the working tree's.
         """
-        adopted = self.target.adopt(reference)
+        adopted = self.releases.adopt(reference)
         kept = self.records.find(reference) if reference and not adopted else None
         wanted = adopted or (kept.release if kept else None)
         self._recorded = kept is not None
@@ -79,7 +80,7 @@ class Story:
                 if problems:
                     raise UsageError(*problems)
                 if wanted:
-                    self.target.recorded(wanted)  # raises where the release or what was built for it is not kept
+                    self.releases.recorded(wanted)  # raises where the release or what was built for it is not kept
                 stack.enter_context(self.target.lock(self.progress.warn))
                 self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
@@ -109,7 +110,7 @@ class Story:
         """
         proved = any(record.verdict == "proved" for record in self.records.all())
         self.schema.expected = proved and not self._empty_database
-        problems = self.target.data_problems(expected=self.schema.expected, release=wanted)
+        problems = self.target.database.problems(expected=self.schema.expected, release=wanted)
         if problems:
             raise UsageError(*problems)
 
@@ -141,7 +142,7 @@ class Story:
 
         That can be processes, writes and open records.
         """
-        healed = self.target.heal()
+        healed = self.fleet.heal()
         killed = self.records.killed()
         for record in killed:
             self.progress.warn(
@@ -155,11 +156,11 @@ class Story:
     def _clean_up(self, folder: Path) -> None:
         """Remove the synthetic writes that proofs have left in the service."""
         for journal in folder.glob(JOURNAL.format("*")):
-            clean_up(journal, self.target.url, self.target.token())
+            clean_up(journal, self.target.url, self.fleet.token())
 
     def _ship(self, chapter: Chapter, wanted: str | None, *, dry_run: bool, unfinished: bool) -> None:
         with self._stage(chapter, "build") as stage:
-            chapter.new = self.target.recorded(wanted) if wanted else self.target.build()
+            chapter.new = self.releases.recorded(wanted) if wanted else self.releases.build()
             stage.note = f"release {short(chapter.new.name)}"
             self.records.note(chapter.record, release=chapter.new.name)
         with self._stage(chapter, "check") as stage:
@@ -173,8 +174,8 @@ class Story:
         with proof:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
-                self.target.prepare(chapter.new)
-                running = self.target.running()
+                self.fleet.prepare(chapter.new)
+                running = self.fleet.running()
                 retained = self._retained(chapter.new, running)
                 if self.schema.schema is None or self._empty_database:  # it may not be the one that `check` asked
                     chapter.touched = bool(running.releases)  # a refusal needs no undoing where nothing serves
@@ -187,7 +188,7 @@ class Story:
                     self.schema.upgrade(chapter.new, retained)
             with self._stage(chapter, "roll out"):
                 proof.phase("rollout")
-                self.target.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
+                self.fleet.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
             with self._stage(chapter, "prove") as stage:
                 stage.note = proof.prove()
         chapter.verdict, chapter.code = "proved", 0
@@ -201,10 +202,10 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("nothing to prove the release with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self._unverified(new) or self.target.objections(new)
+        objections = self._unverified(new) or self.releases.objections(new)
         if objections:
             raise DeployFailed(*objections)
-        running = self.target.running()
+        running = self.fleet.running()
         chapter.old = self._artifact(serving.release) if serving else None
         if serving and running.replicas and not chapter.old:
             raise DeployFailed(
@@ -212,7 +213,7 @@ class Story:
                 " run `nox -s down`, then deploy; the data is kept"
             )
         if chapter.old:
-            for line in self.target.difference(new, chapter.old):
+            for line in self.releases.difference(new, chapter.old):
                 self.progress.say(f"changes {line}")
         self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
         proved = serving is not None and serving.release == new.name
@@ -229,7 +230,7 @@ class Story:
         proved = any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
         if policy is None or (self._recorded and proved):
             return []
-        images = self.target.pushed(new)
+        images = self.releases.pushed(new)
         if images is None:
             what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
@@ -245,7 +246,7 @@ class Story:
 
     def _artifact(self, name: str | None) -> Artifact | None:
         try:
-            return self.target.recorded(name or "")
+            return self.releases.recorded(name or "")
         except SlipwayError as error:
             self.progress.warn(error.problems[0])
             return None
@@ -294,8 +295,8 @@ class Story:
     def _withdraw(self, chapter: Chapter) -> str:
         """Stop what was shipped where there was nothing before; return the outcome in words."""
         with self._stage(chapter, "roll back") as stage:
-            self.target.withdraw()
-            left = ", ".join(map(short, self.target.running().releases))  # not started by any deploy
+            self.fleet.withdraw()
+            left = ", ".join(map(short, self.fleet.running().releases))  # not started by any deploy
             note = f"there is no earlier release: {f'{left} is still serving' if left else 'nothing is serving'}"
             stage.note = note
         return note
@@ -306,7 +307,7 @@ class Story:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
                 watched = self._watch_rollback(old, proof)
-                self.target.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
+                self.fleet.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:
                 if not watched:
                     proof.begin(old, None, serving=False)
@@ -315,7 +316,7 @@ class Story:
     def _watch_rollback(self, old: Artifact, proof: Proof) -> bool:
         """Start the traffic of a rollback to `old`; return whether it could be."""
         try:
-            proof.begin(old, None, serving=bool(self.target.running().releases), baseline=False)
+            proof.begin(old, None, serving=bool(self.fleet.running().releases), baseline=False)
         except (SlipwayError, OSError) as error:
             self.progress.warn(f"the rollback goes unwatched: {error}")
             return False
@@ -345,8 +346,8 @@ class Story:
                 write_evidence(chapter.record.folder, report)
                 self.records.publish(chapter.record)
                 with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
-                    attested = beside.submit(self.target.attest, report) if chapter.proof else None
-                    self.target.prune(self.records.retained(self.project.retain))
+                    attested = beside.submit(self.releases.attest, report) if chapter.proof else None
+                    self.releases.prune(self.records.retained(self.project.retain))
                     self.records.prune()
                 if attested:
                     attested.result()
@@ -360,9 +361,9 @@ class Story:
         inside, remarks = None, list[str]()
         if result:
             with best_effort(self.progress):
-                inside = self.target.second_view(result.failed, result.sent)
+                inside = self.watch.second_view(result.failed, result.sent)
             with best_effort(self.progress):
-                remarks = self.target.remarks()
+                remarks = self.watch.remarks()
         if inside:
             self.progress.say(f"from inside: {inside[0]}")
         for line in remarks:

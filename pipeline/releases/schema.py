@@ -15,16 +15,16 @@ from typing import Any, Protocol
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact, Loss, Migration
 
-__all__ = ["Schema", "SchemaTarget", "ask_schema", "plan_migrations"]
+__all__ = ["AskedDatabase", "Schema", "ask_schema", "plan_migrations"]
 
 NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
 NEVER = "none"  # the revision of a database that was never migrated
 
 
-class SchemaTarget(Protocol):
-    """The part of a target that this module needs."""
+class AskedDatabase(Protocol):
+    """The part of a target's `Database` that this module needs."""
 
-    def database_runs(self, new: Artifact) -> bool:
+    def runs(self, new: Artifact) -> bool:
         """Return whether the database that `new` will use can be asked now."""
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
@@ -58,7 +58,7 @@ class Schema:
 
 
 def ask_schema(
-    target: SchemaTarget,
+    database: AskedDatabase,
     new: Artifact,
     old: Artifact | None,
     *,
@@ -73,45 +73,45 @@ def ask_schema(
     `started`: this deploy has brought the database up, so it must be there.
     Raise `DeployFailed` where what was applied and the files disagree.
     """
-    if not target.database_runs(new):
+    if not database.runs(new):
         return None
     asked = ["status", *_option("--kept", kept), *_option("--forget", [forgotten] if forgotten else [])]
     try:
-        status: dict[str, Any] = json.loads(_last_line(target.migrations(new, *asked)))
+        status: dict[str, Any] = json.loads(_last_line(database.migrations(new, *asked)))
     except SlipwayError as error:
         text = str(error)
         if not started and NO_DATABASE.search(text):
             return None  # a deploy was killed before it made the database
         if "invalid choice" in text:
-            return _ask_without_history(target, new)
+            return _ask_without_history(database, new)
         raise
     if status["problems"]:
         raise DeployFailed(*status["problems"])
-    trusted = () if status["recorded"] else _trusted(target, new, old, status["unknown"], warn)
+    trusted = () if status["recorded"] else _trusted(database, new, old, status["unknown"], warn)
     return Schema(status["revision"], [_migration(each) for each in status["pending"]], status["recorded"], trusted)
 
 
-def plan_migrations(target: SchemaTarget, release: Artifact) -> list[Migration]:
+def plan_migrations(database: AskedDatabase, release: Artifact) -> list[Migration]:
     """Return all migrations of `release`, oldest first, as for an empty database."""
     if release.revision is None:
         return []
-    planned = json.loads(target.migrations(release, "plan", "--from", NEVER, database=False))
+    planned = json.loads(database.migrations(release, "plan", "--from", NEVER, database=False))
     return [_migration({**migration, "losses": []}) for migration in planned]
 
 
-def _ask_without_history(target: SchemaTarget, new: Artifact) -> Schema:
+def _ask_without_history(database: AskedDatabase, new: Artifact) -> Schema:
     """Ask with the command of a release that was made before databases had a history; return the schema."""
-    current = target.migrations(new, "current").strip()
+    current = database.migrations(new, "current").strip()
     if current != NEVER and current >= (new.revision or ""):
         return Schema(current, [], recorded=True, legacy=True)  # a way back: it needs no plan, and so no engine for one
-    planned = plan_migrations(target, new)
+    planned = plan_migrations(database, new)
     revisions = [migration.revision for migration in planned]
     first = 0 if current == NEVER else revisions.index(current) + 1 if current in revisions else len(planned)
     return Schema(None if current == NEVER else current, planned[first:], recorded=True, legacy=True)
 
 
 def _trusted(
-    target: SchemaTarget, new: Artifact, old: Artifact | None, applied: list[str], warn: Callable[[str], None]
+    database: AskedDatabase, new: Artifact, old: Artifact | None, applied: list[str], warn: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Return which of the `applied` migrations are in `new` as they are in the release that serves.
 
@@ -119,10 +119,10 @@ def _trusted(
     """
     # Only the release that serves knows the form in which they ran.
     try:
-        theirs = {each.revision: each.sql for each in plan_migrations(target, old)} if old else {}
+        theirs = {each.revision: each.sql for each in plan_migrations(database, old)} if old else {}
     except SlipwayError:
         theirs = {}  # Python code, which an earlier release cannot write down
-    mine = {each.revision: each.sql for each in plan_migrations(target, new)}
+    mine = {each.revision: each.sql for each in plan_migrations(database, new)}
     known = [revision for revision in applied if theirs.get(revision)]
     edited = [revision for revision in known if theirs[revision].split() != mine[revision].split()]
     if edited:

@@ -16,7 +16,7 @@ ALLOWED = {
     "commands": {"deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines", "registry",
                  "system"},
     "deploy": {"targets", "proof", "supply", "images", "releases", "config", "system"},
-    "targets": {"targets.local", "targets.compose", "targets.kubernetes", "images", "releases", "config", "system"},
+    "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config", "system"},
     "targets.local": {"targets.common", "releases", "config", "engines", "system"},
     "targets.compose": {"targets.common", "images", "releases", "config", "engines", "registry", "system"},
     "targets.kubernetes": {"targets.common", "images", "releases", "config", "engines", "registry", "system"},

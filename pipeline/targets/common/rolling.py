@@ -10,13 +10,13 @@ from typing import ClassVar, Protocol, TypeVar
 
 from pipeline.targets.common.edge import settle
 
-__all__ = ["Fleet", "roll"]
+__all__ = ["Rollout", "roll"]
 
 R = TypeVar("R")
 
 
-class Fleet(Protocol[R]):
-    """A target's replicas, seen from the release that is rolled out. `watch` is called while waiting, and may raise."""
+class Rollout(Protocol[R]):
+    """The steps of a rollout on one target. `watch` is called while waiting, and may raise."""
 
     first_slot: ClassVar[int]
 
@@ -48,33 +48,33 @@ class Fleet(Protocol[R]):
         """Drain the replica, wait for its end, and forget it."""
 
 
-def roll(fleet: Fleet[R], wanted: int, watch: Callable[[str], None], *, back: bool = False) -> None:
-    """Roll out the release of `fleet`: start a replica, let it into the edge, drain an old one, until `wanted` are new.
+def roll(rollout: Rollout[R], wanted: int, watch: Callable[[str], None], *, back: bool = False) -> None:
+    """Do a `rollout`: start a replica, let it into the edge, drain an old one, until `wanted` are new.
 
     With `back`, serve with fewer than `wanted` where necessary: a replica too few is better than wrong answers.
     """
-    keep, old, dead = _sort_out(fleet, wanted)
+    keep, old, dead = _sort_out(rollout, wanted)
     leaving = len(old) + len(dead)
-    fleet.begin_stop([*dead, *(old if back and keep else [])])
+    rollout.begin_stop([*dead, *(old if back and keep else [])])
     for replica in dead:
-        fleet.stop(replica, partial(watch, "removing a replica that does not serve"))
+        rollout.stop(replica, partial(watch, "removing a replica that does not serve"))
     for replica in keep:
-        fleet.admit(replica, partial(watch, "waiting for the edge"))
+        rollout.admit(replica, partial(watch, "waiting for the edge"))
     for number in range(len(keep) + 1, wanted + 1):
         where = f"replica {number} of {wanted}"
-        if len(fleet.all()) > wanted:
-            fleet.stop(old.pop(0), partial(watch, f"{where}: draining an old replica"))
-        taken = {fleet.slot(replica) for replica in fleet.all()}
-        free = next(slot for slot in count(fleet.first_slot) if slot not in taken)
-        fresh = fleet.start(free, partial(watch, f"{where}: starting"))
-        fleet.admit(fresh, partial(watch, f"{where}: entering the edge"))
+        if len(rollout.all()) > wanted:
+            rollout.stop(old.pop(0), partial(watch, f"{where}: draining an old replica"))
+        taken = {rollout.slot(replica) for replica in rollout.all()}
+        free = next(slot for slot in count(rollout.first_slot) if slot not in taken)
+        fresh = rollout.start(free, partial(watch, f"{where}: starting"))
+        rollout.admit(fresh, partial(watch, f"{where}: entering the edge"))
     for replica in old:
-        fleet.stop(replica, partial(watch, "draining the last old replica"))
+        rollout.stop(replica, partial(watch, "draining the last old replica"))
     if leaving:  # a replica that ended on its own did not drain, and a failed release may end at any moment
         settle(time.monotonic())
 
 
-def _sort_out(fleet: Fleet[R], wanted: int) -> tuple[list[R], list[R], list[R]]:
+def _sort_out(rollout: Rollout[R], wanted: int) -> tuple[list[R], list[R], list[R]]:
     """Return the replicas that can stay, those to replace, and those that do not serve.
 
     Stopping the last costs no answer.
@@ -82,7 +82,7 @@ def _sort_out(fleet: Fleet[R], wanted: int) -> tuple[list[R], list[R], list[R]]:
     keep: list[R] = []
     old: list[R] = []
     dead: list[R] = []
-    for replica in fleet.all():
-        right = len(keep) < wanted and fleet.right(replica)
-        (dead if not fleet.ready(replica) else keep if right else old).append(replica)
+    for replica in rollout.all():
+        right = len(keep) < wanted and rollout.right(replica)
+        (dead if not rollout.ready(replica) else keep if right else old).append(replica)
     return keep, old, dead

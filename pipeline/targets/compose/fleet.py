@@ -1,65 +1,188 @@
-"""The replicas of the compose target, as a rolling update sees them."""
+"""The replicas of a compose environment, with PostgreSQL, Redis and the edge: containers of one Compose project."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
 
-from pipeline.targets.common.container import Container
-from pipeline.targets.compose.replicas import Replicas, slot_of
+from pipeline.engines.docker import docker_problems
+from pipeline.errors import DeployFailed, UsageError
+from pipeline.releases.model import Artifact, Running, short
+from pipeline.targets.common import roles
+from pipeline.targets.common.container import Container, last_words
+from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
+from pipeline.targets.compose.replicas import slot_of
+from pipeline.targets.compose.rollout import ComposeRollout
+from pipeline.targets.compose.site import Site
 
-__all__ = ["ComposeFleet"]
+__all__ = ["ComposeFleet", "ComposeWatch"]
+
+SURROUNDINGS = ("frontend", "postgres", "redis")
+DEFINITION = "com.docker.compose.config-hash"
+RECENT_SECONDS = 3600  # a restart longer ago is no longer worth a finding
+DATA_FOLDER = "/var/lib/postgresql"
 
 
-@dataclass(frozen=True)
-class ComposeFleet:
-    """See `pipeline.targets.common.rolling.Fleet`. `config` is the fingerprint of what `release` starts with."""
+class ComposeWatch(roles.Watch):
+    """See `pipeline.targets.common.roles.Watch`. Only a deploy changes the number of replicas here."""
 
-    first_slot: ClassVar[int] = 1
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.started: dict[str, Container] = {}  # by the last rollout: ID → the container when it got ready
 
-    replicas: Replicas
-    release: str
-    config: str | None
-    environment: Callable[[int], Mapping[str, str]]  # the variables of docker-compose.yml for the replica of a slot
-    deadline: float  # monotonic seconds, by which all of them must be ready
-    started: dict[str, Container]  # what this rollout started, by ID, as it was when it got ready
+    def trouble(self) -> str | None:
+        """Report a replica whose process is no longer the one that got ready, or that is unhealthy."""
+        docker = self.site.docker
+        seen = {facts["Id"]: Container.of(facts) for facts in docker.inspect(*self.started)}
+        for ident, before in self.started.items():
+            now, release = seen.get(ident), before.labels.get("slipway.release", "")
+            if now is None:
+                return f"release {short(release)}: its replica {before.name} was removed after it was ready"
+            if not now.running or now.started != before.started:
+                return f"release {short(release)} ended after it was ready: {last_words(docker, ident)}"
+            if now.health == "unhealthy":
+                return f"release {short(release)} became unhealthy after it was ready: {now.said[:200]}"
+        return None
 
-    def all(self) -> Sequence[Container]:
-        """Return each container of the service."""
-        return self.replicas.all()
 
-    def ready(self, one: Container) -> bool:
-        """Return whether its health check passed when it was inspected."""
-        return one.ready
+class ComposeFleet(roles.Fleet):
+    """See `pipeline.targets.common.roles.Fleet`. `watch` is told which containers a rollout started."""
 
-    def right(self, one: Container) -> bool:
-        """Return whether it runs the release with the current settings and secrets.
+    def __init__(self, site: Site, watch: ComposeWatch) -> None:
+        self.site, self.watch = site, watch
 
-        A container that a plain `docker compose up` created never does.
-        """
-        labels = one.labels
-        same = (labels.get("slipway.release"), labels.get("slipway.config")) == (self.release, self.config)
-        return same and slot_of(one) is not None
+    def running(self) -> Running:
+        """Return the replicas, and what is wrong with the edge and the data stores around them."""
+        site = self.site
+        around = {each.service: each for each in site.stack.containers() if each.service in SURROUNDINGS}
+        problems = [
+            f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'missing'}"
+            for name in SURROUNDINGS
+            if name not in around or not around[name].ready
+        ]
+        wanted = site.stack.definitions(site.variables.environment(None))
+        problems += [
+            f"{name} no longer matches docker-compose.yml and .env"
+            for name, container in around.items()
+            if container.labels.get(DEFINITION) != wanted[name]
+        ]
+        network = site.stack.network("frontend")
+        problems += [
+            f"the edge does not route to {replica.name}"
+            for replica in site.replicas.all()
+            if slot_of(replica) is not None and network not in replica.networks
+        ]
+        replicas = site.replicas.seen(site.variables.wanted)
+        return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems))
 
-    def slot(self, one: Container) -> int | None:
-        """Return the slot in its label."""
-        return slot_of(one)
+    def findings(self) -> list[str]:
+        """Report containers that the engine restarted recently, and a data store whose disk is nearly full."""
+        site, findings = self.site, list[str]()
+        for each in site.stack.containers():
+            if each.restarts and time.time() - datetime.fromisoformat(each.started).timestamp() < RECENT_SECONDS:
+                words = last_words(site.docker, each.ident)
+                findings.append(
+                    f"{each.name} ended and was started again {each.restarts} times, last at {each.started}: {words}"
+                )
+        for each in site.stack.containers("postgres"):
+            if each.running:
+                findings += volume_findings(each.name, site.docker.ask("exec", each.ident, "df", "-Pk", DATA_FOLDER))
+        return findings
 
-    def start(self, slot: int, watch: Callable[[], None]) -> Container:
-        """Start a container on the network of the data stores only, and wait until it is ready."""
-        fresh = self.replicas.start(self.environment(slot))
-        ready = self.started[fresh.ident] = self.replicas.wait_ready(self.release, fresh.ident, watch, self.deadline)
-        return ready
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Ask PostgreSQL and Redis from within a replica of the release."""
+        replicas = self.site.replicas.all()
+        mine = [each for each in replicas if each.running and each.labels.get("slipway.release") == release]
+        if not mine:
+            return {}
+        return read_stores(self.site.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
 
-    def admit(self, one: Container, watch: Callable[[], None]) -> None:
-        """Connect the replica to the edge's network, and wait until requests through the edge reach it."""
-        self.replicas.admit(one, watch)
+    def token(self) -> str | None:
+        """Return `SERVICE_TOKEN`."""
+        return self.site.variables.token
 
-    def begin_stop(self, leaving: Sequence[Container]) -> None:
-        """Send SIGTERM, once to each, without waiting."""
-        self.replicas.begin_stop(leaving)
+    def token_changes(self) -> bool:
+        """Compare the token with those of the replicas, each of which has a hash of its token as a label."""
+        mark = self.site.variables.token_mark
+        return any(replica.labels.get("slipway.token", mark) != mark for replica in self.site.replicas.all())
 
-    def stop(self, one: Container, watch: Callable[[], None]) -> None:
-        """Drain the replica, and remove its container."""
-        self.replicas.stop(one, watch)
+    def heal(self) -> bool:
+        """Remove the throwaway containers of a killed deploy; restart what was stopped with the engine or by hand."""
+        site = self.site
+        swept = sweep(site.docker, site.stack.name)
+        if swept:
+            site.progress.warn(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
+        site.write_secrets()
+        stopped = [each for each in site.stack.containers() if not each.running and each.service in SURROUNDINGS]
+        kept = [each for each in site.replicas.all() if not each.running and each.labels.get("slipway.release")]
+        if not stopped:
+            return False
+        site.progress.warn("not everything runs that should (was the machine restarted?): starting it again")
+        site.docker.do("start", *(each.ident for each in [*stopped, *kept]))
+        return True
+
+    def prepare(self, new: Artifact) -> None:
+        """Start PostgreSQL, Redis and the edge, none of which is part of a release."""
+        site = self.site
+        site.write_secrets()
+        if not site.variables.edge_image():  # the first release here was built elsewhere
+            site.variables.frontend = site.images.build_frontend()
+        environment = site.variables.environment(None)
+        up = ("up", "--detach", "--wait", "--no-deps", "--no-build")
+        site.stack.do(*up, "postgres", "redis", env=environment)
+        wrong = login_problems(site.variables)
+        if wrong:
+            raise DeployFailed(*wrong)
+        before = {container.ident for container in site.stack.containers("frontend") if container.running}
+        started = time.monotonic()
+        site.stack.do(*up, "frontend", env=environment)
+        after = {container.ident for container in site.stack.containers("frontend")}
+        if before and before != after:
+            seconds = time.monotonic() - started
+            site.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Roll out by `pipeline.targets.common.rolling`."""
+        site, started = self.site, self.watch.started
+        started.clear()
+        kept = site.artifacts.find(new.name)
+        rollout = ComposeRollout(
+            replicas=site.replicas,
+            release=kept.name,
+            config=site.variables.wanted(kept.name),
+            environment=partial(site.variables.environment, kept),
+            deadline=time.monotonic() + site.env.timeout,
+            started=started,
+        )
+        roll(rollout, site.env.replicas, watch, back=back)
+
+    def withdraw(self) -> None:
+        """Stop every replica, except those of a plain `docker compose up`, which go on serving."""
+        self.watch.started.clear()
+        self._stop([replica for replica in self.site.replicas.all() if slot_of(replica) is not None])
+
+    def down(self, *, volumes: bool) -> None:
+        """Drain the replicas, then stop everything; remove networks and, with `volumes`, data, releases and reports."""
+        site = self.site
+        problems = docker_problems(compose=True) or taken_problems(site.stack, site.env.name)
+        if problems:
+            raise UsageError(*problems)
+        self._stop(site.replicas.all())
+        sweep(site.docker, site.stack.name)
+        options = ["--volumes"] if volumes else []
+        site.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=site.variables.environment(None))
+        if volumes:
+            site.artifacts.prune(set())
+            shutil.rmtree(site.home, ignore_errors=True)
+
+    def _stop(self, containers: list[Container]) -> None:
+        self.site.replicas.begin_stop(containers)
+        for container in containers:
+            self.site.replicas.stop(container, lambda: None)

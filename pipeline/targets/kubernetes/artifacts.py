@@ -27,7 +27,7 @@ from pipeline.registry.reference import is_digest
 from pipeline.releases.migrations import required_revision
 from pipeline.system.git import read_source
 from pipeline.targets.common.difference import shipped_hashes
-from pipeline.targets.kubernetes.release import Release, Releases, render
+from pipeline.targets.kubernetes.release import KeptReleases, Release, render
 
 __all__ = ["Artifacts"]
 
@@ -42,7 +42,7 @@ class Artifacts:
     project: Project
     env: Environment
     folder: Path
-    releases: Releases
+    releases: KeptReleases
     say: Callable[[str], None]
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.releases.records import Record, Records, read_json
 from pipeline.system.files import write_whole
-from pipeline.targets.kubernetes.release import Release, Releases
+from pipeline.targets.kubernetes.release import KeptReleases, Release
 
 __all__ = ["ClusterRecords"]
 
@@ -30,7 +30,7 @@ NAMESPACE_MARK = "kube-root-ca.crt"  # every namespace has this ConfigMap; a nam
 class ClusterRecords(Records):
     """See `Records`. `releases.retain`: how many proved releases one can go back to."""
 
-    def __init__(self, folder: Path, releases: Releases, kubectl: Kubectl) -> None:
+    def __init__(self, folder: Path, releases: KeptReleases, kubectl: Kubectl) -> None:
         super().__init__(folder)
         self.releases, self.kubectl = releases, kubectl
 

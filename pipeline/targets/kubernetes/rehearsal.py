@@ -13,7 +13,7 @@ from pipeline.config.secrets import SERVICE_SECRETS, write_secret_files
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
-from pipeline.targets.kubernetes.release import Releases
+from pipeline.targets.kubernetes.release import KeptReleases
 
 __all__ = ["throwaway_stand"]
 
@@ -22,7 +22,7 @@ STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # for an
 
 @contextmanager
 def throwaway_stand(
-    name: str, docker: Docker, releases: Releases, objects: Sequence[Object]
+    name: str, docker: Docker, releases: KeptReleases, objects: Sequence[Object]
 ) -> Iterator[tuple[ContainerStand, str]]:
     """Yield a stand with the stores of `objects`, and its SERVICE_TOKEN.
 

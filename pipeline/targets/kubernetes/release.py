@@ -23,7 +23,7 @@ from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import Source
 from pipeline.system.run import CommandFailed, run
 
-__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "Release", "Releases", "must_run", "render", "settings_of"]
+__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "KeptReleases", "Release", "must_run", "render", "settings_of"]
 
 RELEASE_ANNOTATION = "slipway/release"
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
@@ -90,7 +90,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Releases:
+class KeptReleases:
     """The releases kept below `folder` on this machine: those of the cluster's records, and new ones."""
 
     folder: Path
@@ -145,7 +145,7 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
 
 
 def render(
-    folder: Path, overlay: Path, namespace: str, images: PushedImages, releases: Releases
+    folder: Path, overlay: Path, namespace: str, images: PushedImages, releases: KeptReleases
 ) -> tuple[str, list[Object]]:
     """Return the name and the objects of a release of `overlay` with `images`.
 

@@ -1,63 +1,201 @@
-"""The replicas of the local target, as a rolling update sees them."""
+"""The replicas of a local environment, with PostgreSQL, Valkey and the edge: processes under a supervisor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
-from pipeline.targets.local.replicas import Replicas, Slot
+from pipeline.engines.embedded import Engines
+from pipeline.releases.model import Artifact, Running
+from pipeline.targets.common import roles
+from pipeline.targets.common.edge import settle
+from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.local.replicas import Slot, last_words
+from pipeline.targets.local.rollout import LocalRollout
+from pipeline.targets.local.site import Site
+from pipeline.targets.local.stores import Stores, remove_data
+from pipeline.targets.local.supervision import kill_strays, program_config
 
-__all__ = ["LocalFleet"]
+__all__ = ["LocalFleet", "LocalWatch"]
+
+STORES_SECONDS = 60  # for all questions together; each has its own timeout
+HEAL_SECONDS = 15  # for replicas that come back after a restart of the machine
+UP = ("RUNNING", "STARTING")
 
 
-@dataclass(frozen=True)
-class LocalFleet:
-    """See `pipeline.targets.common.rolling.Fleet`. `release` starts with `config`, `python` and `folder`."""
+class LocalWatch(roles.Watch):
+    """See `pipeline.targets.common.roles.Watch`. Only a deploy changes the number of replicas here."""
 
-    first_slot: ClassVar[int] = 0
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.started: dict[Slot, tuple[int, int]] = {}  # process ID, offset of its first line in the log
 
-    replicas: Replicas
-    release: str
-    config: Path
-    python: Path
-    folder: Path
-    serving: frozenset[str]  # the programs that were ready when the rollout began
-    deadline: float  # monotonic seconds, by which all of them must be ready
-    started: dict[Slot, tuple[int, int]]  # by this rollout: process ID, and offset of its first line in the log
+    def trouble(self) -> str | None:
+        """Report a replica whose process is no longer the one that got ready."""
+        processes = self.site.supervisor.processes() if self.started else {}
+        for slot, (pid, offset) in self.started.items():
+            if slot.program not in processes or processes[slot.program].pid != pid:
+                words = last_words(self.site.layout.log(slot.program), offset)
+                return f"release {slot.release} ended after it was ready: {words}"
+        return None
 
-    def all(self) -> Sequence[Slot]:
-        """Return each slot that has a replica."""
-        return self.replicas.slots()
 
-    def ready(self, one: Slot) -> bool:
-        """Return whether the replica was ready when the rollout began."""
-        return one.program in self.serving
+class LocalFleet(roles.Fleet):
+    """See `pipeline.targets.common.roles.Fleet`. `watch` is told which processes a rollout started."""
 
-    def right(self, one: Slot) -> bool:
-        """Return whether it runs the release with the current settings and secrets."""
-        return (one.release, one.config) == (self.release, self.config.name)
+    def __init__(self, site: Site, watch: LocalWatch) -> None:
+        self.site, self.watch = site, watch
 
-    def slot(self, one: Slot) -> int:
-        """Return the number in the name of its program."""
-        return one.slot
+    def running(self) -> Running:
+        """Return the replicas, and what is wrong with the edge and the data stores around them."""
+        site, processes = self.site, self.site.supervisor.processes()
+        problems = [
+            f"{name} is {processes[name].state if name in processes else 'missing'}"
+            for name in ("postgres", "valkey", "edge")
+            if name not in processes or processes[name].state not in UP
+        ]
+        problems += [
+            f"the edge does not route to {slot.program}"
+            for slot in site.replicas.slots()
+            if not site.edge.linked(slot.slot, site.replicas.socket(slot.slot))
+        ]
+        if site.edge.configured_port() not in (None, site.port):
+            problems.append(f"the edge listens on port {site.edge.configured_port()} instead of {site.port}")
+        if not site.edge.shows(site.page):
+            problems.append("the edge does not serve the page of this working tree")
+        replicas = site.replicas.seen(site.wanted_config)
+        return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems))
 
-    def start(self, slot: int, watch: Callable[[], None]) -> Slot:
-        """Start a replica as a supervised process, and wait until it is ready."""
-        fresh, offset = self.replicas.start(slot, self.release, self.config, self.python, self.folder)
-        self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.deadline), offset)
-        return fresh
+    def findings(self) -> list[str]:
+        """Report a nearly full disk, which PostgreSQL fills; `running` reports the rest."""
+        return self.site.room_problems()
 
-    def admit(self, one: Slot, watch: Callable[[], None]) -> None:
-        """Let the replica into the edge by a link to its socket."""
-        self.replicas.admit(one, watch)
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Ask PostgreSQL and Valkey with the release's own Python and a replica's environment."""
+        site = self.site
+        if not site.artifacts.folder(release).exists():
+            return {}
+        redis = {"REDIS_HOST": str(site.layout.run / "valkey.sock")}
+        done = subprocess.run(
+            [site.artifacts.python(release, "backend"), *probe_command("database", "redis")],
+            env={**site.base_environment(), **site.database_environment(), **redis},
+            cwd=site.artifacts.folder(release),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STORES_SECONDS,
+        )
+        return read_stores(done.stdout or done.stderr)
 
-    def begin_stop(self, leaving: Sequence[Slot]) -> None:
-        """Have the supervisor send SIGTERM, without waiting."""
-        for slot in leaving:
-            self.replicas.supervisor.begin_stop(slot.program)
+    def token(self) -> str | None:
+        """Return `SERVICE_TOKEN`."""
+        return self.site.token()
 
-    def stop(self, one: Slot, watch: Callable[[], None]) -> None:
-        """Drain the replica, and remove its program."""
-        self.replicas.stop(one, watch)
+    def token_changes(self) -> bool:
+        """Compare the token with those of the replicas, which are kept beside their settings."""
+        configs, slots = self.site.layout.configs, self.site.replicas.slots()
+        known = [configs / slot.config / "SERVICE_TOKEN" for slot in slots]
+        return any(path.read_text(encoding="utf-8") != self.token() for path in known if path.exists())
+
+    def heal(self) -> bool:
+        """End the strays of a killed deploy, and restart what the supervisor should keep running."""
+        site = self.site
+        site.layout.make()
+        strays = kill_strays(site.layout.home, site.supervisor.pid())
+        if strays:
+            site.progress.warn(f"ended what a killed deploy had left: {', '.join(strays)}")
+        for part in [*site.layout.artifacts.glob(".part-*"), *site.layout.venvs.glob(".part-*")]:
+            shutil.rmtree(part, ignore_errors=True)
+        if not site.supervisor.names() or site.supervisor.pid() is not None:
+            return False
+        site.progress.warn("nothing runs although it should (was the machine restarted?): starting it again")
+        self._start()
+        for slot in site.replicas.slots():  # a restart may empty the folder of the sockets
+            site.edge.link(slot.slot, site.replicas.socket(slot.slot))
+        site.replicas.wait_settled(HEAL_SECONDS)
+        return True
+
+    def prepare(self, new: Artifact) -> None:
+        """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""
+        self._start()
+
+    def _start(self) -> None:
+        """Start PostgreSQL, Valkey and the edge; create the role and the database."""
+        site = self.site
+        site.layout.make()
+        shutil.copyfile(Path(__file__).with_name("launch.py"), site.layout.home / "launch.py")
+        site.edge.place(site.page)
+        engines = site.engines()
+        used = max((slot.slot for slot in site.replicas.slots()), default=0)
+        # One spare slot, and every slot that serves now.
+        changed = site.edge.write_config(max(site.env.replicas, used) + 1)
+        site.supervisor.start(engines.supervisord)
+        stores = Stores(site.layout, site.supervisor, engines)
+        workers = int(site.values.get("BACKEND_WORKERS", "1"))
+        pool = int(site.values.get("DATABASE_POOL_SIZE", "5")) + int(site.values.get("DATABASE_MAX_OVERFLOW", "5"))
+        stores.ensure(connections=(site.env.replicas + 1) * workers * pool)
+        stores.ensure_role(*site.credentials())
+        _start_edge(site, engines, changed=changed)
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Roll out by `pipeline.targets.common.rolling`."""
+        site, started = self.site, self.watch.started
+        started.clear()
+        serving = frozenset(replica.name for replica in site.replicas.seen(site.wanted_config) if replica.ready)
+        rollout = LocalRollout(
+            replicas=site.replicas,
+            release=new.name,
+            config=site.config(new.name),
+            python=site.artifacts.python(new.name, "backend"),
+            folder=site.artifacts.folder(new.name),
+            serving=serving,
+            deadline=time.monotonic() + site.env.timeout,
+            started=started,
+        )
+        roll(rollout, site.env.replicas, watch, back=back)
+
+    def withdraw(self) -> None:
+        """Stop every replica."""
+        self.watch.started.clear()
+        for slot in self.site.replicas.slots():
+            self.site.replicas.stop(slot, lambda: None)
+
+    def down(self, *, volumes: bool) -> None:
+        """Drain the replicas, then stop the edge and the stores."""
+        layout, supervisor = self.site.layout, self.site.supervisor
+        supervisor.shutdown(seconds=90)
+        kill_strays(layout.home, None)
+        for path in [
+            *layout.programs.glob("*"),
+            *layout.run.glob("*"),
+            layout.home / "engines.json",
+            layout.home / "supervisord.conf",
+            layout.home / "edge.json",
+        ]:
+            path.unlink(missing_ok=True)
+        if volumes:
+            remove_data(layout)
+            shutil.rmtree(layout.home, ignore_errors=True)
+            if not layout.run.is_relative_to(layout.home):
+                shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _start_edge(site: Site, engines: Engines, *, changed: bool) -> None:
+    """Start the edge, or bring it up to its configuration, which has `changed` or not; wait until it answers."""
+    process = site.supervisor.processes().get("edge")
+    if process is None:
+        command = [str(engines.caddy), "run", "--config", str(site.layout.home / "edge.json")]
+        site.supervisor.add(
+            "edge", program_config("edge", command, directory=site.layout.home, stop_seconds=15, priority=90)
+        )
+    elif process.state not in UP:
+        site.supervisor.restart("edge")
+        settle(time.monotonic())
+    elif changed:
+        site.edge.reload()
+    site.edge.wait_up()

@@ -24,7 +24,7 @@ from pipeline.errors import SlipwayError
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Supervisor, program_config
 
-__all__ = ["Stores", "role_problems"]
+__all__ = ["Stores", "remove_data", "role_problems"]
 
 SUPERUSER = "slipway_superuser"
 STOP_SECONDS = 20
@@ -46,6 +46,14 @@ def role_problems(user: str, database: str) -> list[str]:
         if len(name.encode()) > LONGEST_NAME
     ]
     return problems
+
+
+def remove_data(layout: Layout) -> None:
+    """Remove the data of PostgreSQL and Valkey."""
+    shutil.rmtree(layout.postgres, ignore_errors=True)
+    shutil.rmtree(layout.valkey, ignore_errors=True)
+    if layout.postgres.is_relative_to(ROOT_HOME):
+        shutil.rmtree(layout.postgres.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -105,13 +113,6 @@ class Stores:
     def ensure_role(self, user: str, password: str | None, database: str) -> None:
         """Create the service's role (not a superuser) and its database, or set the role's password to a changed one."""
         asyncio.run(self._ensure_role(user, password, database))
-
-    def remove(self) -> None:
-        """Remove the data of PostgreSQL and Valkey."""
-        shutil.rmtree(self.layout.postgres, ignore_errors=True)
-        shutil.rmtree(self.layout.valkey, ignore_errors=True)
-        if self.layout.postgres.is_relative_to(ROOT_HOME):
-            shutil.rmtree(self.layout.postgres.parent, ignore_errors=True)
 
     def _ensure_cluster(self, binaries: Path, user: str | None) -> None:
         data = self.layout.postgres

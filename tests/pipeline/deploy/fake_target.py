@@ -27,9 +27,18 @@ from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.model import Artifact, Migration, Replica, Running
 from pipeline.releases.records import Record, Records
 from pipeline.system.progress import Progress
-from pipeline.targets import Target
+from pipeline.targets import Database, Fleet, Releases, Target, Watch
 
-__all__ = ["FakeDatabase", "FakeTarget", "FakeTraffic", "Killed", "NotedRecords"]
+__all__ = [
+    "FakeDatabase",
+    "FakeFleet",
+    "FakeReleases",
+    "FakeTarget",
+    "FakeTraffic",
+    "FakeWatch",
+    "Killed",
+    "NotedRecords",
+]
 
 AT_ONCE = 2  # of each request, whenever the traffic is looked at: one for each of two replicas
 FAST_MS, SLOW_MS = 5.0, 900.0
@@ -66,78 +75,15 @@ class NotedRecords(Records):
 
 
 @dataclass
-class FakeDatabase:
-    """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history."""
+class Script:
+    """What is done to a target: `asked` holds it, in order.
 
-    runs: bool = False
-    applied: dict[str, str] = field(default_factory=dict)
-    recorded: bool = True
-
-    @property
-    def revision(self) -> str | None:
-        """Return the newest; None where it was never migrated."""
-        return max(self.applied, default=None)
-
-    def status(self, mine: list[Migration], forgotten: str | None) -> dict[str, Any]:
-        """Return what `python -m backend.migrations status` prints."""
-        applied = {revision: sql for revision, sql in self.applied.items() if revision != forgotten}
-        edited = [one.revision for one in mine if applied.get(one.revision, one.sql) != one.sql]
-        return {
-            "revision": self.revision,
-            "recorded": self.recorded or self.revision is None,
-            "pending": [asdict(one) for one in mine if one.revision not in applied],
-            "problems": [f"migration {revision} was applied, and edited since" for revision in edited],
-            "unknown": [],
-        }
-
-    def upgrade(self, mine: list[Migration], expected: str | None, forgotten: str | None) -> None:
-        """Apply what it lacks, if it is where it was when that was checked."""
-        if expected not in (None, self.revision or "none"):
-            raise SlipwayError(f"the database is at {self.revision} and was at {expected}: nothing was changed")
-        self.applied.pop(forgotten or "", None)
-        self.applied |= {one.revision: one.sql for one in mine if one.revision not in self.applied}
-        self.recorded = True
-
-
-@dataclass
-class FakeTarget:
-    """See the module. `tree` is what `build` makes; `migrations_of`: what each release brings, oldest first.
-
-    `asked` holds what was done, in order; `fails` is what one of those raises instead, once; `meanwhile` what happens
-    beside it. `breaks`: the paths that a release answers with 500; `slow` ones take 900 ms, `unready` ones never get
-    ready.
+    `fails` is what a step raises instead, once; `meanwhile` what happens beside it.
     """
 
-    project: Project
-    env: Environment
-    tree: Artifact
-    url: str = "http://service.invalid"
-    releases: dict[str, Artifact] = field(default_factory=dict)
-    migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
-    replicas: list[Replica] = field(default_factory=list)
-    database: FakeDatabase = field(default_factory=FakeDatabase)
     asked: list[str] = field(default_factory=list)
     fails: dict[str, BaseException] = field(default_factory=dict)
     meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
-    breaks: dict[str, Collection[str]] = field(default_factory=dict)
-    slow: set[str] = field(default_factory=set)
-    unready: set[str] = field(default_factory=set)
-    wrong: list[str] = field(default_factory=list)  # what `problems` says
-    objects: list[str] = field(default_factory=list)  # what `objections` says
-    data_gone: bool = False
-    promoted: str | None = None
-    images: PushedImages | None = None
-    view: tuple[str, Mapping[str, Any]] | None = None
-    noticed: list[str] = field(default_factory=list)  # what `remarks` says
-    ended: str | None = None  # what `trouble` says
-    attested: list[Mapping[str, Any]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)  # by the lock
-    _turn: int = 0
-    _started: int = 0
-
-    def opened(self, project: Project, env: Environment, progress: Progress) -> Target:
-        """Open it, as `open_target` would."""
-        return self
 
     def do(self, what: str, which: str = "") -> None:
         """Note that `what` is done to `which`, or fail as told."""
@@ -150,7 +96,282 @@ class FakeTarget:
         if what in self.fails:
             raise self.fails.pop(what)
 
-    # --- what is known, and by whom it may be changed ---
+
+@dataclass
+class FakeReleases(Releases):
+    """Releases in a dict. `tree` is what `build` makes; `promoted`, `images` and `objects` are what it answers."""
+
+    script: Script
+    fleet: FakeFleet
+    tree: Artifact
+    kept: dict[str, Artifact] = field(default_factory=dict)
+    promoted: str | None = None
+    images: PushedImages | None = None
+    objects: list[str] = field(default_factory=list)  # the answer of `objections`
+    attested: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def build(self) -> Artifact:
+        """Keep the release of the working tree."""
+        self.script.do("build")
+        self.kept[self.tree.name] = self.tree
+        return self.tree
+
+    def recorded(self, name: str) -> Artifact:
+        """Find a release that was built and not removed."""
+        if name not in self.kept:
+            raise SlipwayError(f"release {name} is gone: build it again")
+        return self.kept[name]
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Tell the names apart."""
+        return [] if new.name == old.name else [f"release {old.name} to {new.name}"]
+
+    def prune(self, retained: list[str]) -> None:
+        """Remove what is neither retained nor running."""
+        self.script.do("prune")
+        kept = {*retained, *(each.release for each in self.fleet.replicas)}
+        self.kept = {name: release for name, release in self.kept.items() if name in kept}
+
+    def adopt(self, reference: str | None) -> str | None:
+        """Take what was promoted."""
+        return self.promoted if reference in (None, self.promoted) else None
+
+    def pushed(self, new: Artifact) -> PushedImages | None:
+        """Say where it was told to."""
+        return self.images
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Say what it was told to."""
+        self.script.do("objections")
+        return self.objects
+
+    def attest(self, report: Mapping[str, Any]) -> None:
+        """Keep the report."""
+        self.script.do("attest")
+        self.attested.append(report)
+
+
+@dataclass
+class FakeDatabase(Database):
+    """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history.
+
+    `migrations_of`: what each release brings, oldest first; `gone`: the data is not there.
+    """
+
+    script: Script
+    up: bool = False
+    applied: dict[str, str] = field(default_factory=dict)
+    recorded: bool = True
+    gone: bool = False
+    migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
+
+    def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Miss the data only where there must be some."""
+        self.script.do("data problems")
+        return ["the data is gone: restore it, or deploy with --empty-database"] if expected and self.gone else []
+
+    def runs(self, new: Artifact) -> bool:
+        """Look at the switch."""
+        return self.up
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Answer as the release's own command does."""
+        given = _command().parse_args(arguments)
+        mine = self.migrations_of.get(release.name, [])
+        if given.verb == "plan":
+            return json.dumps([asdict(each) for each in mine], indent=2)
+        assert database
+        assert self.up, "nobody can ask a database that does not run"
+        self.script.do(given.verb, release.name)
+        if given.verb == "status":
+            return json.dumps(self._status(mine, given.forget))
+        self._upgrade(mine, given.expect, given.forget)
+        return "done\n"
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Note it."""
+        self.script.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
+
+    @property
+    def revision(self) -> str | None:
+        """Return the newest; None where it was never migrated."""
+        return max(self.applied, default=None)
+
+    def _status(self, mine: list[Migration], forgotten: str | None) -> dict[str, Any]:
+        """Return what `python -m backend.migrations status` prints."""
+        applied = {revision: sql for revision, sql in self.applied.items() if revision != forgotten}
+        edited = [each.revision for each in mine if applied.get(each.revision, each.sql) != each.sql]
+        return {
+            "revision": self.revision,
+            "recorded": self.recorded or self.revision is None,
+            "pending": [asdict(each) for each in mine if each.revision not in applied],
+            "problems": [f"migration {revision} was applied, and edited since" for revision in edited],
+            "unknown": [],
+        }
+
+    def _upgrade(self, mine: list[Migration], expected: str | None, forgotten: str | None) -> None:
+        """Apply what it lacks, if it is where it was when that was checked."""
+        if expected not in (None, self.revision or "none"):
+            raise SlipwayError(f"the database is at {self.revision} and was at {expected}: nothing was changed")
+        self.applied.pop(forgotten or "", None)
+        self.applied |= {each.revision: each.sql for each in mine if each.revision not in self.applied}
+        self.recorded = True
+
+
+@dataclass
+class FakeFleet(Fleet):
+    """Replicas in a list, `wanted` of them. `breaks`: the paths that a release answers with 500.
+
+    `slow` releases take 900 ms, `unready` ones never get ready.
+    """
+
+    script: Script
+    database: FakeDatabase
+    wanted: int
+    replicas: list[Replica] = field(default_factory=list)
+    breaks: dict[str, Collection[str]] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
+    unready: set[str] = field(default_factory=set)
+    _turn: int = 0
+    _started: int = 0
+
+    def running(self) -> Running:
+        """Look at the list."""
+        return Running(tuple(self.replicas), self.wanted, ())
+
+    def findings(self) -> list[str]:
+        """Find nothing."""
+        return []
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Say nothing."""
+        return {}
+
+    def token(self) -> str | None:
+        """Ask for none."""
+        return None
+
+    def token_changes(self) -> bool:
+        """Keep it."""
+        return False
+
+    def heal(self) -> bool:
+        """End what never got ready."""
+        self.script.do("heal")
+        ready = [each for each in self.replicas if each.ready]
+        healed = ready != self.replicas
+        self.replicas = ready
+        return healed
+
+    def prepare(self, new: Artifact) -> None:
+        """Start the database."""
+        self.script.do("prepare", new.name)
+        self.database.up = True
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Put one of `new` for each, the new one first; on the way back the wrong ones go as soon as one serves."""
+        self.script.do("roll back" if back else "roll out", new.name)
+        right = [each for each in self.replicas if each.release == new.name and each.ready]
+        while len(right) < self.wanted:
+            right.append(self.start(new))
+            wrong = [each for each in self.replicas if each.release != new.name or not each.ready]
+            for each in wrong if back else wrong[:1]:
+                self.replicas.remove(each)
+            watch(f"replica {len(right)} of {self.wanted}")
+        self.replicas = right
+
+    def start(self, new: Artifact) -> Replica:
+        """Start one, which gets ready if the database has what its code needs."""
+        migrated = new.revision is None or new.revision in self.database.applied
+        self._started += 1
+        fresh = Replica(
+            name=f"board-{self._started}",
+            release=new.name,
+            ready=migrated and new.name not in self.unready,
+            state="RUNNING",
+            since="2026-01-01T00:00:00+00:00",
+            metrics=None,
+            current=True,
+        )
+        self.replicas.append(fresh)
+        if not fresh.ready:
+            raise DeployFailed(f"{fresh.name} never got ready")
+        return fresh
+
+    def withdraw(self) -> None:
+        """Stop all."""
+        self.script.do("withdraw")
+        self.replicas = []
+
+    def down(self, *, volumes: bool) -> None:
+        """Stop all, the database too."""
+        self.script.do("down")
+        self.replicas, self.database.up = [], False
+        if volumes:
+            self.database.applied = {}
+
+    def answer(self, call: Call) -> tuple[Answer, float]:
+        """Return what the next replica in turn answers, and in how many milliseconds; raise `NoAnswer` without one."""
+        ready = [each for each in self.replicas if each.ready]
+        if not ready:
+            raise NoAnswer("refused", "nobody listens")
+        self._turn += 1
+        release = ready[self._turn % len(ready)].release
+        status = 500 if call.path in self.breaks.get(release, ()) else 200
+        return Answer(status, release, b"{}"), SLOW_MS if release in self.slow else FAST_MS
+
+
+@dataclass
+class FakeWatch(Watch):
+    """What the engine is told to have seen. `ended`: what `trouble` says; `noticed`: what `remarks` says."""
+
+    script: Script
+    ended: str | None = None
+    noticed: list[str] = field(default_factory=list)
+    view: tuple[str, Mapping[str, Any]] | None = None
+
+    def trouble(self) -> str | None:
+        """Say what it was told to."""
+        self.script.fail_if_told("trouble")
+        return self.ended
+
+    def remarks(self) -> list[str]:
+        """Say what it was told to."""
+        self.script.do("remarks")
+        return self.noticed
+
+    def dismiss(self) -> None:
+        """Note that the proof has seen enough."""
+        self.script.do("dismiss")
+
+    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
+        """Say what it was told to."""
+        self.script.do("second view")
+        return self.view
+
+
+class FakeTarget(Script):
+    """See the module. `tree` is the release of the working tree."""
+
+    url = "http://service.invalid"
+
+    def __init__(self, project: Project, env: Environment, tree: Artifact) -> None:
+        super().__init__()
+        self.project, self.env = project, env
+        self.wrong: list[str] = []  # the answer of `problems`
+        self.database = FakeDatabase(self)
+        self.fleet = FakeFleet(self, self.database, env.replicas)
+        self.releases = FakeReleases(self, self.fleet, tree)
+        self.watch = FakeWatch(self)
+
+    def opened(self, project: Project, env: Environment, progress: Progress) -> Target:
+        """Open it, as `open_target` would."""
+        return self
+
+    def problems(self) -> list[str]:
+        """Say what it was told to."""
+        self.do("problems")
+        return self.wrong
 
     def records(self) -> Records:
         """Open the real ones."""
@@ -163,192 +384,6 @@ class FakeTarget:
     def holder(self) -> Holder | None:
         """Ask the real one."""
         return held_by(self.project.state(self.env.name) / "lock")
-
-    # --- what speaks against a deploy ---
-
-    def problems(self) -> list[str]:
-        """Say what it was told to."""
-        self.do("problems")
-        return self.wrong
-
-    def data_problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """Miss the data only where there must be some."""
-        self.do("data problems")
-        return ["the data is gone: restore it, or deploy with --empty-database"] if expected and self.data_gone else []
-
-    def objections(self, new: Artifact) -> list[str]:
-        """Say what it was told to."""
-        self.do("objections")
-        return self.objects
-
-    def findings(self) -> list[str]:
-        """Find nothing."""
-        return []
-
-    # --- artifacts ---
-
-    def build(self) -> Artifact:
-        """Keep the release of the working tree."""
-        self.do("build")
-        self.releases[self.tree.name] = self.tree
-        return self.tree
-
-    def recorded(self, name: str) -> Artifact:
-        """Find a release that was built and not removed."""
-        if name not in self.releases:
-            raise SlipwayError(f"release {name} is gone: build it again")
-        return self.releases[name]
-
-    def adopt(self, reference: str | None) -> str | None:
-        """Take what was promoted."""
-        return self.promoted if reference in (None, self.promoted) else None
-
-    def pushed(self, new: Artifact) -> PushedImages | None:
-        """Say where it was told to."""
-        return self.images
-
-    def difference(self, new: Artifact, old: Artifact) -> list[str]:
-        """Tell the names apart."""
-        return [] if new.name == old.name else [f"release {old.name} to {new.name}"]
-
-    def attest(self, report: Mapping[str, Any]) -> None:
-        """Keep the report."""
-        self.do("attest")
-        self.attested.append(report)
-
-    def prune(self, retained: list[str]) -> None:
-        """Remove what is neither retained nor running."""
-        self.do("prune")
-        kept = {*retained, *(one.release for one in self.replicas)}
-        self.releases = {name: one for name, one in self.releases.items() if name in kept}
-
-    # --- the fleet ---
-
-    def running(self) -> Running:
-        """Look at the list."""
-        return Running(tuple(self.replicas), self.env.replicas, ())
-
-    def heal(self) -> bool:
-        """End what never got ready."""
-        self.do("heal")
-        ready = [one for one in self.replicas if one.ready]
-        healed = ready != self.replicas
-        self.replicas = ready
-        return healed
-
-    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """Put one of `new` for each, the new one first; on the way back the wrong ones go as soon as one serves."""
-        self.do("roll back" if back else "roll out", new.name)
-        right = [one for one in self.replicas if one.release == new.name and one.ready]
-        while len(right) < self.env.replicas:
-            right.append(self.start(new))
-            wrong = [one for one in self.replicas if one.release != new.name or not one.ready]
-            for one in wrong if back else wrong[:1]:
-                self.replicas.remove(one)
-            watch(f"replica {len(right)} of {self.env.replicas}")
-        self.replicas = right
-
-    def start(self, new: Artifact) -> Replica:
-        """Start one, which gets ready if the database has what its code needs."""
-        migrated = new.revision is None or new.revision in self.database.applied
-        self._started += 1
-        one = Replica(
-            name=f"board-{self._started}",
-            release=new.name,
-            ready=migrated and new.name not in self.unready,
-            state="RUNNING",
-            since="2026-01-01T00:00:00+00:00",
-            metrics=None,
-            current=True,
-        )
-        self.replicas.append(one)
-        if not one.ready:
-            raise DeployFailed(f"{one.name} never got ready")
-        return one
-
-    def trouble(self) -> str | None:
-        """Say what it was told to."""
-        self.fail_if_told("trouble")
-        return self.ended
-
-    def withdraw(self) -> None:
-        """Stop all."""
-        self.do("withdraw")
-        self.replicas = []
-
-    def down(self, *, volumes: bool) -> None:
-        """Stop all, the database too."""
-        self.do("down")
-        self.replicas, self.database.runs = [], False
-        if volumes:
-            self.database.applied = {}
-
-    # --- the data ---
-
-    def database_runs(self, new: Artifact) -> bool:
-        """Look at the switch."""
-        return self.database.runs
-
-    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Answer as the release's own command does."""
-        given = _command().parse_args(arguments)
-        mine = self.migrations_of.get(release.name, [])
-        if given.verb == "plan":
-            return json.dumps([asdict(one) for one in mine], indent=2)
-        assert database
-        assert self.database.runs, "nobody can ask a database that does not run"
-        self.do(given.verb, release.name)
-        if given.verb == "status":
-            return json.dumps(self.database.status(mine, given.forget))
-        self.database.upgrade(mine, given.expect, given.forget)
-        return "done\n"
-
-    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """Note it."""
-        self.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
-
-    def prepare(self, new: Artifact) -> None:
-        """Start the database."""
-        self.do("prepare", new.name)
-        self.database.runs = True
-
-    def stores(self, release: str) -> Mapping[str, Any]:
-        """Say nothing."""
-        return {}
-
-    # --- the proof's side ---
-
-    def token(self) -> str | None:
-        """Ask for none."""
-        return None
-
-    def token_changes(self) -> bool:
-        """Keep it."""
-        return False
-
-    def dismiss(self) -> None:
-        """Note that the proof has seen enough."""
-        self.do("dismiss")
-
-    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
-        """Say what it was told to."""
-        self.do("second view")
-        return self.view
-
-    def remarks(self) -> list[str]:
-        """Say what it was told to."""
-        self.do("remarks")
-        return self.noticed
-
-    def answer(self, call: Call) -> tuple[Answer, float]:
-        """Return what the next replica in turn answers, and in how many milliseconds; raise `NoAnswer` without one."""
-        ready = [one for one in self.replicas if one.ready]
-        if not ready:
-            raise NoAnswer("refused", "nobody listens")
-        self._turn += 1
-        release = ready[self._turn % len(ready)].release
-        status = 500 if call.path in self.breaks.get(release, ()) else 200
-        return Answer(status, release, b"{}"), SLOW_MS if release in self.slow else FAST_MS
 
 
 def _command() -> argparse.ArgumentParser:
@@ -434,7 +469,7 @@ class FakeTraffic(Traffic):
             for _ in range(AT_ONCE):
                 exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
                 try:
-                    answer, latency = self._target.answer(exchange.call())
+                    answer, latency = self._target.fleet.answer(exchange.call())
                     exchange.check(answer)
                 except RequestFailed as failed:
                     error = failed

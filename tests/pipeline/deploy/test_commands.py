@@ -22,7 +22,7 @@ Result = tuple[int, Any]
 def served(world: World) -> World:
     """Release a serves, and b was proved after it."""
     world.serve(release("aaaa"))
-    world.target.replicas.clear()
+    world.target.fleet.replicas.clear()
     world.serve(release("bbbb"))
     return world
 
@@ -53,8 +53,8 @@ class TestDeploy:
 
     def test_gives_the_exit_code_of_the_story(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
         """A rollback that worked is a deploy that failed, and what serves is said."""
-        served.target.tree = release("cccc")
-        served.target.unready.add("cccc")
+        served.target.releases.tree = release("cccc")
+        served.target.fleet.unready.add("cccc")
         assert run(served, "deploy") == (1, None)
         assert "Release cccc was undone on here: board-5 never got ready; release bbbb serves again" in (
             " ".join(capsys.readouterr().out.split())
@@ -62,16 +62,16 @@ class TestDeploy:
 
     def test_passes_its_options_on(self, served: World) -> None:
         """Each does what it says."""
-        served.target.tree = release("cccc")
+        served.target.releases.tree = release("cccc")
         assert run(served, "deploy", "--dry-run", "--json")[1]["verdict"] == "unchanged"
         assert served.serving == ["bbbb", "bbbb"]
-        served.target.data_gone = True
+        served.target.database.gone = True
         with pytest.raises(UsageError, match="the data is gone"):
             run(served, "deploy")
         assert run(served, "deploy", "--empty-database", "--release", "1", "--json")[1]["release"] == "aaaa"
-        served.target.data_gone = False
-        served.target.tree = release("dddd", "0001")
-        served.target.migrations_of["dddd"] = [migration("0001", sql="SELECT 1;")]
+        served.target.database.gone = False
+        served.target.releases.tree = release("dddd", "0001")
+        served.target.database.migrations_of["dddd"] = [migration("0001", sql="SELECT 1;")]
         served.target.database.applied = {"0001": ""}
         assert run(served, "deploy")[0] == 1
         assert run(served, "deploy", "--forget-migration", "0001")[0] == 0
@@ -94,7 +94,7 @@ class TestDeploy:
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         assert run(served, "deploy")[0] == 0
         assert "::error" not in capsys.readouterr().err
-        served.target.objects = ["no"]
+        served.target.releases.objects = ["no"]
         assert run(served, "deploy")[0] == 1
         assert "::error title=deploy here::The deploy of release bbbb to here failed: no" in capsys.readouterr().err
         served.target.wrong = ["nothing is set"]
@@ -112,7 +112,7 @@ class TestRollback:
 
     def test_goes_to_the_one_that_is_named(self, served: World) -> None:
         """By its number, or by its name."""
-        served.target.replicas.clear()
+        served.target.fleet.replicas.clear()
         served.serve(release("cccc"))
         assert run(served, "rollback", "--release", "1", "--json")[1]["release"] == "aaaa"
         assert run(served, "rollback", "--release", "bbbb", "--json")[1]["release"] == "bbbb"
@@ -132,7 +132,7 @@ class TestRollbackOfAnUnfinishedDeploy:
 
     def test_brings_back_what_was_proved_before_it(self, served: World) -> None:
         """And not the release before that one."""
-        served.target.start(release("cccc"))
+        served.target.fleet.start(release("cccc"))
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         code, report = run(served, "rollback", "--unfinished", "--json")
         assert (code, report["verdict"], report["release"]) == (0, "proved", "bbbb")
@@ -195,7 +195,7 @@ class TestStatus:
         self, served: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Exit code 1; without any deploy, nothing should."""
-        served.target.replicas.clear()
+        served.target.fleet.replicas.clear()
         assert run(served, "status") == (1, None)
         assert "no replica is running: `nox -s deploy`" in capsys.readouterr().out
 
@@ -209,7 +209,7 @@ class TestReleases:
     def test_lists_the_newest_first(self, served: World) -> None:
         """Those that one can go back to are marked."""
         served.target.fails["objections"] = DeployFailed("no")
-        served.target.tree = release("cccc")
+        served.target.releases.tree = release("cccc")
         assert run(served, "deploy")[0] == 1
         code, rows = run(served, "releases", "--json")
         assert code == 0

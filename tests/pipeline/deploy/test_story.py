@@ -70,7 +70,7 @@ class TestADeploy:
 
     def test_mends_what_is_not_complete(self, served: World) -> None:
         """The same release with a replica less is rolled out again."""
-        del served.target.replicas[0]
+        del served.target.fleet.replicas[0]
         assert served.deploy().verdict == "proved"
         assert served.serving == ["a", "a"]
 
@@ -83,13 +83,13 @@ class TestADeploy:
         assert (served.serving, served.target.database.applied) == (["a", "a"], before)
         assert not {"heal", "prepare b", "publish 2", "prune", "attest"} & set(served.target.asked)
         assert [one.number for one in served.records] == [1]
-        served.target.objects = ["no"]
+        served.target.releases.objects = ["no"]
         assert served.deploy(dry_run=True).code == 1
         assert [one.number for one in served.records] == [1]
 
     def test_ships_a_fix_of_what_fails_already(self, served: World) -> None:
         """Where the baseline fails, the new release's answers judge alone."""
-        served.target.breaks["a"] = ["/list"]
+        served.target.fleet.breaks["a"] = ["/list"]
         told = served.deploy(release("b"))
         assert told.verdict == "proved"
         assert told.report["traffic"]["baseline"] == 2
@@ -108,7 +108,7 @@ class TestADeploy:
         """Before anything is begun."""
         with pytest.raises(UsageError, match="no release `9`"):
             served.deploy(reference="9")
-        served.target.releases.clear()
+        served.target.releases.kept.clear()
         with pytest.raises(SlipwayError, match="release a is gone"):
             served.deploy(reference="1")
         assert [one.number for one in served.records] == [1]
@@ -116,8 +116,8 @@ class TestADeploy:
     @pytest.mark.parametrize("reference", [None, "proved-there"])
     def test_takes_what_was_promoted(self, served: World, reference: str | None) -> None:
         """Asked for or not; the working tree has no part in it."""
-        served.target.promoted = "proved-there"
-        served.target.releases["proved-there"] = release("proved-there")
+        served.target.releases.promoted = "proved-there"
+        served.target.releases.kept["proved-there"] = release("proved-there")
         told = served.deploy(reference=reference)
         assert (told.verdict, served.serving) == ("proved", ["proved-there"] * 2)
         assert "build" not in served.target.asked
@@ -152,14 +152,14 @@ class TestAPlanThatFails:
 
     def test_misses_the_data_of_proved_releases(self, served: World) -> None:
         """Unless it is said that it starts over."""
-        served.target.data_gone = True
+        served.target.database.gone = True
         with pytest.raises(UsageError, match="the data is gone"):
             served.deploy(release("b"))
         assert served.deploy(release("b"), empty_database=True).verdict == "proved"
 
     def test_expects_no_data_where_nothing_was_proved(self, world: World) -> None:
         """The first deploy makes it."""
-        world.target.data_gone = True
+        world.target.database.gone = True
         assert world.deploy().verdict == "proved"
 
 
@@ -208,52 +208,55 @@ class TestACheckThatRefuses:
 
     def test_on_an_objection_of_the_engine(self, served: World) -> None:
         """The first is the reason, all are said."""
-        served.target.objects = ["one", "two"]
-        served.target.tree = release("b")
+        served.target.releases.objects = ["one", "two"]
+        served.target.releases.tree = release("b")
         assert self.refused(served) == "one"
         assert "✗ two" in served.said
 
     def test_on_a_migration_that_throws_rows_away(self, served: World) -> None:
         """Where it does not say why they may go."""
-        served.target.tree = release("b", "0002")
-        served.target.migrations_of["b"] = [FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),))]
+        served.target.releases.tree = release("b", "0002")
+        served.target.database.migrations_of["b"] = [FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),))]
         assert "migration 0002 (m) destroys 7 rows: TRUNCATE board" in self.refused(served)
 
     def test_on_a_migration_that_takes_a_column_away(self, served: World) -> None:
         """The release that runs may need it."""
-        served.target.tree = release("b", "0002")
-        served.target.migrations_of["b"] = [FIRST, migration("0002", sql="ALTER TABLE board DROP COLUMN notes;")]
+        served.target.releases.tree = release("b", "0002")
+        served.target.database.migrations_of["b"] = [
+            FIRST,
+            migration("0002", sql="ALTER TABLE board DROP COLUMN notes;"),
+        ]
         assert "takes away what the running release may need" in self.refused(served)
 
     def test_on_an_applied_migration_that_was_edited(self, served: World) -> None:
         """It would not run again."""
-        served.target.tree = release("b", "0001")
-        served.target.migrations_of["b"] = [migration("0001", sql="SELECT 1;")]
+        served.target.releases.tree = release("b", "0001")
+        served.target.database.migrations_of["b"] = [migration("0001", sql="SELECT 1;")]
         assert self.refused(served) == "migration 0001 was applied, and edited since"
 
     def test_on_a_rehearsal_that_fails(self, served: World) -> None:
         """The old release cannot live with the new schema."""
-        served.target.tree = release("b", "0002")
-        served.target.migrations_of["b"] = [FIRST, SECOND]
+        served.target.releases.tree = release("b", "0002")
+        served.target.database.migrations_of["b"] = [FIRST, SECOND]
         served.target.fails["rehearse"] = DeployFailed("release a answers 500 on the new schema")
         assert self.refused(served) == "release a answers 500 on the new schema"
 
     def test_on_nothing_to_prove_with(self, served: World) -> None:
         """A release without requests cannot be proved."""
-        served.target.tree = replace(release("b"), requests=())
+        served.target.releases.tree = replace(release("b"), requests=())
         assert "declare [[tool.slipway.requests]]" in self.refused(served)
 
     def test_on_a_release_that_could_not_be_brought_back(self, served: World) -> None:
         """What serves is gone from where it was kept."""
-        served.target.releases.clear()
-        served.target.tree = release("b")
+        served.target.releases.kept.clear()
+        served.target.releases.tree = release("b")
         assert "release a is serving and could not be brought back" in self.refused(served)
 
     def test_on_a_database_that_never_was_migrated(self, served: World) -> None:
         """Releases were proved here: it is another one; with --empty-database it starts over."""
         served.target.database.applied.clear()
-        served.target.tree = release("b", "0001")
-        served.target.migrations_of["b"] = [FIRST]
+        served.target.releases.tree = release("b", "0001")
+        served.target.database.migrations_of["b"] = [FIRST]
         assert "it is not the one that they used" in self.refused(served)
         assert served.deploy(empty_database=True).verdict == "proved"
         assert served.target.database.applied == {"0001": ""}
@@ -272,7 +275,7 @@ class TestForgettingAMigration:
 
     def test_lets_it_run_anew(self, served: World) -> None:
         """It came with a release that was undone, so that nobody needs it."""
-        served.target.unready.add("b")
+        served.target.fleet.unready.add("b")
         assert served.deploy(release("b", "0002"), FIRST, SECOND).verdict == "rolled_back"
         edited = migration("0002", sql="SELECT 2;")
         assert "edited since" in served.deploy(release("c", "0002"), FIRST, edited).report["reason"]
@@ -288,7 +291,7 @@ class TestADatabaseThatDidNotRun:
 
     def test_is_asked_once_it_was_started(self, served: World) -> None:
         """Its migrations are tried, then run as they were checked."""
-        served.target.down(volumes=False)
+        served.target.fleet.down(volumes=False)
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert told.verdict == "proved"
         started = served.target.asked.index("prepare b")
@@ -297,7 +300,7 @@ class TestADatabaseThatDidNotRun:
 
     def test_refuses_without_an_undoing_where_nothing_serves(self, served: World) -> None:
         """Nothing that ran was touched."""
-        served.target.down(volumes=False)
+        served.target.fleet.down(volumes=False)
         told = served.deploy(release("b", "0002"), FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),)))
         assert (told.code, told.verdict, told.report["rollback"]) == (1, "failed", None)
         assert told.stages() == outcomes(until="migrate", last="failed")
@@ -306,15 +309,15 @@ class TestADatabaseThatDidNotRun:
 
     def test_refuses_with_an_undoing_where_something_serves(self, served: World) -> None:
         """What was prepared for the new release is taken back."""
-        served.target.database.runs = False
+        served.target.database.up = False
         told = served.deploy(release("b", "0002"), FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),)))
         assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
         assert "roll back a" in served.target.asked
 
     def test_is_left_with_the_old_release_where_the_new_one_fails(self, served: World) -> None:
         """Though nothing served: what was proved is started instead."""
-        served.target.down(volumes=False)
-        served.target.unready.add("b")
+        served.target.fleet.down(volumes=False)
+        served.target.fleet.unready.add("b")
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
         assert served.serving == ["a", "a"]
@@ -330,7 +333,7 @@ class TestADatabaseThatDidNotRun:
 class TestAReleaseThatFails:
     def test_in_the_rollout_is_undone(self, served: World) -> None:
         """What served before does again, and that is proved."""
-        served.target.unready.add("b")
+        served.target.fleet.unready.add("b")
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert (told.code, told.verdict) == (1, "rolled_back")
         assert "never got ready" in told.report["reason"]
@@ -344,7 +347,7 @@ class TestAReleaseThatFails:
 
     def test_under_traffic_is_undone_before_all_are_replaced(self, served: World) -> None:
         """The first wrong answers end the rollout."""
-        served.target.breaks["b"] = ["/list"]
+        served.target.fleet.breaks["b"] = ["/list"]
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "rolled_back")
         assert "× 5xx, all answered by release b (first: GET /list → 500)" in told.report["reason"]
@@ -354,7 +357,7 @@ class TestAReleaseThatFails:
 
     def test_in_the_proof_is_undone(self, served: World) -> None:
         """A request that the old one does not know is asked when the new one is alone."""
-        served.target.breaks["b"] = ["/new"]
+        served.target.fleet.breaks["b"] = ["/new"]
         told = served.deploy(release("b", None, RequestSpec("new", "GET", "/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
         assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.report["reason"]
@@ -364,14 +367,14 @@ class TestAReleaseThatFails:
 
     def test_by_the_word_of_the_engine_is_undone(self, served: World) -> None:
         """Though all answers were right: a replica of it ended."""
-        served.target.meanwhile["dismiss"] = lambda: setattr(served.target, "ended", "replica 2 ended by itself")
-        served.target.meanwhile["roll back"] = lambda: setattr(served.target, "ended", None)  # that one is gone
+        served.target.meanwhile["dismiss"] = lambda: setattr(served.target.watch, "ended", "replica 2 ended by itself")
+        served.target.meanwhile["roll back"] = lambda: setattr(served.target.watch, "ended", None)  # that one is gone
         told = served.deploy(release("b"))
         assert (told.verdict, told.report["reason"]) == ("rolled_back", "replica 2 ended by itself")
 
     def test_by_being_slow_is_measured_twice(self, served: World) -> None:
         """And the figures say so."""
-        served.target.slow.add("b")
+        served.target.fleet.slow.add("b")
         told = served.deploy(release("b"))
         assert told.verdict == "rolled_back"
         assert "release b is slow: p95 900 ms" in told.report["reason"]
@@ -382,9 +385,9 @@ class TestAReleaseThatFails:
     def test_as_the_first_one_is_withdrawn(self, world: World, broken: bool) -> None:
         """There is nothing to go back to, so nothing serves."""
         if broken:
-            world.target.breaks["a"] = ["/list"]
+            world.target.fleet.breaks["a"] = ["/list"]
         else:
-            world.target.unready.add("a")
+            world.target.fleet.unready.add("a")
         told = world.deploy(release("a", "0001"), FIRST)
         assert (told.code, told.verdict) == (1, "failed")
         rollback = told.report["rollback"]
@@ -395,9 +398,9 @@ class TestAReleaseThatFails:
 
     def test_and_cannot_be_undone_says_so(self, served: World) -> None:
         """Exit code 1, and somebody has to look: which is why, twice."""
-        served.target.unready |= {"a", "b"}
+        served.target.fleet.unready |= {"a", "b"}
         served.target.fails["roll out"] = DeployFailed("b does not start")
-        del served.target.replicas[0]
+        del served.target.fleet.replicas[0]
         told = served.deploy(release("b"))
         assert (told.code, told.verdict, told.report["reason"]) == (1, "failed", "b does not start")
         rollback = told.report["rollback"]
@@ -409,7 +412,7 @@ class TestAReleaseThatFails:
 
     def test_and_comes_back_broken_says_so(self, served: World) -> None:
         """What serves again is proved, too: here, it fails as it did before."""
-        served.target.breaks |= {"a": ["/list"], "b": ["/list"]}
+        served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
         assert told.stages("rollback") == [("roll back", "ok"), ("prove", "failed")]
@@ -423,8 +426,8 @@ class TestTheWayBack:
     @pytest.fixture(name="broken")
     def _broken(self, served: World) -> World:
         """Release b never gets ready."""
-        served.target.unready.add("b")
-        served.target.tree = release("b")
+        served.target.fleet.unready.add("b")
+        served.target.releases.tree = release("b")
         return served
 
     @pytest.mark.parametrize("error", [SlipwayError("the cluster does not answer"), OSError(errno.ENOSPC, "full", "x")])
@@ -457,7 +460,7 @@ class TestTheWayBack:
         broken.target.meanwhile["roll back"] = lambda: broken.target.fails.update(
             {"snapshot": GeneratorDied("it died")}
         )
-        del broken.target.replicas[0]
+        del broken.target.fleet.replicas[0]
         told = broken.deploy()
         assert (told.verdict, told.report["rollback"]["reason"]) == ("failed", "it died")
         assert broken.serving == ["a", "a"]
@@ -564,7 +567,7 @@ class TestWhateverComesBetween:
         heard: list[int] = []
         before = signal.signal(number, lambda number, _: heard.append(number))
         try:
-            served.target.unready.add("b")
+            served.target.fleet.unready.add("b")
             served.target.meanwhile[where] = lambda: os.kill(os.getpid(), number)
             told = served.deploy(release("b"))
             assert (told.verdict, served.serving, heard) == ("rolled_back", ["a", "a"], [])
@@ -610,14 +613,14 @@ class TestAKilledDeploy:
 
     def test_is_mended_by_one_that_is_refused(self, killed: World) -> None:
         """It comes first: evidence, and what was written."""
-        killed.target.objects = ["no"]
+        killed.target.releases.objects = ["no"]
         assert killed.deploy().verdict == "failed"
         assert [one.verdict for one in killed.records] == ["proved", "interrupted", "failed"]
         assert sorted(path.name for path in killed.records[1].folder.iterdir()) == EVIDENCE
 
     def test_is_no_reason_to_trust_what_runs(self, killed: World) -> None:
         """Also where what serves is to serve and nothing differs, it is rolled out and proved again."""
-        killed.target.replicas = []
+        killed.target.fleet.replicas = []
         assert killed.deploy(release("a", "0001"), FIRST).verdict == "proved"
         killed.target.records().begin({"stage": "plan"})
         assert killed.deploy().verdict == "proved"
@@ -625,7 +628,7 @@ class TestAKilledDeploy:
 
     def test_judges_only_the_new_one_after_it(self, killed: World) -> None:
         """What a killed deploy left may be broken: that is not the next one's fault."""
-        killed.target.meanwhile["roll out"] = lambda: killed.target.breaks.update({"b": ["/list"]})
+        killed.target.meanwhile["roll out"] = lambda: killed.target.fleet.breaks.update({"b": ["/list"]})
         told = killed.deploy(release("c"))
         assert told.verdict == "proved"
         assert told.report["traffic"]["by_release"]["b"]["failed"] > 0
@@ -638,7 +641,7 @@ class TestAKilledDeploy:
 
     def test_whose_processes_are_gone_is_rolled_out_again(self, served: World) -> None:
         """A machine that was started anew has no open record, and what should run was not there."""
-        served.target.replicas = [replace(one, ready=False) for one in served.target.replicas]
+        served.target.fleet.replicas = [replace(one, ready=False) for one in served.target.fleet.replicas]
         assert served.deploy().verdict == "proved"
         assert served.serving == ["a", "a"]
 
@@ -651,8 +654,8 @@ class TestTheRecord:
         assert served.file(2, "report.json") == told.report
         calls = [line for line in served.target.asked if line.startswith(("publish", "prune", "attest"))]
         assert sorted(calls) == ["attest", "prune", "prune records", "publish 2"]
-        assert served.target.attested[-1] is told.report
-        assert sorted(served.target.releases) == ["a", "b"]
+        assert served.target.releases.attested[-1] is told.report
+        assert sorted(served.target.releases.kept) == ["a", "b"]
 
     def test_takes_the_occasion_to_remove_what_was_left(self, served: World) -> None:
         """A broken release may not have let go of what a proof had written to it."""
@@ -665,18 +668,18 @@ class TestTheRecord:
         """The `retain` newest proved releases are kept."""
         for name in "bcd":
             assert served.deploy(release(name)).code == 0
-        assert sorted(served.target.releases) == ["b", "c", "d"]
+        assert sorted(served.target.releases.kept) == ["b", "c", "d"]
 
     def test_is_attested_of_rollouts_alone(self, served: World) -> None:
         """A refused release was never tried."""
-        served.target.objects = ["no"]
+        served.target.releases.objects = ["no"]
         served.deploy(release("b"))
-        assert [report["release"] for report in served.target.attested] == []
+        assert [report["release"] for report in served.target.releases.attested] == []
 
     def test_has_what_was_seen_beside_the_service(self, served: World) -> None:
         """From inside, and by the engine itself."""
-        served.target.view = ("nothing was lost on the way", {"sent": 3})
-        served.target.noticed = ["a node was drained"]
+        served.target.watch.view = ("nothing was lost on the way", {"sent": 3})
+        served.target.watch.noticed = ["a node was drained"]
         told = served.deploy(release("b"))
         assert told.report["inside"] == {"said": "nothing was lost on the way", "sent": 3}
         assert told.report["remarks"] == ["a node was drained"]

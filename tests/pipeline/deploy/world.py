@@ -85,8 +85,8 @@ class World:
     ) -> Told:
         """Ship `new`, which brings `migrations`, or what is asked for."""
         if new:
-            self.target.tree = new
-            self.target.migrations_of[new.name] = list(migrations)
+            self.target.releases.tree = new
+            self.target.database.migrations_of[new.name] = list(migrations)
         self.target.asked.clear()
         story = self.begin(self.target.project, self.target.env, self.progress(), **options)
         code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
@@ -95,11 +95,11 @@ class World:
     def serve(self, old: Artifact, *migrations: Migration) -> None:
         """Let `old` serve as if it had been deployed and proved: no story is told, which takes longer."""
         target = self.target
-        target.tree = target.releases[old.name] = old
-        target.migrations_of[old.name] = list(migrations)
-        target.database.runs, target.database.applied = True, {one.revision: one.sql for one in migrations}
+        target.releases.tree = target.releases.kept[old.name] = old
+        target.database.migrations_of[old.name] = list(migrations)
+        target.database.up, target.database.applied = True, {one.revision: one.sql for one in migrations}
         for _ in range(target.env.replicas):
-            target.start(old)
+            target.fleet.start(old)
         facts = {"release": old.name, "started": "2026-01-01T00:00:00+00:00", "commit": None, "dirty": False}
         record = target.records().begin({**facts, "stage": "prove"})
         write_json(record.folder / "report.json", {**facts, "verdict": "proved", "finished": facts["started"]})
@@ -113,7 +113,7 @@ class World:
     @property
     def serving(self) -> list[str]:
         """Return the release of each replica."""
-        return [one.release for one in self.target.replicas]
+        return [one.release for one in self.target.fleet.replicas]
 
     @property
     def records(self) -> list[Record]:

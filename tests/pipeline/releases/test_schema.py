@@ -24,14 +24,14 @@ def release(name: str, revision: str = "0002") -> Artifact:
 
 @dataclass
 class Place:
-    """A target of which only the migrations are there: for each release and verb, what it says."""
+    """A database of which only the migrations are there: for each release and verb, what it says."""
 
     says: dict[tuple[str, str], Any]
-    runs: bool = True
+    up: bool = True
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def database_runs(self, new: Artifact) -> bool:
-        return self.runs
+    def runs(self, new: Artifact) -> bool:
+        return self.up
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         self.asked.append((release.name, *arguments))
@@ -53,7 +53,7 @@ def ask(place: Place, *, old: Artifact | None = None) -> tuple[Schema | None, li
 class TestAskSchema:
     def test_is_nothing_where_no_database_runs(self) -> None:
         """Nor where a deploy was killed before it made the database."""
-        assert ask(Place({}, runs=False)) == (None, [])
+        assert ask(Place({}, up=False)) == (None, [])
         absent = SlipwayError('cannot reach the database: database "board" does not exist; check POSTGRES_*')
         assert ask(Place({("new", "status"): absent})) == (None, [])
 

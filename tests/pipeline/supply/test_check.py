@@ -11,26 +11,14 @@ from pipeline.config.project import Environment, Project
 from pipeline.deploy import story
 from pipeline.images.build import PushedImages
 from pipeline.releases.model import Artifact
-from pipeline.releases.records import Records, write_json
+from pipeline.releases.records import write_json
 from pipeline.system.git import Source
 from pipeline.system.progress import Progress
+from tests.pipeline.deploy.fake_target import FakeTarget
 
 IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "123"))
 POLICY = Policy(key="cosign.pub")
 RELEASE = Artifact(IMAGES.backend, Source(None, dirty=False), None, ())
-
-
-class Target:
-    """As much of one as is asked here; `images`: where the release is in a registry."""
-
-    def __init__(self, folder: Path, images: PushedImages | None) -> None:
-        self.folder, self.images = folder, images
-
-    def records(self) -> Records:
-        return Records(self.folder)
-
-    def pushed(self, new: Artifact) -> PushedImages | None:
-        return self.images
 
 
 def objections(
@@ -42,14 +30,15 @@ def objections(
     recorded: str | None = None,
 ) -> list[str]:
     """What `verify` has against the release, which is RECORDED with a verdict and asked for by its number."""
-    target = Target(folder, images)
-    monkeypatch.setattr(story, "open_target", lambda *_: target)
+    env = Environment("staging", "kubernetes", "https://x", verify=policy)
+    project = Project(folder, "slipway", {}, ())
+    target = FakeTarget(project, env, RELEASE)
+    target.releases.images = images
     monkeypatch.setattr(story, "verification_problems", lambda images, *_: [f"asked: {images.backend}"])
     if recorded:
         record = target.records().begin({"release": RELEASE.name})
         write_json(record.folder / "report.json", {"verdict": recorded})
-    env = Environment("staging", "kubernetes", "https://x", verify=policy)
-    one = story.Story(Project(folder, "slipway", {}, ()), env, Progress())
+    one = story.Story(project, env, Progress(), target=target)
     one._recorded = recorded is not None
     return one._unverified(RELEASE)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from pipeline.config.requests import RequestSpec
 from pipeline.engines.kubectl import Kubectl, Unreachable
 from pipeline.releases.model import short
+from pipeline.targets.common import roles
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE
 from pipeline.targets.kubernetes.rollout.autoscaler import Reading, moved, overwhelmed, reading_of
@@ -17,6 +20,7 @@ from pipeline.targets.kubernetes.rollout.observation import Json
 from pipeline.targets.kubernetes.rollout.watch import Rollout
 from pipeline.targets.kubernetes.vantage.error_counts import Counted, against, counted
 from pipeline.targets.kubernetes.vantage.follower import Witness
+from pipeline.targets.kubernetes.vantage.job import judge
 
 __all__ = ["Bake"]
 
@@ -25,8 +29,8 @@ SCALING_SECONDS = 5.0  # and about the autoscaler, which moves every 15 s
 
 
 @dataclass
-class Bake:
-    """The watch over one rollout and its way back."""
+class Bake(roles.Watch):
+    """The watch over one rollout and its way back: see `pipeline.targets.common.roles.Watch`."""
 
     kubectl: Kubectl
     rollout: Rollout
@@ -41,9 +45,11 @@ class Bake:
     _looked: float = 0.0  # when the pods were last looked at,
     _scaling: float = 0.0  # when the autoscaler was last looked at
 
-    def begin(self) -> None:
-        """Note where the autoscaler stands before a rollout."""
+    def begin(self, image: str | None, requests: Sequence[RequestSpec], seconds: float) -> None:
+        """Note where the autoscaler stands before a rollout; start the witness, if there is an `image` to run it."""
         self._before = self._highest = self._autoscaler()
+        if image:
+            self.witness.begin(image, requests, seconds)
 
     def watch(self, release: str, pods: Sequence[Json], *, back: bool) -> None:
         """Judge `release`, whose `pods` are ready, from now on.
@@ -82,6 +88,15 @@ class Bake:
         new = self._errors()[1].errors
         counts = f"the new pods counted {new} 5xx answers, to the proof's requests or to others" if new else None
         return [one for one in (line, counts) if one]
+
+    def dismiss(self) -> None:
+        """Dismiss the Job beside the service."""
+        self.witness.dismiss()
+
+    def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
+        """Return what the Job beside the service saw; None where none was started."""
+        view = self.witness.end()
+        return (judge(failed, sent, view), asdict(view)) if view else None
 
     def _errors(self) -> tuple[Counted, Counted]:
         return counted(tuple(self.witness.samples), self._addresses, self._complete)

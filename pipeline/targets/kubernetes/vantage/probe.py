@@ -56,7 +56,7 @@ class _Received:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    def makefile(self, mode: str) -> io.BytesIO:  # noqa: ARG002 - the signature of a socket
+    def makefile(self, mode: str) -> io.BytesIO:
         """Return the bytes as a file."""
         return io.BytesIO(self._content)
 

@@ -10,7 +10,7 @@ from pipeline.engines.kubectl import Object
 from pipeline.errors import UsageError
 from pipeline.images.build import PushedImages
 from pipeline.system.git import Source
-from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION, Release, Releases, render
+from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION, KeptReleases, Release, render
 
 KUSTOMIZATION = """\
 resources: [deployment.yaml]
@@ -47,8 +47,8 @@ def _overlay(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="releases")
-def _releases(tmp_path: Path) -> Releases:
-    return Releases(tmp_path / "artifacts", retain=5)
+def _releases(tmp_path: Path) -> KeptReleases:
+    return KeptReleases(tmp_path / "artifacts", retain=5)
 
 
 def kept(name: str, objects: list[Object]) -> Release:
@@ -57,7 +57,7 @@ def kept(name: str, objects: list[Object]) -> Release:
 
 
 class TestRender:
-    def test_names_images_by_digest_alone(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+    def test_names_images_by_digest_alone(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
         """No tag can move under a release."""
         _, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
         [deployment] = [one for one in objects if one["kind"] == "Deployment"]
@@ -65,7 +65,7 @@ class TestRender:
         assert container["image"] == f"registry.example.com/shop@{IMAGES.backend}"
         assert {one["metadata"]["namespace"] for one in objects} == {"shop"}
 
-    def test_tells_the_release_its_name(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+    def test_tells_the_release_its_name(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
         """In its settings, which cannot be changed in place, and on its pods."""
         name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
         [settings] = [one for one in objects if one["kind"] == "ConfigMap"]
@@ -76,7 +76,7 @@ class TestRender:
         assert deployment["spec"]["template"]["metadata"]["annotations"][RELEASE_ANNOTATION] == name
         assert kept(name, objects).config == settings["data"]
 
-    def test_gives_other_settings_another_name(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+    def test_gives_other_settings_another_name(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
         """The digest alone is the first release of an image; the same again is the same."""
         name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
         releases.keep(kept(name, objects))
@@ -88,7 +88,7 @@ class TestRender:
         assert render(tmp_path / "render", overlay, "shop", IMAGES, releases)[0] == other
 
     def test_says_what_kustomize_has_against_an_overlay(
-        self, tmp_path: Path, overlay: Path, releases: Releases
+        self, tmp_path: Path, overlay: Path, releases: KeptReleases
     ) -> None:
         """One line, and no traceback."""
         (overlay / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
@@ -97,14 +97,14 @@ class TestRender:
 
 
 class TestReleases:
-    def test_keep_a_release_whole(self, tmp_path: Path, overlay: Path, releases: Releases) -> None:
+    def test_keep_a_release_whole(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
         """What is read is what was written."""
         name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
         releases.keep(kept(name, objects))
         assert releases.find(name) == kept(name, objects)
         assert releases.pullable(name).images.migrate == f"registry.example.com/shop@{IMAGES.migrate}"
 
-    def test_name_the_fix_for_one_that_is_gone(self, releases: Releases) -> None:
+    def test_name_the_fix_for_one_that_is_gone(self, releases: KeptReleases) -> None:
         """Exit code 2: nothing was touched."""
         with pytest.raises(UsageError, match="is not recorded in the cluster"):
             releases.find("sha256:0")

@@ -1,0 +1,52 @@
+"""The database of a compose environment: PostgreSQL in a container, on a volume."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.releases.model import Artifact
+from pipeline.targets.common import roles
+from pipeline.targets.common.containers import ContainerStand
+from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.compose.data import find_data_problems
+from pipeline.targets.compose.site import Site
+
+__all__ = ["ComposeDatabase"]
+
+
+class ComposeDatabase(roles.Database):
+    """See `pipeline.targets.common.roles.Database`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Check PostgreSQL's volume against the image that would run on it; no `release` brings its own."""
+        return find_data_problems(self.site.variables, expected=expected)
+
+    def runs(self, new: Artifact) -> bool:
+        """Return whether PostgreSQL's container runs; each release uses the same one."""
+        return any(container.running for container in self.site.stack.containers("postgres"))
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Run the migrations in a one-shot container of the release's own image, as the service's role."""
+        site, kept = self.site, self.site.artifacts.find(release.name)
+        if not database:
+            return site.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
+        environment = site.variables.environment(kept)
+        return site.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Rehearse on a throwaway PostgreSQL and Redis of the same images."""
+        site = self.site
+        images = (self._image("postgres"), self._image("redis"))
+        stand = ContainerStand(site.stack.name, site.docker, site.artifacts.find, images, site.secrets)
+        rehearse(stand, new, old, site.variables.token)
+
+    def _image(self, service: str) -> str:
+        """Return the image of a `service` of docker-compose.yml."""
+        site = self.site
+        text = site.docker.ask(*site.stack.command("config", "--format", "json"), env=site.variables.environment(None))
+        config: dict[str, Any] = json.loads(text)
+        return str(config["services"][service]["image"])

@@ -1,0 +1,52 @@
+"""The site of a compose environment: its settings, its Compose project, and what runs there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import SECRET_FILES, write_secret_files
+from pipeline.config.settings import edge_port, read_values, split_secrets
+from pipeline.engines.docker import Docker
+from pipeline.images.build import Images
+from pipeline.system.progress import Progress
+from pipeline.targets.compose.artifacts import Artifacts
+from pipeline.targets.compose.replicas import Replicas
+from pipeline.targets.compose.stack import Stack
+from pipeline.targets.compose.variables import Variables
+
+__all__ = ["Site"]
+
+
+class Site:
+    """What the roles of the compose target share."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.home = project.state(env.name)
+        self.docker = Docker(project.root, progress.say)
+        self.read_settings()
+
+    def read_settings(self) -> None:
+        """Read `.env` anew."""
+        self.values = read_values(self.project.root)
+        self.port = edge_port(self.values)
+        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
+        self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
+        self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
+        self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)
+
+    @property
+    def images(self) -> Images:
+        """The images that are built here."""
+        return Images(self.project.root, self.stack.name, self.progress.say)
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of the secret files that docker-compose.yml names."""
+        return self.project.root / SECRET_FILES
+
+    def write_secrets(self) -> None:
+        """Write the secrets of `.env` to their files."""
+        write_secret_files(self.secrets, split_secrets(self.values)[1])

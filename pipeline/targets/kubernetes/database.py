@@ -1,0 +1,71 @@
+"""The database of a Kubernetes environment: the overlay's StatefulSet, or what its settings name."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipeline.engines.docker import docker_problems
+from pipeline.engines.kubectl import Object
+from pipeline.errors import DeployFailed
+from pipeline.releases.model import Artifact
+from pipeline.targets.common import roles
+from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.kubernetes.data import ask_major, find_data_problems
+from pipeline.targets.kubernetes.job import MigrateJob, with_image
+from pipeline.targets.kubernetes.rehearsal import throwaway_stand
+from pipeline.targets.kubernetes.release import NOTHING_YET
+from pipeline.targets.kubernetes.site import Site
+
+__all__ = ["KubernetesDatabase"]
+
+
+class KubernetesDatabase(roles.Database):
+    """See `pipeline.targets.common.roles.Database`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Return what is wrong with PostgreSQL's claim, or with the image of the overlay or of `release`.
+
+        There is nothing to check where the database is outside the overlay.
+        """
+        site = self.site
+        objects = site.kept.find(release).manifests if release else site.artifacts.render(NOTHING_YET)[1]
+
+        def proved() -> list[Object]:
+            serving = site.records.serving()
+            name = (serving.release or "") if serving else ""
+            return site.kept.find(name).manifests if site.kept.knows(name) else []
+
+        ask = partial(ask_major, site.docker, site.stand)
+        return find_data_problems(site.env.name, objects, site.kubectl, proved, ask, expected=expected)
+
+    def runs(self, new: Artifact) -> bool:
+        """Return whether pods that serve use the database of `new`, or this deploy has brought it up."""
+        site = self.site
+        if site.prepared:
+            return True
+        serving = site.serving()
+        return bool(serving) and site.kept.find(serving[0]).database == site.kept.find(new.name).database
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Run the migrations command of the release's image: as a Job, or without `database` in a container here."""
+        site, kept = self.site, self.site.kept.find(release.name)
+        if not database:
+            return site.docker.ask("run", "--rm", "--network", "none", kept.images.place("migrate"), *arguments)
+        # Until this deploy has brought anything up, only the settings and network policies of what serves exist, and a
+        # check applies nothing.
+        place = kept if site.prepared else site.kept.find(site.serving()[0])
+        manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
+        job = MigrateJob(site.kubectl, manifest, lambda line: site.progress.live("migrate", line))
+        return job.run(*arguments)
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Rehearse in throwaway containers on this machine, without the cluster."""
+        site, problems = self.site, docker_problems(compose=False)
+        if problems:
+            raise DeployFailed(f"new migrations are tried in containers first: {problems[0]}")
+        _, objects = site.artifacts.render(NOTHING_YET)
+        with throwaway_stand(site.stand, site.docker, site.kept, objects) as (stand, token):
+            rehearse(stand, new, old, token)

@@ -1,0 +1,135 @@
+"""The pods of a Kubernetes environment and the stores around them: Kubernetes rolls pods, this watches."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pipeline.engines.docker import docker_problems
+from pipeline.engines.kubectl import describe, name_of
+from pipeline.errors import DeployFailed
+from pipeline.releases.model import Artifact, Running
+from pipeline.targets.common import roles
+from pipeline.targets.common.containers import sweep
+from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
+from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
+from pipeline.targets.kubernetes.release import must_run
+from pipeline.targets.kubernetes.rollout.bake import Bake
+from pipeline.targets.kubernetes.rollout.observation import named
+from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods
+from pipeline.targets.kubernetes.secret import fingerprint
+from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
+from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
+
+__all__ = ["KubernetesFleet"]
+
+
+class KubernetesFleet(roles.Fleet):
+    """See `pipeline.targets.common.roles.Fleet`. `bake` is told when a rollout begins and which pods it made."""
+
+    def __init__(self, site: Site, bake: Bake) -> None:
+        self.site, self.bake = site, bake
+
+    def running(self) -> Running:
+        """Return the pods of the service, and what around them is not as it should be."""
+        site, now = self.site, self.site.rollout.glance()
+        mark = fingerprint(site.secrets) if site.secrets else None
+        fresh = [named(pod) for pod in current_pods(now) if mark in (None, secrets_mark(pod))]
+        replicas = tuple(replica(pod, current=named(pod) in fresh) for pod in service_pods(now))
+        deployment = now.deployment(SERVICE)
+        wanted = deployment["spec"].get("replicas", 1) if deployment else 0
+        return Running(replicas=replicas, wanted=wanted, problems=(*self._surroundings(), *site.drift))
+
+    def _surroundings(self) -> list[str]:
+        lines = []
+        for each in self.site.kubectl.get("deployments,statefulsets", f"--selector={OURS}"):
+            wanted, ready = each["spec"].get("replicas", 1), each.get("status", {}).get("readyReplicas", 0)
+            if name_of(each) != SERVICE and ready < wanted:
+                lines.append(f"{describe(each)}: {ready} of {wanted} pods ready")
+        return lines
+
+    def findings(self) -> list[str]:
+        """Return what stands in the way of any pod of ours, or of its storage."""
+        return self.site.rollout.findings()
+
+    def stores(self, release: str) -> Mapping[str, Any]:
+        """Return what the stores report of themselves, asked by a short Job beside the service."""
+        # They cannot be reached from outside the cluster.
+        site = self.site
+        return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
+
+    def token(self) -> str | None:
+        """Return SERVICE_TOKEN; None where it is not known."""
+        return self.site.secrets.get("SERVICE_TOKEN")
+
+    def token_changes(self) -> bool:
+        """Return whether any pod runs that started with other secrets."""
+        # Any secret counts, not the token alone: that says yes more often than needed, and never less.
+        mark = fingerprint(self.site.secrets)
+        return any(secrets_mark(pod) != mark for pod in service_pods(self.site.rollout.glance()))
+
+    def heal(self) -> bool:
+        """Remove the throwaway containers of a killed deploy; return False, as nothing has to be started."""
+        # Kubernetes keeps everything else running by itself.
+        if not docker_problems(compose=False):
+            swept = sweep(self.site.docker, self.site.stand)
+            if swept:
+                self.site.progress.warn(f"removed {len(swept)} throwaway containers that a killed deploy had left")
+        return False
+
+    def prepare(self, new: Artifact) -> None:
+        """Apply what the migrations need: Secret, settings, data stores. Leave what serves untouched."""
+        site = self.site
+        release = site.kept.find(new.name)
+        serving = bool(site.live(release.objects(["Deployment"])))
+        site.apply(before_migrations(release, serving=serving))
+        for each in release.objects(["StatefulSet"]):
+            wait_for_store(site.kubectl, each, site.rollout.findings, partial(site.progress.live, "migrate"))
+        site.prepared = True
+        old = site.serving()
+        # The image of what serves runs here already, and is known to start.
+        beside = site.kept.find(old[0]).images.place("backend") if old else None
+        self.bake.begin(beside, new.requests, site.env.timeout + 3 * site.env.bake_seconds)
+
+    def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
+        """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
+        # To Kubernetes the way `back` is the same: the Deployment's own strategy drains, and never goes below N.
+        site, release = self.site, self.site.kept.find(new.name)
+        deadline = time.monotonic() + site.env.timeout
+
+        def watched(line: str) -> None:
+            if site.lease.lost:
+                raise DeployFailed(site.lease.lost)
+            watch(line)
+
+        self.bake.stop()
+        site.apply(release.manifests)
+        pods = site.rollout.wait(new.name, watched, deadline)
+        must_run(release, pods)
+        self.bake.watch(new.name, pods, back=back)
+
+    def withdraw(self) -> None:
+        """Delete the Deployment of the service, and the autoscaler that would scale it."""
+        self.bake.stop()
+        self.site.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
+
+    def down(self, *, volumes: bool) -> None:
+        """Delete all that a deploy applied; claims of storage, the records and the Secret only with `volumes`."""
+        site, kubectl = self.site, self.site.kubectl
+        served = kubectl.ask("api-resources", "--output=name").split()
+        there = {name.partition(".")[0] for name in served}
+        kinds = [
+            kind for kind in (*PRUNED, "StatefulSet", "Job") if kind != "ConfigMap" and RESOURCES[kind][1] in there
+        ]
+        # In the foreground: when the command ends, everything is gone, and the pods have drained.
+        options = ["--ignore-not-found", "--cascade=foreground"]
+        kubectl.do("delete", resource_list(kinds), f"--selector={OURS}", *options, timeout=180)
+        if volumes:
+            kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
+            kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)
+            if site.on_this_machine:
+                kubectl.do("delete", f"secret/{site.secret}", "--ignore-not-found")
+            shutil.rmtree(site.home, ignore_errors=True)

@@ -1,0 +1,100 @@
+"""The releases of a Kubernetes environment: images in a registry, and the manifests that go with their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.engines.kubectl import Refused, name_of
+from pipeline.images.build import PushedImages
+from pipeline.releases.model import Artifact
+from pipeline.targets.common import roles
+from pipeline.targets.common.difference import difference
+from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
+from pipeline.targets.kubernetes.objects import leftovers
+from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
+from pipeline.targets.kubernetes.platforms import foreign_problem
+from pipeline.targets.kubernetes.rollout.watch import current_pods, replica
+from pipeline.targets.kubernetes.site import MANAGERS, OURS, Site, resource_list
+
+__all__ = ["KubernetesReleases"]
+
+
+class KubernetesReleases(roles.Releases):
+    """See `pipeline.targets.common.roles.Releases`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def build(self) -> Artifact:
+        """Build and push the images, and render the manifests that go with their digests."""
+        return self.site.artifacts.build(self.site.values.get("PROJECT_NAME", self.site.project.name)).artifact
+
+    def recorded(self, name: str) -> Artifact:
+        """Return a release from the cluster's records."""
+        return self.site.kept.find(name).artifact
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Describe the files and settings that differ."""
+        here, there = self.site.kept.find(new.name), self.site.kept.find(old.name)
+        return difference(here.files, there.files, here.config, there.config)
+
+    def prune(self, retained: list[str]) -> None:
+        """Delete the objects of recorded releases that the serving one does not have."""
+        site = self.site
+        serving = {replica(pod, current=True).release for pod in current_pods(site.rollout.glance())}
+        known = [site.kept.find(name) for name in {*retained, *serving} if site.kept.knows(name)]
+        needed = {key_of(each) for release in known if release.name in serving for each in release.manifests}
+        kinds = {each["kind"] for release in known for each in release.manifests} & PRUNED
+        if not needed:
+            return
+        gone = leftovers(site.kubectl.get(resource_list(kinds), f"--selector={OURS}", MANAGERS), needed)
+        if gone:
+            names = [f"{RESOURCES[each['kind']][1]}/{name_of(each)}" for each in gone]
+            site.kubectl.do("delete", "--ignore-not-found", "--wait=false", *names)
+
+    def adopt(self, reference: str | None) -> str | None:
+        """Return the name of the release that an image digest of the registry is.
+
+        Where the environment promotes from another one, that is by default the newest digest that was proved there.
+        """
+        release = self.site.artifacts.adopt(reference)
+        return release.name if release else None
+
+    def pushed(self, new: Artifact) -> PushedImages:
+        """Return the images of the release: on Kubernetes, each of them is in a registry."""
+        return self.site.kept.find(new.name).images
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Return what the API server has against a dry run of everything.
+
+        Also print what would change, and who else changed what a deploy applies.
+        """
+        site = self.site
+        wanted = site.wanted(site.kept.find(new.name).manifests)
+        by_hand: list[str] = []
+        try:
+            site.kubectl.apply(wanted, dry_run=True, force=False)
+        except Refused as error:
+            by_hand = conflicts(error.said)
+        try:
+            after = site.kubectl.apply(wanted, dry_run=True)
+        except Refused as error:
+            lines = [line for line in error.said.splitlines() if line.strip() and not line.startswith("Warning")]
+            return [
+                f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
+            ]
+        live = site.live(wanted)
+        problem = foreign_problem(site.kubectl, wanted, live, site.progress.say)
+        if problem:
+            return [problem]
+        for line in strangers(live):
+            site.progress.warn(line)
+        site.drift = [*by_hand, *changes(live, after)]
+        for line in site.drift:
+            site.progress.say(f"changes {line}")
+        return []
+
+    def attest(self, report: Mapping[str, Any]) -> None:
+        """Attach the report to the digest, in its registry."""
+        self.site.artifacts.attest(report)

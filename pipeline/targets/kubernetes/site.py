@@ -1,0 +1,92 @@
+"""The site of a Kubernetes environment: its namespace, its overlay, and what this deploy knows of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.config.project import Environment, Project
+from pipeline.config.settings import read_values
+from pipeline.engines.docker import Docker
+from pipeline.engines.kubectl import Kubectl, Object, name_of
+from pipeline.releases.model import Replica
+from pipeline.system.progress import Progress
+from pipeline.targets.kubernetes.artifacts import Artifacts
+from pipeline.targets.kubernetes.lease import Lease
+from pipeline.targets.kubernetes.objects import SERVICE, marked
+from pipeline.targets.kubernetes.permissions import RESOURCES
+from pipeline.targets.kubernetes.records import ClusterRecords
+from pipeline.targets.kubernetes.release import KeptReleases
+from pipeline.targets.kubernetes.rollout.watch import Rollout, replica, service_pods
+from pipeline.targets.kubernetes.secret import fingerprint, secret_name, secret_object
+
+__all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
+
+# Not by our name (`part-of`): the account that deploys and its limits carry it, too, and are an administrator's.
+OURS = "app.kubernetes.io/managed-by=slipway"
+# A StatefulSet gives its claims the labels of its selector, and no others.
+DATA = "app.kubernetes.io/component in (postgres,redis)"
+MANAGERS = "--show-managed-fields"
+
+
+class Site:
+    """What the roles of the kubernetes target share."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.home = project.state(env.name)
+        self.kubectl = Kubectl(str(env.context), str(env.namespace), progress.say)
+        self.docker = Docker(project.root, progress.say)
+        self.kept = KeptReleases(self.home / "artifacts", project.retain)
+        self.artifacts = Artifacts(project, env, self.home / "render", self.kept, progress.say)
+        self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
+        self.rollout, self.lease = Rollout(self.kubectl), Lease(self.kubectl)
+        self.values = read_values(project.root)
+        self.secrets: dict[str, str] = {}  # once `problems` has read them
+        self.drift: list[str] = []  # what an apply of this deploy would change
+        self.prepared = False  # the stores and settings of what this deploy ships are up
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether the cluster is one of kind, whose secrets are those of `.env`."""
+        return self.kubectl.context.startswith("kind-")
+
+    @property
+    def stand(self) -> str:
+        """The name of this environment's throwaway containers on this machine."""
+        return f"{self.values.get('PROJECT_NAME', self.project.name)}-{self.env.name}"
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Return the pods of the service."""
+        return tuple(replica(pod, current=True) for pod in service_pods(self.rollout.glance()))
+
+    def serving(self) -> list[str]:
+        """Return the releases of the ready pods that are kept."""
+        return [each.release for each in self.replicas() if each.ready and self.kept.knows(each.release)]
+
+    def apply(self, objects: Iterable[Object]) -> None:
+        """Apply `objects` and the secrets that go with them."""
+        self.kubectl.apply(self.wanted(objects))
+
+    def wanted(self, objects: Iterable[Object]) -> list[Object]:
+        """Return what an apply of `objects` sends: without Jobs, with the Secret and its marks on the pod templates."""
+        own = self.on_this_machine and self.secrets
+        secret = [secret_object(self.project.name, self.secrets)] if own else []
+        # Redis reads its users once, and so does the service all of its secrets: other secrets have to make new pods.
+        marks = {SERVICE: fingerprint(self.secrets), "redis": fingerprint(self.secrets, ["REDIS_PASSWORD"])}
+        return [*secret, *marked((each for each in objects if each["kind"] != "Job"), marks)]
+
+    def live(self, objects: list[Object]) -> list[Object]:
+        """Return those of `objects` that exist in the cluster, as they are there."""
+        places = [(*RESOURCES[each["kind"]], name_of(each)) for each in objects]
+        names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
+        return self.kubectl.get(*names, MANAGERS) if names else []
+
+    @property
+    def secret(self) -> str:
+        """The name of the service's Secret."""
+        return secret_name(self.project.name)
+
+
+def resource_list(kinds: Iterable[str]) -> str:
+    """Return `kinds` as kubectl takes several: their plural names, with commas between."""
+    return ",".join(RESOURCES[kind][1] for kind in sorted(kinds))

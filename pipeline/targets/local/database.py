@@ -1,0 +1,48 @@
+"""The database of a local environment: PostgreSQL as a process, in a folder."""
+
+from __future__ import annotations
+
+from pipeline.releases.model import Artifact
+from pipeline.system.run import run
+from pipeline.targets.common import roles
+from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.local.artifacts import ENGINES_LOCK
+from pipeline.targets.local.data import data_majors, judge_data
+from pipeline.targets.local.rehearsal import LocalStand, migrate_command
+from pipeline.targets.local.site import Site
+
+__all__ = ["LocalDatabase"]
+
+
+class LocalDatabase(roles.Database):
+    """See `pipeline.targets.common.roles.Database`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Check PostgreSQL's folder against the engine that runs on it, or would; no `release` brings its own."""
+        site = self.site
+        found, server = data_majors(site.layout.postgres, site.engines_venv(), site.project.root / ENGINES_LOCK)
+        return judge_data(site.env.name, site.layout.postgres, found, server, expected=expected)
+
+    def runs(self, new: Artifact) -> bool:
+        """Return whether PostgreSQL is among the processes; each release uses the same one."""
+        return bool(self.site.supervisor.processes().get("postgres"))
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Run the migrations as the service's role, in the release's own folder."""
+        site = self.site
+        return run(
+            migrate_command(site.artifacts, release, *arguments),
+            say=site.progress.say,
+            env={**site.base_environment(), **(site.database_environment() if database else {})},
+            cwd=site.artifacts.folder(release.name),
+            timeout=600,
+        )
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""
+        site = self.site
+        stand = LocalStand(site.artifacts, site.engines(), site.base_environment(), site.progress.say)
+        rehearse(stand, new, old, site.token())

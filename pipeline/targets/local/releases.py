@@ -1,0 +1,46 @@
+"""The releases of a local environment: folders named by their content."""
+
+from __future__ import annotations
+
+import shutil
+
+from pipeline.config.settings import PLACED, split_secrets
+from pipeline.releases.model import Artifact
+from pipeline.system.git import LOCKS
+from pipeline.targets.common import roles
+from pipeline.targets.local.difference import describe
+from pipeline.targets.local.site import Site
+
+__all__ = ["LocalReleases"]
+
+
+class LocalReleases(roles.Releases):
+    """See `pipeline.targets.common.roles.Releases`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def build(self) -> Artifact:
+        """Build the release as a folder named by its content."""
+        self.site.layout.make()
+        plain, _ = split_secrets(self.site.values)
+        return self.site.artifacts.build({name: value for name, value in plain.items() if name not in PLACED})
+
+    def recorded(self, name: str) -> Artifact:
+        """Return the release of a kept folder, with its virtual environments prepared."""
+        artifacts = self.site.artifacts
+        artifact = artifacts.recorded(name)
+        artifacts.prepare_venvs([artifacts.folder(name) / lock for lock in LOCKS.values()])
+        return artifact
+
+    def difference(self, new: Artifact, old: Artifact) -> list[str]:
+        """Describe the files, packages and settings that differ."""
+        return describe(self.site.artifacts, new.name, old.name)
+
+    def prune(self, retained: list[str]) -> None:
+        """Remove release folders, virtual environments and configurations that nothing refers to."""
+        slots = self.site.replicas.slots()
+        self.site.artifacts.prune({*retained, *(slot.release for slot in slots)}, self.site.engines_venv())
+        for folder in self.site.layout.configs.iterdir():
+            if folder.name not in {slot.config for slot in slots}:
+                shutil.rmtree(folder)

@@ -1,0 +1,116 @@
+"""The site of a local environment: its folders, its settings, and what runs there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.config.project import Environment, Project
+from pipeline.config.secrets import owner_of
+from pipeline.config.settings import PLACED, edge_port, read_values, split_secrets
+from pipeline.engines.embedded import Engines, find_engines
+from pipeline.releases.records import read_json, write_json
+from pipeline.system.progress import Progress
+from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
+from pipeline.targets.local.edge import Edge
+from pipeline.targets.local.layout import make_layout
+from pipeline.targets.local.replicas import Replicas, write_config
+from pipeline.targets.local.supervision import Supervisor, clean_environment
+
+__all__ = ["Site"]
+
+FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
+
+
+class Site:
+    """What the roles of the local target share."""
+
+    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+        self.project, self.env, self.progress = project, env, progress
+        self.layout = make_layout(project.state(env.name))
+        self.page = project.root / "docker" / "frontend"
+        self.read_settings()
+        self.artifacts = Artifacts(project, self.layout, progress.say)
+        self.supervisor = Supervisor(self.layout)
+        self.edge = Edge(self.layout, self.port)
+        self.replicas = Replicas(self.layout, self.supervisor, self.edge)
+
+    def read_settings(self) -> None:
+        """Read `.env` anew."""
+        self.values = read_values(self.project.root)
+        self.port = edge_port(self.values)
+        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+
+    def room_problems(self) -> list[str]:
+        """Return a line for each disk that is nearly full."""
+        # As root, the data is elsewhere, perhaps on another disk.
+        folders = (self.layout.home, self.layout.postgres)
+        places = dict.fromkeys(next(path for path in (folder, *folder.parents) if path.exists()) for folder in folders)
+        free = {place: shutil.disk_usage(place).free for place in places}
+        return [
+            f"{place}: {count // 2**20} MB are free, a deploy needs {FREE_BYTES // 2**20} MB: make room"
+            for place, count in free.items()
+            if count < FREE_BYTES
+        ]
+
+    def engines(self) -> Engines:
+        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them where necessary."""
+        return find_engines(self.engines_venv(make=True))
+
+    def engines_venv(self, *, make: bool = False) -> Path:
+        """Return the virtual environment of the engines; with `make`, create it where it is missing.
+
+        Running engines keep theirs until `down`, whatever the lock says by now.
+        """
+        pin = self.layout.home / "engines.json"
+        pinned = read_json(pin).get("venv")
+        if pinned and Path(pinned).is_dir():
+            return Path(pinned)
+        if not make:
+            return Path(pinned or "/nonexistent")
+        venv = self.artifacts.prepare_venvs([self.project.root / ENGINES_LOCK])[0]
+        write_json(pin, {"venv": str(venv)})
+        return venv
+
+    def token(self) -> str | None:
+        """Return `SERVICE_TOKEN`."""
+        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
+
+    def credentials(self) -> tuple[str, str | None, str]:
+        """Return the service's role, its password and its database."""
+        plain, secrets = split_secrets(self.values)
+        # PostgreSQL asks for no password here: there is nothing to rotate.
+        role = owner_of(plain.get("POSTGRES_USER", self.project.name))
+        return role, secrets.get("POSTGRES_PASSWORD"), plain.get("POSTGRES_DB", self.project.name)
+
+    def database_environment(self) -> dict[str, str]:
+        """Return the variables that lead the service to its database."""
+        user, password, database = self.credentials()
+        place = {"POSTGRES_HOST": str(self.layout.postgres_sockets), "POSTGRES_PORT": "5432"}
+        own = {"POSTGRES_PASSWORD": password} if password else {}
+        return {**place, "POSTGRES_USER": user, "POSTGRES_DB": database, **own}
+
+    def base_environment(self) -> dict[str, str]:
+        """Return the environment for commands of a release: the secrets that its settings need, but no database."""
+        return {**clean_environment(self.layout.home), **self._secrets()}
+
+    def config(self, release: str) -> Path:
+        """Write what a replica of `release` starts with, and return the folder of that."""
+        database = {name: value for name, value in self.database_environment().items() if name != "POSTGRES_PASSWORD"}
+        environment = {
+            **clean_environment(self.layout.home),
+            **self.artifacts.config(release),
+            **database,
+            "REDIS_HOST": str(self.layout.run / "valkey.sock"),
+            "RELEASE": release,
+            # The edge is on this machine and connects over a Unix socket, which has no address to trust.
+            "TRUSTED_PROXIES": "*",
+        }
+        return write_config(self.layout.configs, environment, self._secrets())
+
+    def wanted_config(self, release: str) -> str | None:
+        """Return the name of what a replica of `release` would start with now; None where the release is not kept."""
+        return self.config(release).name if self.artifacts.folder(release).exists() else None
+
+    def _secrets(self) -> dict[str, str]:
+        return {name: value for name, value in split_secrets(self.values)[1].items() if name not in PLACED}
