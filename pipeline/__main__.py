@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from pipeline.errors import Interrupted, SlipwayError, UsageError
 from pipeline.system.progress import Progress
 
 __all__ = ["main", "parser"]
+
+log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -34,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     progress = Progress()
+    progress.show_log()
     try:
         options, rest = parser().parse_known_args(arguments)
         if rest:
@@ -41,13 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
         code = _verb(options, progress)
     except (SlipwayError, Interrupted) as error:
         for problem in error.problems:
-            progress.problem(problem)
+            log.error(problem)
         return error.exit_code
     except BrokenPipeError:  # the reader closed our output early, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        progress.problem(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        log.error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
     return code
 

@@ -12,6 +12,7 @@ import httpx2
 
 from pipeline.engines.docker import docker_problems, run_docker
 from pipeline.images.build import Images
+from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed
 from tests.backend.process import free_port, wait_until
 
@@ -37,7 +38,8 @@ def build_image() -> str:
     problems = docker_problems(compose=False)
     if problems:
         raise SystemExit(problems[0])
-    return Images(ROOT, "slipway-test", say).build().backend
+    Progress().show_log()
+    return Images(ROOT, "slipway-test").build().backend
 
 
 def pull_image(reference: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -53,6 +54,8 @@ __all__ = [
     "status",
 ]
 
+log = logging.getLogger(__name__)
+
 UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 
 Result = tuple[int, Any]
@@ -90,7 +93,7 @@ def _finish(begin: Callable[[], Story], env: Environment, options: argparse.Name
     while True:
         story = begin()
         if not story.records.killed():
-            progress.say(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
+            log.info(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
             return 0, {"environment": env.name, "unfinished": False} if options.json else None
         before = story.records.serving()
         if before is None:
@@ -192,7 +195,7 @@ def doctor(project: Project, options: argparse.Namespace, progress: Progress) ->
     if options.json:
         return (1 if findings else 0), {"environment": env.name, "findings": findings}
     for line in findings:
-        progress.problem(line)
+        log.error(line)
     if not findings:
         Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
     return (1 if findings else 0), None
@@ -242,14 +245,14 @@ def down(project: Project, options: argparse.Namespace, progress: Progress) -> R
     if problems:  # with --volumes, another project's data could be removed
         raise UsageError(*problems)
     target = open_target(project, env, progress)
-    with progress.stage("down"), target.lock(progress.warn):
+    with progress.stage("down"), target.lock():
         target.fleet.down(volumes=options.volumes)
     return 0, None
 
 
 def _warn_of_the_shell(project: Project, env: Environment, progress: Progress) -> None:
     for line in _shell_problems(project, env):
-        progress.warn(line)
+        log.warning(line)
 
 
 def _shell_problems(project: Project, env: Environment) -> list[str]:
@@ -261,17 +264,17 @@ def init(project: Project, options: argparse.Namespace, progress: Progress) -> R
     """Write what `.env` lacks, and the secret files of docker-compose.yml."""
     added = fill_env(project.root)
     for line in shell_problems(project.root):
-        progress.warn(line)
-    progress.say(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
+        log.warning(line)
+    log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
-    progress.say(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
+    log.info(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
     return 0, None
 
 
 def rename(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Give the service another name, everywhere."""
-    if not rename_service(project.root, project.name, options.name, progress.say):
-        progress.say(f"the service is already called {options.name}: nothing to do")
+    if not rename_service(project.root, project.name, options.name):
+        log.info(f"the service is already called {options.name}: nothing to do")
     return 0, None
 
 
@@ -279,7 +282,7 @@ def access(project: Project, options: argparse.Namespace, progress: Progress) ->
     """Write the kubeconfig of an environment from what the GitHub job is given."""
     from pipeline.commands.access import write_kubeconfig
 
-    progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    log.info(write_kubeconfig(project.environment(options.env), os.environ))
     return 0, None
 
 
@@ -291,9 +294,9 @@ def migrations(project: Project, options: argparse.Namespace, progress: Progress
             raise SlipwayError(*problems)
         return 0, None
     for line in renumber_migration(project.root, options.renumber):
-        progress.say(line)
+        log.info(line)
     for problem in migration_file_problems(project.root):  # other problems remain
-        progress.warn(problem)
+        log.warning(problem)
     return 0, None
 
 
@@ -315,7 +318,7 @@ def settings(project: Project, options: argparse.Namespace, progress: Progress) 
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
             path.chmod(0o644)
-            progress.say(f"wrote {name}")
+            log.info(f"wrote {name}")
     if stale and not options.write:
         raise SlipwayError(
             *(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`" for name in stale)
@@ -328,16 +331,16 @@ def cluster(project: Project, options: argparse.Namespace, progress: Progress) -
     from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY, Cluster
 
     kind = Cluster(project.root, progress)
-    with hold_lock(project.state("cluster") / "lock", progress.warn):
+    with hold_lock(project.state("cluster") / "lock"):
         if options.action == "down":
-            progress.say("removed all of it" if kind.down() else "there was nothing to remove")
+            log.info("removed all of it" if kind.down() else "there was nothing to remove")
             return 0, None
         changed = kind.up(options.gateway_api)
-    progress.say(
+    log.info(
         f"{'ready' if changed else 'already up to date'}: context {CONTEXT}, registry {REGISTRY},"
         f" edge http://localhost:{EDGE_PORT}"
     )
-    progress.say("next: nox -s deploy -- kind")
+    log.info("next: nox -s deploy -- kind")
     return 0, None
 
 

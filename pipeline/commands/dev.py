@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from pipeline.system.progress import Progress
 from pipeline.system.run import run
 
 __all__ = ["environment_of", "serve"]
+
+log = logging.getLogger(__name__)
 
 # Each of these, or its file, would win over the throwaway stores' own values.
 OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
@@ -30,10 +33,8 @@ def serve(project: Project, progress: Progress) -> None:
         environment = environment_of({**os.environ, **values}, postgres, valkey)
         os.environ.clear()
         os.environ.update(environment)  # watchfiles starts the service with our own environment
-        run(
-            [sys.executable, "-m", "backend.migrations", "upgrade"], say=progress.say, env=environment, cwd=project.root
-        )
-        progress.say(
+        run([sys.executable, "-m", "backend.migrations", "upgrade"], env=environment, cwd=project.root)
+        log.info(
             f"http://localhost:{values.get('BACKEND_PORT', '8000')} restarts when a file changes; Ctrl-C ends it;"
             " its data is gone then"
         )
@@ -42,10 +43,10 @@ def serve(project: Project, progress: Progress) -> None:
                 *(project.root / folder for folder in project.source),
                 target=f"{sys.executable} -m backend",
                 target_type="command",
-                callback=lambda changes: progress.say(f"{len(changes)} file(s) changed"),
+                callback=lambda changes: log.info(f"{len(changes)} file(s) changed"),
             )
         except Interrupted:
-            progress.say("ended")
+            log.info("ended")
 
 
 def environment_of(given: Mapping[str, str], postgres: PostgresServer, valkey: ValkeyServer) -> dict[str, str]:

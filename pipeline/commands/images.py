@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline.system.progress import Progress
 
 __all__ = ["audit", "build", "copy", "pins", "proved", "push", "scan", "sign", "verify_image"]
 
+log = logging.getLogger(__name__)
+
 Result = tuple[int, Any]
 
 
@@ -26,9 +29,9 @@ def build(project: Project, options: argparse.Namespace, progress: Progress) -> 
     """Build the images, and print the backend's ID as the last line."""
     images = _images(project, progress)
     built, frontend = images.build(), images.build_frontend()
-    progress.say(f"backend   {built.backend}")
-    progress.say(f"migrate   {built.migrate}")
-    progress.say(f"frontend  {frontend}")
+    log.info(f"backend   {built.backend}")
+    log.info(f"migrate   {built.migrate}")
+    log.info(f"frontend  {frontend}")
     sys.stdout.write(f"{built.backend}\n")
     return 0, None
 
@@ -37,7 +40,7 @@ def push(project: Project, options: argparse.Namespace, progress: Progress) -> R
     """Build and push the images, and print the digest of the backend's as the last line."""
     repository = image_repository()
     digest = _images(project, progress).push(repository).backend
-    progress.say(f"{repository}@{digest}")
+    log.info(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
     return 0, None
 
@@ -48,7 +51,7 @@ def scan(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
     with progress.stage("scan"):
         audit = not options.sbom_only
-        steps.scan(project, options.reference, audit=audit, say=progress.say, warn=progress.warn)
+        steps.scan(project, options.reference, audit=audit)
     return 0, None
 
 
@@ -57,7 +60,7 @@ def audit(project: Project, options: argparse.Namespace, progress: Progress) -> 
     from pipeline.supply import steps
 
     with progress.stage("audit"):
-        steps.audit(project, say=progress.say, warn=progress.warn)
+        steps.audit(project)
     return 0, None
 
 
@@ -66,8 +69,8 @@ def sign(project: Project, options: argparse.Namespace, progress: Progress) -> R
     from pipeline.supply import steps
 
     with progress.stage("sign"):
-        images = steps.sign(project, options.reference, say=progress.say)
-    progress.say(f"signed {', '.join(images.places)}")
+        images = steps.sign(project, options.reference)
+    log.info(f"signed {', '.join(images.places)}")
     return 0, None
 
 
@@ -76,14 +79,14 @@ def verify_image(project: Project, options: argparse.Namespace, progress: Progre
     from pipeline.supply import steps
 
     with progress.stage("verify"):
-        who = steps.verify(project, options.reference, options.env, say=progress.say)
-    progress.say(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
+        who = steps.verify(project, options.reference, options.env)
+    log.info(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
     return 0, None
 
 
 def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
     """Copy the images of a release to another repository, and print their digest as the last line."""
-    digest = copy_release(options.release, options.repository, progress.say)
+    digest = copy_release(options.release, options.repository)
     sys.stdout.write(f"{digest}\n")
     return 0, None
 
@@ -95,7 +98,7 @@ def proved(project: Project, options: argparse.Namespace, progress: Progress) ->
     proof = newest_proved(repository, env.name)
     if proof is None:
         raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
-    progress.say(f"{proof.reference}, proved {proof.finished:%Y-%m-%d %H:%M %Z}")
+    log.info(f"{proof.reference}, proved {proof.finished:%Y-%m-%d %H:%M %Z}")
     sys.stdout.write(f"{proof.digest}\n")
     return 0, None
 
@@ -105,15 +108,15 @@ def pins(project: Project, options: argparse.Namespace, progress: Progress) -> R
     problems = docker_problems(compose=False)
     if problems:
         raise UsageError(*problems)
-    docker = Docker(project.root, progress.say)
+    docker = Docker(project.root)
     defaults = {variable.name: variable.default for variable in variables()}
     current = resolve(project.root, docker, {**defaults, **read_values(project.root)})
     stale = [(pin, digest) for pin, digest in current if pin.digest != digest]
     for pin, digest in current:
-        progress.say(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")
+        log.info(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")
     if options.write:
         changed = write_pins(project.root, stale)
-        progress.say(f"wrote {', '.join(changed)}" if changed else "every base image is pinned already")
+        log.info(f"wrote {', '.join(changed)}" if changed else "every base image is pinned already")
     elif stale:
         raise SlipwayError(
             f"{len(stale)} base images are not pinned to the current digest of their tag: `nox -s pins -- --write`"
@@ -134,5 +137,5 @@ def _images(project: Project, progress: Progress) -> Images:
     if problems:
         raise UsageError(*problems)
     for line in shell_problems(project.root):
-        progress.warn(line)
-    return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name), progress.say)
+        log.warning(line)
+    return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name))

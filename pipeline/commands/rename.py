@@ -7,9 +7,10 @@ The new name must not be a word of the tree yet, so that the next rename finds t
 
 from __future__ import annotations
 
+import logging
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.config.settings import read_values, variables
@@ -17,6 +18,8 @@ from pipeline.errors import UsageError
 from pipeline.system.git import changed_files, tracked_files
 
 __all__ = ["rename", "renamed"]
+
+log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a DNS label (RFC 1035), and normal for a package (PEP 503)
 LONGEST = 40  # of a label's 63, for `NAME-production` and the names of pods
@@ -39,7 +42,7 @@ TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.
 PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
 
 
-def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
+def rename(root: Path, old: str, new: str) -> bool:
     """Rename the service `old` of the repository at `root` to `new`, and return whether there was anything to do.
 
     Raise `UsageError` before anything is touched, where `new` is not a valid name or is already a word of the tree, or
@@ -72,8 +75,8 @@ def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
             f" choose another name, for example `{new}-service`"
         )
     wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
-    _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]}, say)
-    _say_what_stays(root, old, say)
+    _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]})
+    _say_what_stays(root, old)
     return True
 
 
@@ -130,7 +133,7 @@ def _using(texts: Mapping[str, str], old: str, new: str) -> list[str]:
     return [name for name, text in rest.items() if any(not match["kept"] for match in _word(new, name).finditer(text))]
 
 
-def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
     begun: list[str] = []
     try:
         for name, text in after.items():
@@ -140,7 +143,7 @@ def _write(root: Path, before: Mapping[str, str], after: Mapping[str, str], say:
         for name in begun:
             _replace(root / name, before[name])
         raise
-    say(f"{len(after)} files changed: look at `git diff`, then `nox -s lint`, `nox -s test`, commit")
+    log.info(f"{len(after)} files changed: look at `git diff`, then `nox -s lint`, `nox -s test`, commit")
 
 
 def _replace(path: Path, text: str) -> None:
@@ -154,12 +157,12 @@ def _replace(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _say_what_stays(root: Path, old: str, say: Callable[[str], None]) -> None:
+def _say_what_stays(root: Path, old: str) -> None:
     if (root / "LICENSE").exists():
-        say("LICENSE stays: add your own line; its notice covers the template")
+        log.info("LICENSE stays: add your own line; its notice covers the template")
     kept = [name for name, value in read_values(root, {}).items() if value == old]
     if kept:
-        say(f".env still says `{old}` for {', '.join(kept)}: what runs here and its data keep that name")
+        log.info(f".env still says `{old}` for {', '.join(kept)}: what runs here and its data keep that name")
 
 
 def _more(names: list[str]) -> str:

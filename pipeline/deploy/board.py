@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
@@ -15,24 +16,24 @@ from pipeline.releases.model import short
 
 __all__ = ["tell"]
 
+log = logging.getLogger(__name__)
+
 TIMEOUT = httpx2.Timeout(5, connect=3)  # seconds; a board that is down must not hold up a deploy
 TRIES = 2  # the Idempotency-Key makes a second try safe
 LONGEST_NOTES = 10_000
 
 
-def tell(
-    service: str, report: dict[str, Any], warn: Callable[[str], None], environ: Mapping[str, str] = os.environ
-) -> None:
+def tell(service: str, report: dict[str, Any], environ: Mapping[str, str] = os.environ) -> None:
     """Record `report` of `service` on the board at `RELEASE_BOARD_URL`, with `RELEASE_BOARD_TOKEN` as bearer token.
 
-    A failure never affects the deploy: `warn` gets at most one line, without the token or anything the address hides.
+    A failure never affects the deploy: the log gets at most one line, without the token or anything the address hides.
     """
     address, token = environ.get("RELEASE_BOARD_URL", "").strip(), environ.get("RELEASE_BOARD_TOKEN", "").strip()
     if not address or report["verdict"] == "unchanged":  # nothing was released
         return
     problem = "RELEASE_BOARD_TOKEN: not set" if not token else _send(address, token, _release(service, report, environ))
     if problem:
-        warn(f"could not notify the release board: {problem}")
+        log.warning(f"could not notify the release board: {problem}")
 
 
 def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ GitHub names the files to write in variables: https://docs.github.com/en/actions
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.deploy.report import code, render_markdown
 from pipeline.releases.model import short
 
 __all__ = ["annotation", "chart", "publish"]
+
+log = logging.getLogger(__name__)
 
 LARGEST = 1024 * 1024 - 512  # bytes of a step's summary; leaves room for the line that says it was cut
 COLUMNS = 60
@@ -26,17 +29,17 @@ OUTPUTS = ("verdict", "release", "url")
 Report = dict[str, Any]
 
 
-def publish(report: Report, place: str, warn: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
+def publish(report: Report, place: str, environ: Mapping[str, str] = os.environ) -> None:
     """Append `report`, which is kept at `place`, to the files that GitHub names.
 
-    A file that cannot be written is one line for `warn`.
+    A file that cannot be written is one line of the log.
     """
     if environ.get("GITHUB_STEP_SUMMARY"):
-        _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST, warn)
+        _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST)
     if environ.get("GITHUB_OUTPUT"):
         outputs = {name: report[name] or "" for name in OUTPUTS} | {"report": place}
         lines = [f"{name}={' '.join(str(value).split())}\n" for name, value in outputs.items()]
-        _append(environ["GITHUB_OUTPUT"], "".join(lines), None, warn)
+        _append(environ["GITHUB_OUTPUT"], "".join(lines), None)
 
 
 def annotation(title: str, text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -48,7 +51,7 @@ def annotation(title: str, text: str, environ: Mapping[str, str] = os.environ) -
     return f"::error title={title.replace(':', '%3A').replace(',', '%2C')}::{text}\n"
 
 
-def _append(name: str, text: str, limit: int | None, warn: Callable[[str], None]) -> None:
+def _append(name: str, text: str, limit: int | None) -> None:
     path = Path(name)
     try:
         if limit is not None:
@@ -56,7 +59,7 @@ def _append(name: str, text: str, limit: int | None, warn: Callable[[str], None]
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        warn(f"could not write the file that GitHub Actions reads: {name}: {error.strerror}")
+        log.warning(f"could not write the file that GitHub Actions reads: {name}: {error.strerror}")
 
 
 def _cut(text: str, limit: int) -> str:

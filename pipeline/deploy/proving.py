@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from pipeline.system.progress import Progress
 from pipeline.targets import Target
 
 __all__ = ["Proof"]
+
+log = logging.getLogger(__name__)
 
 BASELINE_SECONDS = 2.0
 TICK_SECONDS = 0.1
@@ -62,7 +65,7 @@ class Proof:
         if self.target.fleet.token_changes():
             both = tuple(request for request in both if not request.writes)
         if serving and not both:
-            self.progress.warn(
+            log.warning(
                 "the two releases share no request: the rollout goes unwatched, and the new one is proved alone"
             )
         self._job = Job(
@@ -111,7 +114,7 @@ class Proof:
         self._traffic.phase(BAKE, full=True)
         self._wait(self.env.bake_seconds, "prove", early=not rollback)
         if self._judge(self._traffic.settle(), rollback=rollback).confirm:
-            self.progress.say("slower than it should be: measuring once more before judging")
+            log.info("slower than it should be: measuring once more before judging")
             self._traffic.phase(CONFIRM, full=True)
             self._wait(self.env.bake_seconds, "prove", early=not rollback)
         self.progress.live("prove", "reading back the writes")
@@ -143,7 +146,7 @@ class Proof:
         try:
             self.result = traffic.stop(at_once=True)
         except SlipwayError as died:
-            self.progress.warn(died.problems[0])
+            log.warning(died.problems[0])
             traffic.abort()
 
     def _wait(self, seconds: float, stage: str, *, early: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from pipeline.errors import DeployFailed, UsageError
@@ -12,6 +13,8 @@ from pipeline.system.progress import Progress
 from pipeline.targets import Target
 
 __all__ = ["SchemaCheck"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,19 +57,9 @@ class SchemaCheck:
         serving = [RetainedRelease(old.name, old.revision)] if old and old.revision else []
         self._refuse_to_forget([*retained, *serving])
         kept = [release.revision for release in retained]
-        self.schema = ask_schema(
-            self.target.database,
-            new,
-            old,
-            kept=kept,
-            forgotten=self.forgotten,
-            warn=self.progress.warn,
-            started=started,
-        )
+        self.schema = ask_schema(self.target.database, new, old, kept=kept, forgotten=self.forgotten, started=started)
         if self.schema is None and self.expected:
-            self.progress.say(
-                "the database is not running: its migrations are compared once it is, before any of them runs"
-            )
+            log.info("the database is not running: its migrations are compared once it is, before any of them runs")
             return
         if self.schema and self.schema.revision is None and self.expected:
             raise DeployFailed(
@@ -97,7 +90,7 @@ class SchemaCheck:
     def _try_pending(self, new: Artifact, old: Artifact | None, retained: list[RetainedRelease]) -> None:
         revisions = {migration.revision for migration in self.pending}
         for migration in self.pending if not revisions <= self._tried else ():
-            self.progress.say(migration_line(migration))
+            log.info(migration_line(migration))
         problems = migration_problems(self.pending, retained)
         if problems:
             raise DeployFailed(*problems)

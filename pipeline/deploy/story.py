@@ -5,6 +5,7 @@ plan → build → check → migrate → roll out → prove → record; where a 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
 
 __all__ = ["Story"]
+
+log = logging.getLogger(__name__)
 
 JOURNAL = "{}-writes.jsonl"
 
@@ -81,7 +84,7 @@ class Story:
                     raise UsageError(*problems)
                 if wanted:
                     self.releases.recorded(wanted)  # raises where the release or what was built for it is not kept
-                stack.enter_context(self.target.lock(self.progress.warn))
+                stack.enter_context(self.target.lock())
                 self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
                 if forward:
@@ -145,9 +148,7 @@ class Story:
         healed = self.fleet.heal()
         killed = self.records.killed()
         for record in killed:
-            self.progress.warn(
-                f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up"
-            )
+            log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")
             self._clean_up(record.folder)
             write_evidence(record.folder, report_of_killed(record, self.env, self.target.url))
             self.records.publish(record)
@@ -214,7 +215,7 @@ class Story:
             )
         if chapter.old:
             for line in self.releases.difference(new, chapter.old):
-                self.progress.say(f"changes {line}")
+                log.info(f"changes {line}")
         self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
         proved = serving is not None and serving.release == new.name
         return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
@@ -234,7 +235,7 @@ class Story:
         if images is None:
             what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
-        return verification_problems(images, policy, self.progress.say)
+        return verification_problems(images, policy)
 
     def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
         """Return the releases that a contracting migration must not break: what runs and what can be rolled back to."""
@@ -248,24 +249,24 @@ class Story:
         try:
             return self.releases.recorded(name or "")
         except SlipwayError as error:
-            self.progress.warn(error.problems[0])
+            log.warning(error.problems[0])
             return None
 
     # --- undoing and recording ---
 
     def _undo(self, chapter: Chapter, error: Exception | Interrupted) -> None:
         """Report why the deploy failed; if anything running was touched, bring back and prove what served before."""
-        problems = problems_of(error, self.progress)
+        problems = problems_of(error)
         interrupted = isinstance(error, Interrupted)
         chapter.reason = problems[0]
         chapter.verdict = "interrupted" if interrupted else "failed"
         chapter.code = Interrupted.exit_code if interrupted else 1
         for problem in problems:
-            self.progress.problem(problem)
+            log.error(problem)
         if not chapter.touched:
             chapter.code = error.exit_code if isinstance(error, SlipwayError | Interrupted) else 1
             return
-        with deaf(self.progress):
+        with deaf():
             before = len(self.progress.stages)
             proof = self._proof(chapter, "rollback")
             verdict, reason = "proved", None
@@ -276,9 +277,9 @@ class Story:
                     self._roll_back(chapter, chapter.old, proof)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except Exception as second:  # noqa: BLE001 - the record is written whatever it is
-                verdict, reason = "failed", problems_of(second, self.progress)[0]
+                verdict, reason = "failed", problems_of(second)[0]
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
-                self.progress.problem(f"the rollback failed, too: {reason}")
+                log.error(f"the rollback failed, too: {reason}")
             chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
             chapter.rollback = RollbackFacts(
                 release=chapter.old.name if chapter.old else None,
@@ -318,14 +319,14 @@ class Story:
         try:
             proof.begin(old, None, serving=bool(self.fleet.running().releases), baseline=False)
         except (SlipwayError, OSError) as error:
-            self.progress.warn(f"the rollback goes unwatched: {error}")
+            log.warning(f"the rollback goes unwatched: {error}")
             return False
         return True
 
     def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
         """Write the evidence, whatever happened, and return the report; this never fails a deploy."""
-        with deaf(self.progress), self.progress.stage("record") as stage:
-            with best_effort(self.progress):
+        with deaf(), self.progress.stage("record") as stage:
+            with best_effort():
                 if chapter.proof:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
@@ -337,9 +338,9 @@ class Story:
                 chapter.stages = self.progress.stages[:-1]
             report = chapter.report(self.env, self.target.url, source, inside, remarks)
             place = chapter.record.folder.relative_to(self.project.root)
-            with best_effort(self.progress):
-                github.publish(report, "" if dry_run else f"{place}/report.json", self.progress.warn)
-            with best_effort(self.progress):
+            with best_effort():
+                github.publish(report, "" if dry_run else f"{place}/report.json")
+            with best_effort():
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
                     return report
@@ -351,8 +352,8 @@ class Story:
                     self.records.prune()
                 if attested:
                     attested.result()
-            with best_effort(self.progress):
-                board.tell(self.project.name, report, self.progress.warn)
+            with best_effort():
+                board.tell(self.project.name, report)
             stage.note = f"{place}/report.md"
         return report
 
@@ -360,21 +361,21 @@ class Story:
         """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
         inside, remarks = None, list[str]()
         if result:
-            with best_effort(self.progress):
+            with best_effort():
                 inside = self.watch.second_view(result.failed, result.sent)
-            with best_effort(self.progress):
+            with best_effort():
                 remarks = self.watch.remarks()
         if inside:
-            self.progress.say(f"from inside: {inside[0]}")
+            log.info(f"from inside: {inside[0]}")
         for line in remarks:
-            self.progress.say(f"meanwhile {line}")
+            log.info(f"meanwhile {line}")
         return inside, remarks
 
     @contextmanager
     def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
         """Note where a deploy stands, in case it is killed; what is on its way back goes on without the note."""
         with self.progress.stage(name) as stage:
-            with best_effort(self.progress) if chapter.reason else nullcontext():
+            with best_effort() if chapter.reason else nullcontext():
                 self.records.note(chapter.record, stage=name)
             yield stage
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,18 +54,18 @@ def docker_problems(*, compose: bool) -> list[str]:
 
 def run_docker(
     *arguments: str,
-    say: Callable[[str], None] = lambda _: None,
+    level: int = logging.DEBUG,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = ASK_SECONDS,
     given: str | None = None,
 ) -> str:
-    """Run docker as `run` does, with `env` added to our own environment.
+    """Run docker as `run` does, with `env` added to our own environment; `level` is that of the log.
 
     Try once more where the engine could not begin a process.
     """
     environment = {**os.environ, **(env or {})}
-    begin = partial(run, ["docker", *arguments], say=say, env=environment, cwd=cwd, timeout=timeout, given=given)
+    begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, given=given)
     try:
         return begin()
     except CommandFailed as error:
@@ -74,15 +75,15 @@ def run_docker(
 
 
 class Docker:
-    """Runs docker commands. `say` gets each command and what it printed on standard error."""
+    """Runs docker commands in the folder `root`."""
 
-    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
-        self.root, self._say = root, say
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
         """Run a command that changes something, and print it. Raise `SlipwayError` with docker's complaint."""
         try:
-            return run_docker(*arguments, say=self._say, env=env, cwd=self.root, timeout=timeout)
+            return run_docker(*arguments, level=logging.INFO, env=env, cwd=self.root, timeout=timeout)
         except CommandFailed as error:
             problem = f"docker {_verb(arguments)}: {essence(error.output)}"
             raise SlipwayError(f"{problem}{_login(arguments, error.output)}") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -12,6 +12,8 @@ import httpx2
 from pipeline.errors import UsageError
 
 __all__ = ["CRDS", "SHA256", "URL", "VERSION", "download", "read", "version_of"]
+
+log = logging.getLogger(__name__)
 
 VERSION = "v1.6.1"  # what Traefik 3.7 is built on; the standard channel
 URL = f"https://github.com/kubernetes-sigs/gateway-api/releases/download/{VERSION}/standard-install.yaml"
@@ -53,7 +55,7 @@ def download(url: str = URL, checksum: str = SHA256) -> bytes:
     return answer.content
 
 
-def read(path: Path, warn: Callable[[str], None]) -> bytes:
+def read(path: Path) -> bytes:
     """Return the manifest in the file `path`. Raise `UsageError` where it cannot be read or is not the Gateway API's.
 
     A file that is not the release's, byte for byte, is taken with a warning: the user vouches for it.
@@ -65,7 +67,7 @@ def read(path: Path, warn: Callable[[str], None]) -> bytes:
     if b"gateways.gateway.networking.k8s.io" not in content:
         raise UsageError(f"--gateway-api {path}: does not contain the Gateway API: pass a copy of {URL}")
     if hashlib.sha256(content).hexdigest() != SHA256:
-        warn(
+        log.warning(
             f"{path} is not the manifest of the Gateway API's release {VERSION}: used unchecked, because you passed it"
         )
     return content

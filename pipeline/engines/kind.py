@@ -6,6 +6,7 @@ Each step looks first and does only what is missing, so a second run changes not
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
 
 __all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
+
+log = logging.getLogger(__name__)
 
 CLUSTER = "slipway"
 CONTEXT = f"kind-{CLUSTER}"
@@ -119,7 +122,7 @@ class Cluster:
 
     def __init__(self, root: Path, progress: Progress) -> None:
         self.root, self.progress = root, progress
-        self.docker = Docker(root, progress.say)
+        self.docker = Docker(root)
 
     def up(self, file: Path | None) -> bool:
         """Make what is missing; return whether anything was.
@@ -198,7 +201,7 @@ class Cluster:
         stopped = [node["Name"].strip("/") for node in self.docker.inspect(*NODES) if not node["State"]["Running"]]
         if stopped:
             self.docker.do("start", *stopped)
-        contexts = run(["kubectl", "config", "get-contexts", "--output=name"], say=_nothing).split()
+        contexts = run(["kubectl", "config", "get-contexts", "--output=name"], level=logging.DEBUG).split()
         if CONTEXT not in contexts:
             self._kind("export", "kubeconfig", "--name", CLUSTER)
         if stopped:
@@ -208,11 +211,7 @@ class Cluster:
     def _create(self) -> None:
         image = os.environ.get("KIND_NODE_IMAGE") or NODE_IMAGE
         try:
-            run(
-                create_command(self.root / MANIFESTS / "kind.yaml", image),
-                say=self.progress.say,
-                timeout=CREATE_SECONDS,
-            )
+            run(create_command(self.root / MANIFESTS / "kind.yaml", image), timeout=CREATE_SECONDS)
         except BaseException as error:
             # Killed or failed in the middle, kind may leave nodes that the next try would stumble over.
             if self._existing():
@@ -257,7 +256,7 @@ class Cluster:
 
     def _gateway_manifest(self, file: Path | None) -> bytes | None:
         """Return the manifest of the Gateway API where the cluster lacks it: read before anything is touched."""
-        manifest = gateway_api.read(file, self.progress.warn) if file else None
+        manifest = gateway_api.read(file) if file else None
         if not self._existing():
             return manifest or gateway_api.download()
         wanted = gateway_api.version_of(manifest) if manifest else gateway_api.VERSION
@@ -280,7 +279,7 @@ class Cluster:
         if manifest is None:
             return False
         command = apply_command("apply", "--filename=-")
-        self.progress.say(f"$ {' '.join(command)}")
+        log.info(f"$ {' '.join(command)}")
         done = subprocess.run(command, input=manifest, capture_output=True, check=False, timeout=ASK_SECONDS)
         if done.returncode:
             said = done.stderr.decode(errors="replace")
@@ -304,13 +303,13 @@ class Cluster:
         if not lacking:
             return False
         if self.docker.image(image) is None:
-            self.progress.say(f"{image} is not on this machine: the nodes pull it")
+            log.info(f"{image} is not on this machine: the nodes pull it")
             return False
         try:
             self._kind(*load_command(image, lacking)[1:])
         except SlipwayError as error:
             # An engine with containerd's image store may list many platforms of an image and have only one of them.
-            self.progress.warn(f"{error.problems[0]}; the nodes pull it instead")
+            log.warning(f"{error.problems[0]}; the nodes pull it instead")
             return False
         return True
 
@@ -353,7 +352,7 @@ class Cluster:
 
     def _existing(self) -> set[str]:
         """Return the names of the cluster's nodes."""
-        names = run(["kind", "get", "nodes", "--name", CLUSTER], say=_nothing, timeout=ASK_SECONDS)
+        names = run(["kind", "get", "nodes", "--name", CLUSTER], level=logging.DEBUG, timeout=ASK_SECONDS)
         return set(names.split())
 
     def _has_volume(self) -> bool:
@@ -367,14 +366,14 @@ class Cluster:
 
     def _do(self, command: Sequence[str], *, quiet: bool = False) -> str:
         try:
-            return run(command, say=_nothing if quiet else self.progress.say, cwd=self.root, timeout=CREATE_SECONDS)
+            return run(command, level=logging.DEBUG if quiet else logging.INFO, cwd=self.root, timeout=CREATE_SECONDS)
         except CommandFailed as error:
             words = [word for word in command[:5] if not word.startswith("-")]
             raise SlipwayError(f"{' '.join(words)}: {_essence(error.output)}") from error
 
 
 def _kind_version() -> tuple[int, int]:
-    said = run(["kind", "version", "--quiet"], say=_nothing, timeout=ASK_SECONDS)
+    said = run(["kind", "version", "--quiet"], level=logging.DEBUG, timeout=ASK_SECONDS)
     found = re.search(r"(\d+)\.(\d+)", said)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
@@ -396,7 +395,3 @@ def _inotify_hint() -> str:
         f"; this machine allows {watchers} inotify instances, kind advises {FEWEST_WATCHERS}:"
         f" `sudo sysctl fs.inotify.max_user_instances={FEWEST_WATCHERS}`"
     )
-
-
-def _nothing(_: str) -> None:
-    """Print nothing: commands that only ask are not shown."""

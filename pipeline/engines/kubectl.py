@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipeline.errors import SlipwayError
 from pipeline.system.run import CommandFailed, run
 
 __all__ = ["FIELD_MANAGER", "Kubectl", "Object", "Refused", "Unreachable", "describe", "name_of"]
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -48,11 +51,10 @@ class Refused(SlipwayError):
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl in a context and a namespace. `say` gets each command that changes something."""
+    """kubectl in a context and a namespace. Each command that changes something is logged."""
 
     context: str
     namespace: str
-    say: Callable[[str], None]
 
     def command(self, *arguments: str) -> list[str]:
         """Return the whole command line."""
@@ -77,7 +79,7 @@ class Kubectl:
         """Run a command that changes something, and print it. Raise `Unreachable` or `Refused`."""
         command = self.command(f"--request-timeout={timeout:.0f}s", *arguments)
         try:
-            return run(command, say=self.say, timeout=timeout + 5, given=given)
+            return run(command, timeout=timeout + 5, given=given)
         except CommandFailed as error:
             raise self._error(arguments, error.output) from error
 
@@ -104,7 +106,7 @@ class Kubectl:
         given = as_list(objects)
         if not dry_run:
             names = ", ".join(describe(item) for item in json.loads(given)["items"])
-            self.say(f"$ {shlex.join(self.command(*options[:-1]))}  # {names}")
+            log.info(f"$ {shlex.join(self.command(*options[:-1]))}  # {names}")
         return self.items(self._patiently(*options, given=given))
 
     def _patiently(self, *arguments: str, given: str) -> str:
@@ -118,7 +120,7 @@ class Kubectl:
                 if time.monotonic() > deadline:
                     raise
                 if not announced:
-                    self.say(f"{away.problems[0]}; waiting for it")
+                    log.info(f"{away.problems[0]}; waiting for it")
                 announced = True
                 time.sleep(1)
 

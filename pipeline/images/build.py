@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,8 @@ __all__ = [
     "same_build",
     "source_of",
 ]
+
+log = logging.getLogger(__name__)
 
 BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
                   "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
@@ -92,11 +95,10 @@ class PushedImages:
 
 @dataclass(frozen=True)
 class Images:
-    """Builds the images of the repository at `root`. `say` gets each command and its output."""
+    """Builds the images of the repository at `root`."""
 
     root: Path
     project: str  # PROJECT_NAME: the prefix of local images
-    say: Callable[[str], None]
 
     def build(self) -> ReleaseImages:
         """Build `production` and `migrate`, and tag both with the short ID of the first."""
@@ -163,21 +165,16 @@ class Images:
             **labels(self.root, change, self.project),
             **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
         }
-        log: list[str] = []
-
-        def hear(line: str) -> None:
-            (self.say if line.startswith("$ ") else log.append)(line)
-
         # BuildKit's own attestation would give the image another digest on every build; CI attests the provenance.
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             ident = Path(folder) / "id"
             command = build_command(dockerfile, target, arguments, ident, push)
             try:
-                run(command, say=hear, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
+                run(command, output_level=logging.DEBUG, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
             except CommandFailed as error:
-                for line in log:
-                    self.say(line)
+                for line in error.output.splitlines():
+                    log.info("  %s", line)
                 problems = docker_problems(compose=False)
                 hint = BUILDER if push else ""
                 raise SlipwayError(
@@ -187,10 +184,10 @@ class Images:
             return str(json.loads(text)["containerimage.digest"]) if push else text
 
     def _tag(self, image: str, name: str) -> None:
-        Docker(self.root, self.say).do("tag", image, name)
+        Docker(self.root).do("tag", image, name)
 
     def _push(self, image: str, reference: str) -> str:
-        docker = Docker(self.root, self.say)
+        docker = Docker(self.root)
         docker.do("tag", image, reference)
         said = docker.do("push", reference, timeout=TIMEOUT_SECONDS)
         found = re.search(r"digest: (sha256:[0-9a-f]{64})", said)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 from pipeline.images.build import find_pushed, push_references
 from pipeline.registry.repository import Repository
 
 __all__ = ["copy_release"]
 
+log = logging.getLogger(__name__)
+
 LAYER_BYTES = 2**31  # a layer is in memory while it is copied; one of ours has 30 MB
 
 
-def copy_release(reference: str, repository: str, say: Callable[[str], None]) -> str:
+def copy_release(reference: str, repository: str) -> str:
     """Copy the three images of the release `reference` (`repository@sha256:…`) to `repository`; return the digest.
 
     The digest is the same there, because bytes are copied. Signatures and proofs stay where they are. Raise
@@ -23,7 +25,7 @@ def copy_release(reference: str, repository: str, say: Callable[[str], None]) ->
     tags = push_references(repository, images.backend, images.migrate, images.frontend)
     with Repository(images.repository) as here, Repository(repository, write=True) as there:
         for digest in (images.backend, *tags):
-            say(f"{images.repository}@{digest} → {repository}")
+            log.info(f"{images.repository}@{digest} → {repository}")
             _copy(here, there, digest)
         for digest, tag in tags.items():
             there.tag(digest, tag.removeprefix(f"{repository}:"))

@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import getpass
 import json
+import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from pathlib import Path
 from pipeline.errors import LockHeld
 
 __all__ = ["Holder", "held_by", "hold_lock"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Holder:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Hold the lock at `path`. Raise `LockHeld` at once, naming the holder, where another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _acquire(path) as fd:
         note = os.pread(fd, 4096, 0)
         if note:
-            say(f"took over the lock of {_read(note) or 'somebody'}, who died without releasing it")
+            log.warning(f"took over the lock of {_read(note) or 'somebody'}, who died without releasing it")
         us = Holder(_user(), socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(asdict(us)).encode(), 0)

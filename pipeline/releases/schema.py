@@ -7,8 +7,9 @@ applied, and in which form, is recorded in the database itself.
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact, Loss, Migration
 
 __all__ = ["AskedDatabase", "Schema", "ask_schema", "plan_migrations"]
+
+log = logging.getLogger(__name__)
 
 NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
 NEVER = "none"  # the revision of a database that was never migrated
@@ -64,7 +67,6 @@ def ask_schema(
     *,
     kept: Iterable[str],
     forgotten: str | None,
-    warn: Callable[[str], None],
     started: bool = False,
 ) -> Schema | None:
     """Return what the database has of the migrations of `new`; None where there is no database to ask yet.
@@ -87,7 +89,7 @@ def ask_schema(
         raise
     if status["problems"]:
         raise DeployFailed(*status["problems"])
-    trusted = () if status["recorded"] else _trusted(database, new, old, status["unknown"], warn)
+    trusted = () if status["recorded"] else _trusted(database, new, old, status["unknown"])
     return Schema(status["revision"], [_migration(each) for each in status["pending"]], status["recorded"], trusted)
 
 
@@ -110,9 +112,7 @@ def _ask_without_history(database: AskedDatabase, new: Artifact) -> Schema:
     return Schema(None if current == NEVER else current, planned[first:], recorded=True, legacy=True)
 
 
-def _trusted(
-    database: AskedDatabase, new: Artifact, old: Artifact | None, applied: list[str], warn: Callable[[str], None]
-) -> tuple[str, ...]:
+def _trusted(database: AskedDatabase, new: Artifact, old: Artifact | None, applied: list[str]) -> tuple[str, ...]:
     """Return which of the `applied` migrations are in `new` as they are in the release that serves.
 
     Raise `DeployFailed` where one has another form.
@@ -132,7 +132,7 @@ def _trusted(
         )
     unknown = [revision for revision in applied if revision not in known]
     if unknown:
-        warn(
+        log.warning(
             f"migrations applied before the database kept their checksums: {', '.join(unknown)} recorded as unknown; a"
             " change of them will not be noticed"
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pipeline.supply.sbom import Sbom
 from pipeline.system.run import CommandFailed, run
 
 __all__ = ["ask_grype", "ask_pip_audit", "locked_packages", "pip_audit_command"]
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 900
 PIN = re.compile(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)  # in a lock that uv wrote
@@ -33,7 +36,7 @@ def locked_packages(root: Path) -> dict[str, set[str]]:
     return packages
 
 
-def ask_pip_audit(packages: Mapping[str, set[str]], say: Callable[[str], None]) -> list[Finding]:
+def ask_pip_audit(packages: Mapping[str, set[str]]) -> list[Finding]:
     """Return what pip-audit knows against the Python `packages`, each with its versions.
 
     Raise `SlipwayError` where its service cannot be asked, or knows none of them.
@@ -42,7 +45,7 @@ def ask_pip_audit(packages: Mapping[str, set[str]], say: Callable[[str], None]) 
     # A requirements file has one version of each package; two images may have two.
     for versions in zip_longest(*(sorted(each) for each in packages.values())):
         pairs = [(name, version) for name, version in zip(packages, versions, strict=True) if version]
-        findings += from_pip_audit(_pip_audit([f"{name}=={version}" for name, version in pairs], say))
+        findings += from_pip_audit(_pip_audit([f"{name}=={version}" for name, version in pairs]))
     # pip-audit itself reports success where the service knows no package at all.
     skipped = [finding for finding in findings if finding.ids == (UNAUDITED,)]
     if skipped and len({finding.package for finding in skipped}) == len(packages):
@@ -56,14 +59,14 @@ def pip_audit_command(requirements: Path) -> list[str]:
     return [sys.executable, "-m", "pip_audit", *options, "--aliases", "on", "--requirement", str(requirements)]
 
 
-def _pip_audit(pins: Sequence[str], say: Callable[[str], None]) -> Mapping[str, Any]:
+def _pip_audit(pins: Sequence[str]) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / "requirements.txt"
         path.write_text("\n".join(pins) + "\n", encoding="utf-8")
         command = pip_audit_command(path)
         report = Path(folder) / "report.json"  # with findings it exits with 1, as it does for a failure
         try:
-            run([*command, "--output", str(report)], say=say, timeout=TIMEOUT_SECONDS)
+            run([*command, "--output", str(report)], timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
             if not report.exists():
                 away = "ConnectionError" in error.output  # which it does not catch: there is a traceback
@@ -73,26 +76,24 @@ def _pip_audit(pins: Sequence[str], say: Callable[[str], None]) -> Mapping[str, 
         return content
 
 
-def ask_grype(sboms: Sequence[Sbom], say: Callable[[str], None]) -> list[Finding]:
+def ask_grype(sboms: Sequence[Sbom]) -> list[Finding]:
     """Return what grype knows against `sboms`.
 
     Return nothing, and say so in a line, where grype is not installed or has no database.
     """
     if shutil.which("grype") is None:
-        say("grype is not on the PATH: only Python packages were judged")
+        log.warning("grype is not on the PATH: only Python packages were judged")
         return []
     findings: list[Finding] = []
     for sbom in sboms:
         try:
-            output = run(
-                ["grype", "--quiet", f"sbom:{sbom.cyclonedx}", "--output", "json"], say=say, timeout=TIMEOUT_SECONDS
-            )
+            output = run(["grype", "--quiet", f"sbom:{sbom.cyclonedx}", "--output", "json"], timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
-            say(f"grype: only Python packages were judged: {_last(error.output)}")
+            log.warning(f"grype: only Python packages were judged: {_last(error.output)}")
             return []
         found, rest = from_grype(json.loads(output))
         findings += found
-        say(f"{sbom.reference}: {rest} findings that are not high or critical, or that no version fixes")
+        log.warning(f"{sbom.reference}: {rest} findings that are not high or critical, or that no version fixes")
     return findings
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.run import CommandFailed, run
 
 __all__ = ["CYCLONEDX", "PROVENANCE", "SIGNATURE", "Cosign", "Signer", "complaint", "signer", "verify_command"]
+
+log = logging.getLogger(__name__)
 
 SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 CYCLONEDX = "https://cyclonedx.org/bom"
@@ -86,11 +89,10 @@ def verify_command(policy: Policy, reference: str, *, attestation: str | None = 
 class Cosign:
     """Runs cosign for the images of a `release` (its service's, by digest: what `nox -s sign` takes).
 
-    `say` gets each command. Each method raises `SlipwayError` with one line.
+    Each method raises `SlipwayError` with one line.
     """
 
     release: str
-    say: Callable[[str], None]
 
     def sign(self, signer: Signer, references: Sequence[str]) -> None:
         """Sign the images `references` (by digest)."""
@@ -124,16 +126,13 @@ class Cosign:
             name: value for name, value in os.environ.items() if not name.startswith("COSIGN_") or name in KEPT
         }
         for pause in (*PAUSES, None):
-            quiet: list[str] = []
             try:
-                return run(command, say=quiet.append, env=environment, timeout=TIMEOUT_SECONDS)
+                return run(command, output_level=logging.DEBUG, env=environment, timeout=TIMEOUT_SECONDS)
             except CommandFailed as error:
                 failed = error
-            finally:
-                self.say(quiet[0])
             if pause is None or not any(sign in failed.output for sign in TOO_MANY):
                 break
-            self.say(f"the registry wants fewer requests: asking again in {pause} s")
+            log.info(f"the registry wants fewer requests: asking again in {pause} s")
             time.sleep(pause)
         raise SlipwayError(complaint(failed.output, reference, self.release, policy)) from failed
 

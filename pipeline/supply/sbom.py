@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Sbom:
     spdx: Path
 
 
-def make_sboms(references: Iterable[str], folder: Path, say: Callable[[str], None]) -> list[Sbom]:
+def make_sboms(references: Iterable[str], folder: Path) -> list[Sbom]:
     """Write a bill for each platform of each image of `references`, below `folder`/DIGITS-OF-ITS-DIGEST.
 
     Bills that exist are kept. Raise `SlipwayError` with the complaint of syft or the registry.
@@ -41,10 +41,10 @@ def make_sboms(references: Iterable[str], folder: Path, say: Callable[[str], Non
         for image in map(resolve, references)
         for platform in image.platforms
     ]
-    return [_make(place, folder, say) for place in places]
+    return [_make(place, folder) for place in places]
 
 
-def _make(place: Reference, folder: Path, say: Callable[[str], None]) -> Sbom:
+def _make(place: Reference, folder: Path) -> Sbom:
     own = folder / str(place.digest).removeprefix("sha256:")  # the name of an artifact may not have a colon
     sbom = Sbom(f"{place.repository}@{place.digest}", own / "sbom.cdx.json", own / "sbom.spdx.json")
     if not (sbom.cyclonedx.exists() and sbom.spdx.exists()):
@@ -53,7 +53,7 @@ def _make(place: Reference, folder: Path, say: Callable[[str], None]) -> Sbom:
         # The digest of each file would make SPDX ten times as large, and the image's own digest covers them.
         environment = {**os.environ, "SYFT_CHECK_FOR_APP_UPDATE": "false", "SYFT_FILE_METADATA_SELECTION": "none"}
         try:
-            run(syft_command(half), say=say, env=environment, timeout=TIMEOUT_SECONDS)
+            run(syft_command(half), env=environment, timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
             said = error.output.strip().splitlines() or ["it said nothing"]
             raise SlipwayError(f"{sbom.reference}: syft: {said[-1][:400]}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -24,42 +25,44 @@ from pipeline.system.git import Source, read_source, remote_address
 
 __all__ = ["audit", "scan", "sign", "verify"]
 
+log = logging.getLogger(__name__)
+
 Say = Callable[[str], None]
 
 
-def scan(project: Project, reference: str, *, audit: bool, say: Say, warn: Say) -> None:
+def scan(project: Project, reference: str, *, audit: bool) -> None:
     """Write the SBOMs of the release `reference`, and let it pass or not.
 
     Raise `SlipwayError` with a line for each finding that stops it. Without `audit`, warn that nothing is judged.
     """
-    sboms = _sboms(project, find_pushed(reference), say)
+    sboms = _sboms(project, find_pushed(reference))
     for sbom in sboms:
-        say(f"{sbom.reference}: {sbom.cyclonedx.relative_to(project.root)}, {sbom.spdx.name}")
+        log.info(f"{sbom.reference}: {sbom.cyclonedx.relative_to(project.root)}, {sbom.spdx.name}")
     if not audit:
-        warn("--sbom-only: nothing was judged")
+        log.warning("--sbom-only: nothing was judged")
         return
     # Judge what the images contain and not what a lock promises: what a base image brings ships, too.
-    _gate(project, [*ask_pip_audit(python_packages(sboms), say), *ask_grype(sboms, warn)], reference, warn)
+    _gate(project, [*ask_pip_audit(python_packages(sboms)), *ask_grype(sboms)], reference)
 
 
-def audit(project: Project, *, say: Say, warn: Say) -> None:
+def audit(project: Project) -> None:
     """Let the packages of requirements/ pass, or not. Raise `SlipwayError` as `scan` does."""
     # The packages that test, lint and deploy are not shipped, but run with every right.
     packages = locked_packages(project.root)
-    _gate(project, ask_pip_audit(packages, say), "requirements/", warn)
-    say(f"the {len(packages)} packages of requirements/ have no known vulnerability that is not allowed")
+    _gate(project, ask_pip_audit(packages), "requirements/")
+    log.info(f"the {len(packages)} packages of requirements/ have no known vulnerability that is not allowed")
 
 
-def _gate(project: Project, findings: Iterable[Finding], what: str, warn: Say) -> None:
+def _gate(project: Project, findings: Iterable[Finding], what: str) -> None:
     refused, passed, stale = judge(findings, project.allow, datetime.now(UTC).date())
     for line in (*passed, *stale):
-        warn(line)
+        log.warning(line)
     if refused:
         hint = "fix it, or allow it for some time with a reason: docs/9-supply-chain.md#the-gate"
         raise SlipwayError(*refused, f"{what}: {len(refused)} findings stop it: {hint}")
 
 
-def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
+def sign(project: Project, reference: str) -> PushedImages:
     """Sign the images of the release `reference`, and attest their SBOMs and their origin. Return the images.
 
     Raise `UsageError` where nobody can sign here or the images were not built from this working tree, and
@@ -68,11 +71,11 @@ def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
     environment = os.environ
     who, images = signer(environment), find_pushed(reference)
     source = _source(project.root, images, environment)
-    sboms = _sboms(project, images, say)
+    sboms = _sboms(project, images)
     problems = [problem for sbom in sboms if who.key is None and (problem := too_large(sbom))]
     if problems:
         raise SlipwayError(*problems)
-    cosign = Cosign(images.place("backend"), say)
+    cosign = Cosign(images.place("backend"))
     # The part that is worth least alone is signed first, so that a signed release has all parts.
     for sbom in sboms:
         cosign.attest(who, sbom.reference, CYCLONEDX, sbom.cyclonedx)
@@ -84,7 +87,7 @@ def sign(project: Project, reference: str, *, say: Say) -> PushedImages:
     return images
 
 
-def verify(project: Project, reference: str, env: str | None, *, say: Say) -> str:
+def verify(project: Project, reference: str, env: str | None) -> str:
     """Verify the release `reference` by what the environment `env` demands; return in words who signed it.
 
     Without `env`, verify it as this place would sign it. Raise `SlipwayError` with a line for each thing that does not
@@ -93,14 +96,14 @@ def verify(project: Project, reference: str, env: str | None, *, say: Say) -> st
     policy = project.environment(env).verify if env else own_policy(os.environ)
     if policy is None:
         raise UsageError(f"pyproject.toml [tool.slipway.environments.{env}]: no `verify`: docs/9-supply-chain.md")
-    problems = verification_problems(find_pushed(reference), policy, say)
+    problems = verification_problems(find_pushed(reference), policy)
     if problems:
         raise SlipwayError(*problems)
     return policy.signer
 
 
-def _sboms(project: Project, images: PushedImages, say: Say) -> list[Sbom]:
-    return make_sboms(images.places, project.root / ".slipway/supply", say)
+def _sboms(project: Project, images: PushedImages) -> list[Sbom]:
+    return make_sboms(images.places, project.root / ".slipway/supply")
 
 
 def _source(root: Path, images: PushedImages, environment: Mapping[str, str]) -> Source:

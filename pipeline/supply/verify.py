@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ __all__ = ["verification_problems"]
 AT_ONCE = 4  # a keyless verification takes a second or two, most of it waiting
 
 
-def verification_problems(images: PushedImages, policy: Policy, say: Callable[[str], None]) -> list[str]:
+def verification_problems(images: PushedImages, policy: Policy) -> list[str]:
     """Return what of `images` does not hold under `policy`: a line each, with image, reason and fix.
 
     Each image must have a signature by its digest, and each platform of each image an SBOM. The provenance of the
@@ -27,7 +26,7 @@ def verification_problems(images: PushedImages, policy: Policy, say: Callable[[s
     # A signature for each image lets whatever guards a cluster, or anybody with cosign, verify any of them alone.
     if policy.key and "://" not in policy.key and not Path(policy.key).is_file():
         return [f"verify: there is no {policy.key}: put the signer's public key (cosign.pub) there"]
-    cosign = Cosign(images.place("backend"), say)
+    cosign = Cosign(images.place("backend"))
 
     def signed(reference: str, wanted: dict[str, str]) -> str | None:
         try:

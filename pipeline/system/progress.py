@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import time
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from pipeline.errors import Interrupted
 
-__all__ = ["Progress", "StageRecord", "tame"]
+__all__ = ["LogDisplay", "Progress", "StageRecord", "tame"]
 
 PLAIN_LIVE_SECONDS = 5  # how often a long stage says where it stands if no line can be redrawn
 GOOD, BAD = "✓", "✗"
@@ -40,6 +41,26 @@ class StageRecord:
     note: str = ""
 
 
+class LogDisplay(logging.Handler):
+    """Shows the pipeline's log to people: what is done, what the reader should not miss, and what is wrong."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message; a command or its output is one dimmed line on a terminal."""
+        line = tame(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            sign = (f"{BAD} ", "bold red") if record.levelno >= logging.ERROR else ("    ! ", "bold yellow")
+            self.console.print(Text.assemble(sign, line), soft_wrap=True)
+            return
+        quiet = line.startswith(("$ ", "  "))
+        cut = quiet and self.console.is_terminal
+        text = Text(f"    {line}", "dim" if quiet else "")
+        self.console.print(text, soft_wrap=not cut, overflow="ellipsis" if cut else None, no_wrap=cut)
+
+
 @dataclass
 class Progress:
     """The progress of a deploy, shown to people; `stages` collects what the report needs."""
@@ -48,6 +69,12 @@ class Progress:
     stages: list[StageRecord] = field(default_factory=list)
     _status: Status | None = None
     _last_live: float = 0.0
+
+    def show_log(self) -> None:
+        """Show the pipeline's log on the console, from now on and in the place of any other."""
+        logger = logging.getLogger("pipeline")
+        logger.handlers[:] = [LogDisplay(self.console)]
+        logger.setLevel(logging.INFO)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
@@ -71,21 +98,6 @@ class Progress:
                 self._status.stop()
                 self._status = None
             self._ended(record)
-
-    def say(self, line: str) -> None:
-        """Print one line that stays, dimmed on a terminal if it is a command or its output."""
-        quiet = line.startswith(("$ ", "  "))
-        text = Text(tame(f"    {line}"), "dim" if quiet else "")
-        one_line = quiet and self.console.is_terminal
-        self.console.print(text, soft_wrap=not one_line, overflow="ellipsis" if one_line else None, no_wrap=one_line)
-
-    def warn(self, line: str) -> None:
-        """Print one line that the reader should not miss."""
-        self.console.print(Text.assemble(("    ! ", "bold yellow"), tame(line)), soft_wrap=True)
-
-    def problem(self, line: str) -> None:
-        """Print one line that says what is wrong and how to fix it."""
-        self.console.print(Text.assemble((f"{BAD} ", "bold red"), tame(line)), soft_wrap=True)
 
     def live(self, name: str, line: str) -> None:
         """Show where the stage `name` stands now: redrawn on a terminal, printed every few seconds elsewhere."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import SlipwayError
 
 __all__ = ["CommandFailed", "run"]
+
+log = logging.getLogger(__name__)
 
 
 class CommandFailed(SlipwayError):
@@ -24,18 +27,20 @@ class CommandFailed(SlipwayError):
 def run(
     command: Sequence[str],
     *,
-    say: Callable[[str], None],
+    level: int = logging.INFO,
+    output_level: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float | None = None,
     given: str | None = None,
 ) -> str:
-    """Run `command` and return its standard output; its standard error goes to `say` line by line when it has ended.
+    """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
-    `timeout` is in seconds. `given` is its standard input, for what must not appear in a list of processes. Raise
-    `CommandFailed` where it ends with a code other than 0, `SlipwayError` where time is up.
+        `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
+    `given` is the standard input, for what must not appear in a list of processes. Raise `CommandFailed` where the
+    command ends with a code other than 0, `SlipwayError` where time is up.
     """
-    say(f"$ {shlex.join(command)}")
+    log.log(level, "$ %s", shlex.join(command))
     try:
         done = subprocess.run(
             command,
@@ -51,7 +56,7 @@ def run(
     except subprocess.TimeoutExpired:
         raise SlipwayError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
     for line in done.stderr.splitlines():
-        say(f"  {line}")
+        log.log(level if output_level is None else output_level, "  %s", line)
     if done.returncode:
         raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
     return done.stdout

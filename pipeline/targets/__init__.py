@@ -5,7 +5,6 @@ Only the packages beside this module know their engine; the story knows none of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -52,8 +51,8 @@ class Target(Protocol):
         Raise `UsageError` where the place that keeps them cannot be asked.
         """
 
-    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Hold the environment's lock. `say` is told whose lock was taken over.
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the environment's lock.
 
         Raise `LockHeld` at once where somebody else holds it.
         """

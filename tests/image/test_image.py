@@ -161,7 +161,7 @@ class TestWhatGoesIn:
         root = clone(tmp_path / "clone")
         (root / "backend/__init__.py").write_text(f"# changed {time.time_ns()}\n")
         started = time.monotonic()
-        changed = Images(root, "slipway-test", lambda _: None).build().backend
+        changed = Images(root, "slipway-test").build().backend
         seconds = time.monotonic() - started
         before, after = ([digest for digest, _ in layers(one)] for one in (image, changed))
         assert sum(one != other for one, other in zip(before, after, strict=True)) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from pipeline.config.project import Environment, Project
@@ -22,9 +21,9 @@ class KeptHere:
         """Return the records on this machine."""
         return Records(self.project.state(self.env.name) / "releases")
 
-    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the lock on this machine."""
-        return hold_lock(self.project.state(self.env.name) / "lock", say)
+        return hold_lock(self.project.state(self.env.name) / "lock")
 
     def holder(self) -> Holder | None:
         """Return who deploys on this machine now."""

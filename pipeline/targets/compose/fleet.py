@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
+
+log = logging.getLogger(__name__)
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
@@ -118,13 +121,13 @@ class ComposeFleet(roles.Fleet):
         site = self.site
         swept = sweep(site.docker, site.stack.name)
         if swept:
-            site.progress.warn(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
+            log.warning(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
         site.write_secrets()
         stopped = [each for each in site.stack.containers() if not each.running and each.service in SURROUNDINGS]
         kept = [each for each in site.replicas.all() if not each.running and each.labels.get("slipway.release")]
         if not stopped:
             return False
-        site.progress.warn("not everything runs that should (was the machine restarted?): starting it again")
+        log.warning("not everything runs that should (was the machine restarted?): starting it again")
         site.docker.do("start", *(each.ident for each in [*stopped, *kept]))
         return True
 
@@ -146,7 +149,7 @@ class ComposeFleet(roles.Fleet):
         after = {container.ident for container in site.stack.containers("frontend")}
         if before and before != after:
             seconds = time.monotonic() - started
-            site.progress.warn(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
+            log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""

@@ -24,7 +24,7 @@ class Site:
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
-        self.docker = Docker(project.root, progress.say)
+        self.docker = Docker(project.root)
         self.read_settings()
 
     def read_settings(self) -> None:
@@ -40,7 +40,7 @@ class Site:
     @property
     def images(self) -> Images:
         """The images that are built here."""
-        return Images(self.project.root, self.stack.name, self.progress.say)
+        return Images(self.project.root, self.stack.name)
 
     @property
     def secrets(self) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import Environment, Project
 from pipeline.config.secrets import closed_problem
@@ -18,6 +20,8 @@ from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import project_name_problem
 
 __all__ = ["ComposeTarget"]
+
+log = logging.getLogger(__name__)
 
 STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 
@@ -41,7 +45,7 @@ class ComposeTarget(KeptHere):
         """Check Docker, settings, secrets, the project's name and the port."""
         root, site = self.project.root, self.site
         if ensure_env(root):
-            self.progress.say("wrote .env with fresh secrets (mode 0600)")
+            log.info("wrote .env with fresh secrets (mode 0600)")
             site.read_settings()
         problems = docker_problems(compose=True)
         problems += settings_problems(root, site.values, "compose runs a {store} of its own", STORES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,12 @@ __all__ = ["Artifacts"]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of an environment, built or found.
-
-    `folder` is where kustomize works; `say` is called with each command.
-    """
+    """The releases of an environment, built or found. `folder` is where kustomize works."""
 
     project: Project
     env: Environment
     folder: Path
     releases: KeptReleases
-    say: Callable[[str], None]
 
     @property
     def overlay(self) -> Path:
@@ -60,7 +56,7 @@ class Artifacts:
         if problems:
             raise UsageError(*problems)
         root = self.project.root
-        pushed = Images(root, title, self.say).push(repository)
+        pushed = Images(root, title).push(repository)
         name, objects = self.render(pushed)
         release = Release(
             name=name,

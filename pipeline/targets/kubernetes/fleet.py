@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
 
 __all__ = ["KubernetesFleet"]
+
+log = logging.getLogger(__name__)
 
 
 class KubernetesFleet(roles.Fleet):
@@ -77,7 +80,7 @@ class KubernetesFleet(roles.Fleet):
         if not docker_problems(compose=False):
             swept = sweep(self.site.docker, self.site.stand)
             if swept:
-                self.site.progress.warn(f"removed {len(swept)} throwaway containers that a killed deploy had left")
+                log.warning(f"removed {len(swept)} throwaway containers that a killed deploy had left")
         return False
 
     def prepare(self, new: Artifact) -> None:

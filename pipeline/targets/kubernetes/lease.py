@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,8 @@ from pipeline.errors import LockHeld, SlipwayError
 from pipeline.releases.lock import Holder
 
 __all__ = ["LEASE", "LEASE_SECONDS", "Lease", "holder_of"]
+
+log = logging.getLogger(__name__)
 
 LEASE = "slipway-deploy"
 LEASE_SECONDS = 15  # without a renewal, after which its holder counts as dead
@@ -43,9 +46,9 @@ class Lease:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
-    def hold(self, say: Callable[[str], None]) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold the lease. Raise `LockHeld` as soon as another holder is seen to live (within `RENEW_SECONDS`)."""
-        self._acquire(say)
+        self._acquire()
         renewing = threading.Thread(target=self._renew, daemon=True)
         renewing.start()
         try:
@@ -65,11 +68,11 @@ class Lease:
         silent = time.time() - datetime.fromisoformat(leases[0]["spec"]["renewTime"]).timestamp()
         return holder_of(leases[0]) if silent < 2 * LEASE_SECONDS else None
 
-    def _acquire(self, say: Callable[[str], None]) -> None:
+    def _acquire(self) -> None:
         self._since = _now()
         leases = self.kubectl.get("lease", LEASE)
         if leases and (holder := holder_of(leases[0])):
-            leases = [self._wait_for_death(leases[0], holder, say)]
+            leases = [self._wait_for_death(leases[0], holder)]
         self._version = leases[0]["metadata"]["resourceVersion"] if leases else ""
         try:
             self._write(holder=_us())
@@ -78,12 +81,12 @@ class Lease:
                 raise LockHeld(_held(self.holder())) from None
             raise
 
-    def _wait_for_death(self, lease: Object, holder: Holder, say: Callable[[str], None]) -> Object:
+    def _wait_for_death(self, lease: Object, holder: Holder) -> Object:
         """Return the lease once its holder no longer renews it. Raise `LockHeld` where the holder does."""
         if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
-            say(f"took over the lock of {holder}, who died without releasing it")
+            log.warning(f"took over the lock of {holder}, who died without releasing it")
             return lease
-        say(f"the lock is held by {holder}: waiting for a sign of life, {LEASE_SECONDS} s at most")
+        log.warning(f"the lock is held by {holder}: waiting for a sign of life, {LEASE_SECONDS} s at most")
         deadline = time.monotonic() + LEASE_SECONDS
         while time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
@@ -92,7 +95,7 @@ class Lease:
                 return leases[0] if leases else lease
             if leases[0]["metadata"]["resourceVersion"] != lease["metadata"]["resourceVersion"]:
                 raise LockHeld(_held(holder))
-        say(f"took over the lock of {holder}, who did not renew it for {LEASE_SECONDS} s")
+        log.warning(f"took over the lock of {holder}, who did not renew it for {LEASE_SECONDS} s")
         return lease
 
     def _renew(self) -> None:

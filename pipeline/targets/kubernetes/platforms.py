@@ -7,7 +7,8 @@ where its image is for one platform alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engines.kubectl import Kubectl, Object, Refused, name_of
@@ -16,6 +17,8 @@ from pipeline.registry.image import image_platforms
 from pipeline.targets.kubernetes.objects import SERVICE, image_of
 
 __all__ = ["foreign", "foreign_problem", "node_platforms"]
+
+log = logging.getLogger(__name__)
 
 ARCHITECTURE, SYSTEM = "kubernetes.io/arch", "kubernetes.io/os"
 
@@ -44,12 +47,10 @@ def foreign(image: frozenset[str], nodes: frozenset[str], serving: frozenset[str
     )
 
 
-def foreign_problem(
-    kubectl: Kubectl, wanted: Sequence[Object], live: Sequence[Object], say: Callable[[str], None]
-) -> str | None:
+def foreign_problem(kubectl: Kubectl, wanted: Sequence[Object], live: Sequence[Object]) -> str | None:
     """Return why no node will run the service's image in `wanted`, with the fix; None where one may.
 
-    `live`: the objects that run now. None also where the registry is away, of which `say` is told.
+    `live`: the objects that run now. None also where the registry is away.
     """
     images = [image_of(one, SERVICE) for one in (*wanted, *live) if _is_service(one)]
     if not images or images[0] == images[-1]:
@@ -60,7 +61,7 @@ def foreign_problem(
     try:
         return foreign(image_platforms(images[0]), node_platforms(nodes), image_platforms(images[-1]))
     except RegistryError as error:
-        say(f"could not find out which platforms the image is for: {error}")
+        log.warning(f"could not find out which platforms the image is for: {error}")
         return None  # if it is still away when the nodes pull, they will say so
 
 

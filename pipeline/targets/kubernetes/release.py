@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -191,7 +192,7 @@ def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages
         },
     )
     try:
-        rendered = run(["kubectl", "kustomize", str(folder)], say=_quiet, timeout=60)
+        rendered = run(["kubectl", "kustomize", str(folder)], level=logging.DEBUG, timeout=60)
     except CommandFailed as error:
         raise UsageError(f"{overlay.name}: kustomize: {error.output.strip().removeprefix('error: ')[:400]}") from error
     return [one for one in yaml.load_all(rendered, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
@@ -219,7 +220,3 @@ def _without_name(text: str) -> str:
     for hashed, plain in names.items():
         text = text.replace(hashed, plain)
     return text
-
-
-def _quiet(_: str) -> None:
-    """Print nothing: a rendering changes nothing, and is made again and again."""

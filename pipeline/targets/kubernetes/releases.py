@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from pipeline.targets.kubernetes.rollout.watch import current_pods, replica
 from pipeline.targets.kubernetes.site import MANAGERS, OURS, Site, resource_list
 
 __all__ = ["KubernetesReleases"]
+
+log = logging.getLogger(__name__)
 
 
 class KubernetesReleases(roles.Releases):
@@ -85,14 +88,14 @@ class KubernetesReleases(roles.Releases):
                 f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
             ]
         live = site.live(wanted)
-        problem = foreign_problem(site.kubectl, wanted, live, site.progress.say)
+        problem = foreign_problem(site.kubectl, wanted, live)
         if problem:
             return [problem]
         for line in strangers(live):
-            site.progress.warn(line)
+            log.warning(line)
         site.drift = [*by_hand, *changes(live, after)]
         for line in site.drift:
-            site.progress.say(f"changes {line}")
+            log.info(f"changes {line}")
         return []
 
     def attest(self, report: Mapping[str, Any]) -> None:

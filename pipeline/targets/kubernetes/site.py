@@ -34,10 +34,10 @@ class Site:
     def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
-        self.kubectl = Kubectl(str(env.context), str(env.namespace), progress.say)
-        self.docker = Docker(project.root, progress.say)
+        self.kubectl = Kubectl(str(env.context), str(env.namespace))
+        self.docker = Docker(project.root)
         self.kept = KeptReleases(self.home / "artifacts", project.retain)
-        self.artifacts = Artifacts(project, env, self.home / "render", self.kept, progress.say)
+        self.artifacts = Artifacts(project, env, self.home / "render", self.kept)
         self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
         self.rollout, self.lease = Rollout(self.kubectl), Lease(self.kubectl)
         self.values = read_values(project.root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from contextlib import AbstractContextManager
 
 from pipeline.config.place_of_data import settings_problems
@@ -26,6 +26,8 @@ from pipeline.targets.kubernetes.vantage.follower import Witness
 
 __all__ = ["KubernetesTarget"]
 
+log = logging.getLogger(__name__)
+
 
 class KubernetesTarget:
     """The target of `nox -s deploy -- kind` and others; `pipeline.targets.Target` says what each method promises."""
@@ -46,9 +48,9 @@ class KubernetesTarget:
         self.site.records.refresh()
         return self.site.records
 
-    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the Lease of the environment."""
-        return self.site.lease.hold(say)
+        return self.site.lease.hold()
 
     def holder(self) -> Holder | None:
         """Return who holds the Lease."""
@@ -75,7 +77,7 @@ class KubernetesTarget:
             site.secrets = there
             return [*missing_keys(keys, there, site.kubectl, site.secret), *unread]
         if ensure_env(root):
-            self.progress.say("wrote .env with fresh secrets (mode 0600)")
+            log.info("wrote .env with fresh secrets (mode 0600)")
             site.values = read_values(root)
         plain, own = split_secrets(site.values)
         role = settings_of(objects).get(ROLE, "")

@@ -11,7 +11,6 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,11 +36,10 @@ META = "release.json"
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of a layout. `say` is given each command and its output."""
+    """The releases of a layout."""
 
     project: Project
     layout: Layout
-    say: Callable[[str], None]
 
     def build(self, config: dict[str, str]) -> Artifact:
         """Build the release of the working tree with the settings `config` (which contain no secrets)."""
@@ -165,7 +163,6 @@ class Artifacts:
                     sys.executable,
                     str(part),
                 ],
-                say=self.say,
                 env=environment,
             )
             run(
@@ -179,7 +176,6 @@ class Artifacts:
                     str(part / "bin/python"),
                     str(lock),
                 ],
-                say=self.say,
                 env=environment,
             )
             part.rename(venv)
@@ -208,8 +204,7 @@ class Artifacts:
                     "-s",
                     str(folder),
                     *(str(folder / name) for name in self.project.source),
-                ],
-                say=self.say,
+                ]
             )
         except CommandFailed as error:
             text = re.sub(r"\s+", " ", error.output.replace(f"{folder}/", "")).strip()

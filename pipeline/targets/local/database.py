@@ -35,7 +35,6 @@ class LocalDatabase(roles.Database):
         site = self.site
         return run(
             migrate_command(site.artifacts, release, *arguments),
-            say=site.progress.say,
             env={**site.base_environment(), **(site.database_environment() if database else {})},
             cwd=site.artifacts.folder(release.name),
             timeout=600,
@@ -44,5 +43,5 @@ class LocalDatabase(roles.Database):
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""
         site = self.site
-        stand = LocalStand(site.artifacts, site.engines(), site.base_environment(), site.progress.say)
+        stand = LocalStand(site.artifacts, site.engines(), site.base_environment())
         rehearse(stand, new, old, site.token())

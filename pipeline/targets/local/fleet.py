@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import time
@@ -22,6 +23,8 @@ from pipeline.targets.local.stores import Stores, remove_data
 from pipeline.targets.local.supervision import kill_strays, program_config
 
 __all__ = ["LocalFleet", "LocalWatch"]
+
+log = logging.getLogger(__name__)
 
 STORES_SECONDS = 60  # for all questions together; each has its own timeout
 HEAL_SECONDS = 15  # for replicas that come back after a restart of the machine
@@ -108,12 +111,12 @@ class LocalFleet(roles.Fleet):
         site.layout.make()
         strays = kill_strays(site.layout.home, site.supervisor.pid())
         if strays:
-            site.progress.warn(f"ended what a killed deploy had left: {', '.join(strays)}")
+            log.warning(f"ended what a killed deploy had left: {', '.join(strays)}")
         for part in [*site.layout.artifacts.glob(".part-*"), *site.layout.venvs.glob(".part-*")]:
             shutil.rmtree(part, ignore_errors=True)
         if not site.supervisor.names() or site.supervisor.pid() is not None:
             return False
-        site.progress.warn("nothing runs although it should (was the machine restarted?): starting it again")
+        log.warning("nothing runs although it should (was the machine restarted?): starting it again")
         self._start()
         for slot in site.replicas.slots():  # a restart may empty the folder of the sockets
             site.edge.link(slot.slot, site.replicas.socket(slot.slot))

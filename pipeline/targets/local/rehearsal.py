@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,6 @@ class LocalStand:
     artifacts: Artifacts
     engines: Engines
     base: dict[str, str]
-    say: Callable[[str], None]
 
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[dict[str, str]]:
@@ -46,7 +45,7 @@ class LocalStand:
             environment = {**self.base, **postgres.environment}
             command, folder = migrate_command(self.artifacts, new, "upgrade", *to), self.artifacts.folder(new.name)
             try:
-                run(command, say=self.say, env=environment, cwd=folder, timeout=300)
+                run(command, env=environment, cwd=folder, timeout=300)
             except CommandFailed as error:
                 raise DeployFailed(f"a migration fails on an empty database: {error.problems[0]}") from error
             yield environment

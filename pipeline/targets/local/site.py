@@ -30,7 +30,7 @@ class Site:
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"
         self.read_settings()
-        self.artifacts = Artifacts(project, self.layout, progress.say)
+        self.artifacts = Artifacts(project, self.layout)
         self.supervisor = Supervisor(self.layout)
         self.edge = Edge(self.layout, self.port)
         self.replicas = Replicas(self.layout, self.supervisor, self.edge)

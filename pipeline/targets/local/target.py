@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import ensure_env
@@ -18,6 +20,8 @@ from pipeline.targets.local.stores import role_problems
 from pipeline.targets.local.supervision import is_marked
 
 __all__ = ["LocalTarget"]
+
+log = logging.getLogger(__name__)
 
 UNUSABLE = ";[]*?"  # comments and patterns in the supervisor's files, which cannot quote them
 
@@ -41,7 +45,7 @@ class LocalTarget(KeptHere):
         """Check settings, secrets, free disk space, the port, and the user that PostgreSQL runs as."""
         root, site = self.project.root, self.site
         if ensure_env(root):
-            self.progress.say("wrote .env with fresh secrets (mode 0600)")
+            log.info("wrote .env with fresh secrets (mode 0600)")
             site.read_settings()
         problems = settings_problems(root, site.values, "local runs a {store} of its own")
         if set(str(root)) & set(UNUSABLE):

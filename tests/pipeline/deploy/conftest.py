@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.system.progress import LogDisplay
 from tests.pipeline.deploy.world import World, world_in
 
 
@@ -16,5 +18,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for name in ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RELEASE_BOARD_URL"):
         monkeypatch.delenv(name, raising=False)
     world = world_in(tmp_path)
+    logger, display = logging.getLogger("pipeline"), LogDisplay(world.console)
+    logger.addHandler(display)
+    logger.setLevel(logging.INFO)
     yield world
+    logger.removeHandler(display)
+    logger.setLevel(logging.NOTSET)
     assert world.target.holder() is None

@@ -377,9 +377,9 @@ class FakeTarget(Script):
         """Open the real ones."""
         return NotedRecords(self)
 
-    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Take the real one."""
-        return hold_lock(self.project.state(self.env.name) / "lock", say)
+        return hold_lock(self.project.state(self.env.name) / "lock")
 
     def holder(self) -> Holder | None:
         """Ask the real one."""

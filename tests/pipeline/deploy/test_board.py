@@ -16,6 +16,7 @@ from pipeline.deploy import board
 from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report
 from tests.backend.process import Service, free_port, serve
 from tests.conftest import TOKEN
+from tests.logs import logged
 from tests.pipeline.deploy.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
 
 CUT_SHORT = replace(INTERRUPTED, rollback=RollbackFacts(release="77c0de4410aa", verdict="proved", reason=None))
@@ -30,8 +31,8 @@ def _running(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
 
 def told(facts: DeployFacts, **environ: str) -> list[str]:
     """The lines that a deploy with FACTS says about the board."""
-    warned: list[str] = []
-    board.tell("shop", build_report(facts), warned.append, environ)
+    with logged() as warned:
+        board.tell("shop", build_report(facts), environ)
     return warned
 
 

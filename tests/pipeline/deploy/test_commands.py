@@ -149,7 +149,7 @@ class TestRollbackOfAnUnfinishedDeploy:
         """It has the lock; its report ends the waiting, or it dies, and then there is something to undo."""
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         other = ExitStack()
-        other.enter_context(served.target.lock(print))
+        other.enter_context(served.target.lock())
         waited: list[float] = []
 
         def sleep(seconds: float) -> None:
@@ -166,7 +166,7 @@ class TestRollbackOfAnUnfinishedDeploy:
         """A job on GitHub has five minutes for it; exit code 75."""
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         monkeypatch.setattr(verbs, "UNDOING_SECONDS", -1)
-        with served.target.lock(print), pytest.raises(LockHeld):
+        with served.target.lock(), pytest.raises(LockHeld):
             run(served, "rollback", "--unfinished")
 
 
@@ -181,7 +181,7 @@ class TestStatus:
 
     def test_is_a_document_for_programs(self, served: World) -> None:
         """The contract's names."""
-        with served.target.lock(print):
+        with served.target.lock():
             code, document = run(served, "status", "--json")
         assert code == 0
         assert [document[key] for key in ("environment", "target", "url", "release", "number")] == [

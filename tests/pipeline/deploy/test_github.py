@@ -12,6 +12,7 @@ from pipeline.deploy import github
 from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report
 from pipeline.proof.results import Bin
 from pipeline.system.progress import StageRecord, tame
+from tests.logs import logged
 from tests.pipeline.deploy.test_report import (
     FACTS,
     INTERRUPTED,
@@ -41,10 +42,10 @@ def traffic(bins: list[tuple[dict[str, int], int]], start: float = START) -> Dep
 
 def publish(facts: DeployFacts, folder: Path) -> tuple[str, str, list[str]]:
     """The summary, the outputs, and the warnings."""
-    warned: list[str] = []
     summary, output = folder / "summary.md", folder / "output"
     environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
-    github.publish(build_report(facts), PLACE, warned.append, environ)
+    with logged() as warned:
+        github.publish(build_report(facts), PLACE, environ)
     return summary.read_text(encoding="utf-8"), output.read_text(encoding="utf-8"), warned
 
 
@@ -79,16 +80,16 @@ class TestPublish:
 
     def test_says_what_it_could_not_write(self, tmp_path: Path) -> None:
         """The deploy goes on."""
-        warned: list[str] = []
-        github.publish(
-            build_report(FACTS), PLACE, warned.append, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")}
-        )
+        with logged() as warned:
+            github.publish(build_report(FACTS), PLACE, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")})
         [line] = warned
         assert "no/such/folder: No such file or directory" in line
 
     def test_does_nothing_elsewhere(self, tmp_path: Path) -> None:
         """A laptop has no summary."""
-        github.publish(build_report(FACTS), PLACE, pytest.fail, {})
+        with logged() as warned:
+            github.publish(build_report(FACTS), PLACE, {})
+        assert warned == []
 
     def test_lets_no_text_of_others_out_of_its_place(self, tmp_path: Path) -> None:
         """A reason, a note, an answer or the name of a release may hold any markup: none of it takes effect."""

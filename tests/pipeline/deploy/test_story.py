@@ -134,7 +134,7 @@ class TestAPlanThatFails:
 
     def test_waits_for_nobody(self, served: World) -> None:
         """A lock that is held is exit code 75, before what others did is looked at."""
-        with served.target.lock(print), pytest.raises(LockHeld, match="another deploy holds the lock") as held:
+        with served.target.lock(), pytest.raises(LockHeld, match="another deploy holds the lock") as held:
             served.deploy(release("b"))
         assert held.value.exit_code == 75
         assert served.target.asked == ["problems"]

@@ -120,7 +120,7 @@ class TestDocker:
         """Which, and for what."""
         says(engine, f"*) echo '{complaint}' >&2; exit 1 ;;")
         with pytest.raises(SlipwayError) as caught:
-            Docker(tmp_path, lambda _: None).do(*arguments)
+            Docker(tmp_path).do(*arguments)
         assert caught.value.problems[0].startswith(f"docker {arguments[0]}: {complaint}: {fix}")
 
     @pytest.mark.parametrize("complaint", ["connection refused", "permission denied while trying to connect"])
@@ -128,7 +128,7 @@ class TestDocker:
         """A registry that is away, an engine that is not ours."""
         says(engine, f"*) echo '{complaint}' >&2; exit 1 ;;")
         with pytest.raises(SlipwayError) as caught:
-            Docker(tmp_path, lambda _: None).do("push", "ghcr.io/o/n:1")
+            Docker(tmp_path).do("push", "ghcr.io/o/n:1")
         assert "login" not in caught.value.problems[0]
 
     @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class TestDocker:
     ) -> None:
         """What else ends the asking is no word about a password: nobody is told to change a right one."""
         says(engine, f"exec*) {answer} ;;")
-        assert refused_login(Docker(tmp_path, lambda _: None), "one", "a", "b", "secret") == refusal
+        assert refused_login(Docker(tmp_path), "one", "a", "b", "secret") == refusal
 
     @pytest.mark.parametrize("verb", ["do", "ask"])
     def test_a_process_that_the_engine_could_not_begin_is_begun_once_more(
@@ -162,7 +162,7 @@ class TestDocker:
             engine,
             f"*) echo $1 >>calls; test $(wc -l <calls) = 2 && echo done && exit; echo '{stumbles}' >&2; exit 1 ;;",
         )
-        ask = getattr(Docker(tmp_path, lambda _: None), verb)
+        ask = getattr(Docker(tmp_path), verb)
         assert ask("run", "x").strip() == "done"
         with pytest.raises(SlipwayError, match="init-p"):
             ask("run", "x")
@@ -172,7 +172,7 @@ class TestDocker:
         """The engine says it on standard output."""
         says(engine, "exec*) echo 'OCI runtime exec failed: procReady not received: unknown'; exit 126 ;;")
         with pytest.raises(SlipwayError) as caught:
-            Docker(tmp_path, lambda _: None).ask("exec", "one", "true")
+            Docker(tmp_path).ask("exec", "one", "true")
         assert caught.value.problems[0] == "docker exec: OCI runtime exec failed: procReady not received: unknown"
 
 
@@ -209,7 +209,7 @@ class TestImages:
         monkeypatch.setenv("IMAGE_PLATFORMS", platforms)
         (engine.parent / "pyproject.toml").write_text("", encoding="utf-8")
         with pytest.raises(SlipwayError) as caught:
-            Images(engine.parent, "slipway", lambda _: None).push("ghcr.io/o/n")
+            Images(engine.parent, "slipway").push("ghcr.io/o/n")
         assert caught.value.problems[0].startswith(line)
 
     def test_a_repository_is_in_lower_case(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pipeline.engines import gateway_api
 from pipeline.engines import kind as cluster
 from pipeline.errors import UsageError
+from tests.logs import logged
 from tests.played import serving
 
 ROOT = Path(__file__).parents[3]
@@ -146,10 +147,10 @@ class TestGatewayApi:
 
     def test_a_file_of_other_bytes_is_its_givers_matter(self, tmp_path: Path) -> None:
         """It is said aloud that nobody checked it."""
-        warnings: list[str] = []
         file = tmp_path / "gateway-api.yaml"
         file.write_bytes(MANIFEST)
-        assert gateway_api.read(file, warnings.append) == MANIFEST
+        with logged() as warnings:
+            assert gateway_api.read(file) == MANIFEST
         assert "unchecked" in warnings[0]
         assert gateway_api.version_of(MANIFEST) == "v1.6.1"
 
@@ -159,4 +160,4 @@ class TestGatewayApi:
         file.write_bytes(b"kind: Secret\n")
         for path in (file, tmp_path / "missing.yaml"):
             with pytest.raises(UsageError, match=f"--gateway-api {path}"):
-                gateway_api.read(path, print)
+                gateway_api.read(path)

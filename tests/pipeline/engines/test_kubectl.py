@@ -30,7 +30,7 @@ def kubectl(folder: Path, said: str, code: int) -> Kubectl:
     path = folder / "kubectl"
     path.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit {code}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return Kubectl("kind-slipway", "slipway", lambda _: None)
+    return Kubectl("kind-slipway", "slipway")
 
 
 class TestAsk:
@@ -54,7 +54,7 @@ class TestAsk:
 class TestCommand:
     def test_names_context_and_namespace_always(self) -> None:
         """Whatever the user's current context is."""
-        command = Kubectl("production", "shop", lambda _: None).command("get", "pods")
+        command = Kubectl("production", "shop").command("get", "pods")
         assert command == ["kubectl", "--context=production", "--namespace=shop", "get", "pods"]
 
 

@@ -22,7 +22,7 @@ class TestCopyRelease:
         others = {tag: push_image(repository, tag, tag=tag) for tag in (f"migrate-{short}", f"frontend-{short}")}
         elsewhere = f"{repository}-copy"
         for _ in range(2):
-            assert copy_release(f"{repository}@{digest}", elsewhere, lambda _: None) == digest
+            assert copy_release(f"{repository}@{digest}", elsewhere) == digest
         assert resolve(f"{elsewhere}@{digest}").ids == resolve(f"{repository}@{digest}").ids
         assert {tag: resolve(f"{elsewhere}:{tag}").digest for tag in others} == others
         with Repository(elsewhere) as opened:
@@ -35,6 +35,6 @@ class TestCopyRelease:
         repository = f"{registry}/team/half"
         digest = push_image(repository)
         with pytest.raises(UsageError, match="a tag can be moved"):
-            copy_release(f"{repository}:latest", f"{repository}-copy", lambda _: None)
+            copy_release(f"{repository}:latest", f"{repository}-copy")
         with pytest.raises(RegistryLacks, match="migrate-"):
-            copy_release(f"{repository}@{digest}", f"{repository}-half", lambda _: None)
+            copy_release(f"{repository}@{digest}", f"{repository}-half")

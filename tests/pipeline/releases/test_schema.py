@@ -13,6 +13,7 @@ from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact, Loss
 from pipeline.releases.schema import Schema, ask_schema
 from pipeline.system.git import Source
+from tests.logs import logged
 
 STEP = {"revision": "0002", "message": "m", "contract_after": None, "destroys": None, "sql": "SELECT 2;"}
 SOUND = {"revision": "0001", "recorded": True, "pending": [], "problems": [], "unknown": []}
@@ -45,8 +46,8 @@ Ask = Callable[..., tuple["Schema | None", list[str]]]
 
 
 def ask(place: Place, *, old: Artifact | None = None) -> tuple[Schema | None, list[str]]:
-    warned: list[str] = []
-    found = ask_schema(place, release("new"), old, kept=["0001", "0001"], forgotten=None, warn=warned.append)
+    with logged() as warned:
+        found = ask_schema(place, release("new"), old, kept=["0001", "0001"], forgotten=None)
     return found, warned
 
 

@@ -55,7 +55,7 @@ def release(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A pushed release with an old idna, and its SBOMs: made once, looked at by many."""
     root = make_tree(tmp_path_factory.mktemp("release") / "tree")
     images = push_release(f"{registry}/supply/release", root, "idna==3.6", "anyio==4.16.0")
-    make_sboms(images.places, root / ".slipway/supply", lambda _: None)
+    make_sboms(images.places, root / ".slipway/supply")
     return Release(root, images)
 
 
@@ -65,7 +65,7 @@ def signed(release: Release, request: pytest.FixtureRequest) -> Release:
     need("cosign")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _ours(monkeypatch, request.getfixturevalue("keys"))
-        steps.sign(load_project(release.root), release.images.place("backend"), say=lambda _: None)
+        steps.sign(load_project(release.root), release.images.place("backend"))
     return release
 
 

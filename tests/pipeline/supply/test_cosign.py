@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline.config.policy import Policy
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.supply import cosign
 from pipeline.supply.cosign import PROVENANCE, Cosign, Signer, complaint, signer, verify_command
+from tests.logs import logged
 
 PLACE = f"ghcr.io/owner/board@sha256:{'1' * 64}"
 MAIN = "https://github.com/owner/board/.github/workflows/cd.yml@refs/heads/main"
@@ -124,10 +126,10 @@ class TestARegistryThatHasEnough:
         (tmp_path / "cosign").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setattr(cosign, "PAUSES", (0, 0))
-        told: list[str] = []
-        one = Cosign(PLACE, told.append)
+        one = Cosign(PLACE)
         if times == 1:
-            one.sign(Signer("k"), [PLACE])
+            with logged(logging.INFO) as told:
+                one.sign(Signer("k"), [PLACE])
             assert "the registry wants fewer requests: asking again in 0 s" in told
         else:
             with pytest.raises(SlipwayError, match=f"^{PLACE}: the registry answers no more for now"):
@@ -141,4 +143,4 @@ class TestMissing:
         with pytest.raises(
             UsageError, match=r"cosign: not installed \(or not on the PATH\), version 3 is needed: http"
         ):
-            Cosign(PLACE, lambda _: None).sign(Signer("k"), [PLACE])
+            Cosign(PLACE).sign(Signer("k"), [PLACE])

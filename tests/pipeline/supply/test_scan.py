@@ -18,6 +18,7 @@ from pipeline.registry.repository import digest_of
 from pipeline.supply import audit, steps
 from pipeline.supply.sbom import LARGEST_ATTESTED, Sbom, make_sboms, python_packages, too_large
 from tests.deploy.machine import free_port
+from tests.logs import logged
 from tests.pipeline.supply.conftest import Release
 from tests.pipeline.supply.osv import osv_variables, played_osv
 
@@ -52,10 +53,6 @@ def scanned(release: Release) -> tuple[Project, str]:
     return load_project(release.root), release.images.place("backend")
 
 
-def quiet(_: str) -> None:
-    """Nobody listens."""
-
-
 class TestScan:
     def test_stops_a_release_with_a_known_vulnerability(
         self, scanned: tuple[Project, str], service: list[dict[str, Any]]
@@ -63,7 +60,7 @@ class TestScan:
         """What the images hold is judged; each finding is a line, and the last says where to go."""
         project, reference = scanned
         with pytest.raises(SlipwayError) as caught:
-            steps.scan(project, reference, audit=True, say=quiet, warn=quiet)
+            steps.scan(project, reference, audit=True)
         finding, last = caught.value.problems
         assert finding == "idna 3.6: CVE-2024-3651, GHSA-jjg7-2v4v-x38h: update to 3.7"
         assert last.startswith(f"{reference}: 1 findings stop it")
@@ -71,10 +68,10 @@ class TestScan:
 
     def test_lets_pass_what_is_allowed(self, scanned: tuple[Project, str], service: list[dict[str, Any]]) -> None:
         """And says it, and that what is not Python's was judged by nobody where there is no grype."""
-        said: list[str] = []
         project, reference = scanned
         allow = (Allowance("CVE-2024-3651", "idna", "ours alone", date(9999, 1, 1)),)
-        steps.scan(replace(project, allow=allow), reference, audit=True, say=quiet, warn=said.append)
+        with logged() as said:
+            steps.scan(replace(project, allow=allow), reference, audit=True)
         assert "idna: CVE-2024-3651 is allowed until 9999-01-01: ours alone" in said
 
     def test_a_service_that_is_away_lets_nothing_pass(
@@ -84,7 +81,7 @@ class TestScan:
         use_service(monkeypatch, free_port())
         project, reference = scanned
         with pytest.raises(SlipwayError) as caught:
-            steps.scan(project, reference, audit=True, say=quiet, warn=quiet)
+            steps.scan(project, reference, audit=True)
         [line] = caught.value.problems
         assert line.startswith(
             "pip-audit: its service does not answer: nothing passes without its answer: try again later"
@@ -98,13 +95,13 @@ class TestScan:
         monkeypatch.setattr(audit, "_pip_audit", lambda *_: skipped)
         project, reference = scanned
         with pytest.raises(SlipwayError, match="pip-audit: its service knows none of the 2 packages"):
-            steps.scan(project, reference, audit=True, say=quiet, warn=quiet)
+            steps.scan(project, reference, audit=True)
 
     def test_judges_nothing_where_it_is_told_so(self, scanned: tuple[Project, str]) -> None:
         """Aloud; the SBOMs are in folders named by the digests that they are of."""
-        said: list[str] = []
         project, reference = scanned
-        steps.scan(project, reference, audit=False, say=quiet, warn=said.append)
+        with logged() as said:
+            steps.scan(project, reference, audit=False)
         assert said == ["--sbom-only: nothing was judged"]
         folder = project.root / ".slipway/supply" / reference.rpartition(":")[2]
         assert sorted(one.name for one in folder.iterdir()) == ["sbom.cdx.json", "sbom.spdx.json"]
@@ -119,7 +116,7 @@ class TestAudit:
         (tree / "requirements/test.txt").write_text(LOCK, encoding="utf-8")
         (tree / "requirements/lint.txt").write_text("idna==3.7 \\\n    --hash=sha256:1\n", encoding="utf-8")
         with pytest.raises(SlipwayError) as caught:
-            steps.audit(load_project(tree), say=quiet, warn=quiet)
+            steps.audit(load_project(tree))
         assert caught.value.problems[0] == "idna 3.6: CVE-2024-3651, GHSA-jjg7-2v4v-x38h: update to 3.7"
         assert caught.value.problems[1].startswith("requirements/: 1 findings stop it")
         asked = {(one["package"]["name"], one["version"]) for one in service}
@@ -164,4 +161,4 @@ class TestSbom:
         repository = f"{registry}/supply/{digest_of(b'unreadable')[7:19]}"
         place = f"{repository}@{push_image(repository)}"
         with pytest.raises(SlipwayError, match=f"^{place}: syft: "):
-            make_sboms([place], tree / ".slipway/supply", quiet)
+            make_sboms([place], tree / ".slipway/supply")

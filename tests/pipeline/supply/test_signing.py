@@ -33,16 +33,12 @@ def repository(registry: str, request: pytest.FixtureRequest) -> str:
     return f"{registry}/supply/{digest_of(request.node.nodeid.encode())[7:19]}"
 
 
-def quiet(_: str) -> None:
-    """Nobody listens."""
-
-
 def sign(root: Path, images: PushedImages) -> None:
-    steps.sign(load_project(root), images.place("backend"), say=quiet)
+    steps.sign(load_project(root), images.place("backend"))
 
 
 def problems(images: PushedImages, key: Path, source: str | None = None) -> list[str]:
-    return verification_problems(images, Policy(key=str(key), source=source), quiet)
+    return verification_problems(images, Policy(key=str(key), source=source))
 
 
 class TestSigned:
@@ -51,13 +47,11 @@ class TestSigned:
         """All three images by digest, without any of Sigstore's services; its provenance says whence it came."""
         for source in (None, SOURCE, f"{SOURCE}@{commit(signed.root)}"):
             assert problems(signed.images, our_key, source) == []
-        assert str(our_key) in steps.verify(load_project(signed.root), signed.images.place("backend"), None, say=quiet)
+        assert str(our_key) in steps.verify(load_project(signed.root), signed.images.place("backend"), None)
 
     def test_the_sbom_names_what_is_in_the_image(self, our_key: Path, signed: Release) -> None:
         """What was attested is what syft found."""
-        [bill] = Cosign("the release", quiet).attestations(
-            Policy(key=str(our_key)), signed.images.place("migrate"), CYCLONEDX
-        )
+        [bill] = Cosign("the release").attestations(Policy(key=str(our_key)), signed.images.place("migrate"), CYCLONEDX)
         assert [(one["name"], one["version"]) for one in bill["components"] if "purl" in one] == [
             ("anyio", "4.16.0"),
             ("idna", "3.6"),
@@ -81,7 +75,7 @@ class TestSigned:
 class TestRefused:
     def test_not_for_what_a_stranger_adds(self, our_key: Path, signed: Release, keys: Path) -> None:
         """Who may push could stop every deploy otherwise."""
-        Cosign("the release", quiet).sign(Signer(str(keys / "other.key")), signed.images.places)
+        Cosign("the release").sign(Signer(str(keys / "other.key")), signed.images.places)
         assert problems(signed.images, our_key) == []
 
     def test_an_unsigned_image(self, our_key: Path, tree: Path, repository: str) -> None:
@@ -98,7 +92,7 @@ class TestRefused:
     def test_one_that_another_key_signed(self, our_key: Path, tree: Path, repository: str, keys: Path) -> None:
         """Not just anybody's signature."""
         images = push_release(repository, tree)
-        Cosign("the release", quiet).sign(Signer(str(keys / "ours.key")), images.places)
+        Cosign("the release").sign(Signer(str(keys / "ours.key")), images.places)
         found = problems(images, keys / "other.pub")
         place = images.place("backend")
         assert f"{place}: signed by another key than the key of {keys}/other.pub" in found[0]
@@ -183,7 +177,7 @@ class TestSigning:
         images = push_release(repository, tree)
         tag = f"{repository}:{images.backend[7:19]}"
         with pytest.raises(UsageError, match="a tag can be moved: name the image by digest"):
-            steps.sign(load_project(tree), tag, say=quiet)
+            steps.sign(load_project(tree), tag)
 
     def test_vouches_for_nothing_that_was_built_elsewhere(self, our_key: Path, tree: Path, repository: str) -> None:
         """A provenance says whence an image came, and whoever signs must have seen that."""
@@ -198,13 +192,13 @@ class TestSigning:
         """In one line, and without it."""
         monkeypatch.setenv("COSIGN_PASSWORD", "wrong")
         with pytest.raises(SlipwayError, match="COSIGN_PASSWORD is not the password of COSIGN_KEY"):
-            Cosign("the release", quiet).sign(Signer(str(keys / "ours.key")), signed.images.places[:1])
+            Cosign("the release").sign(Signer(str(keys / "ours.key")), signed.images.places[:1])
 
     def test_the_signer_of_this_place_does_not_decide_who_must_have_signed(
         self, our_key: Path, signed: Release
     ) -> None:
         """Cosign takes its options from variables, too."""
-        found = verification_problems(signed.images, Policy(identity=f"{SOURCE}/.github/workflows/cd.yml@main"), quiet)
+        found = verification_problems(signed.images, Policy(identity=f"{SOURCE}/.github/workflows/cd.yml@main"))
         assert found
         assert not any("exactly one of" in line for line in found)
 
@@ -225,7 +219,7 @@ def sign_parts(
     attest: bool = True,
 ) -> None:
     """What `sign` does, but for some of it."""
-    signer, cosign = Signer(str(keys / "ours.key")), Cosign("the release", quiet)
+    signer, cosign = Signer(str(keys / "ours.key")), Cosign("the release")
     path = root.parent / "predicate.json"  # not in the tree, which it would make dirty
     for place in sboms:
         path.write_text('{"bomFormat": "CycloneDX"}', encoding="utf-8")

@@ -85,7 +85,7 @@ class TestSlots:
 class TestStack:
     def test_a_command_names_project_and_files(self, tmp_path: Path) -> None:
         """So that neither COMPOSE_FILE nor an override changes what a deploy does."""
-        stack = Stack(tmp_path, "shop", Docker(tmp_path, lambda _: None))
+        stack = Stack(tmp_path, "shop", Docker(tmp_path))
         assert stack.command("up", "backend") == [
             "compose", "--project-name", "shop", "--file", "docker-compose.yml", "--file", "docker/compose.rollout.yml",
             "up", "backend"]  # fmt: skip
@@ -109,7 +109,7 @@ class TestVariables:
     @pytest.mark.parametrize("name", ["POSTGRES_IMAGE", "REDIS_IMAGE"])
     def test_say_the_images_of_the_stores_whatever_the_shell_says(self, name: str, tmp_path: Path) -> None:
         """As `.env` has them; empty, which is what docker-compose.yml says, where it has none."""
-        docker = Docker(tmp_path, lambda _: None)
+        docker = Docker(tmp_path)
         stack, env = Stack(tmp_path, "shop", docker), PROJECT.environment("compose")
         artifacts = Artifacts(PROJECT, tmp_path, docker, "shop")
         for values, image in (({name: "mirror.example.org/store:1"}, "mirror.example.org/store:1"), ({}, "")):

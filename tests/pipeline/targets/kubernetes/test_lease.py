@@ -28,7 +28,7 @@ esac
 """)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    return Lease(Kubectl("kind-slipway", "slipway", lambda _: None), _version="7", _since=SINCE)
+    return Lease(Kubectl("kind-slipway", "slipway"), _version="7", _since=SINCE)
 
 
 def written(folder: Path, **spec: str) -> None:

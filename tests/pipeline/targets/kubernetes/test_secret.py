@@ -61,7 +61,7 @@ class TestSecretValues:
 class TestMissingKeys:
     def test_name_the_key_and_the_command_that_mends_it(self) -> None:
         """Without a value in it: it comes through standard input."""
-        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop", lambda _: None), "shop-secrets")
+        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop"), "shop-secrets")
         assert line.startswith("Secret shop-secrets in namespace shop has no B: `kubectl --context=production")
         assert "patch secret shop-secrets --patch-file=/dev/stdin" in line
 
@@ -102,7 +102,7 @@ UNREAD: dict[str, Object] = {
 
 
 class TestUnreadUrls:
-    KUBECTL = Kubectl("production", "shop", lambda _: None)
+    KUBECTL = Kubectl("production", "shop")
     THERE: ClassVar = {"DATABASE_URL": "postgresql://shop:canary@db/shop", "POSTGRES_PASSWORD": "x", "REDIS_URL": ""}
 
     @pytest.mark.parametrize("what", READ)

@@ -29,7 +29,7 @@ def _artifacts(tmp_path: Path, layout: Layout) -> Artifacts:
         (root / name).write_text(text)
     env = Environment(name="local", target="local", url="http://localhost:1")
     project = Project(root=root, name="shop", environments={"local": env}, requests=())
-    return Artifacts(project, layout, lambda _: None)
+    return Artifacts(project, layout)
 
 
 class TestBuild:

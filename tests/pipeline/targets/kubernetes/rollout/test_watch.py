@@ -113,7 +113,7 @@ class TestToldByALog:
         (tmp_path / "kubectl").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         found = Finding("crash", "it ended", "backend-1", "backend", wants_log=True, previous=bool(run))
-        assert Rollout(Kubectl("kind-slipway", "slipway", lambda _: None))._told(found).line == line
+        assert Rollout(Kubectl("kind-slipway", "slipway"))._told(found).line == line
 
 
 class TestLeftovers:

@@ -22,7 +22,7 @@ def test_looks_at_whole_lines_as_they_come() -> None:
     with tempfile.TemporaryFile() as log:
         pipes = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.PIPE}
         with subprocess.Popen([sys.executable, "-c", SAYS], bufsize=0, **pipes) as writer:  # type: ignore[call-overload]
-            witness = Witness(Kubectl("kind", "shop", lambda _: None), "shop-secrets", _following=(writer, log))
+            witness = Witness(Kubectl("kind", "shop"), "shop-secrets", _following=(writer, log))
             seen = []
             for text in (
                 b'{"ready": true, "at": 1}\n',
@@ -42,6 +42,6 @@ def test_looks_at_whole_lines_as_they_come() -> None:
 
 def test_has_seen_nothing_where_nobody_was_asked() -> None:
     """A first release has no vantage."""
-    witness = Witness(Kubectl("kind", "shop", lambda _: None), "shop-secrets")
+    witness = Witness(Kubectl("kind", "shop"), "shop-secrets")
     witness.look()
     assert witness.samples == []
