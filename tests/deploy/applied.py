@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
+from tests.deploy.runs import Outcome
 
-__all__ = ["asks_a_database_that_did_not_run", "begins_a_history", "refuses_another_form"]
+__all__ = ["asks_a_database_that_did_not_run", "begins_a_history", "refuses_another_form", "runs_programs"]
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pipeline.config.project import load_project
+from pipeline.errors import SlipwayError
+from pipeline.system.progress import Progress
+from pipeline.targets import open_target
+
+project = load_project(Path.cwd())
+try:
+    print(open_target(project, project.environment(sys.argv[1]), Progress()).database.run(*sys.argv[2:]))
+except SlipwayError as error:
+    sys.exit(str(error))
+"""
 
 
 def refuses_another_form(sound: Checkout) -> None:
@@ -63,3 +80,21 @@ def begins_a_history(sound: Checkout) -> None:
     assert "recorded as unknown" not in outcome.stderr
     assert sound.sql("SELECT count(*) FROM alembic_history WHERE checksum IS NULL") == "0"
     assert sound.sql("SELECT count(*) FROM alembic_history") != "0"
+
+
+def runs_programs(sound: Checkout) -> None:
+    """Run PostgreSQL's own programs near the database as the service's role, and say why one fails."""
+
+    def run(*command: str) -> Outcome:
+        return sound.start_program([sys.executable, "-c", PROGRAM, sound.environment, *command]).finish()
+
+    def ask(query: str) -> Outcome:
+        return run("psql", "--no-psqlrc", "-tAc", query)
+
+    assert ask("SELECT version_num FROM alembic_version").stdout.strip() == sound.revision()
+    owner = ask("SELECT tableowner = current_user FROM pg_tables WHERE tablename = 'releases'")
+    assert owner.stdout.strip() == "t", str(owner)
+    assert "CREATE TABLE public.releases" in run("pg_dump", "--schema-only").stdout
+    refused = ask("SELECT * FROM nothing")
+    assert refused.code == 1
+    assert 'relation "nothing" does not exist' in refused.stderr.splitlines()[-1], str(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.deploy import applied
 from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
@@ -168,3 +169,8 @@ def test_an_empty_database_is_no_first_deploy(sound: Checkout) -> None:
     outcome = sound.deploy("--empty-database")
     assert outcome.code == 0 or outcome.verdict == "rolled_back", str(outcome)
     assert sound.sql("SELECT to_regclass('public.alembic_history') IS NOT NULL")
+
+
+def test_programs_of_postgresql_run_near_the_database(sound: Checkout) -> None:
+    """As the service's role, on PostgreSQL's own socket."""
+    applied.runs_programs(sound)

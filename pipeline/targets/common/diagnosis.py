@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["SILENT", "failing_checks", "telling_line"]
 
 SILENT = "its log shows no error"
+PLACE = re.compile(r"\s*\^|LINE \d+:")  # psql shows below an error where in the statement it is
 
 
 def telling_line(lines: Iterable[str]) -> str:
     """Return the last telling line of a log's `lines`: an exception, or the event of a JSON line."""
-    for line in reversed([line for line in lines if line.strip()]):
+    for line in reversed([line for line in lines if line.strip() and not PLACE.match(line)]):
         try:
             event = json.loads(line)
         except ValueError:

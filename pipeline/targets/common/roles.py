@@ -73,6 +73,13 @@ class Database(Protocol):
         Raise `SlipwayError` with its last line of output.
         """
 
+    def run(self, *command: str) -> str:
+        """Run a program of PostgreSQL's (`psql`, `pg_dump`) near the database, as the service's role.
+
+        The program finds its way by the variables `PGHOST`, `PGUSER` and so on. The database must run. Return the
+        output, which must be text. Raise `SlipwayError` with its last telling line where the program fails.
+        """
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Migrate a throwaway database with `new`, then send the smoke requests of `old` to a replica of it there."""
 

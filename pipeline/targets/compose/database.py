@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.config.settings import split_secrets
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import ContainerStand
@@ -36,6 +38,23 @@ class ComposeDatabase(roles.Database):
             return site.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
         environment = site.variables.environment(kept)
         return site.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
+
+    def run(self, *command: str) -> str:
+        """Run the program in PostgreSQL's own container."""
+        variables = self.site.variables
+        plain, secrets = split_secrets(self.site.values)
+        place = {
+            "PGHOST": "127.0.0.1",
+            "PGUSER": variables.role,
+            "PGDATABASE": plain.get("POSTGRES_DB", self.site.project.name),
+            "PGPASSWORD": secrets.get("POSTGRES_PASSWORD", ""),
+        }
+        running = [each for each in self.site.stack.containers("postgres") if each.running]
+        if not running:
+            raise SlipwayError(f"PostgreSQL does not run: `nox -s deploy -- {self.site.env.name}`")
+        # The names alone: what docker gets as a value is in the list of processes.
+        names = [option for name in place for option in ("--env", name)]
+        return self.site.docker.do("exec", *names, running[0].ident, *command, env=place)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Redis of the same images."""

@@ -6,14 +6,14 @@ from functools import partial
 
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
-from pipeline.targets.kubernetes.job import MigrateJob, with_image
-from pipeline.targets.kubernetes.rehearsal import throwaway_stand
-from pipeline.targets.kubernetes.release import NOTHING_YET
+from pipeline.targets.kubernetes.job import MigrateJob, program_of, with_image
+from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release
 from pipeline.targets.kubernetes.site import Site
 
 __all__ = ["KubernetesDatabase"]
@@ -56,10 +56,23 @@ class KubernetesDatabase(roles.Database):
             return site.docker.ask("run", "--rm", "--network", "none", kept.images.place("migrate"), *arguments)
         # Until this deploy has brought anything up, only the settings and network policies of what serves exist, and a
         # check applies nothing.
-        place = kept if site.prepared else site.kept.find(site.serving()[0])
+        place = kept if site.prepared else self._serving()
         manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
         job = MigrateJob(site.kubectl, manifest, lambda line: site.progress.live("migrate", line))
         return job.run(*arguments)
+
+    def run(self, *command: str) -> str:
+        """Run the program as a Job, from the image of the overlay's PostgreSQL."""
+        release = self._serving()
+        job = program_of(release.objects(["Job"])[0], store_image(release.manifests, "postgres"), command)
+        return MigrateJob(self.site.kubectl, job, lambda _: None, f"{command[0]}'s Job").do(job, command[0])
+
+    def _serving(self) -> Release:
+        """Return a release that serves. Raise `SlipwayError` where none does."""
+        serving = self.site.serving()
+        if not serving:
+            raise SlipwayError(f"no release serves {self.site.env.name}: `nox -s deploy -- {self.site.env.name}`")
+        return self.site.kept.find(serving[0])
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse in throwaway containers on this machine, without the cluster."""

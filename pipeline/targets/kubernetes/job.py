@@ -11,9 +11,14 @@ from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.errors import DeployFailed
 from pipeline.targets.common.diagnosis import telling_line
 
-__all__ = ["MigrateJob", "job_of", "policies_of", "question_of", "with_image"]
+__all__ = ["MigrateJob", "job_of", "policies_of", "program_of", "question_of", "with_image"]
 
 QUESTION = "doctor"
+PROGRAM = "database-program"
+AS_SERVICE = (  # the variables of libpq, from those of the service
+    'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGUSER="$POSTGRES_USER" PGDATABASE="$POSTGRES_DB";'
+    ' PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) exec "$0" "$@"'
+)
 
 NAME_LABEL = "app.kubernetes.io/name"
 SECONDS = 600  # migrations have timeouts of their own: lock and statement
@@ -84,6 +89,13 @@ def with_image(manifest: Object, image: str) -> Object:
     """Return `manifest` with another `image` for its first container."""
     job: Object = json.loads(json.dumps(manifest))
     job["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    return job
+
+
+def program_of(manifest: Object, image: str, command: Sequence[str]) -> Object:
+    """Return the migrations' `manifest` as a Job that runs a program of PostgreSQL's from `image`."""
+    job = with_image(job_of(manifest, PROGRAM, *command), image)
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", AS_SERVICE]
     return job
 
 

@@ -15,7 +15,7 @@ from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
 from pipeline.targets.kubernetes.release import KeptReleases
 
-__all__ = ["throwaway_stand"]
+__all__ = ["store_image", "throwaway_stand"]
 
 STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # for an overlay whose stores are outside
 
@@ -32,12 +32,13 @@ def throwaway_stand(
     try:
         made = {key: randomness.token_urlsafe(36) for key in SERVICE_SECRETS}
         write_secret_files(folder, made)
-        images = (_image(objects, "postgres"), _image(objects, "redis"))
+        images = (store_image(objects, "postgres"), store_image(objects, "redis"))
         yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]
     finally:
         shutil.rmtree(folder)
 
 
-def _image(objects: Sequence[Object], store: str) -> str:
+def store_image(objects: Sequence[Object], store: str) -> str:
+    """Return the image of a `store` of the overlay, or a usual one where that store is outside."""
     sets = [one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", store)]
     return str(sets[0]["spec"]["template"]["spec"]["containers"][0]["image"]) if sets else STORES[store]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
-from pipeline.system.run import run
+from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
+from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.local.artifacts import ENGINES_LOCK
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.site import Site
+from pipeline.targets.local.supervision import clean_environment
 
 __all__ = ["LocalDatabase"]
+
+PROGRAM_SECONDS = 600
 
 
 class LocalDatabase(roles.Database):
@@ -37,8 +42,19 @@ class LocalDatabase(roles.Database):
             migrate_command(site.artifacts, release, *arguments),
             env={**site.base_environment(), **(site.database_environment() if database else {})},
             cwd=site.artifacts.folder(release.name),
-            timeout=600,
+            timeout=PROGRAM_SECONDS,
         )
+
+    def run(self, *command: str) -> str:
+        """Run the program from the folder of the engine's binaries, on PostgreSQL's own socket."""
+        site, (program, *arguments) = self.site, command
+        user, _, database = site.credentials()
+        place = {"PGHOST": str(site.layout.postgres_sockets), "PGUSER": user, "PGDATABASE": database}
+        environment = {**clean_environment(site.layout.home), **place}
+        try:
+            return run([str(site.engines().postgres / program), *arguments], env=environment, timeout=PROGRAM_SECONDS)
+        except CommandFailed as error:
+            raise SlipwayError(f"{program}: {telling_line(error.output.splitlines())}") from error
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""

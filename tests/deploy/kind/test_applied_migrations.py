@@ -26,3 +26,8 @@ def test_a_database_that_did_not_run_is_asked_before_anything_is_applied(sound: 
 def test_a_database_of_before_gets_a_history(sound: KindCheckout) -> None:
     """Recorded as the image that serves has it."""
     applied.begins_a_history(sound)
+
+
+def test_programs_of_postgresql_run_near_the_database(sound: KindCheckout) -> None:
+    """As the service's role, without a way in from outside."""
+    applied.runs_programs(sound)

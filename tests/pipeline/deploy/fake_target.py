@@ -188,6 +188,11 @@ class FakeDatabase(Database):
         self._upgrade(mine, given.expect, given.forget)
         return "done\n"
 
+    def run(self, *command: str) -> str:
+        """Note the program."""
+        self.script.do("run", command[0])
+        return ""
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Note it."""
         self.script.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
