@@ -40,7 +40,8 @@ def run(
     `given` is the standard input, for what must not appear in a list of processes. Raise `CommandFailed` where the
     command ends with a code other than 0, `SlipwayError` where time is up.
     """
-    log.log(level, "$ %s", shlex.join(command))
+    # Paths of the project are shown as people write them, from its folder.
+    log.log(level, "$ %s", shlex.join(command).replace(f"{Path.cwd()}/", ""))
     try:
         done = subprocess.run(
             command,
