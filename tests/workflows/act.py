@@ -52,9 +52,9 @@ WITHOUT_CLUSTER = {
     f"kind --release localhost:5001/{NAME}@": "compose --release ${{ vars.COPY }}@",
     "args: kind --unfinished": "args: compose --unfinished",
     ".slipway/kind/": ".slipway/compose/",
-    "session: access, args: staging": "session: settings",
-    "session: access, args: production": "session: settings",
 }
+# Compose needs no access; the release before is built there, too.
+ON_COMPOSE = {'session: access, args: "${{ inputs.environment }}"': "session: deploy, args: compose"}
 # One of each matrix.
 MATRIX = ("python:3.11", "shard:local 1", "shard:cd 1")
 KEPT = re.compile(
@@ -74,12 +74,14 @@ class Run:
 
     @property
     def jobs(self) -> dict[str, str]:
-        """The result of each job that ran; a matrix counts as failed where one of it did."""
+        """The result of each job that ran, and of each that called it; of several by one name it is `failure` where one
+        failed.
+        """
         found: dict[str, str] = {}
         for line in self.lines:
             if "jobResult" in line:
-                name = line["jobID"]
-                found[name] = "failure" if found.get(name) == "failure" else line["jobResult"]
+                for name in _jobs(line):
+                    found[name] = "failure" if found.get(name) == "failure" else line["jobResult"]
         return found
 
     @property
@@ -94,7 +96,7 @@ class Run:
 
     def said(self, job: str = "") -> str:
         """What its steps printed."""
-        return "\n".join(str(line.get("msg", "")).rstrip() for line in self.lines if job in ("", line.get("jobID")))
+        return "\n".join(str(line.get("msg", "")).rstrip() for line in self.lines if not job or job in _jobs(line))
 
     def __str__(self) -> str:
         return f"exit {self.code}, {self.jobs}\n{self.said()[-8000:]}\n{self.output[-2000:]}"
@@ -113,7 +115,8 @@ class Checkout:
     def make(cls, template: Path, folder: Path, *, gateway_api: str | None = None, cluster: bool = False) -> Checkout:
         """Clone TEMPLATE into FOLDER. With CLUSTER cd.yml makes one by kind, its GATEWAY_API from a file."""
         gateway = {"session: cluster": f"session: cluster, args: --gateway-api {gateway_api}"} if gateway_api else {}
-        stand_ins = {**STAND_INS, "cd": {**HERE, **(gateway if cluster else WITHOUT_CLUSTER)}}
+        cd = {**HERE, **(gateway if cluster else WITHOUT_CLUSTER)}
+        stand_ins = {**STAND_INS, "cd": cd, "deploy": {} if cluster else ON_COMPOSE}
         one = cls(folder / "app", folder / "home", folder / "calls.jsonl")
         shutil.copytree(template, one.root)
         one.home.mkdir()
@@ -242,6 +245,12 @@ class Started:
         lines = [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
         calls = [json.loads(line) for line in self.log.read_text().splitlines()]
         return Run(code, time.monotonic() - self.since, self.said(), lines, calls)
+
+
+def _jobs(line: Mapping[str, Any]) -> set[str]:
+    """The job that a LINE of act is about, by its ID; and the job that called its workflow, by its name."""
+    caller = str(line.get("job", "")).split("/")[:-2]  # [CALLER/]WORKFLOW/NAME
+    return {line.get("jobID", ""), *caller}
 
 
 def _given(text: str, uses: str) -> set[str]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,14 +52,22 @@ class Place:
         """Of the repository: its images go to the test's registry."""
         return {"IMAGE_REPOSITORY": f"{self.registry}/Acme/App", "COPY": f"{self.registry}/copied"}
 
-    def start(self, checkout: Checkout, **how: Any) -> Started:
-        """Start cd.yml."""
+    def start(self, checkout: Checkout, workflow: str = "cd.yml", **how: Any) -> Started:
+        """Start a workflow."""
         variables = {**self.variables, **how.pop("variables", {})}
-        return checkout.start("cd.yml", variables=variables, **{**self.environ, **how})
+        return checkout.start(workflow, variables=variables, **{**self.environ, **how})
 
     def run(self, checkout: Checkout, **how: Any) -> Run:
         """Run cd.yml to its end."""
         return self.start(checkout, **how).finish()
+
+    def pipeline(self, checkout: Checkout, *arguments: str, **environ: str) -> str:
+        """Run a verb in the clone, as whoever sets up what a run needs; what it printed."""
+        kept = {**os.environ, **self.environ, "HOME": str(checkout.home), **environ}
+        command = [sys.executable, "-m", "pipeline", *arguments]
+        done = subprocess.run(command, cwd=checkout.root, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def containers(self) -> list[str]:
         """What its deploys run."""

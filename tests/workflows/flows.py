@@ -31,7 +31,8 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
 GATE = "all-green"
-LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml")
+DEPLOYS = "$/.github/workflows/deploy.yml"
+LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml", DEPLOYS)
 
 # What GitHub has since 2026, and act and actionlint do not know yet, with what they get instead.
 UNKNOWN = (("uses: $/", "uses: ./"), (", queue: max }", " }"))
@@ -55,6 +56,7 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "cd.push": {**READ, "packages": "write"},
     "cd.sign": {**READ, "packages": "write", **SIGN},
     "cd.staging": {**DEPLOY, **SIGN},
+    "deploy.deploy": {**DEPLOY, **SIGN},
     "ci.all-green": {},
     "ci.e2e": READ,
     "ci.image": {**READ, "packages": "read"},
@@ -65,8 +67,7 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "matrix.red": {"issues": "write"},
     "matrix.workflows": READ,
     "image.image": {**READ, "packages": "read"},
-    "rollback.production": DEPLOY,
-    "rollback.staging": DEPLOY,
+    "rollback.rollback": {**DEPLOY, **SIGN},
     "security.audit": READ,
     "security.codeql": {**READ, "security-events": "write", "actions": "read"},
     "security.left-out": {},
@@ -82,6 +83,7 @@ OPEN = ("ci", "image")
 CACHED = ("ci", "matrix")
 
 
+LEVELS = ("none", "read", "write")
 Flow = dict[str, Any]
 
 
@@ -101,6 +103,12 @@ class Flows:
         for name, flow in self.flows.items():
             for job, content in flow["jobs"].items():
                 yield f"{name}.{job}", content
+
+    def calls(self) -> Iterator[tuple[str, Flow, Flow]]:
+        """Each job that calls a workflow of this repository: its name, the job, and the workflow."""
+        for name, job in self.jobs():
+            if job.get("uses") in LOCAL:
+                yield name, job, self.flows[Path(job["uses"]).stem]
 
     def uses(self) -> Iterator[tuple[str, str, str]]:
         """File, action and what comes after its name, for each place that uses one."""
@@ -139,7 +147,20 @@ def _parse(text: str) -> Flow:
 
 def problems(flows: Flows) -> list[str]:
     """What breaks a rule, a line each."""
-    rules = (_pins, _steps, _permissions, _jobs, _gate, _matrix, _shards, _groups, _expressions, _forks, _deploys)
+    rules = (
+        _pins,
+        _steps,
+        _permissions,
+        _jobs,
+        _calls,
+        _gate,
+        _matrix,
+        _shards,
+        _groups,
+        _expressions,
+        _forks,
+        _deploys,
+    )
     return [line for rule in rules for line in rule(flows)]
 
 
@@ -162,14 +183,16 @@ def _pins(flows: Flows) -> Iterator[str]:
 
 def _steps(flows: Flows) -> Iterator[str]:
     known = sessions()
+    asked = {job["with"]["session"] for _, job, _ in flows.calls() if job["uses"] == DEPLOYS}
     for name, step in flows.steps():
         uses, run, given = step.get("uses", ""), step.get("run", ""), step.get("with", {})
         if "\n" in run.strip():
             yield f"{name}: a script of more than a line"
         if "${{" in run:
             yield f"{name}: an expression in a script: {run}"
-        if uses == NOX and given["session"] not in known:
-            yield f"{name}: there is no session {given['session']}"
+        wanted = asked if given.get("session") == "${{ inputs.session }}" else {given.get("session")}
+        if uses == NOX and not wanted <= known:
+            yield f"{name}: there is no session {', '.join(sorted(wanted - known))}"
         if uses == NOX and name.partition(".")[0] not in CACHED and given.get("cache", "false") != "false":
             yield f"{name}: a cache, which others may write, where something is published"
         if uses.startswith("astral-sh/setup-uv@") and given.get("version-file") != "requirements/uv.txt":
@@ -194,8 +217,23 @@ def _jobs(flows: Flows) -> Iterator[str]:
             yield f"{name}: no name"
         if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= 30:
             yield f"{name}: no timeout of 30 minutes or less"
-        if "continue-on-error" in job or job.get("secrets"):
-            yield f"{name}: continues on an error, or hands all secrets on"
+        if "continue-on-error" in job:
+            yield f"{name}: continues on an error"
+
+
+def _calls(flows: Flows) -> Iterator[str]:
+    """A caller grants what is asked for, else no job starts; and names each secret, else the environment's is empty."""
+    for name, job, called in flows.calls():
+        declared = (called["on"]["workflow_call"] or {}).get("secrets", {})
+        if job.get("secrets", {}) != {secret: f"${{{{ secrets.{secret} }}}}" for secret in declared}:
+            yield f"{name}: hands on other secrets than those that {job['uses']} declares"
+        if "concurrency" in job:
+            yield f"{name}: a group around what may wait for it"
+        held = job.get("permissions") or {}
+        for inner, asked in ((inner, of.get("permissions") or {}) for inner, of in called["jobs"].items()):
+            lacking = [key for key, level in asked.items() if LEVELS.index(held.get(key, "none")) < LEVELS.index(level)]
+            if lacking:
+                yield f"{name}: does not grant {', '.join(lacking)}, which {inner} asks for"
 
 
 def _gate(flows: Flows) -> Iterator[str]:
@@ -276,16 +314,14 @@ def _forks(flows: Flows) -> Iterator[str]:
             for step in job.get("steps", []):
                 if "login-action" in step.get("uses", "") and step.get("if") != "inputs.image != ''":
                     yield f"{name}: logs in for a pull request"
-        elif "secrets." in text and "environment" not in job:
+        elif "secrets." in text and "environment" not in job and job.get("uses") != DEPLOYS:
             yield f"{name}: a secret without an environment that guards it"
 
 
 def _deploys(flows: Flows) -> Iterator[str]:
     jobs = dict(flows.jobs())
-    for flow in ("cd", "rollback"):
-        one, other = (_told(jobs[f"{flow}.{name}"], name) for name in ("staging", "production"))
-        if one != other:
-            yield f"{flow}: staging and production differ in more than their names"
+    if _told(jobs["cd.staging"], "staging") != _told(jobs["cd.production"], "production"):
+        yield "cd: staging and production differ in more than their names"
     for name, job in jobs.items():
         if "environment" not in job:
             continue
@@ -320,5 +356,8 @@ def table(flows: Flows) -> str:
     for name, job in sorted(flows.jobs()):
         rights = ", ".join(f"{key}: {value}" for key, value in (job.get("permissions") or {}).items()) or "nothing"
         held = ", ".join(sorted(set(re.findall(r"secrets\.(\w+)", json.dumps(job))))) or "none"
-        lines.append(f"| `{name}` | {rights} | {held} | {job.get('environment', {}).get('name', '')} |")
+        place = job.get("environment", {}).get("name") or job.get("with", {}).get("environment", "")
+        lines.append(
+            f"| `{name}` | {rights} | {held} | {place.replace('${{ inputs.environment }}', 'the one given')} |"
+        )
     return "\n".join(lines) + "\n"

@@ -36,6 +36,14 @@ def _command(one: psutil.Process) -> list[str]:
         return []
 
 
+def running(checkout: Checkout) -> list[psutil.Process]:
+    """The process of the step that runs a session, then all that it started."""
+    [step] = [
+        one for one in processes(checkout.home) if _command(one)[1:2] and _command(one)[1].endswith("/nox/run.py")
+    ]
+    return [step, *step.children(recursive=True)]
+
+
 def attested(done: Run) -> str:
     """The digest that the run pushed and signed."""
     [given] = [call["with"] for call in done.calls if call["action"] == ATTEST and call["job"] == "sign"]
@@ -134,10 +142,7 @@ def test_a_cancelled_deploy_is_undone(checkout: Checkout, place: Place, add_row:
     """As a runner cancels: SIGINT, SIGTERM, and the end of all that is left, in ten seconds; then the step that heals."""
     started = place.start(checkout)
     started.wait_for("roll out …", 700, times=2)  # the first one is of the release before
-    [step] = [
-        one for one in processes(checkout.home) if _command(one)[1:2] and _command(one)[1].endswith("/nox/run.py")
-    ]
-    tree = [step, *step.children(recursive=True)]
+    step, *_ = tree = running(checkout)
     step.send_signal(signal.SIGINT)
     _, alive = psutil.wait_procs(tree, timeout=7.5)
     if alive:
@@ -155,3 +160,27 @@ def test_a_cancelled_deploy_is_undone(checkout: Checkout, place: Place, add_row:
     assert answer.headers["x-release"] not in ("", digest)
     how = f"killed after 10 s ({len(alive)} processes left), healed" if alive else "undone by itself"
     add_row(TABLE, f"cd, cancelled in roll out   red in {done.seconds:3.0f} s; {how}: the old release serves")
+
+
+def test_a_pushed_release_whose_deploy_is_killed_is_undone(checkout: Checkout, place: Place, add_row: AddRow) -> None:
+    """deploy.yml, whoever calls it: nothing is left of its deploy, so the step after it brings the old release back."""
+    digest = place.pipeline(checkout, "push", IMAGE_REPOSITORY=place.pushed).split()[-1]
+    inputs = {"environment": "compose", "session": "deploy", "arguments": f"--release {place.pushed}@{digest}"}
+    started = place.start(checkout, "deploy.yml", event="workflow_call", inputs=inputs)
+    started.wait_for("roll out …", 700, times=2)  # the first one is of the release before
+    for one in running(checkout):
+        one.kill()
+    done = started.finish()
+    assert done.code != 0
+    assert done.jobs == {"deploy": "failure"}, str(done)
+    healed = done.said("deploy").partition("Running session rollback")[2]
+    assert "proved" in healed, str(done)
+    assert "no deploy is unfinished" not in healed
+    answer = httpx2.get(f"http://localhost:{place.port}/health", trust_env=False)
+    assert answer.headers["x-release"] not in ("", digest)
+    [upload] = [call["with"] for call in done.calls if call["action"] == UPLOAD]
+    assert upload["name"] == "compose"
+    assert (done.played()[LOGIN], done.played()[ATTEST]) == (1, 0)
+    add_row(
+        TABLE, f"deploy, killed in roll out  red in {done.seconds:3.0f} s; healed: the old release serves, report kept"
+    )

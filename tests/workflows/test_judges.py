@@ -64,6 +64,7 @@ def test_zizmor_finds_nothing_and_nothing_is_suppressed() -> None:
         ("workflows/ci.yml", CHECKOUT, "actions/checkout@v7", "unpinned-uses"),
         ("workflows/ci.yml", "run: jq", "run: echo ${{ github.head_ref }}; jq", "template-injection"),
         ("workflows/ci.yml", "  pull_request:\n", "  pull_request_target:\n", "dangerous-triggers"),
+        ("workflows/rollback.yml", "secrets: {", "secrets: inherit #", "secrets-inherit"),
         ("workflows/cd.yml", "packages: write # push the images", "packages: write", "undocumented-permissions"),
         ("dependabot.yml", "    cooldown: { default-days: 7 }\n", "", "dependabot-cooldown"),
     ],
