@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 
+from pipeline.commands import Verbs
 from pipeline.config.project import Project
 from pipeline.config.settings import fill_env, read_values
 from pipeline.engines.embedded import PostgresServer, ValkeyServer, throwaway_postgres, throwaway_valkey
@@ -13,13 +15,17 @@ from pipeline.errors import Interrupted
 from pipeline.system.progress import Progress
 from pipeline.system.run import run
 
-__all__ = ["environment_of", "serve"]
+__all__ = ["add_parsers", "environment_of"]
 
 # Each of these, or its file, would win over the throwaway stores' own values.
 OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
 
 
-def serve(project: Project, progress: Progress) -> None:
+def add_parsers(verbs: Verbs) -> None:
+    verbs.add("dev", dev, "run the service with reload")
+
+
+def dev(project: Project, _: Namespace, progress: Progress) -> None:
     """Serve the working tree until Ctrl-C, restarting it whenever a file of a release changes."""
     import watchfiles  # only the session `dev` installs it
 

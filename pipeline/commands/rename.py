@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 import stat
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from pipeline.commands import Verbs
+from pipeline.config.project import Project
 from pipeline.config.settings import read_values, variables
 from pipeline.errors import UsageError
 from pipeline.system.git import changed_files, tracked_files
+from pipeline.system.progress import Progress
 
-__all__ = ["rename", "renamed"]
+__all__ = ["add_parsers", "renamed"]
 
 NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a DNS label (RFC 1035), and normal for a package (PEP 503)
 LONGEST = 40  # of a label's 63, for `NAME-production` and the names of pods
@@ -39,12 +43,18 @@ TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.
 PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
 
 
-def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
-    """Rename the service `old` of the repository at `root` to `new`, and return whether there was anything to do.
+def add_parsers(verbs: Verbs) -> None:
+    parser = verbs.add("rename", rename, "give the service another name")
+    parser.add_argument("name", metavar="NAME", help="for example my-service")
 
-    Raise `UsageError` before anything is touched, where `new` is not a valid name or is already a word of the tree, or
+
+def rename(project: Project, options: Namespace, progress: Progress) -> None:
+    """Give the service another name, everywhere.
+
+    Raise `UsageError` before anything is touched, where that is not a valid name or is already a word of the tree, or
     where the tree is dirty, half renamed or not a git repository.
     """
+    root, old, new = project.root, project.name, options.name
     if not NAME.fullmatch(new) or len(new) > LONGEST or new.startswith("slipway-"):
         raise UsageError(
             f"`{new}` is not a valid name for a service: use lower-case letters, digits and single hyphens, a letter"
@@ -57,13 +67,12 @@ def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
             "no git repository: rename changes what git tracks: run `git init`, `git add --all`, `git commit`"
         )
     texts = _texts(root, names)
-    problems = _half_renamed(texts, old)
-    if problems:
+    if problems := _half_renamed(texts, old):
         raise UsageError(*problems)
     if new == old:
-        return False
-    changed = changed_files(root)
-    if changed:
+        progress.say(f"the service is already called {new}: nothing to do")
+        return
+    if changed := changed_files(root):
         raise UsageError(f"{changed[0]}{_more(changed)} not committed: commit or stash first, so that git can undo it")
     taken = sorted({*_using(texts, old, new), *(name for name in names if new in re.split(r"[/.]", name))})
     if taken:
@@ -72,9 +81,8 @@ def rename(root: Path, old: str, new: str, say: Callable[[str], None]) -> bool:
             f" choose another name, for example `{new}-service`"
         )
     wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
-    _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]}, say)
-    _say_what_stays(root, old, say)
-    return True
+    _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]}, progress.say)
+    _say_what_stays(root, old, progress.say)
 
 
 def renamed(name: str, text: str, old: str, new: str) -> str:

@@ -79,13 +79,15 @@ class Progress:
         one_line = quiet and self.console.is_terminal
         self.console.print(text, soft_wrap=not one_line, overflow="ellipsis" if one_line else None, no_wrap=one_line)
 
-    def warn(self, line: str) -> None:
-        """Print one line that the reader should not miss."""
-        self.console.print(Text.assemble(("    ! ", "bold yellow"), tame(line)), soft_wrap=True)
+    def warn(self, *lines: str) -> None:
+        """Print lines that the reader should not miss."""
+        for line in lines:
+            self.console.print(Text.assemble(("    ! ", "bold yellow"), tame(line)), soft_wrap=True)
 
-    def problem(self, line: str) -> None:
-        """Print one line that says what is wrong and how to fix it."""
-        self.console.print(Text.assemble((f"{BAD} ", "bold red"), tame(line)), soft_wrap=True)
+    def problem(self, *lines: str) -> None:
+        """Print lines that say what is wrong and how to fix it."""
+        for line in lines:
+            self.console.print(Text.assemble((f"{BAD} ", "bold red"), tame(line)), soft_wrap=True)
 
     def live(self, name: str, line: str) -> None:
         """Show where the stage `name` stands now: redrawn on a terminal, printed every few seconds elsewhere."""
