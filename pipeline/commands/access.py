@@ -114,6 +114,9 @@ def _credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
+        if not sys.argv[1:]:
+            raise UsageError("usage: python -m pipeline.commands.access SERVER; kubectl runs it, see docs/8-github.md")
         sys.stdout.write(json.dumps(_credential(sys.argv[1], os.environ)))
     except SlipwayError as error:
-        sys.exit(error.problems[0])
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
