@@ -1,4 +1,4 @@
-"""How a job of GitHub Actions gets access to a cluster: a kubeconfig for the context that the environment names.
+"""`nox -s access`: a kubeconfig for a job of GitHub Actions, for the context that the environment names.
 
 With KUBERNETES_SERVER (and KUBERNETES_CA, unless a public authority vouches for it) the cluster trusts GitHub itself:
 each call of kubectl brings a token that GitHub signed for this job and that is good for minutes, so there is no secret.
@@ -11,24 +11,40 @@ https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-g
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import urllib.error
 import urllib.request
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pipeline.config.project import Environment
+from pipeline.commands import Verbs
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.files import write_whole
 
-__all__ = ["credential", "write_kubeconfig"]
+if TYPE_CHECKING:  # kubectl starts this module with each call: only what that needs is imported
+    from pipeline.config.project import Environment, Project
+    from pipeline.system.progress import Progress
+
+__all__ = ["add_parsers", "write_kubeconfig"]
+
+log = logging.getLogger(__name__)
 
 EXEC = "client.authentication.k8s.io/v1"
 TIMEOUT_SECONDS = 10
-WHERE = "Settings › Environments › {}"
+
+
+def add_parsers(verbs: Verbs) -> None:
+    verbs.add("access", access, "write a kubeconfig for an environment, in a job of GitHub Actions", env=True)
+
+
+def access(project: Project, options: Namespace, _: Progress) -> None:
+    """Write the kubeconfig of an environment from what the GitHub job is given."""
+    log.info(write_kubeconfig(project.environment(options.env), os.environ))
 
 
 def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
@@ -36,7 +52,7 @@ def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
 
     Raise `UsageError` where `environ` lacks what is needed, or `env` is not on Kubernetes; nothing is written then.
     """
-    where, place = WHERE.format(env.name), environ.get("KUBECONFIG", "")
+    place = environ.get("KUBECONFIG", "")
     if env.context is None:
         raise UsageError(f"{env.name} is not on Kubernetes: it needs no kubeconfig")
     if not place:
@@ -52,7 +68,7 @@ def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
     else:
         raise UsageError(
             f"no access to {env.name} is configured: set the variable KUBERNETES_SERVER (and KUBERNETES_CA), or the"
-            f" secret KUBECONFIG, under {where}: see docs/8-github.md"
+            f" secret KUBECONFIG, under Settings › Environments › {env.name}: see docs/8-github.md"
         )
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +78,11 @@ def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
 
 def _trusting(env: Environment, server: str, authority: str) -> dict[str, Any]:
     ca = {"certificate-authority-data": authority} if authority else {}
-    root = str(Path(__file__).parents[2])
     plugin = {
         "apiVersion": EXEC,
         "command": sys.executable,
         "args": ["-m", "pipeline.commands.access", server],
-        "env": [{"name": "PYTHONPATH", "value": root}],
+        "env": [{"name": "PYTHONPATH", "value": str(Path(__file__).parents[2])}],
         "interactiveMode": "Never",
     }
     return {
@@ -80,7 +95,7 @@ def _trusting(env: Environment, server: str, authority: str) -> dict[str, Any]:
     }
 
 
-def credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the `ExecCredential` that kubectl expects, with a token of GitHub for `audience`.
 
     Raise `SlipwayError` where GitHub gives none.
@@ -102,6 +117,9 @@ def credential(audience: str, environ: Mapping[str, str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(json.dumps(credential(sys.argv[1], os.environ)))
+        if not sys.argv[1:]:
+            raise UsageError("usage: python -m pipeline.commands.access SERVER; kubectl runs it, see docs/8-github.md")
+        sys.stdout.write(json.dumps(_credential(sys.argv[1], os.environ)))
     except SlipwayError as error:
-        sys.exit(error.problems[0])
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)

@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Mapping
 
+from pipeline.commands import Verbs
 from pipeline.config.project import Project
 from pipeline.config.settings import fill_env, read_values
 from pipeline.engines.embedded import PostgresServer, ValkeyServer, throwaway_postgres, throwaway_valkey
 from pipeline.errors import Interrupted
-from pipeline.system.progress import Progress
 from pipeline.system.run import run
 
-__all__ = ["environment_of", "serve"]
+__all__ = ["add_parsers", "environment_of"]
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,11 @@ log = logging.getLogger(__name__)
 OWN = frozenset({"DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
 
 
-def serve(project: Project, progress: Progress) -> None:
+def add_parsers(verbs: Verbs) -> None:
+    verbs.add("dev", dev, "run the service with reload")
+
+
+def dev(project: Project, *_: object) -> None:
     """Serve the working tree until Ctrl-C, restarting it whenever a file of a release changes."""
     import watchfiles  # only the session `dev` installs it
 

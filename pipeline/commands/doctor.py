@@ -1,34 +1,62 @@
-"""What is wrong with a running environment, each finding with its fix.
+"""`nox -s doctor`: what is wrong with a running environment, each finding with its fix.
 
 The engine, the edge, the data stores and the records are asked.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from rich.console import Console
 
-from pipeline.config.project import Environment
+from pipeline.commands import JSON, Result, Verbs
+from pipeline.commands.environments import open_environment
+from pipeline.config.project import Environment, Project
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
+from pipeline.system.progress import Progress
 from pipeline.targets import Target
 from pipeline.targets.common.stores import store_findings
 
-__all__ = ["certificate_finding", "examine", "handshake_finding", "ready_findings"]
+__all__ = ["add_parsers", "certificate_finding", "handshake_finding", "ready_findings"]
+
+log = logging.getLogger(__name__)
 
 SECONDS = 5
 CERTIFICATE_DAYS = 14  # issuers renew a month before the end; this late, renewal has failed
 EXPIRED, WRONG_HOST = 10, 62  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH (openssl/x509_vfy.h)
 
 
-def examine(env: Environment, target: Target, records: Records) -> list[str]:
+def add_parsers(verbs: Verbs) -> None:
+    parser = verbs.add("doctor", doctor, "say what is wrong with what runs, and how to fix it", env=True)
+    parser.add_argument("--json", **JSON)
+
+
+def doctor(project: Project, options: Namespace, progress: Progress) -> Result:
+    """Print what is wrong with what runs, each finding with its fix.
+
+    The exit code is 1 where there is a finding.
+    """
+    env, target = open_environment(project, options, progress)
+    findings = _examine(env, target, target.records())
+    if not options.json:
+        for line in findings:
+            log.error(line)
+        if not findings:
+            Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
+    return (1 if findings else 0), {"environment": env.name, "findings": findings} if options.json else None
+
+
+def _examine(env: Environment, target: Target, records: Records) -> list[str]:
     """Return what is wrong with `env`, one line each, empty if all is well; change nothing."""
     deploying = target.holder() is not None
     serving = records.serving()

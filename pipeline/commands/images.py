@@ -1,14 +1,14 @@
-"""The verbs of the command line about images and what is in them; see `pipeline.commands.deploys`."""
+"""The verbs about images and what is in them, from `nox -s build` to `nox -s proved`."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from typing import Any
+from argparse import Namespace
 
+from pipeline.commands import Verbs
 from pipeline.config.place_of_data import shell_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import Project
 from pipeline.config.settings import read_values, variables
 from pipeline.engines.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
@@ -16,97 +16,99 @@ from pipeline.images.build import Images, image_repository, repository_problem
 from pipeline.images.copy import copy_release
 from pipeline.images.pins import resolve, write_pins
 from pipeline.registry.proofs import newest_proved
+from pipeline.supply import steps
 from pipeline.system.progress import Progress
 
-__all__ = ["audit", "build", "copy", "pins", "proved", "push", "scan", "sign", "verify_image"]
+__all__ = ["add_parsers"]
 
 log = logging.getLogger(__name__)
 
-Result = tuple[int, Any]
+
+def add_parsers(verbs: Verbs) -> None:
+    verbs.add("build", build, "build the images")
+    add = verbs.add("pins", pins, "compare the digests of base images with their registries'").add_argument
+    add("--write", action="store_true", help="pin them")
+    verbs.add("push", push, "build the images and push them to IMAGE_REPOSITORY")
+    scanning = verbs.add("scan", scan, "write the SBOMs of a release, and check it for known vulnerabilities")
+    scanning.add_argument("--sbom-only", action="store_true", help="only write the SBOMs")
+    verbs.add("audit", audit, "check the packages that requirements/ pins for known vulnerabilities")
+    signing = verbs.add("sign", sign, "sign a release, its SBOMs and its provenance")
+    verifying = verbs.add("verify-image", verify_image, "check that a release is signed as it should be")
+    verifying.add_argument("--env", metavar="ENV", help="check what this environment's `verify` demands")
+    for add in (scanning.add_argument, signing.add_argument, verifying.add_argument):
+        add("reference", type=str.lower, metavar="REPOSITORY@sha256:…", help="the digest that `push` printed")
+    add = verbs.add("copy", copy, "copy the images of a release to another repository, byte for byte").add_argument
+    add("release", metavar="REPOSITORY@DIGEST", help="what `push` printed")
+    add("repository", metavar="REPOSITORY", help="the repository to copy to")
+    verbs.add("proved", proved, "print the digest that was proved last, as its registry knows it", env=True)
 
 
-def build(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+def build(project: Project, *_: object) -> None:
     """Build the images, and print the backend's ID as the last line."""
-    images = _images(project, progress)
+    images = _images(project)
     built, frontend = images.build(), images.build_frontend()
     log.info(f"backend   {built.backend}")
     log.info(f"migrate   {built.migrate}")
     log.info(f"frontend  {frontend}")
     sys.stdout.write(f"{built.backend}\n")
-    return 0, None
 
 
-def push(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+def push(project: Project, *_: object) -> None:
     """Build and push the images, and print the digest of the backend's as the last line."""
     repository = image_repository()
-    digest = _images(project, progress).push(repository).backend
+    digest = _images(project).push(repository).backend
     log.info(f"{repository}@{digest}")
     sys.stdout.write(f"{digest}\n")
-    return 0, None
 
 
-def scan(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def scan(project: Project, options: Namespace, progress: Progress) -> None:
     """Write the SBOMs of a release, and check what they list for known vulnerabilities."""
-    from pipeline.supply import steps
-
     with progress.stage("scan"):
-        audit = not options.sbom_only
-        steps.scan(project, options.reference, audit=audit)
-    return 0, None
+        steps.scan(project, options.reference, audit=not options.sbom_only)
 
 
-def audit(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+def audit(project: Project, _: Namespace, progress: Progress) -> None:
     """Check the packages that requirements/ pins for known vulnerabilities."""
-    from pipeline.supply import steps
-
     with progress.stage("audit"):
         steps.audit(project)
-    return 0, None
 
 
-def sign(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def sign(project: Project, options: Namespace, progress: Progress) -> None:
     """Sign a release, with its SBOMs and its provenance."""
-    from pipeline.supply import steps
-
     with progress.stage("sign"):
         images = steps.sign(project, options.reference)
     log.info(f"signed {', '.join(images.places)}")
-    return 0, None
 
 
-def verify_image(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def verify_image(project: Project, options: Namespace, progress: Progress) -> None:
     """Verify that a release is signed by whom it should be, with its SBOMs and its provenance."""
-    from pipeline.supply import steps
-
     with progress.stage("verify"):
         who = steps.verify(project, options.reference, options.env)
     log.info(f"{options.reference}: signature, provenance and SBOM hold: signed by {who}")
-    return 0, None
 
 
-def copy(project: Project, options: argparse.Namespace, progress: Progress) -> Result:  # noqa: ARG001 - a verb
+def copy(_project: Project, options: Namespace, _: Progress) -> None:
     """Copy the images of a release to another repository, and print their digest as the last line."""
     digest = copy_release(options.release, options.repository)
     sys.stdout.write(f"{digest}\n")
-    return 0, None
 
 
-def proved(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def proved(project: Project, options: Namespace, _: Progress) -> None:
     """Print the digest that was proved last; the registry is asked, so no access to a cluster is needed."""
     env = project.environment(options.env)
-    repository = _repository(env)
+    repository = image_repository() or env.repository or ""
+    if problem := repository_problem(repository):
+        raise UsageError(problem)
     proof = newest_proved(repository, env.name)
     if proof is None:
         raise SlipwayError(f"{repository}: nothing was proved in {env.name} yet: `nox -s deploy -- {env.name}` first")
     log.info(f"{proof.reference}, proved {proof.finished:%Y-%m-%d %H:%M %Z}")
     sys.stdout.write(f"{proof.digest}\n")
-    return 0, None
 
 
-def pins(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
+def pins(project: Project, options: Namespace, _: Progress) -> None:
     """Compare the digests of base images with their registries', and write them with `--write`."""
-    problems = docker_problems(compose=False)
-    if problems:
+    if problems := docker_problems(compose=False):
         raise UsageError(*problems)
     docker = Docker(project.root)
     defaults = {variable.name: variable.default for variable in variables()}
@@ -121,20 +123,10 @@ def pins(project: Project, options: argparse.Namespace, progress: Progress) -> R
         raise SlipwayError(
             f"{len(stale)} base images are not pinned to the current digest of their tag: `nox -s pins -- --write`"
         )
-    return 0, None
 
 
-def _repository(env: Environment) -> str:
-    repository = image_repository() or env.repository or ""
-    problem = repository_problem(repository)
-    if problem:
-        raise UsageError(problem)
-    return repository
-
-
-def _images(project: Project, progress: Progress) -> Images:
-    problems = docker_problems(compose=False)
-    if problems:
+def _images(project: Project) -> Images:
+    if problems := docker_problems(compose=False):
         raise UsageError(*problems)
     for line in shell_problems(project.root):
         log.warning(line)

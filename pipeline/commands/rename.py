@@ -10,14 +10,18 @@ from __future__ import annotations
 import logging
 import re
 import stat
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pipeline.commands import Verbs
+from pipeline.config.project import Project
 from pipeline.config.settings import read_values, variables
 from pipeline.errors import UsageError
 from pipeline.system.git import changed_files, tracked_files
+from pipeline.system.progress import Progress
 
-__all__ = ["rename", "renamed"]
+__all__ = ["add_parsers", "renamed"]
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +46,18 @@ TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.
 PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
 
 
-def rename(root: Path, old: str, new: str) -> bool:
-    """Rename the service `old` of the repository at `root` to `new`, and return whether there was anything to do.
+def add_parsers(verbs: Verbs) -> None:
+    parser = verbs.add("rename", rename, "give the service another name")
+    parser.add_argument("name", metavar="NAME", help="for example my-service")
 
-    Raise `UsageError` before anything is touched, where `new` is not a valid name or is already a word of the tree, or
+
+def rename(project: Project, options: Namespace, _: Progress) -> None:
+    """Give the service another name, everywhere.
+
+    Raise `UsageError` before anything is touched, where that is not a valid name or is already a word of the tree, or
     where the tree is dirty, half renamed or not a git repository.
     """
+    root, old, new = project.root, project.name, options.name
     if not NAME.fullmatch(new) or len(new) > LONGEST or new.startswith("slipway-"):
         raise UsageError(
             f"`{new}` is not a valid name for a service: use lower-case letters, digits and single hyphens, a letter"
@@ -60,13 +70,12 @@ def rename(root: Path, old: str, new: str) -> bool:
             "no git repository: rename changes what git tracks: run `git init`, `git add --all`, `git commit`"
         )
     texts = _texts(root, names)
-    problems = _half_renamed(texts, old)
-    if problems:
+    if problems := _half_renamed(texts, old):
         raise UsageError(*problems)
     if new == old:
-        return False
-    changed = changed_files(root)
-    if changed:
+        log.info(f"the service is already called {new}: nothing to do")
+        return
+    if changed := changed_files(root):
         raise UsageError(f"{changed[0]}{_more(changed)} not committed: commit or stash first, so that git can undo it")
     taken = sorted({*_using(texts, old, new), *(name for name in names if new in re.split(r"[/.]", name))})
     if taken:
@@ -77,7 +86,6 @@ def rename(root: Path, old: str, new: str) -> bool:
     wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
     _write(root, texts, {name: text for name, text in wanted.items() if text != texts[name]})
     _say_what_stays(root, old)
-    return True
 
 
 def renamed(name: str, text: str, old: str, new: str) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import parser
-from pipeline.commands import deploys as verbs
+from pipeline.__main__ import FAMILIES, parser
 from pipeline.config.project import Environment
 from pipeline.errors import UsageError
 from tests.pages import PAGES, ROOT, Block, blocks
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
+VERBS = {verb for verbs in FAMILIES.values() for verb in verbs}
 DEPLOYING = ROOT / "docs/1-deploying.md"
 
 
@@ -81,12 +81,17 @@ def calls(text: str) -> list[list[str]]:
 def test_every_command_is_one_that_its_session_takes(page: Path) -> None:
     """A renamed verb or option is found here and not by a reader."""
     for call in calls(page.read_text(encoding="utf-8")):
-        if call[0].replace("-", "_") in verbs.__all__:
+        if call[0] in VERBS:
             try:
                 _, rest = parser().parse_known_args(call)
             except UsageError as error:
                 pytest.fail(f"{shlex.join(call)}: {error}")
             assert rest == [], call
+
+
+def test_every_verb_has_a_session() -> None:
+    """Of its name, but for what two sessions run a part of each."""
+    assert VERBS - sessions() == {"migrations"}
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from pipeline.__main__ import FAMILIES
+from pipeline.commands import Parser, Verbs
 
 ROOT = Path(__file__).parents[2]
 TABLE = '[project]\nname = "shop"\n[tool.slipway.environments.local]\ntarget = "local"\nurl = "http://localhost:{EDGE_PORT}"\n'
@@ -21,6 +25,20 @@ def pipeline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "import sys; from pipeline.__main__ import main; sys.exit(main())", *arguments]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}", "HOME": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+class TestFamilies:
+    def test_are_the_files_of_commands(self) -> None:
+        """A file that is not listed would add its verbs to nothing."""
+        files = {path.stem for path in (ROOT / "pipeline/commands").glob("[!_]*.py")}
+        assert set(FAMILIES) == files
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_list_the_verbs_that_their_file_has(self, family: str) -> None:
+        """A verb that is not listed would be known only where every file is read."""
+        verbs = Verbs(Parser())
+        import_module(f"pipeline.commands.{family}").add_parsers(verbs)
+        assert tuple(verbs._parsers.choices) == FAMILIES[family]
 
 
 class TestUsage:

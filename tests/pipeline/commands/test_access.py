@@ -71,11 +71,15 @@ def test_what_is_missing_is_named_with_where_to_set_it(environ: dict[str, str], 
         write_kubeconfig(STAGING, environ)
 
 
-def test_without_a_token_kubectl_is_told_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([SERVER], 1, "GitHub offers no token here (no ACTIONS_ID_TOKEN_REQUEST_URL): the job needs `id-token: write`"),
+        ([], 2, "usage: python -m pipeline.commands.access SERVER; kubectl runs it, see docs/8-github.md"),
+    ],
+)
+def test_without_a_token_kubectl_is_told_why(arguments: list[str], code: int, says: str) -> None:
     """One line, and no traceback."""
-    done = subprocess.run([sys.executable, "-m", "pipeline.commands.access", SERVER], env={"PATH": os.environ["PATH"]},
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "GitHub offers no token here (no ACTIONS_ID_TOKEN_REQUEST_URL): the job needs `id-token: write`"
-    ]
+    command = [sys.executable, "-m", "pipeline.commands.access", *arguments]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{says}\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pipeline.__main__ import parser
 from pipeline.config.project import Environment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.deploy.proving import Proof
@@ -91,6 +92,13 @@ class World:
         story = self.begin(self.target.project, self.target.env, self.progress(), **options)
         code, report = story.tell(reference=reference, dry_run=dry_run, forward=forward)
         return Told(code, report, story)
+
+    def run(self, verb: str, *arguments: str) -> tuple[int, Any]:
+        """Run a verb of the command line on the fake."""
+        options = parser(verb).parse_args([verb, self.target.env.name, *arguments])
+        fake = {"begin": self.begin} if verb in ("deploy", "rollback") else {"opened": self.target.opened}
+        result: tuple[int, Any] = options.run(self.target.project, options, self.progress(), **fake)
+        return result
 
     def serve(self, old: Artifact, *migrations: Migration) -> None:
         """Let `old` serve as if it had been deployed and proved: no story is told, which takes longer."""

@@ -1,0 +1,101 @@
+"""`nox -s deploy` and `nox -s rollback`: the verbs that tell a story."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+
+from rich.console import Console
+
+from pipeline.commands import JSON, Result, Verbs
+from pipeline.config.project import Environment, Project
+from pipeline.deploy.github import annotation
+from pipeline.deploy.report import summary_line
+from pipeline.deploy.story import Story
+from pipeline.errors import LockHeld, SlipwayError
+from pipeline.system.progress import Progress, tame
+
+__all__ = ["add_parsers"]
+
+log = logging.getLogger(__name__)
+
+Begin = Callable[..., Story]
+UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
+
+
+def add_parsers(verbs: Verbs) -> None:
+    add = verbs.add("deploy", deploy, "ship the working tree, or a recorded release", env=True).add_argument
+    add("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
+    # A release's name is lower case; an image's, made from GitHub's names, may be typed with capitals.
+    add("--release", metavar="REF", type=str.lower, help="ship a recorded release (number or name) instead of building")
+    add("--forward", action="store_true", help="refuse if a newer commit is running")
+    add("--empty-database", action="store_true", help="start over if the data is gone")
+    add("--forget-migration", metavar="NNNN", help="let an applied migration run again; what it did to the data stays")
+    add("--json", **JSON)
+    parser = verbs.add("rollback", rollback, "go back to a recorded release", env=True)
+    parser.set_defaults(dry_run=False, forward=False)
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--release", metavar="N", help="its number or name; the previous one by default")
+    add("--unfinished", action="store_true", help="undo a deploy that was killed; do nothing if there is none")
+    parser.add_argument("--json", **JSON)
+
+
+def deploy(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
+    """Ship the working tree, or the recorded release that `--release` names; `begin` makes the story to tell."""
+    story = begin(
+        project,
+        project.environment(options.env),
+        progress,
+        empty_database=options.empty_database,
+        forgotten=options.forget_migration,
+    )
+    return _tell(story, options, options.release)
+
+
+def rollback(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
+    """Ship a release that was proved before. `begin` makes the story to tell."""
+    env = project.environment(options.env)
+    if options.unfinished:
+        return _finish(lambda: begin(project, env, progress), env, options, progress)
+    story = begin(project, env, progress)
+    return _tell(story, options, options.release or str(story.records.previous().number))
+
+
+def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, progress: Progress) -> Result:
+    """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
+    deadline = time.monotonic() + UNDOING_SECONDS
+    while True:
+        story = begin()
+        if not story.records.killed():
+            log.info(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
+            return 0, {"environment": env.name, "unfinished": False} if options.json else None
+        before = story.records.serving()
+        if before is None:
+            raise SlipwayError(
+                f"{env.name}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {env.name}`"
+            )
+        try:
+            return _tell(story, options, str(before.number))
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise
+            progress.stages.clear()  # of a try that was not let in: the report is of the one that is
+            time.sleep(1)
+
+
+def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
+    try:
+        code, report = story.tell(reference=reference, dry_run=options.dry_run, forward=options.forward)
+    except SlipwayError as error:  # nothing was started, so there is no report
+        sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
+        raise
+    line = summary_line(report)
+    sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
+    if not options.json:
+        Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
+        if code == 0:
+            Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
+    return code, report if options.json else None

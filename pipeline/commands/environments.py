@@ -1,0 +1,134 @@
+"""`nox -s status`, `nox -s releases` and `nox -s down`: what is in an environment, and its end."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.commands import JSON, Result, Verbs
+from pipeline.config.place_of_data import shell_problems
+from pipeline.config.project import Environment, Project
+from pipeline.errors import UsageError
+from pipeline.releases.model import Replica, short
+from pipeline.releases.records import Record
+from pipeline.system.progress import Progress
+from pipeline.targets import Target, open_target
+
+__all__ = ["Opener", "add_parsers", "open_environment"]
+
+log = logging.getLogger(__name__)
+
+Opener = Callable[[Project, Environment, Progress], Target]
+
+
+def add_parsers(verbs: Verbs) -> None:
+    add = verbs.add("down", down, "stop everything", env=True).add_argument
+    add("--volumes", action="store_true", help="also remove the data")
+    verbs.add("status", status, "show what runs", env=True).add_argument("--json", **JSON)
+    verbs.add("releases", releases, "list the recorded releases", env=True).add_argument("--json", **JSON)
+
+
+def open_environment(
+    project: Project, options: Namespace, progress: Progress, opened: Opener = open_target
+) -> tuple[Environment, Target]:
+    """Return the environment that `options` name and its target, and warn where the shell contradicts `.env`."""
+    env = project.environment(options.env)
+    for line in _shell_problems(project, env):
+        log.warning(line)
+    return env, opened(project, env, progress)
+
+
+def _shell_problems(project: Project, env: Environment) -> list[str]:
+    """Return where the shell contradicts `.env`; nothing for a cluster, where neither of them decides."""
+    return [] if env.target == "kubernetes" else shell_problems(project.root)
+
+
+def status(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
+    """Print what runs, since when, and who holds the lock.
+
+    The exit code is 1 where a release should serve and no replica is ready.
+    """
+    env, target = open_environment(project, options, progress, opened)
+    serving, running, holder = target.records().serving(), target.fleet.running(), target.holder()
+    ready = [replica for replica in running.replicas if replica.ready]
+    document = {
+        "environment": env.name,
+        "target": env.target,
+        "url": target.url,
+        "release": serving.release if serving else None,
+        "number": serving.number if serving else None,
+        "since": serving.finished if serving else None,
+        "replicas": [
+            _fields(replica, "name", "release", "ready", "state", "since", "metrics") for replica in running.replicas
+        ],
+        "problems": list(running.problems) if running.replicas else [],
+        "lock": vars(holder) if holder else None,
+    }
+    if not options.json:
+        _print_status(document)
+    return (1 if serving and not ready else 0), document if options.json else None
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    release = f"release {short(document['release'])} (number {document['number']}, proved {document['since']})"
+    served = release if document["release"] else "nothing deployed yet"
+    console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
+    for replica in document["replicas"]:
+        ready = "[green]ready[/]" if replica["ready"] else "[red]not ready[/]"
+        console.print(
+            f"  {replica['name']}  {short(replica['release'])}  {ready}  {replica['state']} since {replica['since']}"
+            f"  {replica['metrics']}"
+        )
+    if not document["replicas"]:
+        console.print("  no replica is running: `nox -s deploy`")
+    for problem in document["problems"]:
+        console.print(f"[red]![/] {problem}")
+    if lock := document["lock"]:
+        console.print(f"lock: {lock['holder']} on {lock['host']} (pid {lock['pid']}) since {lock['since']}")
+
+
+def releases(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
+    """List the recorded deploys and rollbacks, newest first."""
+    env, target = open_environment(project, options, progress, opened)
+    records = target.records()
+    retained = records.retained(project.retain)
+    rows = [
+        _fields(record, "number", "release", "verdict", "reason", "commit", "started", "finished")
+        | {"retained": record.release in retained}
+        for record in reversed(records.all())
+    ]
+    if options.json:
+        return 0, rows
+    table = Table("#", "release", "verdict", "started", "commit", "reason")
+    for row in rows:
+        verdict = {"proved": "[green]proved[/]", "unchanged": "unchanged"}.get(
+            str(row["verdict"]), f"[red]{row['verdict'] or 'died'}[/]"
+        )
+        release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
+        started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
+        table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
+    Console().print(table if rows else f"nothing deployed yet: `nox -s deploy -- {env.name}`")
+    if rows:
+        Console().print(f"* kept: `nox -s rollback -- {env.name} --release NUMBER` ships it again", style="dim")
+    return 0, None
+
+
+def _fields(source: Record | Replica, *names: str) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
+
+
+def down(project: Project, options: Namespace, progress: Progress) -> None:
+    """Stop everything, and remove the data with `--volumes`."""
+    env = project.environment(options.env)
+    if problems := _shell_problems(project, env):  # with --volumes, another project's data could be removed
+        raise UsageError(*problems)
+    target = open_target(project, env, progress)
+    with progress.stage("down"), target.lock():
+        target.fleet.down(volumes=options.volumes)

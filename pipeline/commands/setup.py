@@ -1,0 +1,74 @@
+"""`nox -s init` writes `.env`; `settings` and `migrations`, of `nox -s lint`, check files that have to agree."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+
+from pipeline.commands import Verbs
+from pipeline.config import settings as schema
+from pipeline.config.place_of_data import shell_problems
+from pipeline.config.project import Project
+from pipeline.config.secrets import SECRET_FILES, write_secret_files
+from pipeline.errors import SlipwayError
+from pipeline.releases.migration_files import migration_file_problems, renumber_migration
+from pipeline.system.progress import Progress
+
+__all__ = ["add_parsers"]
+
+log = logging.getLogger(__name__)
+
+
+def add_parsers(verbs: Verbs) -> None:
+    verbs.add("init", init, "write .env with fresh secrets")
+    parser = verbs.add("migrations", migrations, "check the migration files")
+    parser.prog = "nox -s migration --"  # the session that has --renumber
+    parser.add_argument("--renumber", metavar="NNNN", help="move this one (number or file name) to the end")
+    parser = verbs.add("settings", settings, "check the files that are made from the settings schema")
+    parser.add_argument("--write", action="store_true", help="write them")
+
+
+def init(project: Project, *_: object) -> None:
+    """Write what `.env` lacks, and the secret files of docker-compose.yml."""
+    added = schema.fill_env(project.root)
+    for line in shell_problems(project.root):
+        log.warning(line)
+    log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
+    write_secret_files(project.root / SECRET_FILES, schema.split_secrets(schema.read_values(project.root))[1])
+    log.info(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
+
+
+def migrations(project: Project, options: Namespace, _: Progress) -> None:
+    """Check the migration files, or move one to the end of the chain."""
+    if options.renumber is None:
+        if problems := migration_file_problems(project.root):
+            raise SlipwayError(*problems)
+        return
+    for line in renumber_migration(project.root, options.renumber):
+        log.info(line)
+    for line in migration_file_problems(project.root):  # other problems remain
+        log.warning(line)
+
+
+def settings(project: Project, options: Namespace, _: Progress) -> None:
+    """Check the files that are made from the settings schema, or write them with `--write`."""
+    stale = []
+    compose = project.root / "docker-compose.yml"
+    made = {".env.example": schema.env_text(), "docs/settings.md": schema.settings_page()}
+    if compose.exists():
+        made["docker-compose.yml"] = schema.compose_text(compose.read_text(encoding="utf-8"))
+    if (project.root / "k8s/base").exists():
+        made["k8s/base/settings.env"] = schema.kubernetes_text()
+    for name, text in made.items():
+        path = project.root / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        if not options.write:
+            stale.append(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`")
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+        log.info(f"wrote {name}")
+    if stale:
+        raise SlipwayError(*stale)

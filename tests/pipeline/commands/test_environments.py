@@ -1,0 +1,74 @@
+"""The verbs that read what was deployed: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.errors import DeployFailed
+from tests.pipeline.deploy.world import World, release
+
+
+class TestStatus:
+    def test_says_what_serves(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """Each replica, and who holds the lock."""
+        assert served.run("status") == (0, None)
+        said = capsys.readouterr().out
+        assert "release bbbb (number 2, proved 2026-01-01T00:00:00+00:00)" in said
+        assert said.count("ready  RUNNING since") == 2
+        assert "lock:" not in said
+
+    def test_is_a_document_for_programs(self, served: World) -> None:
+        """The contract's names."""
+        with served.target.lock():
+            code, document = served.run("status", "--json")
+        assert code == 0
+        assert [document[key] for key in ("environment", "target", "url", "release", "number")] == [
+            *("here", "local", "http://service.invalid", "bbbb", 2)
+        ]
+        assert [one["release"] for one in document["replicas"]] == ["bbbb", "bbbb"]
+        assert document["lock"]["pid"] > 0
+        assert json.loads(json.dumps(document)) == document
+
+    def test_fails_where_a_release_should_serve_and_none_does(
+        self, served: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Exit code 1; without any deploy, nothing should."""
+        served.target.fleet.replicas.clear()
+        assert served.run("status") == (1, None)
+        assert "no replica is running: `nox -s deploy`" in capsys.readouterr().out
+
+    def test_of_nothing_is_no_failure(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """Nothing was deployed yet."""
+        assert world.run("status") == (0, None)
+        assert "nothing deployed yet" in capsys.readouterr().out
+
+
+class TestReleases:
+    def test_lists_the_newest_first(self, served: World) -> None:
+        """Those that one can go back to are marked."""
+        served.target.fails["objections"] = DeployFailed("no")
+        served.target.releases.tree = release("cccc")
+        assert served.run("deploy")[0] == 1
+        code, rows = served.run("releases", "--json")
+        assert code == 0
+        assert [(one["number"], one["release"], one["verdict"], one["retained"]) for one in rows] == [
+            (3, "cccc", "failed", False),
+            (2, "bbbb", "proved", True),
+            (1, "aaaa", "proved", True),
+        ]
+
+    def test_prints_them_as_a_table(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """With how to go back to one."""
+        served.target.records().begin({"release": "cccc", "stage": "roll out"})
+        assert served.run("releases") == (0, None)
+        said = capsys.readouterr().out
+        assert "bbbb *" in said
+        assert "died" in said
+        assert "--release NUMBER" in said
+
+    def test_of_nothing_says_how_to_begin(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """A first deploy."""
+        assert world.run("releases") == (0, None)
+        assert "`nox -s deploy -- here`" in capsys.readouterr().out
