@@ -16,7 +16,7 @@ from rich.table import Table
 from pipeline.commands.doctor import examine
 from pipeline.commands.rename import rename as rename_service
 from pipeline.config.place_of_data import shell_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import Environment, KubernetesEnvironment, Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
 from pipeline.config.settings import (
     compose_text,
@@ -279,7 +279,10 @@ def access(project: Project, options: argparse.Namespace, progress: Progress) ->
     """Write the kubeconfig of an environment from what the GitHub job is given."""
     from pipeline.commands.access import write_kubeconfig
 
-    progress.say(write_kubeconfig(project.environment(options.env), os.environ))
+    env = project.environment(options.env)
+    if not isinstance(env, KubernetesEnvironment):
+        raise UsageError(f"{env.name} is not on Kubernetes: it needs no kubeconfig")
+    progress.say(write_kubeconfig(env.name, env.context, os.environ))
     return 0, None
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from pipeline.config.place_of_data import shell_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import Environment, KubernetesEnvironment, Project
 from pipeline.config.settings import read_values, variables
 from pipeline.engines.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
@@ -122,7 +122,8 @@ def pins(project: Project, options: argparse.Namespace, progress: Progress) -> R
 
 
 def _repository(env: Environment) -> str:
-    repository = image_repository() or env.repository or ""
+    named = env.repository if isinstance(env, KubernetesEnvironment) else None
+    repository = image_repository() or named or ""
     problem = repository_problem(repository)
     if problem:
         raise UsageError(problem)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Environment, KubernetesEnvironment, LocalEnvironment, Project
 from pipeline.images.build import PushedImages
 from pipeline.releases.lock import Holder
 from pipeline.releases.model import Artifact, Running
@@ -22,8 +22,11 @@ __all__ = ["Target", "open_target"]
 class Target(Protocol):
     """One environment on one engine. Methods raise `SlipwayError` with the one line that goes into the report."""
 
-    env: Environment
     url: str
+
+    @property
+    def env(self) -> Environment:
+        """The environment, as pyproject.toml describes it."""
 
     def records(self) -> Records:
         """Return the records of what was deployed.
@@ -154,14 +157,15 @@ class Target(Protocol):
 
 def open_target(project: Project, env: Environment, progress: Progress) -> Target:
     """Return the target of `env`."""
-    if env.target == "local":
+    if isinstance(env, LocalEnvironment):
         from pipeline.targets.local import LocalTarget
 
         return LocalTarget(project, env, progress)
-    if env.target == "compose":
+    if isinstance(env, ComposeEnvironment):
         from pipeline.targets.compose import ComposeTarget
 
         return ComposeTarget(project, env, progress)
+    assert isinstance(env, KubernetesEnvironment)
     from pipeline.targets.kubernetes import KubernetesTarget
 
     return KubernetesTarget(project, env, progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import SECRET_FILES, closed_problem, write_secret_files
 from pipeline.config.settings import edge_port, ensure_env, read_values, split_secrets
 from pipeline.engines.docker import Docker, docker_problems
@@ -51,7 +51,9 @@ DATA_FOLDER = "/var/lib/postgresql"
 class ComposeTarget(KeptHere):
     """`nox -s deploy -- compose`: see `pipeline.targets.Target` for what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    env: ComposeEnvironment
+
+    def __init__(self, project: Project, env: ComposeEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
         self.docker = Docker(project.root, progress.say)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import ensure_env, read_values, split_secrets
 from pipeline.engines.docker import Docker, docker_problems
 from pipeline.engines.kubectl import Kubectl, Object, Refused, describe, name_of
@@ -65,10 +65,10 @@ MANAGERS = "--show-managed-fields"
 class KubernetesTarget:
     """The target of `nox -s deploy -- kind` and others; `pipeline.targets.Target` says what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(self, project: Project, env: KubernetesEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress, self.url = project, env, progress, env.url
         self.home = project.state(env.name)
-        self.kubectl = Kubectl(str(env.context), str(env.namespace), progress.say)
+        self.kubectl = Kubectl(env.context, env.namespace, progress.say)
         self.rollout = Rollout(self.kubectl)
         self.releases = Releases(self.home / "artifacts", project.retain)
         self.artifacts = Artifacts(project, env, self.home / "render", self.releases, progress.say)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import LocalEnvironment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import PLACED, edge_port, ensure_env, read_values, split_secrets
 from pipeline.engines.embedded import Engines, find_engines, postgres_user
@@ -47,7 +47,9 @@ UNUSABLE = ";[]*?"  # comments and patterns in the supervisor's files, which can
 class LocalTarget(KeptHere):
     """`nox -s deploy`: see `pipeline.targets.Target` for what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    env: LocalEnvironment
+
+    def __init__(self, project: Project, env: LocalEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"

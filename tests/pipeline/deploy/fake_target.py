@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import Environment, LocalEnvironment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import PushedImages
@@ -109,7 +109,7 @@ class FakeTarget:
     """
 
     project: Project
-    env: Environment
+    env: LocalEnvironment
     tree: Artifact
     url: str = "http://service.invalid"
     releases: dict[str, Artifact] = field(default_factory=dict)

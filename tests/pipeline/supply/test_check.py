@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.policy import Policy
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.deploy import story
 from pipeline.images.build import PushedImages
 from pipeline.releases.model import Artifact
@@ -48,8 +48,9 @@ def objections(
     if recorded:
         record = target.records().begin({"release": RELEASE.name})
         write_json(record.folder / "report.json", {"verdict": recorded})
-    env = Environment("staging", "kubernetes", "https://x", verify=policy)
-    one = story.Story(Project(folder, "slipway", {}, ()), env, Progress())
+    env = KubernetesEnvironment(name="staging", url="https://x", overlay="o", context="c", namespace="n", verify=policy)
+    project = Project(root=folder, name="slipway", environments={}, requests=())
+    one = story.Story(project, env, Progress())
     one._recorded = recorded is not None
     return one._unverified(RELEASE)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,8 @@ class TestScan:
         """And says it, and that what is not Python's was judged by nobody where there is no grype."""
         said: list[str] = []
         project, reference = scanned
-        allow = (Allowance("CVE-2024-3651", "idna", "ours alone", date(9999, 1, 1)),)
-        steps.scan(replace(project, allow=allow), reference, audit=True, say=quiet, warn=said.append)
+        allow = (Allowance(id="CVE-2024-3651", package="idna", reason="ours alone", until=date(9999, 1, 1)),)
+        steps.scan(project.model_copy(update={"allow": allow}), reference, audit=True, say=quiet, warn=said.append)
         assert "idna: CVE-2024-3651 is allowed until 9999-01-01: ours alone" in said
 
     def test_a_service_that_is_away_lets_nothing_pass(
