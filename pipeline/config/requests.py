@@ -93,6 +93,7 @@ class RequestSpec(Table):
         return self.model_dump(exclude_none=True)
 
 
+# What a request does decides which keys it has: `_kind` chooses. A search could write by its method, and does not.
 class _Search(RequestSpec):
     readback: None = None
     remove: None = None
@@ -123,14 +124,14 @@ def parse_requests(tables: object, where: str = "pyproject.toml") -> tuple[Reque
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{header}: must be a list of tables: write `[[tool.slipway.requests]]` above each request")
     problems: list[str] = []
-    specs, names = [], set()
+    specs, names = [], []
     for position, table in enumerate(tables, start=1):
-        name = str(table.get("name") or f"number {position}")
-        here = f"{header} `{name}`"
+        name = table.get("name")
+        here = f"{header} {f'`{name}`' if isinstance(name, str) and name else f'number {position}'}"
         specs.append(read_table(_kind(table), table, here, problems))
-        if name in names:
+        if isinstance(name, str) and name in names:
             problems.append(f"{here}: name: used twice: give each request its own")
-        names.add(name)
+        names.append(name)
     if problems:
         raise UsageError(*problems)
     return tuple(filter(None, specs))

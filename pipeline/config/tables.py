@@ -19,7 +19,7 @@ WORDS = {
     "bool_type": "must be true or false",
     "date_type": "must be a day",
     "dict_type": "must be a table",
-    "finite_number": "must be a number, and neither nan nor inf",
+    "finite_number": "must have no nan or inf",
     "float_type": "must be a number",
     "greater_than_equal": "must be {ge:g} or more",
     "int_type": "must be a whole number",

@@ -44,7 +44,7 @@ class TestLoadProject:
             ("rate = true", "rate: must be a number"),
             ("max_failures = -1", "max_failures: must be 0 or more"),
             ('overlay = "k8s"', "`overlay` is for kubernetes: take it out"),
-            ("rate = nan", "rate: must be a number"),
+            ("rate = nan", "rate: must have no nan or inf"),
             ("rate = 10001", "rate: must be 10000 or less"),
             ('name = "local"', "unknown key `name`: there is `target`, `url`"),
         ],
