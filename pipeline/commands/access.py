@@ -27,7 +27,7 @@ from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.files import write_whole
 
 if TYPE_CHECKING:  # kubectl starts this module with each call: only what that needs is imported
-    from pipeline.config.project import Environment, Project
+    from pipeline.config.project import Project
     from pipeline.system.progress import Progress
 
 __all__ = ["add_parsers", "write_kubeconfig"]
@@ -44,39 +44,43 @@ def add_parsers(verbs: Verbs) -> None:
 
 def access(project: Project, options: Namespace, _: Progress) -> None:
     """Write the kubeconfig of an environment from what the GitHub job is given."""
-    log.info(write_kubeconfig(project.environment(options.env), os.environ))
+    # The models of pyproject.toml load slowly, and kubectl runs this module for each call.
+    from pipeline.config.project import KubernetesEnvironment
+
+    env = project.environment(options.env)
+    if not isinstance(env, KubernetesEnvironment):
+        raise UsageError(f"{env.name} is not on Kubernetes: it needs no kubeconfig")
+    log.info(write_kubeconfig(env.name, env.context, os.environ))
 
 
-def write_kubeconfig(env: Environment, environ: Mapping[str, str]) -> str:
-    """Write the file that KUBECONFIG names, mode 0600, and return one line: the context, and how it gets access.
+def write_kubeconfig(name: str, context: str, environ: Mapping[str, str]) -> str:
+    """Write the file that KUBECONFIG names, mode 0600, and return one line: the `context`, and how it gets access.
 
-    Raise `UsageError` where `environ` lacks what is needed, or `env` is not on Kubernetes; nothing is written then.
+    `name` is the environment's. Raise `UsageError` where `environ` lacks what is needed; nothing is written then.
     """
     place = environ.get("KUBECONFIG", "")
-    if env.context is None:
-        raise UsageError(f"{env.name} is not on Kubernetes: it needs no kubeconfig")
     if not place:
         raise UsageError("KUBECONFIG: not set: name the file to write; your own is not touched")
     server, content = environ.get("KUBERNETES_SERVER", ""), environ.get("KUBECONFIG_CONTENT", "")
     if server:
         if "ACTIONS_ID_TOKEN_REQUEST_URL" not in environ:
             raise UsageError("GitHub offers no token here: the job needs the permission `id-token: write`")
-        content = json.dumps(_trusting(env, server, environ.get("KUBERNETES_CA", "")))
+        content = json.dumps(_trusting(name, context, server, environ.get("KUBERNETES_CA", "")))
         how = f"{server}, as this GitHub job, with its token"
     elif content:
         how = "with the secret KUBECONFIG"
     else:
         raise UsageError(
-            f"no access to {env.name} is configured: set the variable KUBERNETES_SERVER (and KUBERNETES_CA), or the"
-            f" secret KUBECONFIG, under Settings › Environments › {env.name}: see docs/8-github.md"
+            f"no access to {name} is configured: set the variable KUBERNETES_SERVER (and KUBERNETES_CA), or the"
+            f" secret KUBECONFIG, under Settings › Environments › {name}: see docs/8-github.md"
         )
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, f"{content.rstrip()}\n")
-    return f"context {env.context}: {how}"
+    return f"context {context}: {how}"
 
 
-def _trusting(env: Environment, server: str, authority: str) -> dict[str, Any]:
+def _trusting(name: str, context: str, server: str, authority: str) -> dict[str, Any]:
     ca = {"certificate-authority-data": authority} if authority else {}
     plugin = {
         "apiVersion": EXEC,
@@ -88,10 +92,10 @@ def _trusting(env: Environment, server: str, authority: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": env.name, "cluster": {"server": server, **ca}}],
+        "clusters": [{"name": name, "cluster": {"server": server, **ca}}],
         "users": [{"name": "github", "user": {"exec": plugin}}],
-        "contexts": [{"name": env.context, "context": {"cluster": env.name, "user": "github"}}],
-        "current-context": env.context,
+        "contexts": [{"name": context, "context": {"cluster": name, "user": "github"}}],
+        "current-context": context,
     }
 
 

@@ -8,7 +8,7 @@ from argparse import Namespace
 
 from pipeline.commands import Verbs
 from pipeline.config.place_of_data import shell_problems
-from pipeline.config.project import Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import read_values, variables
 from pipeline.engines.docker import Docker, docker_problems
 from pipeline.errors import SlipwayError, UsageError
@@ -96,7 +96,8 @@ def copy(_project: Project, options: Namespace, _: Progress) -> None:
 def proved(project: Project, options: Namespace, _: Progress) -> None:
     """Print the digest that was proved last; the registry is asked, so no access to a cluster is needed."""
     env = project.environment(options.env)
-    repository = image_repository() or env.repository or ""
+    named = env.repository if isinstance(env, KubernetesEnvironment) else None
+    repository = image_repository() or named or ""
     if problem := repository_problem(repository):
         raise UsageError(problem)
     proof = newest_proved(repository, env.name)

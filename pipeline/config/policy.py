@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.config.tables import Table, Text, read_table
 from pipeline.errors import UsageError
 
-__all__ = ["GITHUB_ISSUER", "Allowance", "Policy", "allowances", "own_policy", "parse_policy", "policy_problems"]
+__all__ = ["GITHUB_ISSUER", "Allowance", "Policy", "allowances", "own_policy"]
 
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-KEYS = ("key", "identity", "issuer", "source")
-ALLOWANCE_KEYS = ("id", "package", "reason", "until")
-EXAMPLE = '`verify = { key = "cosign.pub" }`'
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Table):
     """Who must have signed an image, and what it must have been built from.
 
     Either the holder of a private key must have signed (`key` is the public one, a file or the address of a KMS), or an
@@ -26,37 +24,32 @@ class Policy:
     address of a repository, with or without `@refs/heads/…` at the end.
     """
 
-    key: str | None = None
-    identity: str | None = None
-    issuer: str = GITHUB_ISSUER
-    source: str | None = None
+    key: Text | None = Field(default=None, examples=['"cosign.pub"'])
+    identity: Text | None = Field(
+        default=None, examples=['"https://github.com/owner/name/.github/workflows/cd.yml@refs/heads/main"']
+    )
+    issuer: Text = GITHUB_ISSUER
+    source: Text | None = Field(default=None, examples=['"https://github.com/owner/name"'])
+
+    @field_validator("key")
+    @classmethod
+    def _is_below_the_root(cls, key: str | None, info: ValidationInfo) -> str | None:
+        return str(info.context / key) if key and info.context and "://" not in key else key
+
+    @model_validator(mode="after")
+    def _demands_what_can_be(self) -> Policy:
+        if (self.key is None) == (self.identity is None):
+            raise ValueError("must have either `key` or `identity`, which says who must have signed")
+        if self.key and "issuer" in self.model_fields_set:
+            raise ValueError("`issuer` goes with `identity`: take it out")
+        if self.source and not self.source.startswith("https://"):
+            raise ValueError('source: must be an https address; for example `source = "https://github.com/owner/name"`')
+        return self
 
     @property
     def signer(self) -> str:
         """Who must have signed, in words."""
         return f"the key of {self.key}" if self.key else f"{self.identity} (of {self.issuer})"
-
-
-def policy_problems(value: object) -> list[str]:
-    """Return what is wrong with the `value` of `verify`, one line each; empty for a good one."""
-    if not isinstance(value, dict) or not value:
-        return [f"must be a table; for example {EXAMPLE}"]
-    problems = [f"unknown key `{key}`: there is {', '.join(KEYS)}" for key in value if key not in KEYS]
-    problems += [f"{key}: must be text" for key in KEYS if key in value and not _text(value[key])]
-    if ("key" in value) == ("identity" in value):
-        problems.append(f"one of `key` and `identity` says who must have signed; for example {EXAMPLE}")
-    if "issuer" in value and "identity" not in value:
-        problems.append("`issuer` goes with `identity`: take it out")
-    source = value.get("source")
-    if _text(source) and not str(source).startswith("https://"):
-        problems.append('source: must be an https address; for example `source = "https://github.com/owner/name"`')
-    return problems
-
-
-def parse_policy(value: Mapping[str, str], root: Path) -> Policy:
-    """Return the policy of a `value` without problems; its key is a file below `root` unless it is a KMS's."""
-    key = value.get("key")
-    return Policy(**{**value, **({"key": str(root / key)} if key and "://" not in key else {})})
 
 
 def own_policy(environment: Mapping[str, str]) -> Policy:
@@ -71,44 +64,31 @@ def own_policy(environment: Mapping[str, str]) -> Policy:
         return Policy(key=key if "://" in key else str(Path(key).with_suffix(".pub")))
     if workflow and not key:
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
-        return Policy(identity=f"{server}/{workflow}", source=f"{server}/{environment.get('GITHUB_REPOSITORY')}")
+        source = f"{server}/{environment.get('GITHUB_REPOSITORY')}"
+        return Policy.model_construct(identity=f"{server}/{workflow}", source=source)  # whatever the server's scheme
     raise UsageError(
         "verify-image: who must have signed? `--env ENV` takes that environment's `verify`; without it, COSIGN_KEY"
         " names the file of your key pair"
     )
 
 
-@dataclass(frozen=True)
-class Allowance:
+class Allowance(Table):
     """A finding that ships all the same, for a `reason`, `until` a day (the last on which it may)."""
 
-    id: str
-    package: str
-    reason: str
-    until: date
+    id: Text = Field(examples=['"CVE-2026-0001"'])
+    package: Text = Field(examples=['"idna"'])
+    reason: Text = Field(examples=['"it encodes only our own names"'])
+    until: date = Field(examples=["2027-01-31"])
 
 
-def allowances(value: object) -> tuple[tuple[Allowance, ...], list[str]]:
-    """Return the entries of `[[tool.slipway.allow]]`, and a line for each thing that is wrong with one."""
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        return (), ["pyproject.toml: [[tool.slipway.allow]] must be a list of tables"]
-    good, problems = [], []
-    for number, entry in enumerate(value, 1):
-        where = f"pyproject.toml [[tool.slipway.allow]] {number} ({entry.get('id', 'no id')})"
-        wrong = [
-            f"{where}: unknown key `{key}`: there is {', '.join(ALLOWANCE_KEYS)}"
-            for key in entry
-            if key not in ALLOWANCE_KEYS
-        ]
-        wrong += [
-            f"{where}: {key}: must be {'a day, `until = 2027-01-31`' if kind is date else 'text'}"
-            for key, kind in (("id", str), ("package", str), ("reason", str), ("until", date))
-            if type(entry.get(key)) is not kind or (kind is str and not entry[key].strip())
-        ]
-        problems += wrong
-        good += [] if wrong else [Allowance(**entry)]
-    return tuple(good), problems
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def allowances(tables: object, problems: list[str]) -> tuple[Allowance, ...]:
+    """Return the `tables` of `[[tool.slipway.allow]]`; add a line to `problems` for each thing that is wrong."""
+    where = "pyproject.toml [[tool.slipway.allow]]"
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problems.append(f"{where}: must be a list of tables: write `[[tool.slipway.allow]]` above each")
+        return ()
+    read = (
+        read_table(Allowance, table, f"{where} {number} ({table.get('id', 'no id')})", problems)
+        for number, table in enumerate(tables, start=1)
+    )
+    return tuple(filter(None, read))

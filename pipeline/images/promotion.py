@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.config.project import Environment
+from pipeline.config.project import KubernetesEnvironment
 from pipeline.errors import UsageError
 from pipeline.registry.proofs import ProofRecord, newest_proved, proofs
 from pipeline.registry.reference import DIGEST, parse_reference
@@ -18,7 +18,7 @@ __all__ = ["admit"]
 
 
 def admit(
-    environment: Environment,
+    environment: KubernetesEnvironment,
     reference: str | None,
     *,
     repository: str,

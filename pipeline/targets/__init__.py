@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Environment, KubernetesEnvironment, LocalEnvironment, Project
 from pipeline.releases.lock import Holder
 from pipeline.releases.records import Records
 from pipeline.system.progress import Progress
@@ -20,7 +20,9 @@ __all__ = ["Database", "Fleet", "Releases", "Target", "Watch", "open_target"]
 class Target(Protocol):
     """One environment on one engine: who may deploy there, what was deployed, and the four roles."""
 
-    env: Environment
+    @property
+    def env(self) -> Environment:
+        """The environment, as pyproject.toml describes it."""
 
     @property
     def releases(self) -> Releases:
@@ -63,14 +65,15 @@ class Target(Protocol):
 
 def open_target(project: Project, env: Environment, progress: Progress) -> Target:
     """Return the target of `env`."""
-    if env.target == "local":
+    if isinstance(env, LocalEnvironment):
         from pipeline.targets.local import LocalTarget
 
         return LocalTarget(project, env, progress)
-    if env.target == "compose":
+    if isinstance(env, ComposeEnvironment):
         from pipeline.targets.compose import ComposeTarget
 
         return ComposeTarget(project, env, progress)
+    assert isinstance(env, KubernetesEnvironment)
     from pipeline.targets.kubernetes import KubernetesTarget
 
     return KubernetesTarget(project, env, progress)

@@ -7,13 +7,12 @@ import re
 import shlex
 import subprocess
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import FAMILIES, parser
-from pipeline.config.project import Environment
+from pipeline.config.project import ComposeEnvironment, KubernetesEnvironment, LocalEnvironment
 from pipeline.errors import UsageError
 from tests.pages import PAGES, ROOT, Block, blocks
 
@@ -67,7 +66,8 @@ def test_every_environment_and_every_key_of_one_is_explained() -> None:
     """A table of pyproject.toml that a reader does not find in the page that it points at is a riddle."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     environments = set(project["tool"]["slipway"]["environments"])
-    keys = {field.name for field in fields(Environment)} - {"name"}
+    kinds = (ComposeEnvironment, KubernetesEnvironment, LocalEnvironment)
+    keys = {key for kind in kinds for key in kind.model_fields} - {"name"}
     assert environments | keys <= named_in_code(DEPLOYING)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
 from pipeline.config.settings import edge_port, read_values, split_secrets
 from pipeline.engines.docker import Docker
@@ -21,7 +21,7 @@ __all__ = ["Site"]
 class Site:
     """What the roles of the compose target share."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(self, project: Project, env: ComposeEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
         self.docker = Docker(project.root)

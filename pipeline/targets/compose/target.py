@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
 from pipeline.config.settings import ensure_env
 from pipeline.engines.docker import docker_problems
@@ -29,7 +29,9 @@ STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compo
 class ComposeTarget(KeptHere):
     """`nox -s deploy -- compose`: see `pipeline.targets.Target` for what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    env: ComposeEnvironment
+
+    def __init__(self, project: Project, env: ComposeEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.site = Site(project, env, progress)
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)

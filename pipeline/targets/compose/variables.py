@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
 from pipeline.targets.common.container import BACKEND_PORT
@@ -25,7 +25,7 @@ class Variables:
     """The variables of `env` with the `values` of its `.env`. `frontend`: the edge's image, if this deploy built it."""
 
     project: Project
-    env: Environment
+    env: ComposeEnvironment
     values: Mapping[str, str]
     stack: Stack
     artifacts: Artifacts

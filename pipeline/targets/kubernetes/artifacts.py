@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object
 from pipeline.errors import UsageError
@@ -37,18 +37,18 @@ class Artifacts:
     """The releases of an environment, built or found. `folder` is where kustomize works."""
 
     project: Project
-    env: Environment
+    env: KubernetesEnvironment
     folder: Path
     releases: KeptReleases
 
     @property
     def overlay(self) -> Path:
         """The folder of the environment's overlay."""
-        return self.project.root / str(self.env.overlay)
+        return self.project.root / self.env.overlay
 
     def render(self, images: PushedImages) -> tuple[str, list[Object]]:
         """Return the name and the objects of the overlay with `images`."""
-        return render(self.folder, self.overlay, str(self.env.namespace), images, self.releases)
+        return render(self.folder, self.overlay, self.env.namespace, images, self.releases)
 
     def build(self, title: str) -> Release:
         """Build and push the images of the working tree; return them with the manifests that go with their digests."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import read_values
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Kubectl, Object, name_of
@@ -31,10 +31,10 @@ MANAGERS = "--show-managed-fields"
 class Site:
     """What the roles of the kubernetes target share."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(self, project: Project, env: KubernetesEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
-        self.kubectl = Kubectl(str(env.context), str(env.namespace))
+        self.kubectl = Kubectl(env.context, env.namespace)
         self.docker = Docker(project.root)
         self.kept = KeptReleases(self.home / "artifacts", project.retain)
         self.artifacts = Artifacts(project, env, self.home / "render", self.kept)

@@ -6,7 +6,7 @@ import logging
 from contextlib import AbstractContextManager
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import ensure_env, read_values, split_secrets
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class KubernetesTarget:
     """The target of `nox -s deploy -- kind` and others; `pipeline.targets.Target` says what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(self, project: Project, env: KubernetesEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress, self.url = project, env, progress, env.url
         site = self.site = Site(project, env, progress)
         self.releases, self.database = KubernetesReleases(site), KubernetesDatabase(site)

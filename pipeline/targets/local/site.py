@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import LocalEnvironment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import PLACED, edge_port, read_values, split_secrets
 from pipeline.engines.embedded import Engines, find_engines
@@ -25,7 +25,7 @@ FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual env
 class Site:
     """What the roles of the local target share."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    def __init__(self, project: Project, env: LocalEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"

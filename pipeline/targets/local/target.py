@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from pipeline.config.place_of_data import settings_problems
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import LocalEnvironment, Project
 from pipeline.config.settings import ensure_env
 from pipeline.engines.embedded import postgres_user
 from pipeline.releases.records import read_json
@@ -29,7 +29,9 @@ UNUSABLE = ";[]*?"  # comments and patterns in the supervisor's files, which can
 class LocalTarget(KeptHere):
     """`nox -s deploy`: see `pipeline.targets.Target` for what each method promises."""
 
-    def __init__(self, project: Project, env: Environment, progress: Progress) -> None:
+    env: LocalEnvironment
+
+    def __init__(self, project: Project, env: LocalEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.site = Site(project, env, progress)
         self.releases, self.database = LocalReleases(self.site), LocalDatabase(self.site)

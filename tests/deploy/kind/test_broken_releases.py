@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.project import KubernetesEnvironment
 from pipeline.engines.kind import CONTEXT, REGISTRY
 from pipeline.registry.image import resolve
 from tests.containers import docker
@@ -52,7 +53,9 @@ class Broken:
     patch: tuple[dict[str, Any], ...] = ()
 
 
-MISSING = f"{PROJECT.environment('kind').repository}@sha256:{'0' * 64}"
+KIND = PROJECT.environment("kind")
+assert isinstance(KIND, KubernetesEnvironment)
+MISSING = f"{KIND.repository}@sha256:{'0' * 64}"
 SMALL = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}
 BIG = {"requests": {"cpu": "50m", "memory": "3500Mi"}, "limits": {"memory": "3500Mi"}}
 NOWHERE = {"configMapRef": {"name": "nowhere"}}

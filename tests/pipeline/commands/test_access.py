@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands.access import write_kubeconfig
-from pipeline.config.project import Environment
 from pipeline.errors import UsageError
 from tests.played import Answer, serving
 
-STAGING = Environment("staging", "kubernetes", "https://x", context="mine", namespace="n", overlay="o")
+STAGING = ("staging", "mine")
 SERVER = "https://cluster.example.com:6443"
 
 
@@ -34,7 +33,7 @@ def test_a_cluster_that_trusts_github_gets_a_token_of_this_job(tmp_path: Path) -
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-runner",
         }
         path = tmp_path / "folder/kubeconfig"
-        said = write_kubeconfig(STAGING, {**given, "KUBECONFIG": str(path), "KUBERNETES_SERVER": SERVER})
+        said = write_kubeconfig(*STAGING, {**given, "KUBECONFIG": str(path), "KUBERNETES_SERVER": SERVER})
         assert said == f"context mine: {SERVER}, as this GitHub job, with its token"
         assert path.stat().st_mode & 0o777 == 0o600
         assert "of-the-runner" not in path.read_text()
@@ -53,7 +52,7 @@ def test_a_cluster_that_trusts_github_gets_a_token_of_this_job(tmp_path: Path) -
 def test_a_secret_is_the_second_choice(tmp_path: Path) -> None:
     """A kubeconfig that was made by hand, written as it is, for nobody else to read."""
     path = tmp_path / "kubeconfig"
-    write_kubeconfig(STAGING, {"KUBECONFIG": str(path), "KUBECONFIG_CONTENT": "kind: Config"})
+    write_kubeconfig(*STAGING, {"KUBECONFIG": str(path), "KUBECONFIG_CONTENT": "kind: Config"})
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("kind: Config\n", 0o600)
 
 
@@ -68,7 +67,7 @@ def test_a_secret_is_the_second_choice(tmp_path: Path) -> None:
 def test_what_is_missing_is_named_with_where_to_set_it(environ: dict[str, str], says: str) -> None:
     """Nothing is written."""
     with pytest.raises(UsageError, match=says):
-        write_kubeconfig(STAGING, environ)
+        write_kubeconfig(*STAGING, environ)
 
 
 @pytest.mark.parametrize(

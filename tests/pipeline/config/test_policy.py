@@ -21,6 +21,7 @@ url = "https://example.com"
 {keys}
 verify = {verify}
 """
+ONE = "verify: must have either `key` or `identity`, which says who must have signed; for example `verify = {"
 PLACE = 'overlay = "o"\ncontext = "c"\nnamespace = "n"'
 
 
@@ -48,11 +49,11 @@ class TestPolicy:
         ("verify", "says"),
         [
             ('"cosign.pub"', 'verify: must be a table; for example `verify = { key = "cosign.pub" }`'),
-            ("{}", "verify: must be a table"),
-            ('{ keys = "a", key = "b" }', "verify: unknown key `keys`: there is key, identity, issuer, source"),
+            ("{}", "verify: must have either `key` or `identity`"),
+            ('{ keys = "a", key = "b" }', "verify: unknown key `keys`: did you mean `key`?"),
             ("{ key = 3 }", "verify: key: must be text"),
-            ('{ key = "a", identity = "b" }', "verify: one of `key` and `identity` says who must have signed"),
-            ('{ source = "https://a" }', "verify: one of `key` and `identity` says who must have signed"),
+            ('{ key = "a", identity = "b" }', ONE),
+            ('{ source = "https://a" }', ONE),
             ('{ key = "a", issuer = "b" }', "verify: `issuer` goes with `identity`: take it out"),
             ('{ key = "a", source = "git@x" }', "verify: source: must be an https address"),
         ],

@@ -28,7 +28,7 @@ class TestLoadProject:
     def test_fills_in_the_defaults(self, tmp_path: Path) -> None:
         """An environment needs a target and an address; the rest has defaults, no failure allowed among them."""
         env = load_project(write(tmp_path, GOOD)).environment("local")
-        assert (env.target, env.replicas, env.max_failures, env.promote_from) == ("local", 2, 0, None)
+        assert (env.target, env.rate, env.max_failures, env.verify) == ("local", 50, 0, None)
 
     def test_names_the_environments_there_are(self, tmp_path: Path) -> None:
         """A misspelled environment gets the one that was meant."""
@@ -44,7 +44,9 @@ class TestLoadProject:
             ("rate = true", "rate: must be a number"),
             ("max_failures = -1", "max_failures: must be 0 or more"),
             ('overlay = "k8s"', "`overlay` is for kubernetes: take it out"),
-            ("rate = nan", "rate: must be a number"),
+            ("rate = nan", "rate: must have no nan or inf"),
+            ("rate = 10001", "rate: must be 10000 or less"),
+            ('name = "local"', "unknown key `name`: there is `target`, `url`"),
         ],
     )
     def test_refuses_a_wrong_key_with_its_fix(self, tmp_path: Path, line: str, message: str) -> None:
@@ -73,13 +75,22 @@ class TestLoadProject:
         assert all(f"missing key `{key}`" in joined for key in ("overlay", "context", "namespace"))
         assert "`replicas` belongs to the overlay" in joined
 
+    def test_a_wrong_target_hides_no_other_problem(self, tmp_path: Path) -> None:
+        """But whether a key of only some targets belongs there is not known."""
+        text = GOOD.replace('"local"', '"nomad"') + 'overlay = "o"\nreplicas = 2\nrate = 0\n'
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, text))
+        target, rate = caught.value.problems
+        assert "target: must be one of 'local', 'compose' or 'kubernetes', not `nomad`; for example" in target
+        assert "rate: must be 1 or more" in rate
+
     def test_promotes_from_another_environment_only(self, tmp_path: Path) -> None:
         """`promote_from` names an environment that exists and is not this one."""
         text = (
             '[tool.slipway.environments.prod]\ntarget = "kubernetes"\nurl = "https://x"\noverlay = "o"\n'
             'context = "c"\nnamespace = "n"\npromote_from = "prod"\n'
         )
-        with pytest.raises(UsageError, match="`prod` is not another environment"):
+        with pytest.raises(UsageError, match="`prod` is not another environment: there is none"):
             load_project(write(tmp_path, text))
 
     @pytest.mark.parametrize("text", ["", "[tool.slipway]\n", "[tool.slipway]\nenvironments = 3\n"])

@@ -25,8 +25,8 @@ class TestParseRequests:
         assert (read.weight, read.status, read.writes) == (1, 200, False)
         assert (write.writes, write.readback, write.remove) == (
             True,
-            ReadBack("/things/{response.id}"),
-            Remove("/things/{response.id}", "DELETE", 204),
+            ReadBack(path="/things/{response.id}"),
+            Remove(path="/things/{response.id}", method="DELETE", status=204),
         )
 
     def test_reads_what_a_spec_dumps(self) -> None:
@@ -44,16 +44,16 @@ class TestParseRequests:
         [
             ({"pth": "/x"}, "unknown key `pth`: did you mean `path`?"),
             ({"path": None}, 'missing key `path`: for example `path = "/api/v1/releases"`'),
-            ({"method": "TEACH"}, "method: must be one of GET, HEAD, POST, PUT, PATCH"),
+            ({"method": "TEACH"}, "method: must be one of 'GET', 'HEAD', 'POST', 'PUT' or 'PATCH', not `TEACH`"),
             ({"path": "things"}, 'path: must start with "/"'),
             ({"path": "/{uniqe}"}, "path: unknown placeholder `{uniqe}`"),
             ({"path": "/{response.id}"}, "path: `{response…}` is known after the write only"),
-            ({"weight": 0}, "weight: must be a whole number from 1 to 1000"),
-            ({"weight": True}, "weight: must be a whole number from 1 to 1000"),
-            ({"status": 99}, "status: must be a whole number from 200 to 599"),
+            ({"weight": 0}, "weight: must be 1 or more; for example `weight = 1`"),
+            ({"weight": True}, "weight: must be a whole number; for example `weight = 1`"),
+            ({"status": 99}, "status: must be 200 or more; for example `status = 200`"),
             ({"body": {"a": {1, 2}}}, "body: must be JSON"),
             ({"headers": {"Idempotency-Key": "1"}}, "headers: `Idempotency-Key` is set by the proof itself"),
-            ({"headers": ["a"]}, "headers: must be a table of texts"),
+            ({"headers": ["a"]}, "headers: must be a table; for example `headers = { Accept-Language"),
             ({"readback": None}, "missing key `readback`: say how the write is read back"),
             ({"remove": None}, "missing key `remove`: say how the write is removed"),
             ({"remove": "/x"}, "remove: must be a table"),

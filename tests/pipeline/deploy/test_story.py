@@ -358,7 +358,7 @@ class TestAReleaseThatFails:
     def test_in_the_proof_is_undone(self, served: World) -> None:
         """A request that the old one does not know is asked when the new one is alone."""
         served.target.fleet.breaks["b"] = ["/new"]
-        told = served.deploy(release("b", None, RequestSpec("new", "GET", "/new")))
+        told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
         assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.report["reason"]
         assert told.stages() == outcomes(until="prove", last="failed")

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.__main__ import parser
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import Environment, LocalEnvironment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.story import Story
@@ -23,7 +23,7 @@ from tests.pipeline.deploy.fake_target import FakeTarget, FakeTraffic
 
 __all__ = ["LIST", "ONE", "REQUESTS", "Told", "World", "migration", "release", "world_in"]
 
-LIST, ONE = RequestSpec("list", "GET", "/list"), RequestSpec("one", "GET", "/one")
+LIST, ONE = RequestSpec(name="list", method="GET", path="/list"), RequestSpec(name="one", method="GET", path="/one")
 REQUESTS = (LIST, ONE)
 NAME = "here"
 
@@ -135,6 +135,6 @@ class World:
 
 def world_in(root: Path) -> World:
     """Make an environment below `root`, in which nothing was deployed yet."""
-    env = Environment(NAME, "local", "http://service.invalid", replicas=2, bake_seconds=0)
-    project = Project(root, "board", {NAME: env}, REQUESTS, retain=3)
+    env = LocalEnvironment(name=NAME, url="http://service.invalid").model_copy(update={"bake_seconds": 0})
+    project = Project(root=root, name="board", environments={NAME: env}, requests=REQUESTS, retain=3)
     return World(FakeTarget(project, env, release("a")))

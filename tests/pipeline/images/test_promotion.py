@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from pipeline.config.project import Environment
+from pipeline.config.project import KubernetesEnvironment
 from pipeline.errors import UsageError
 from pipeline.images.promotion import admit
 from pipeline.registry import repository as oci
 from pipeline.registry.proofs import attach_proof
 from tests.registries import played, push_image, report
 
-PRODUCTION = Environment("production", "kubernetes", "https://example.com", promote_from="staging")
+PRODUCTION = KubernetesEnvironment(
+    name="production", url="https://example.com", overlay="o", context="c", namespace="n", promote_from="staging"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,8 @@ class TestAdmit:
 
     def test_has_nothing_to_say_where_nothing_is_promoted(self) -> None:
         """No registry is asked."""
-        assert admit(replace(PRODUCTION, promote_from=None), "anything", repository="localhost:1/a") is None
+        anywhere = PRODUCTION.model_copy(update={"promote_from": None})
+        assert admit(anywhere, "anything", repository="localhost:1/a") is None
 
     def test_takes_nothing_before_the_first_proof(self, repository: str) -> None:
         """A proof of another environment, and a failed deploy, are none."""

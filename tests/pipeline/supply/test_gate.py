@@ -26,7 +26,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def allowed(id_: str = "CVE-2024-3651", until: date = TODAY, package: str = "idna") -> Allowance:
-    return Allowance(id_, package, "it encodes only our own names", until)
+    return Allowance(id=id_, package=package, reason="it encodes only our own names", until=until)
 
 
 class TestPipAudit:
@@ -92,25 +92,31 @@ class TestAllowances:
 
     def test_reads_a_list_of_tables(self) -> None:
         """As TOML gives them."""
-        assert allowances([self.GOOD]) == ((Allowance("CVE-1", "idna", "r", TODAY),), [])
+        problems: list[str] = []
+        [found] = allowances([self.GOOD], problems)
+        assert (found, problems) == (Allowance(id="CVE-1", package="idna", reason="r", until=TODAY), [])
 
     @pytest.mark.parametrize(
         ("change", "says"),
         [
             ({"reason": ""}, "(CVE-1): reason: must be text"),
             ({"reason": None}, "reason: must be text"),
-            ({"until": "2026-11-24"}, "until: must be a day, `until = 2027-01-31`"),
+            ({"until": "2026-11-24"}, "until: must be a day; for example `until = 2027-01-31`"),
             ({"id": 3}, "id: must be text"),
-            ({"untill": TODAY}, "unknown key `untill`: there is id, package, reason, until"),
+            ({"untill": TODAY}, "unknown key `untill`: did you mean `until`?"),
         ],
     )
     def test_refuses_one_without_reason_or_end(self, change: dict[str, object], says: str) -> None:
         """The entry, the key, the fix."""
-        found, [problem] = allowances([{**self.GOOD, **change}])
-        assert found == ()
+        problems: list[str] = []
+        assert allowances([{**self.GOOD, **change}], problems) == ()
+        [problem] = problems
         assert problem.startswith("pyproject.toml [[tool.slipway.allow]] 1 (")
         assert says in problem
 
     def test_refuses_what_is_no_list(self) -> None:
         """One table instead of a list of them."""
-        assert allowances({"id": "CVE-1"})[1] == ["pyproject.toml: [[tool.slipway.allow]] must be a list of tables"]
+        problems: list[str] = []
+        allowances({"id": "CVE-1"}, problems)
+        [problem] = problems
+        assert problem.startswith("pyproject.toml [[tool.slipway.allow]]: must be a list of tables: write `[[")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,9 @@ class TestScan:
     def test_lets_pass_what_is_allowed(self, scanned: tuple[Project, str], service: list[dict[str, Any]]) -> None:
         """And says it, and that what is not Python's was judged by nobody where there is no grype."""
         project, reference = scanned
-        allow = (Allowance("CVE-2024-3651", "idna", "ours alone", date(9999, 1, 1)),)
+        allow = (Allowance(id="CVE-2024-3651", package="idna", reason="ours alone", until=date(9999, 1, 1)),)
         with logged() as said:
-            steps.scan(replace(project, allow=allow), reference, audit=True)
+            steps.scan(project.model_copy(update={"allow": allow}), reference, audit=True)
         assert "idna: CVE-2024-3651 is allowed until 9999-01-01: ours alone" in said
 
     def test_a_service_that_is_away_lets_nothing_pass(

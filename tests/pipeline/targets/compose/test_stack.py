@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.project import ComposeEnvironment
 from pipeline.config.secrets import SERVICE_SECRETS
 from pipeline.config.settings import settings_environment, variables
 from pipeline.engines.docker import Docker
@@ -111,6 +112,7 @@ class TestVariables:
         """As `.env` has them; empty, which is what docker-compose.yml says, where it has none."""
         docker = Docker(tmp_path)
         stack, env = Stack(tmp_path, "shop", docker), PROJECT.environment("compose")
+        assert isinstance(env, ComposeEnvironment)
         artifacts = Artifacts(PROJECT, tmp_path, docker, "shop")
         for values, image in (({name: "mirror.example.org/store:1"}, "mirror.example.org/store:1"), ({}, "")):
             said = Variables(PROJECT, env, values, stack, artifacts, frontend="edge")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.project import Environment, Project
+from pipeline.config.project import LocalEnvironment, Project
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.migrations import required_revision
 from pipeline.targets.local import difference
@@ -27,7 +27,7 @@ def _artifacts(tmp_path: Path, layout: Layout) -> Artifacts:
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    env = Environment(name="local", target="local", url="http://localhost:1")
+    env = LocalEnvironment(name="local", url="http://localhost:1")
     project = Project(root=root, name="shop", environments={"local": env}, requests=())
     return Artifacts(project, layout)
 
