@@ -14,6 +14,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import PLACED, edge_port, ensure_env, read_values, split_secrets
 from pipeline.engines.embedded import Engines, find_engines, postgres_user
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact, Running
 from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import LOCKS
@@ -28,7 +29,7 @@ from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.difference import describe as describe_difference
-from pipeline.targets.local.edge import Edge
+from pipeline.targets.local.edge import Edge, edge_config
 from pipeline.targets.local.fleet import LocalFleet
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
@@ -51,6 +52,7 @@ class LocalTarget(KeptHere):
         self.project, self.env, self.progress = project, env, progress
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"
+        self.caddyfile = project.root / "docker" / "edge" / "Caddyfile"
         self._read_settings()
         self.artifacts = Artifacts(project, self.layout, progress.say)
         self.supervisor = Supervisor(self.layout)
@@ -171,6 +173,8 @@ class LocalTarget(KeptHere):
             problems.append(f"the edge listens on port {self.edge.configured_port()} instead of {self.port}")
         if not self.edge.shows(self.page):
             problems.append("the edge does not serve the page of this working tree")
+        if not self.edge.follows(self.caddyfile):
+            problems.append("the edge does not follow docker/edge/Caddyfile of this working tree")
         return Running(
             replicas=self.replicas.seen(self._wanted_config), wanted=self.env.replicas, problems=tuple(problems)
         )
@@ -179,8 +183,12 @@ class LocalTarget(KeptHere):
         """Return None, because a local release has no images."""
 
     def objections(self, new: Artifact) -> list[str]:
-        """Return no objections, because building the release already finds what it lacks."""
+        """Return what Caddy has against docker/edge/Caddyfile; building the release has found what that lacks."""
         del new
+        try:
+            edge_config(self._engines().caddy, self.caddyfile, self.layout, 1, self.port)
+        except SlipwayError as error:
+            return list(error.problems)
         return []
 
     def findings(self) -> list[str]:
@@ -237,7 +245,7 @@ class LocalTarget(KeptHere):
         engines = self._engines()
         used = max((slot.slot for slot in self.replicas.slots()), default=0)
         # One spare slot, and every slot that serves now.
-        changed = self.edge.write_config(max(self.env.replicas, used) + 1)
+        changed = self.edge.write_config(engines.caddy, self.caddyfile, max(self.env.replicas, used) + 1)
         self.supervisor.start(engines.supervisord)
         stores = Stores(self.layout, self.supervisor, engines)
         workers = int(self.values.get("BACKEND_WORKERS", "1"))
@@ -247,7 +255,7 @@ class LocalTarget(KeptHere):
         stores.ensure_role(user, password, database)
         edge = self.supervisor.processes().get("edge")
         if edge is None:
-            command = [str(engines.caddy), "run", "--config", str(self.layout.home / "edge.json")]
+            command = [str(engines.caddy), "run", "--config", str(self.edge.file)]
             self.supervisor.add(
                 "edge", program_config("edge", command, directory=self.layout.home, stop_seconds=15, priority=90)
             )
@@ -317,7 +325,7 @@ class LocalTarget(KeptHere):
             *self.layout.run.glob("*"),
             self.layout.home / "engines.json",
             self.layout.home / "supervisord.conf",
-            self.layout.home / "edge.json",
+            self.edge.file,
         ]:
             path.unlink(missing_ok=True)
         if volumes:
