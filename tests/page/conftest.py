@@ -14,13 +14,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from pipeline.engines.embedded import find_engines
-from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
 from tests.backend.process import Service, serve
 from tests.conftest import TOKEN
+from tests.edge import CADDY, CADDYFILE, running
 from tests.tools import BROWSERS, need
 
 PAGE = Path(__file__).parents[2] / "docker" / "frontend"
@@ -77,11 +76,9 @@ def board(environ: dict[str, str], tmp_path: Path) -> Iterator[Board]:
     layout.make()
     edge = Edge(layout, free_port())
     edge.place(PAGE)
-    edge.write_config(2)
-    command = [str(find_engines().caddy), "run", "--config", str(layout.home / "edge.json")]
+    edge.write_config(CADDY, CADDYFILE, 2)
     board = Board(f"http://127.0.0.1:{edge.port}", edge, environ)
-    with held(command, log=tmp_path / "caddy.log", env={"HOME": str(tmp_path)}), board.replicas:
-        edge.wait_up()
+    with running(edge, tmp_path), board.replicas:
         board.start(0, "one")
         yield board
     if not layout.run.is_relative_to(tmp_path):

@@ -9,96 +9,52 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
-from pipeline.targets.common.edge import (
-    HEALTH_FAILS,
-    HEALTH_INTERVAL_SECONDS,
-    HEALTH_URI,
-    REPLICA_HEADER,
-    SYNTHETIC,
-    settle,
-    wait_admitted,
-)
+from pipeline.targets.common.edge import settle, wait_admitted
 from pipeline.targets.local.layout import Layout
+from pipeline.targets.local.supervision import clean_environment
 
 __all__ = ["Edge", "edge_config"]
 
 FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely reloads it
-# The page loads only its own files, and sends requests only to its own origin.
-PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
-def edge_config(run: Path, slots: int, port: int, addresses: list[str], page: Path) -> dict[str, Any]:
-    """Return Caddy's configuration: paths of files below `page` are answered with the file, all others by the replicas.
+def edge_config(caddy: Path, caddyfile: Path, layout: Layout, slots: int, port: int) -> str:
+    """Return the configuration that `caddyfile` is with `slots` slots on `port`, as JSON.
 
-    It hides no failure: it neither retries nor reuses connections to replicas. docker/edge/Caddyfile makes the same
-    promises.
+    Raise `SlipwayError` where Caddy does not accept it.
     """
-    path = "{http.request.uri.path}"
-    files = {
-        "match": [{"method": ["GET", "HEAD"], "file": {"root": str(page), "try_files": [path, f"{path}/index.html"]}}],
-        "handle": [
-            {"handler": "headers", "response": {"set": {name: [value] for name, value in PAGE_HEADERS.items()}}},
-            {"handler": "encode", "encodings": {"gzip": {}}, "prefer": ["gzip"]},
-            {"handler": "file_server", "root": str(page)},
-        ],
-        "terminal": True,
+    # Caddy expands variables before it splits a Caddyfile into words, and none of its ways to quote one suits every
+    # path. So the page is a path relative to where Caddy runs, and that of the sockets is put into the JSON.
+    run = Path("/@run")
+    variables = {
+        "EDGE_ADMIN": f"unix/{run / 'caddy.sock'}|0600",
+        "EDGE_BIND": " ".join(loopback_addresses()),
+        "EDGE_PAGE": str(layout.page.relative_to(layout.home)),
+        "EDGE_UPSTREAMS": " ".join(f"unix/{slot_path(run, slot)}" for slot in range(slots)),
+        "FRONTEND_PORT": str(port),
     }
-    proxy = {
-        "handler": "reverse_proxy",
-        "upstreams": [{"dial": f"unix/{slot_path(run, slot)}"} for slot in range(slots)],
-        "load_balancing": {"selection_policy": {"policy": "round_robin"}, "retries": 0},
-        "health_checks": {
-            "active": {
-                "uri": HEALTH_URI,
-                "interval": f"{HEALTH_INTERVAL_SECONDS * 1000:.0f}ms",
-                "timeout": "1s",
-                "fails": HEALTH_FAILS,
-                "passes": 1,
-            }
-        },
-        # No connection is reused: Go resends a GET (or any request with an `Idempotency-Key`) whose connection died.
-        "transport": {"protocol": "http", "keep_alive": {"enabled": False}, "dial_timeout": "1s"},
-        "stream_close_delay": "30s",
-    }
-    # Only in answer to a deploy, which checks which replicas the edge has let in.
-    trace = {
-        "match": [{"header": {SYNTHETIC: ["true"]}}],
-        "handle": [
-            {
-                "handler": "headers",
-                "response": {"deferred": True, "set": {REPLICA_HEADER: ["{http.reverse_proxy.upstream.address}"]}},
-            }
-        ],
-    }
-    server = {
-        "listen": [f"{address}:{port}" for address in addresses],
-        "automatic_https": {"disable": True},
-        "routes": [files, trace, {"handle": [proxy]}],
-    }
-    return {
-        "admin": {"listen": f"unix/{run / 'caddy.sock'}|0600", "config": {"persist": False}},
-        "logging": {"logs": {"default": {"level": "WARN", "encoder": {"format": "json"}}}},
-        "apps": {"http": {"grace_period": "10s", "servers": {"edge": server}}},
-    }
+    done = subprocess.run(
+        [caddy, "adapt", "--config", caddyfile, "--adapter", "caddyfile", "--pretty", "--validate"],
+        env={**clean_environment(layout.home), **variables},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise SlipwayError(f"Caddy does not accept {caddyfile}: {reason}")
+    # A brace by itself would begin a placeholder, which Caddy fills in at run time.
+    return done.stdout.replace(str(run), json.dumps(str(layout.run).replace("{", r"\{"))[1:-1])
 
 
 def slot_path(run: Path, slot: int) -> Path:
@@ -124,17 +80,24 @@ class Edge:
 
     def __init__(self, layout: Layout, port: int) -> None:
         self.layout, self.port = layout, port
-        self._file = layout.home / "edge.json"
+        self.file = layout.home / "edge.json"
+        self._source = layout.home / "Caddyfile"  # what `file` was made from
 
-    def write_config(self, slots: int) -> bool:
+    def write_config(self, caddy: Path, caddyfile: Path, slots: int) -> bool:
         """Write the configuration for at least `slots` replicas; return whether it differs from the previous one."""
-        slots = max(slots, FEWEST_SLOTS)
-        config = edge_config(self.layout.run, slots, self.port, loopback_addresses(), self.layout.page)
-        text = json.dumps(config, indent=1)
-        if self._file.exists() and self._file.read_text(encoding="utf-8") == text:
-            return False
-        write_whole(self._file, text)
-        return True
+        text = edge_config(caddy, caddyfile, self.layout, max(slots, FEWEST_SLOTS), self.port)
+        changed = not self.file.exists() or self.file.read_text(encoding="utf-8") != text
+        if changed:
+            write_whole(self.file, text)
+        if not self.follows(caddyfile):  # on a full disk, what stays the same is not written
+            write_whole(self._source, caddyfile.read_text(encoding="utf-8"))
+        return changed
+
+    def follows(self, caddyfile: Path) -> bool:
+        """Return whether the configuration was written from `caddyfile` as it is now."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._source.read_bytes() == caddyfile.read_bytes()
+        return False
 
     def shows(self, page: Path) -> bool:
         """Return whether the edge serves exactly the files of `page`."""
@@ -156,15 +119,15 @@ class Edge:
     def configured_port(self) -> int | None:
         """Return the port in the configuration written last, None where there is none."""
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-            listen = json.loads(self._file.read_text())["apps"]["http"]["servers"]["edge"]["listen"][0]
-            return int(listen.rsplit(":", 1)[1])
+            servers = json.loads(self.file.read_text())["apps"]["http"]["servers"]
+            return int(next(iter(servers.values()))["listen"][0].rsplit(":", 1)[1])
         return None
 
     def reload(self) -> None:
         """Load the written configuration (with another port or number of slots) into the running Caddy."""
         transport = httpx2.HTTPTransport(uds=str(self.layout.run / "caddy.sock"), verify=False)  # no TLS there
         with httpx2.Client(transport=transport, base_url="http://localhost", timeout=30) as admin:
-            answer = admin.post("/load", content=self._file.read_bytes(), headers={"Content-Type": "application/json"})
+            answer = admin.post("/load", content=self.file.read_bytes(), headers={"Content-Type": "application/json"})
         if answer.status_code != httpx2.codes.OK:
             raise SlipwayError(f"the edge rejected its configuration: {answer.text.strip()}")
         settle(time.monotonic())

@@ -71,6 +71,8 @@ class LocalFleet(roles.Fleet):
             problems.append(f"the edge listens on port {site.edge.configured_port()} instead of {site.port}")
         if not site.edge.shows(site.page):
             problems.append("the edge does not serve the page of this working tree")
+        if not site.edge.follows(site.caddyfile):
+            problems.append("the edge does not follow docker/edge/Caddyfile of this working tree")
         replicas = site.replicas.seen(site.wanted_config)
         return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems))
 
@@ -136,7 +138,7 @@ class LocalFleet(roles.Fleet):
         engines = site.engines()
         used = max((slot.slot for slot in site.replicas.slots()), default=0)
         # One spare slot, and every slot that serves now.
-        changed = site.edge.write_config(max(site.env.replicas, used) + 1)
+        changed = site.edge.write_config(engines.caddy, site.caddyfile, max(site.env.replicas, used) + 1)
         site.supervisor.start(engines.supervisord)
         stores = Stores(site.layout, site.supervisor, engines)
         workers = int(site.values.get("BACKEND_WORKERS", "1"))
@@ -178,7 +180,7 @@ class LocalFleet(roles.Fleet):
             *layout.run.glob("*"),
             layout.home / "engines.json",
             layout.home / "supervisord.conf",
-            layout.home / "edge.json",
+            self.site.edge.file,
         ]:
             path.unlink(missing_ok=True)
         if volumes:
@@ -192,7 +194,7 @@ def _start_edge(site: Site, engines: Engines, *, changed: bool) -> None:
     """Start the edge, or bring it up to its configuration, which has `changed` or not; wait until it answers."""
     process = site.supervisor.processes().get("edge")
     if process is None:
-        command = [str(engines.caddy), "run", "--config", str(site.layout.home / "edge.json")]
+        command = [str(engines.caddy), "run", "--config", str(site.edge.file)]
         site.supervisor.add(
             "edge", program_config("edge", command, directory=site.layout.home, stop_seconds=15, priority=90)
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 
 from pipeline.config.settings import PLACED, split_secrets
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import LOCKS
 from pipeline.targets.common import roles
 from pipeline.targets.local.difference import describe
+from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.site import Site
 
 __all__ = ["LocalReleases"]
@@ -36,6 +38,15 @@ class LocalReleases(roles.Releases):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe the files, packages and settings that differ."""
         return describe(self.site.artifacts, new.name, old.name)
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Return what Caddy has against docker/edge/Caddyfile; building the release has found what that lacks."""
+        site = self.site
+        try:
+            edge_config(site.engines().caddy, site.caddyfile, site.layout, 1, site.port)
+        except SlipwayError as error:
+            return list(error.problems)
+        return []
 
     def prune(self, retained: list[str]) -> None:
         """Remove release folders, virtual environments and configurations that nothing refers to."""

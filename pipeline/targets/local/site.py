@@ -29,6 +29,7 @@ class Site:
         self.project, self.env, self.progress = project, env, progress
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"
+        self.caddyfile = project.root / "docker" / "edge" / "Caddyfile"
         self.read_settings()
         self.artifacts = Artifacts(project, self.layout)
         self.supervisor = Supervisor(self.layout)

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from pipeline.config.project import Environment, LocalEnvironment, Project
+from pipeline.config.project import ComposeEnvironment, Environment, LocalEnvironment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import PushedImages
@@ -360,7 +360,7 @@ class FakeTarget(Script):
 
     url = "http://service.invalid"
 
-    def __init__(self, project: Project, env: LocalEnvironment, tree: Artifact) -> None:
+    def __init__(self, project: Project, env: LocalEnvironment | ComposeEnvironment, tree: Artifact) -> None:
         super().__init__()
         self.project, self.env = project, env
         self.wrong: list[str] = []  # the answer of `problems`

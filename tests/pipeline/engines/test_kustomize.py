@@ -16,6 +16,7 @@ import yaml
 from backend.settings import load_settings
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
+from tests.edge import CADDYFILE, adapted, handlers
 from tests.project import NAME
 
 ROOT = Path(__file__).parents[3]
@@ -283,12 +284,16 @@ def one_init(documents: list[Document]) -> dict[str, str]:
     return data
 
 
-def test_the_page_is_served_as_by_composes_edge() -> None:
-    edge = (ROOT / "docker/edge/Caddyfile").read_text(encoding="utf-8")
-    page = (ROOT / "k8s/base/page.Caddyfile").read_text(encoding="utf-8")
-    start, end = "{\n\tadmin off", "\thandle {\n"
-    assert page[page.index(start) : page.index(end)] == edge[edge.index(start) : edge.index(end)]
-    assert "reverse_proxy" not in page
+def test_the_page_is_served_as_by_composes_edge(tmp_path: Path) -> None:
+    file = ROOT / "k8s/base/page.Caddyfile"
+    page, edge = adapted(tmp_path, file), adapted(tmp_path)
+    assert list(handlers(page, "reverse_proxy")) == []
+    for config, caddyfile in ((page, file), (edge, CADDYFILE)):
+        [server] = config["apps"]["http"]["servers"].values()
+        assert server["routes"].pop()["handle"][0]["handler"] == "subroute"  # the paths that are no file of the page
+        [files] = handlers(config, "file_server")
+        assert files.pop("hide") == [str(caddyfile)]
+    assert page == edge
 
 
 def test_the_edges_send_the_pages_files_to_it_and_retry_nothing() -> None:

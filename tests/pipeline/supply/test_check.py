@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.policy import Policy
-from pipeline.config.project import KubernetesEnvironment, Project
+from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.deploy import story
 from pipeline.images.build import PushedImages
 from pipeline.releases.model import Artifact
@@ -30,7 +30,7 @@ def objections(
     recorded: str | None = None,
 ) -> list[str]:
     """What `verify` has against the release, which is RECORDED with a verdict and asked for by its number."""
-    env = KubernetesEnvironment(name="staging", url="https://x", overlay="o", context="c", namespace="n", verify=policy)
+    env = ComposeEnvironment(name="staging", url="https://x", verify=policy)
     project = Project(root=folder, name="slipway", environments={}, requests=())
     target = FakeTarget(project, env, RELEASE)
     target.releases.images = images

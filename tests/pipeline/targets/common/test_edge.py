@@ -13,7 +13,7 @@ from tests.played import serving
 @pytest.fixture
 def edge() -> Iterator[str]:
     """The address of an edge that always answers from slot 1."""
-    with serving(lambda *_: (200, {REPLICA_HEADER: "unix//run/edge-1"}, b"")) as port:
+    with serving(lambda *_: (200, {REPLICA_HEADER: "/run/edge-1"}, b"")) as port:
         yield f"http://127.0.0.1:{port}"
 
 

@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from pipeline.engines.embedded import find_engines
 from pipeline.errors import SlipwayError
-from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from pipeline.targets.common.edge import settle
-from pipeline.targets.local.edge import PAGE_HEADERS, Edge, edge_config
+from pipeline.targets.local.edge import Edge, edge_config, loopback_addresses
 from pipeline.targets.local.layout import Layout
+from tests.edge import CADDY, CADDYFILE, handlers, page_headers, running
+
+
+@pytest.fixture(name="layout")
+def _layout() -> Iterator[Layout]:
+    """The folders of an environment below a path of what means something to Caddy, to its Caddyfile or to JSON."""
+    with tempfile.TemporaryDirectory() as short:  # enough for a socket
+        home = Path(short) / r"""\a b'"`ü#{x}{$HOME}"""
+        layout = Layout(home, home / "run", home / "postgres", home / "run")
+        layout.make()
+        yield layout
 
 
 class TestEdgeConfig:
-    def test_hides_no_failure(self) -> None:
-        """No retries, and no reuse of a connection to a replica: a request reaches one replica once."""
-        text = json.dumps(edge_config(Path("/run"), 3, 8080, ["127.0.0.1"], Path("/page")))
-        assert '"retries": 0' in text
-        assert '"keep_alive": {"enabled": false}' in text
-        assert "try_duration" not in text
+    def test_gives_the_caddyfile_this_machines_values(self, layout: Layout) -> None:
+        """Loopback addresses alone, a slot for each replica, the page, and a way in on a socket for this user."""
+        config = json.loads(edge_config(CADDY, CADDYFILE, layout, 2, 8080))
+        run = f"unix/{layout.run}".replace("{", r"\{")
+        [server] = config["apps"]["http"]["servers"].values()
+        [proxy] = handlers(config, "reverse_proxy")
+        assert server["listen"] == [f"{address}:8080" for address in loopback_addresses()]
+        assert proxy["upstreams"] == [{"dial": f"{run}/edge-{slot}"} for slot in range(2)]
+        assert config["admin"] == {"listen": f"{run}/caddy.sock|0600", "config": {"persist": False}}
 
-    def test_is_valid_for_caddy(self, tmp_path: Path) -> None:
-        """Caddy itself accepts it."""
-        path = tmp_path / "edge.json"
-        path.write_text(json.dumps(edge_config(tmp_path, 3, 8080, ["127.0.0.1", "[::1]"], tmp_path)))
-        subprocess.run(
-            [find_engines().caddy, "validate", "--config", path],
-            check=True,
-            capture_output=True,
-            env={"HOME": str(tmp_path)},
-        )
+    def test_says_what_caddy_does_not_accept(self, layout: Layout, tmp_path: Path) -> None:
+        """The file, the line and the word; the configuration that runs stays."""
+        wrong, edge = tmp_path / "Caddyfile", Edge(layout, 8080)
+        edge.write_config(CADDY, CADDYFILE, 1)
+        wrong.write_text(CADDYFILE.read_text().replace("lb_policy", "lb_polizy"))
+        with pytest.raises(SlipwayError, match=r"not accept .*Caddyfile: .*lb_polizy"):
+            edge.write_config(CADDY, wrong, 7)
+        assert edge.follows(CADDYFILE)
+        assert not edge.follows(wrong)
+        assert edge.configured_port() == 8080
+
+    def test_knows_the_port_of_an_earlier_version(self, layout: Layout) -> None:
+        """Its file was written without a Caddyfile, and called the server something else."""
+        edge = Edge(layout, 8080)
+        edge.file.write_text(json.dumps({"apps": {"http": {"servers": {"edge": {"listen": ["127.0.0.1:8081"]}}}}}))
+        assert edge.configured_port() == 8081
 
 
 class TestEdge:
@@ -45,7 +64,7 @@ class TestEdge:
         """A replica that reads a GET and hangs up gets it once, and the client is told: the proof must see it."""
         seen = list[bytes]()
         edge = Edge(layout, free_port())
-        edge.write_config(2)
+        edge.write_config(CADDY, CADDYFILE, 2)
 
         async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -59,9 +78,7 @@ class TestEdge:
         servers = [await asyncio.start_unix_server(replica, path=str(layout.run / f"r{slot}")) for slot in range(2)]
         for slot in range(2):
             edge.link(slot, layout.run / f"r{slot}")
-        command = [str(find_engines().caddy), "run", "--config", str(layout.home / "edge.json")]
-        with held(command, log=tmp_path / "caddy.log", env={"HOME": str(tmp_path)}):
-            await asyncio.to_thread(edge.wait_up)
+        with running(edge, tmp_path):
             await asyncio.to_thread(settle, time.monotonic())
             await asyncio.to_thread(edge.wait_admitted, 1, lambda: None)
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}") as client:
@@ -79,13 +96,8 @@ class TestEdge:
         for name in ("index.html", "style.css", "icons/one.svg"):
             (page / name).write_text(f"{name}, at first")
         edge.place(page)
-        edge.write_config(1)
-        command = [str(find_engines().caddy), "run", "--config", str(layout.home / "edge.json")]
-        with (
-            held(command, log=tmp_path / "caddy.log", env={"HOME": str(tmp_path)}),
-            httpx2.Client(base_url=f"http://127.0.0.1:{edge.port}") as client,
-        ):
-            edge.wait_up()
+        edge.write_config(CADDY, CADDYFILE, 1)
+        with running(edge, tmp_path), httpx2.Client(base_url=f"http://127.0.0.1:{edge.port}") as client:
             before = {path: client.get(path) for path in ("/", "/style.css", "/icons/one.svg")}
             (page / "index.html").write_text("index.html, changed")
             (page / "icons" / "one.svg").unlink()
@@ -94,10 +106,15 @@ class TestEdge:
             assert edge.shows(page)
             after = {path: client.get(path) for path in before}
             cached = client.get("/style.css", headers={"If-None-Match": before["/style.css"].headers["ETag"]})
+            edge.port = free_port()
+            assert [edge.write_config(CADDY, CADDYFILE, 1) for _ in range(2)] == [True, False]
+            edge.reload()
+            assert httpx2.get(f"http://127.0.0.1:{edge.configured_port()}").text == "index.html, changed"
         assert [answer.text for answer in before.values()] == [
             "index.html, at first", "style.css, at first", "icons/one.svg, at first"
         ]  # fmt: skip
-        assert {name: before["/"].headers[name] for name in PAGE_HEADERS} == PAGE_HEADERS
+        wanted = page_headers(tmp_path)
+        assert {name: before["/"].headers[name] for name in wanted} == wanted
         assert after["/"].text == "index.html, changed"
         assert after["/"].headers["ETag"] != before["/"].headers["ETag"]
         assert cached.status_code == 304
