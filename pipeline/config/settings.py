@@ -24,6 +24,8 @@ __all__ = [
     "COMPOSE_IMAGES",
     "DECISIVE",
     "PLACED",
+    "RETIRED",
+    "RETIRED_SECRETS",
     "Variable",
     "check_values",
     "compose_text",
@@ -52,7 +54,19 @@ URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
 # Settings of earlier versions that nothing read: an `.env` that still has one is not wrong.
-RETIRED = frozenset({"WEBSOCKET_MAX_CONNECTIONS"})
+RETIRED = frozenset(
+    {
+        "API_RATE_LIMIT",
+        "FRONTEND_URL",
+        "JWT_ALGORITHM",
+        "JWT_EXPIRE_MINUTES",
+        "JWT_REFRESH_DAYS",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "WEBSOCKET_MAX_CONNECTIONS",
+    }
+)
+# Outside development, a release of before does not start without the first, so a rollback to it needs what `.env` has.
+RETIRED_SECRETS = ("JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS")
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
@@ -137,11 +151,11 @@ def variables() -> list[Variable]:
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what is set in `.env` and in the environment, which wins; known names only, and `NAME_FILE` of secrets.
 
-    Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
+    A retired secret is known. Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
     """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in _documented()}
-    known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
+    secrets = _secret_names()
+    known = {variable.name for variable in _documented()} | secrets | {f"{name}_FILE" for name in secrets}
     overriding = known - set(DECISIVE) if (root / ".env").exists() else known
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
     merged = {**written, **{name: environ[name] for name in overriding if name in environ}}
@@ -154,7 +168,7 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
     They must also be valid for production: a deploy needs real secrets in development, too.
     """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in _documented()}
+    known = {variable.name for variable in _documented()} | _secret_names()
     known |= {f"{name}_FILE" for name in known} | RETIRED
     written, unread = read_env(root)
     problems = [f".env: line {number} is not NAME=VALUE: fix it, or put # before it" for number in unread]
@@ -185,12 +199,17 @@ def edge_port(values: Mapping[str, str]) -> int:
 
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Split `values` into what may be shown and the secrets, which are read from their files where those are given."""
-    secret_names = {variable.name for variable in variables() if variable.secret}
+    secret_names = _secret_names()
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
     named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
     secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def _secret_names() -> set[str]:
+    """Return every secret that `.env` may hold: those of the schema, and those that are retired."""
+    return {variable.name for variable in variables() if variable.secret}.union(RETIRED_SECRETS)
 
 
 def _read_secret(name: str, path: Path) -> str:

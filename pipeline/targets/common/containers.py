@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.config.settings import settings_environment
+from pipeline.config.settings import RETIRED_SECRETS, settings_environment
 from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import ReleaseImages
@@ -22,7 +22,7 @@ __all__ = ["THROWAWAY", "ContainerStand", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
-SECRETS = ("JWT_SECRET_KEY", "SERVICE_TOKEN")
+SECRETS = ("SERVICE_TOKEN", *RETIRED_SECRETS)  # the old release may need those
 
 
 class Imaged(Protocol):

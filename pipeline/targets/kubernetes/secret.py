@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.config.secrets import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.config.settings import RETIRED_SECRETS
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 SECRETS_ANNOTATION = "slipway/secrets"
-OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
 URLS = ("DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
@@ -38,8 +38,11 @@ def needed_keys(objects: Iterable[Object]) -> list[str]:
     PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
     """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
-    keys = [name for name in SERVICE_SECRETS if name not in OPTIONAL]
-    return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
+    return [
+        *SERVICE_SECRETS,
+        *([SUPERUSER_PASSWORD] if "postgres" in sets else []),
+        *([REDIS_ACL] if "redis" in sets else []),
+    ]
 
 
 def secret_name(service: str) -> str:
@@ -59,10 +62,13 @@ def secret_values(
 ) -> dict[str, str]:
     """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
+    So does a secret that is retired: without a key that its manifests name, no pod of a release of before starts.
     `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
     that of `.env` has to be in the Secret.
     """
-    values = {name: here.get(name, "") for name in (*keys, *OPTIONAL) if name in SERVICE_SECRETS}
+    values = {name: here.get(name, "") for name in keys if name in SERVICE_SECRETS}
+    retired = {name: here.get(name) or there.get(name) for name in RETIRED_SECRETS}
+    values |= {name: value for name, value in retired.items() if value}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
     of_overlay, of_env = roles

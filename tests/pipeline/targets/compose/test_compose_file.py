@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.settings import PLACED, variables
+from pipeline.config.secrets import SERVICE_SECRETS
+from pipeline.config.settings import PLACED, RETIRED_SECRETS, variables
 from pipeline.targets.compose.stack import FILES
 from tests.tools import missing
 
@@ -84,6 +85,16 @@ class TestEachService:
         secret = {one.name for one in variables() if one.secret}
         for name, service in project["services"].items():
             assert not secret & set(service.get("environment") or {}), name
+
+
+class TestSecrets:
+    def test_a_replica_of_a_deploy_has_those_of_every_release(self) -> None:
+        """A release of before may not start without one that is retired; `docker compose up` starts none of those."""
+        mounted = [
+            {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
+            for files in (["docker-compose.yml"], FILES)
+        ]
+        assert mounted == [set(SERVICE_SECRETS), {*SERVICE_SECRETS, *RETIRED_SECRETS}]
 
 
 class TestNetworks:

@@ -102,7 +102,7 @@ class TestSettingsEnvironment:
 
     def test_says_no_secret(self) -> None:
         """Those are files."""
-        assert not {one.name for one in variables() if one.secret} & set(settings_environment({"JWT_SECRET_KEY": "x"}))
+        assert not {one.name for one in variables() if one.secret} & set(settings_environment({"SERVICE_TOKEN": "x"}))
 
 
 class TestVariables:
