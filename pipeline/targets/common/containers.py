@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets as randomness
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.releases.model import Artifact
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import cannot_live
 
-__all__ = ["THROWAWAY", "ContainerStand", "sweep"]
+__all__ = ["SECRETS", "THROWAWAY", "ContainerStand", "replica_environment", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
@@ -95,15 +95,7 @@ class ContainerStand:
         redis = ["redis-server", "--save", ""]
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
         kept = self.find(release.name)
-        environment = {
-            **settings_environment(kept.config),
-            **database.environment,
-            "BACKEND_HOST": "0.0.0.0",  # noqa: S104 - of a container
-            "BACKEND_PORT": str(BACKEND_PORT),
-            "REDIS_HOST": "redis",
-            "RELEASE": release.name,
-            "DRAIN_SECONDS": "0",
-        }
+        environment = {**replica_environment(kept.config, database.environment), "RELEASE": release.name}
         mounts = [word for name in SECRETS for word in ("--volume", f"{self.secrets / name}:/run/secrets/{name}:ro")]
         options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *mounts]
         ident = self._run(
@@ -150,6 +142,18 @@ class ContainerStand:
             if time.monotonic() > deadline:
                 raise SlipwayError(f"a throwaway container was not ready within {START_SECONDS} s")
             time.sleep(0.1)
+
+
+def replica_environment(config: Mapping[str, str], database: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a throwaway replica of a release with the settings `config`, without its secrets."""
+    return {
+        **settings_environment(config),
+        **database,
+        "BACKEND_HOST": "0.0.0.0",  # noqa: S104 - of a container
+        "BACKEND_PORT": str(BACKEND_PORT),
+        "REDIS_URL": "redis://redis",  # not REDIS_HOST, which outside development needs a password
+        "DRAIN_SECONDS": "0",
+    }
 
 
 def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:
