@@ -75,9 +75,10 @@ def _url_of(*schemes: str) -> BeforeValidator:
 
 
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
-    """Return a field. `section` groups it in `.env.example`.
+    """Return a field. `section` groups it in `.env.example`; a field of a secret has the type `SecretStr`.
 
-    `generate=True` lets `nox -s init` make a value; `outside=True` is for what only compose or the pipeline reads.
+    `generate=True`: `nox -s init` makes the secret, and outside development it must be there. `outside=True`: the
+    service does not read it, but compose or the pipeline does.
     """
     marks = {mark: True for mark in ("generate", "outside") if limits.pop(mark, False)}
     extra: dict[str, Any] = {"section": section, **marks}
@@ -261,10 +262,14 @@ def load_settings(
     return settings
 
 
-def _section(name: str) -> str:
+def _extra(name: str) -> dict[str, Any]:
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
-    return str(extra["section"])
+    return extra
+
+
+def _section(name: str) -> str:
+    return str(_extra(name)["section"])
 
 
 def _collect(
@@ -313,7 +318,7 @@ def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret that is missing, with the fix."""
     # A Unix socket is guarded by the file system, and a URL may rely on certificates: neither needs a password.
-    needed = {"service_token": True}
+    needed = dict.fromkeys((name for name in Settings.model_fields if _extra(name).get("generate")), True)
     needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
     needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
     for name, necessary in needed.items():

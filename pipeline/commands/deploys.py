@@ -15,18 +15,11 @@ from rich.table import Table
 
 from pipeline.commands.doctor import examine
 from pipeline.commands.rename import rename as rename_service
+from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Environment, Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
-from pipeline.config.settings import (
-    compose_text,
-    env_text,
-    fill_env,
-    kubernetes_text,
-    read_values,
-    settings_page,
-    split_secrets,
-)
+from pipeline.config.settings import fill_env, read_values, split_secrets
 from pipeline.deploy.github import annotation
 from pipeline.deploy.report import summary_line
 from pipeline.deploy.story import Story
@@ -300,13 +293,7 @@ def migrations(project: Project, options: argparse.Namespace, progress: Progress
 def settings(project: Project, options: argparse.Namespace, progress: Progress) -> Result:
     """Check the files that are made from the settings schema, or write them with `--write`."""
     stale = []
-    compose = project.root / "docker-compose.yml"
-    made = {".env.example": env_text(), "docs/settings.md": settings_page()}
-    if compose.exists():
-        made["docker-compose.yml"] = compose_text(compose.read_text(encoding="utf-8"))
-    if (project.root / "k8s/base").exists():
-        made["k8s/base/settings.env"] = kubernetes_text()
-    for name, text in made.items():
+    for name, text in derived_files(project.root).items():
         path = project.root / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

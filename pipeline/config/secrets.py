@@ -7,24 +7,28 @@ import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.config.settings import RETIRED_SECRETS
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.system.files import write_whole
 
 __all__ = [
     "SECRET_FILES",
-    "SERVICE_SECRETS",
     "SUPERUSER_PASSWORD",
     "closed_problem",
+    "delivered_secrets",
     "owner_of",
     "redis_acl",
     "write_secret_files",
 ]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
-SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
+
+
+def delivered_secrets() -> list[str]:
+    """Return the names of the secrets that a replica gets: those of the service, and those that are retired."""
+    return [*(secret.name for secret in service_secrets()), *RETIRED_SECRETS]
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
@@ -37,7 +41,7 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
     # mount does not go through it.
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    texts = {name: secrets.get(name, "") for name in (*SERVICE_SECRETS, *RETIRED_SECRETS)}
+    texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
     if not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)

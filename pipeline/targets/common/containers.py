@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.config.settings import RETIRED_SECRETS, settings_environment
+from pipeline.config.secrets import delivered_secrets
+from pipeline.config.settings import settings_environment
 from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import ReleaseImages
@@ -18,11 +19,11 @@ from pipeline.releases.model import Artifact
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import cannot_live
 
-__all__ = ["SECRETS", "THROWAWAY", "ContainerStand", "replica_environment", "sweep"]
+__all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "replica_secrets", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
-SECRETS = ("SERVICE_TOKEN", *RETIRED_SECRETS)  # the old release may need those
+STORES = ("POSTGRES_PASSWORD", "REDIS_PASSWORD")  # of the real ones, which a throwaway replica does not reach
 
 
 class Imaged(Protocol):
@@ -96,8 +97,12 @@ class ContainerStand:
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
         kept = self.find(release.name)
         environment = {**replica_environment(kept.config, database.environment), "RELEASE": release.name}
-        mounts = [word for name in SECRETS for word in ("--volume", f"{self.secrets / name}:/run/secrets/{name}:ro")]
-        options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *mounts]
+        mounts = [f"{self.secrets / name}:/run/secrets/{name}:ro" for name in replica_secrets()]
+        options = [
+            "--publish",
+            f"127.0.0.1::{BACKEND_PORT}",
+            *(word for mount in mounts for word in ("--volume", mount)),
+        ]
         ident = self._run(
             "replica", kept.images.backend, network=database.network, environment=environment, options=options
         )
@@ -154,6 +159,11 @@ def replica_environment(config: Mapping[str, str], database: Mapping[str, str]) 
         "REDIS_URL": "redis://redis",  # not REDIS_HOST, which outside development needs a password
         "DRAIN_SECONDS": "0",
     }
+
+
+def replica_secrets() -> list[str]:
+    """Return the names of the secrets that a throwaway replica gets as files."""
+    return [name for name in delivered_secrets() if name not in STORES]
 
 
 def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:

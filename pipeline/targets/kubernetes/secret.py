@@ -9,8 +9,8 @@ import secrets as randomness
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.config.secrets import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.config.settings import RETIRED_SECRETS
+from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
@@ -38,11 +38,8 @@ def needed_keys(objects: Iterable[Object]) -> list[str]:
     PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
     """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
-    return [
-        *SERVICE_SECRETS,
-        *([SUPERUSER_PASSWORD] if "postgres" in sets else []),
-        *([REDIS_ACL] if "redis" in sets else []),
-    ]
+    keys = [secret.name for secret in service_secrets() if secret.generate]
+    return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
 
 
 def secret_name(service: str) -> str:
@@ -66,7 +63,7 @@ def secret_values(
     `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
     that of `.env` has to be in the Secret.
     """
-    values = {name: here.get(name, "") for name in keys if name in SERVICE_SECRETS}
+    values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
     retired = {name: here.get(name) or there.get(name) for name in RETIRED_SECRETS}
     values |= {name: value for name, value in retired.items() if value}
     if SUPERUSER_PASSWORD in keys:
@@ -132,9 +129,10 @@ def _reads(value: Any, secret: str, key: str) -> bool:
     return any(_reads(one, secret, key) for one in value.values())
 
 
-def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:
-    """Return a fingerprint that changes with any of the secrets `names`, and reveals none."""
+def fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:
+    """Return a fingerprint that changes with any of the secrets `names`, by default the service's, and reveals none."""
     # A hash reveals none of them because they are random and have 32 bytes or more.
+    names = [secret.name for secret in service_secrets()] if names is None else names
     known = {name: values.get(name, "") for name in names}
     if ROLE in values and "POSTGRES_PASSWORD" in known:
         known[ROLE] = values[ROLE]

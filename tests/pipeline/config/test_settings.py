@@ -17,7 +17,6 @@ from pipeline.config.settings import (
     env_text,
     fill_env,
     read_values,
-    settings_page,
     split_secrets,
     variables,
 )
@@ -26,7 +25,6 @@ from tests.project import NAME
 
 NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
 GENERATED = {one.name for one in variables() if one.generate}
-ROOT = Path(__file__).parents[3]
 
 
 class TestFillEnv:
@@ -198,12 +196,7 @@ class TestSplitSecrets:
         assert split_secrets(urls) == ({}, {})
 
 
-class TestDerivedFiles:
-    def test_agree_with_the_schema(self) -> None:
-        """What `nox -s settings -- --write` makes is what is committed."""
-        assert (ROOT / ".env.example").read_text(encoding="utf-8") == env_text()
-        assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == settings_page()
-
+class TestEnvText:
     def test_show_no_secret(self) -> None:
         """The example holds placeholders for exactly the secrets that are generated."""
         example = {

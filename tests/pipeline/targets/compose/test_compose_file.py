@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.secrets import SERVICE_SECRETS
-from pipeline.config.settings import PLACED, RETIRED_SECRETS, variables
+from pipeline.config.secrets import delivered_secrets
+from pipeline.config.settings import PLACED, service_secrets, variables
 from pipeline.targets.compose.stack import FILES
 from tests.tools import missing
 
@@ -94,7 +94,7 @@ class TestSecrets:
             {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
             for files in (["docker-compose.yml"], FILES)
         ]
-        assert mounted == [set(SERVICE_SECRETS), {*SERVICE_SECRETS, *RETIRED_SECRETS}]
+        assert mounted == [{one.name for one in service_secrets()}, set(delivered_secrets())]
 
 
 class TestNetworks:
