@@ -7,7 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config.secrets import SECRET_FILES
-from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
+from pipeline.config.settings import (
+    DECISIVE,
+    PLACED,
+    RETIRED_SECRETS,
+    Variable,
+    documented,
+    env_text,
+    service_secrets,
+    variables,
+)
 from pipeline.errors import SlipwayError
 
 __all__ = ["derived_files"]
@@ -36,7 +45,7 @@ def derived_files(root: Path) -> dict[str, str]:
     What a service has removed, compose or Kubernetes, is not made again. Raise `SlipwayError` where a file has lost its
     marks.
     """
-    made = {".env.example": env_text(), "docs/settings.md": settings_page()}
+    made = {".env.example": env_text(), "docs/settings.md": _settings_page()}
     for name, blocks in (("docker-compose.yml", _compose_blocks()), ("k8s/base/backend.yaml", _pod_blocks())):
         if (root / name).exists():
             text = (root / name).read_text(encoding="utf-8")
@@ -50,10 +59,9 @@ def derived_files(root: Path) -> dict[str, str]:
 
 def _compose_blocks() -> dict[str, list[str]]:
     """Return the lines of docker-compose.yml: plain settings, the secrets of a replica, and where their files are."""
-    plain = [one for one in variables() if not one.secret and one.name not in PLACED]
-    names = [one.name for one in service_secrets()]
+    names = [secret.name for secret in service_secrets()]
     return {
-        "settings": [f"{one.name}: ${{{one.name}:-{one.default}}}" for one in plain],
+        "settings": [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in _plain()],
         "secrets": [f"- {name}" for name in names],
         "secret files": [f"{name}: {{ file: {SECRET_FILES}/{name} }}" for name in names],
     }
@@ -61,12 +69,23 @@ def _compose_blocks() -> dict[str, list[str]]:
 
 def _pod_blocks() -> dict[str, list[str]]:
     """Return the lines of k8s/base/backend.yaml: what the volume of the secrets takes from the Secret."""
-    service = next(one.default for one in variables() if one.name == "PROJECT_NAME")
-    lines = []
-    for one in service_secrets():
-        optional = "" if one.generate else "optional: true, "
-        lines.append(f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {one.name}, path: {one.name}}}]}}")
-    return {"secrets": lines}
+    service = next(setting.default for setting in variables() if setting.name == "PROJECT_NAME")
+
+    def source(name: str, *, needed: bool) -> str:
+        optional = "" if needed else "optional: true, "
+        return f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {name}, path: {name}}}]}}"
+
+    lines = [source(secret.name, needed=secret.generate) for secret in service_secrets()]
+    if RETIRED_SECRETS:
+        lines.append(
+            "# Retired: an older image that is shipped by digest, with these manifests, may not start without them."
+        )
+    return {"secrets": [*lines, *(source(name, needed=False) for name in RETIRED_SECRETS)]}
+
+
+def _plain() -> list[Variable]:
+    """Return the settings that are no secret, and that no target decides itself."""
+    return [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
 
 
 def _filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
@@ -74,7 +93,7 @@ def _filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
     first, last = f"# {mark}: made by {WRITE}", f"# {mark}: end"
     match = re.search(rf"^( *){re.escape(first)}\n(?:.*\n)*?\1{re.escape(last)}$", text, re.MULTILINE)
     if match is None:
-        raise SlipwayError(f"{name} has no lines `{first}` and `{last}`: put them back around what they are called for")
+        raise SlipwayError(f"{name} lacks the lines `{first}` and `{last}`: put them back, around what is made")
     block = "\n".join(f"{match[1]}{line}" for line in (first, *lines, last))
     return f"{text[: match.start()]}{block}{text[match.end() :]}"
 
@@ -85,12 +104,11 @@ def _kubernetes_text() -> str:
     for name, value, reason in CLUSTER_FIXED:
         lines += [f"# {reason}"] if reason else []
         lines.append(f"{name}={value}")
-    plain = [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
-    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in plain]
+    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in _plain()]
     return "\n".join(lines) + "\n"
 
 
-def settings_page() -> str:
+def _settings_page() -> str:
     """Return the text of docs/settings.md."""
     rows = [f"| `{setting.name}` | {_default(setting)} | {setting.description} |" for setting in documented()]
     names = [f"`{name}`" for name in DECISIVE]

@@ -34,7 +34,7 @@ def delivered_secrets() -> list[str]:
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
     """Write to `folder` each secret of the service, Redis' file of users and, once, PostgreSQL's superuser's password.
 
-    A retired secret has a file as well, which replicas of releases that need it mount.
+    A retired secret has a file, too: an older release may need it.
     The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
     """
     # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind

@@ -51,7 +51,7 @@ PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and ev
 URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
-# Settings of earlier versions that nothing read: an `.env` that still has one is not wrong.
+# Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
 RETIRED = frozenset(
     {
         "API_RATE_LIMIT",
@@ -63,7 +63,8 @@ RETIRED = frozenset(
         "WEBSOCKET_MAX_CONNECTIONS",
     }
 )
-# Outside development, a release of before does not start without the first, so a rollback to it needs what `.env` has.
+# So are these secrets, but outside development an older release does not start without the first. Each target passes on
+# what `.env` has of them, until no such release is kept and they leave this line and docker/compose.rollout.yml.
 RETIRED_SECRETS = ("JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS")
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(

@@ -19,7 +19,7 @@ from pipeline.releases.model import Artifact
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import cannot_live
 
-__all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "replica_secrets", "sweep"]
+__all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "secret_mounts", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
@@ -97,12 +97,7 @@ class ContainerStand:
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
         kept = self.find(release.name)
         environment = {**replica_environment(kept.config, database.environment), "RELEASE": release.name}
-        mounts = [f"{self.secrets / name}:/run/secrets/{name}:ro" for name in replica_secrets()]
-        options = [
-            "--publish",
-            f"127.0.0.1::{BACKEND_PORT}",
-            *(word for mount in mounts for word in ("--volume", mount)),
-        ]
+        options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *secret_mounts(self.secrets)]
         ident = self._run(
             "replica", kept.images.backend, network=database.network, environment=environment, options=options
         )
@@ -161,9 +156,11 @@ def replica_environment(config: Mapping[str, str], database: Mapping[str, str]) 
     }
 
 
-def replica_secrets() -> list[str]:
-    """Return the names of the secrets that a throwaway replica gets as files."""
-    return [name for name in delivered_secrets() if name not in STORES]
+def secret_mounts(folder: Path) -> list[str]:
+    """Return Docker's options that mount the secrets in `folder` into a throwaway replica."""
+    # Docker would make a folder of a file that is not there, as that of a new secret is not in a dry run.
+    files = [folder / name for name in delivered_secrets() if name not in STORES and (folder / name).exists()]
+    return [word for file in files for word in ("--volume", f"{file}:/run/secrets/{file.name}:ro")]
 
 
 def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:

@@ -59,7 +59,7 @@ def secret_values(
 ) -> dict[str, str]:
     """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
-    So does a secret that is retired: without a key that its manifests name, no pod of a release of before starts.
+    So does a retired secret, because no pod of an older release starts without a key that its manifests name.
     `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
     that of `.env` has to be in the Secret.
     """

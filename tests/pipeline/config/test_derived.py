@@ -86,16 +86,16 @@ class TestOneMoreSecret:
         assert (copy / compose["secrets"]["MAIL_PASSWORD"]["file"]).read_text("utf-8") == made
 
     def test_reaches_what_the_pipeline_lists_by_itself(self, copy: Path) -> None:
-        """The Secret's keys, the fingerprint of pods, a rehearsal's replica; and production does not start without."""
+        """The Secret's keys, the fingerprint of pods, the files; and production does not start without it."""
         add_secret(copy, ", generate=True")
         code = """if True:
             from backend.settings import SettingsError, load_settings
-            from pipeline.targets.common.containers import replica_secrets
+            from pipeline.config.secrets import delivered_secrets
             from pipeline.targets.kubernetes.secret import fingerprint, needed_keys, secret_values
             assert "MAIL_PASSWORD" in needed_keys([]), "needed"
             assert secret_values([], {"MAIL_PASSWORD": "x"}, {})["MAIL_PASSWORD"] == "x", "values"
             assert fingerprint({}) != fingerprint({"MAIL_PASSWORD": "x"}), "fingerprint"
-            assert "MAIL_PASSWORD" in replica_secrets(), "rehearsal"
+            assert "MAIL_PASSWORD" in delivered_secrets(), "files"
             try:
                 load_settings({"ENVIRONMENT": "production"})
             except SettingsError as error:
@@ -117,5 +117,5 @@ def test_a_file_without_its_marks_is_named(mark: str, copy: Path) -> None:
     """Nothing would be written there any more, and nobody would notice."""
     path = copy / "docker-compose.yml"
     path.write_text(path.read_text("utf-8").replace(f"# {mark}: end", "#"), encoding="utf-8")
-    with pytest.raises(SlipwayError, match=rf"^docker-compose\.yml has no lines `# {mark}: made by"):
+    with pytest.raises(SlipwayError, match=rf"^docker-compose\.yml lacks the lines `# {mark}: made by"):
         derived_files(copy)

@@ -25,7 +25,7 @@ class TestWriteSecretFiles:
         assert texts == {**dict.fromkeys(delivered_secrets(), ""), **SECRETS}
 
     def test_a_retired_secret_is_there_for_the_releases_that_need_it(self, tmp_path: Path) -> None:
-        """docker/compose.rollout.yml mounts it, and a rollback to such a release reads it."""
+        """docker/compose.rollout.yml mounts it, and an older release reads it."""
         write_secret_files(tmp_path, {**SECRETS, RETIRED_SECRETS[0]: "the key"})
         assert [(tmp_path / name).read_text() for name in RETIRED_SECRETS] == ["the key", ""]
 

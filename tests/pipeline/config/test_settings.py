@@ -120,7 +120,7 @@ class TestCheckValues:
 
     @pytest.mark.parametrize("name", sorted({*RETIRED, *RETIRED_SECRETS}))
     def test_let_a_retired_setting_be(self, name: str, tmp_path: Path) -> None:
-        """An `.env` of before has it, and it never had an effect; not even a bad value of it is refused."""
+        """An older `.env` has it, and it never had an effect; not even a bad value of it is refused."""
         assert name not in NAMES
         fill_env(tmp_path)
         with (tmp_path / ".env").open("a") as file:
@@ -181,7 +181,7 @@ class TestSplitSecrets:
         assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
 
     def test_keeps_a_retired_secret_for_the_releases_that_need_it(self, tmp_path: Path) -> None:
-        """As `.env` has it, in the line or in a file; what was retired and is no secret is dropped."""
+        """As `.env` has it, in the line or in a file; any other retired setting is dropped."""
         (tmp_path / "before").write_text("the key before\n")
         lines = ["JWT_SECRET_KEY=the key", f"JWT_SECRET_KEY_PREVIOUS_FILE={tmp_path / 'before'}", "JWT_ALGORITHM=HS256"]
         (tmp_path / ".env").write_text("\n".join(lines))

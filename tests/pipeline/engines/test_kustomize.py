@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from backend.settings import load_settings
-from pipeline.config.settings import variables
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets, variables
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
 from tests.project import NAME
@@ -175,6 +175,22 @@ def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
         (tmp_path / secret).write_text(token_urlsafe(36), encoding="utf-8")
     loaded = load_settings(settings(overlay(name)), secrets_dir=tmp_path)
     assert loaded.environment == {"kind": "development"}.get(name, name)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_service_gets_its_secrets_and_an_older_image_the_retired_ones(name: str) -> None:
+    """A pod waits for a key that the Secret lacks only if the service needs it."""
+    (volume,) = [
+        each for each in one(overlay(name), "Deployment", "backend")["spec"]["template"]["spec"]["volumes"]
+        if each["name"] == "secrets"
+    ]  # fmt: skip
+    sources = [each["secret"] for each in volume["projected"]["sources"]]
+    keys = {item["key"]: each.get("optional", False) for each in sources for item in each["items"]}
+    assert {item["path"] for each in sources for item in each["items"]} == set(keys)
+    assert keys == {
+        **{secret.name: not secret.generate for secret in service_secrets()},
+        **dict.fromkeys(RETIRED_SECRETS, True),
+    }
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -89,7 +89,7 @@ class TestEachService:
 
 class TestSecrets:
     def test_a_replica_of_a_deploy_has_those_of_every_release(self) -> None:
-        """A release of before may not start without one that is retired; `docker compose up` starts none of those."""
+        """An older one may not start without a retired secret; `docker compose up` starts none of those."""
         mounted = [
             {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
             for files in (["docker-compose.yml"], FILES)

@@ -58,7 +58,7 @@ class TestSecretValues:
         values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
         assert values.get("POSTGRES_USER") == role
 
-    def test_keep_a_key_that_the_manifests_of_a_release_of_before_name(self) -> None:
+    def test_keep_a_key_that_the_manifests_of_an_older_release_name(self) -> None:
         """From `.env`, or else as it is in the cluster; where neither has it, no such release is recorded."""
         there = {"JWT_SECRET_KEY": "of the cluster"}
         for here, known, key in (
@@ -155,7 +155,7 @@ class TestFingerprint:
     def test_changes_with_a_secret_and_with_nothing_else(self) -> None:
         """What no pod reads is no reason to roll."""
         assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
-        assert fingerprint(HERE) == fingerprint({**HERE, "JWT_SECRET_KEY": "of a release before"})
+        assert fingerprint(HERE) == fingerprint({**HERE, "JWT_SECRET_KEY": "of an older release"})
         assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
         assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
         assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])
