@@ -25,7 +25,6 @@ SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "netw
 SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
-JWT_SECRET_BYTES = 32  # RFC 7518 §3.2: an HMAC key is at least as long as its hash
 SECRET_CHARACTERS = 16
 SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
 
@@ -60,12 +59,6 @@ def _proxies(value: object) -> object:
     return hosts
 
 
-def _web_address(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://\S+", value):
-        raise ValueError("must start with http:// or https://")
-    return value
-
-
 def _url_of(*schemes: str) -> BeforeValidator:
     def check(value: object) -> object:
         expected = f"must look like {schemes[0]}://user:password@host:port/name, special characters percent-encoded"
@@ -82,16 +75,18 @@ def _url_of(*schemes: str) -> BeforeValidator:
 
 
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
-    """Return a field. `section` groups it in `.env.example`; `generate=True` lets `nox -s init` make a value."""
-    extra: dict[str, Any] = {"section": section}
-    if limits.pop("generate", False):
-        extra["generate"] = True
+    """Return a field. `section` groups it in `.env.example`; a field of a secret has the type `SecretStr`.
+
+    `generate=True`: `nox -s init` makes the secret, and outside development it must be there. `outside=True`: the
+    service does not read it, but compose or the pipeline does.
+    """
+    marks = {mark: True for mark in ("generate", "outside") if limits.pop(mark, False)}
+    extra: dict[str, Any] = {"section": section, **marks}
     return Field(default, description=description, json_schema_extra=extra, validate_default=False, **limits)
 
 
 Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
-WebAddress = Annotated[str, BeforeValidator(_web_address)]
 PostgresUrl = Annotated[SecretStr, _url_of("postgresql", "postgres", "postgresql+asyncpg")]
 RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix")]
 Level = Annotated[
@@ -123,8 +118,10 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._:@/+-]{1,128}$",
     )
 
-    build_target: str = _setting("image", "Stage of docker/Dockerfile.backend that compose builds.", "production")
-    python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$")
+    build_target: str = _setting(
+        "image", "Stage of docker/Dockerfile.backend that compose builds.", "production", outside=True
+    )
+    python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$", outside=True)
 
     postgres_db: str = _setting(
         "database", "Name of the database; on Kubernetes the overlay says it.", NAME, min_length=1
@@ -182,21 +179,11 @@ class Settings(BaseSettings):
     redis_expire_seconds: int = _setting("redis", "Seconds a cached answer lives.", 60, ge=1, le=86400)
     redis_max_connections: int = _setting("redis", "Connections to Redis of one process.", 20, ge=1, le=1000)
 
-    jwt_secret_key: SecretStr | None = _setting(
-        "secrets", "Signs access tokens; 32 bytes or more.", None, generate=True
-    )
-    jwt_secret_key_previous: SecretStr | None = _setting(
-        "secrets", "The key before, still accepted while rotating.", None
-    )
-    jwt_algorithm: Literal["HS256", "HS384", "HS512"] = _setting("secrets", "How tokens are signed.", "HS256")
-    jwt_expire_minutes: int = _setting("secrets", "Minutes an access token lives.", 15, ge=1, le=1440)
-    jwt_refresh_days: int = _setting("secrets", "Days a refresh token lives.", 14, ge=1, le=365)
     service_token: SecretStr | None = _setting(
         "secrets", "Bearer of pipelines: lets them write releases.", None, generate=True
     )
 
     cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, comma list.", ())
-    frontend_url: WebAddress = _setting("browser", "Where people see the page.", "http://localhost:8080")
 
     backend_host: str = _setting(
         "network",
@@ -208,10 +195,16 @@ class Settings(BaseSettings):
     metrics_port: int = _setting(
         "network", "Port of /metrics, which is nowhere else. A deploy sets it.", 9090, ge=1, le=65535
     )
-    frontend_port: int = _setting("network", "Port of the edge inside of its container.", 3000, ge=1, le=65535)
-    edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535)
+    frontend_port: int = _setting(
+        "network", "Port of the edge inside of its container.", 3000, ge=1, le=65535, outside=True
+    )
+    edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535, outside=True)
     edge_address: str = _setting(
-        "network", "Address of this host where compose opens EDGE_PORT; 0.0.0.0 is all.", "127.0.0.1", min_length=1
+        "network",
+        "Address of this host where compose opens EDGE_PORT; 0.0.0.0 is all.",
+        "127.0.0.1",
+        min_length=1,
+        outside=True,
     )
     trusted_proxies: Proxies = _setting(
         "network",
@@ -219,7 +212,6 @@ class Settings(BaseSettings):
         ("127.0.0.1",),
     )
 
-    api_rate_limit: int = _setting("limits", "Requests a minute and client.", 600, ge=1)
     max_body_bytes: int = _setting("limits", "Bytes a request's body may have, then 413.", 1_048_576, ge=1024)
     backend_workers: int = _setting("limits", "Processes; replicas scale better.", 1, ge=1, le=64)
 
@@ -231,9 +223,6 @@ class Settings(BaseSettings):
         2.0,
         ge=0,
         le=300,
-    )
-    otel_exporter_otlp_endpoint: WebAddress | None = _setting(
-        "operation", "Where traces go (OTLP over HTTP); unset is off.", None
     )
 
     @classmethod
@@ -273,10 +262,14 @@ def load_settings(
     return settings
 
 
-def _section(name: str) -> str:
+def _extra(name: str) -> dict[str, Any]:
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
-    return str(extra["section"])
+    return extra
+
+
+def _section(name: str) -> str:
+    return str(_extra(name)["section"])
 
 
 def _collect(
@@ -325,7 +318,7 @@ def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret that is missing, with the fix."""
     # A Unix socket is guarded by the file system, and a URL may rely on certificates: neither needs a password.
-    needed = {"jwt_secret_key": True, "service_token": True}
+    needed = dict.fromkeys((name for name in Settings.model_fields if _extra(name).get("generate")), True)
     needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
     needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
     for name, necessary in needed.items():
@@ -340,8 +333,6 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
         fix = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         if PLACEHOLDER.match(secret):
             yield name, f"{where}is still the placeholder; {fix}"
-        elif name.startswith("jwt_") and len(secret.encode()) < JWT_SECRET_BYTES:
-            yield name, f"is shorter than {JWT_SECRET_BYTES} bytes; {fix}"
         elif len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_DISTINCT:
             yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {fix}"
         elif secret in owners:

@@ -6,10 +6,11 @@ import logging
 from argparse import Namespace
 
 from pipeline.commands import Verbs
-from pipeline.config import settings as schema
+from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
+from pipeline.config.settings import fill_env, read_values, split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.system.progress import Progress
@@ -30,11 +31,11 @@ def add_parsers(verbs: Verbs) -> None:
 
 def init(project: Project, *_: object) -> None:
     """Write what `.env` lacks, and the secret files of docker-compose.yml."""
-    added = schema.fill_env(project.root)
+    added = fill_env(project.root)
     for line in shell_problems(project.root):
         log.warning(line)
     log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
-    write_secret_files(project.root / SECRET_FILES, schema.split_secrets(schema.read_values(project.root))[1])
+    write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
     log.info(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
 
 
@@ -53,13 +54,7 @@ def migrations(project: Project, options: Namespace, _: Progress) -> None:
 def settings(project: Project, options: Namespace, _: Progress) -> None:
     """Check the files that are made from the settings schema, or write them with `--write`."""
     stale = []
-    compose = project.root / "docker-compose.yml"
-    made = {".env.example": schema.env_text(), "docs/settings.md": schema.settings_page()}
-    if compose.exists():
-        made["docker-compose.yml"] = schema.compose_text(compose.read_text(encoding="utf-8"))
-    if (project.root / "k8s/base").exists():
-        made["k8s/base/settings.env"] = schema.kubernetes_text()
-    for name, text in made.items():
+    for name, text in derived_files(project.root).items():
         path = project.root / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

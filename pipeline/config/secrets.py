@@ -7,35 +7,41 @@ import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.system.files import write_whole
 
 __all__ = [
     "SECRET_FILES",
-    "SERVICE_SECRETS",
     "SUPERUSER_PASSWORD",
     "closed_problem",
+    "delivered_secrets",
     "owner_of",
     "redis_acl",
     "write_secret_files",
 ]
 
 SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
-SERVICE_SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "SERVICE_TOKEN")
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
 
 
+def delivered_secrets() -> list[str]:
+    """Return the names of the secrets that a replica gets: those of the service, and those that are retired."""
+    return [*(secret.name for secret in service_secrets()), *RETIRED_SECRETS]
+
+
 def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
     """Write to `folder` each secret of the service, Redis' file of users and, once, PostgreSQL's superuser's password.
 
+    A retired secret has a file, too: an older release may need it.
     The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
     """
     # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind
     # mount does not go through it.
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    texts = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
     if not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)

@@ -24,18 +24,19 @@ __all__ = [
     "COMPOSE_IMAGES",
     "DECISIVE",
     "PLACED",
+    "RETIRED",
+    "RETIRED_SECRETS",
     "Variable",
     "check_values",
-    "compose_text",
+    "documented",
     "edge_port",
     "ensure_env",
     "env_text",
     "fill_env",
-    "kubernetes_text",
     "read_env",
     "read_values",
+    "service_secrets",
     "settings_environment",
-    "settings_page",
     "split_secrets",
     "variables",
 ]
@@ -43,7 +44,6 @@ __all__ = [
 PLACEHOLDER = "change_this"
 DEFAULT_EDGE_PORT = 8080
 HIGHEST_PORT = 65535
-COMPOSE_MARKS = ("# settings: made by", "# settings: end")
 # These decide where the data is and which engine reads it. If two shells could differ in one of them, the second would
 # find an empty database, or start another engine on the same volume. So `.env` alone sets them.
 DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
@@ -51,8 +51,21 @@ PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and ev
 URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
-# Settings of earlier versions that nothing read: an `.env` that still has one is not wrong.
-RETIRED = frozenset({"WEBSOCKET_MAX_CONNECTIONS"})
+# Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
+RETIRED = frozenset(
+    {
+        "API_RATE_LIMIT",
+        "FRONTEND_URL",
+        "JWT_ALGORITHM",
+        "JWT_EXPIRE_MINUTES",
+        "JWT_REFRESH_DAYS",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "WEBSOCKET_MAX_CONNECTIONS",
+    }
+)
+# So are these secrets, but outside development an older release does not start without the first. Each target passes on
+# what `.env` has of them, until no such release is kept and they leave this line and docker/compose.rollout.yml.
+RETIRED_SECRETS = ("JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS")
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
@@ -77,21 +90,6 @@ PLACED = frozenset(
         "REDIS_IMAGE",
     }
 )
-
-# What Kubernetes decides itself: name, value, and the comment in k8s/base/settings.env.
-CLUSTER_FIXED = (
-    ("RELEASE", "dev", "The target puts the release's name here."),
-    ("POSTGRES_HOST", "postgres", "The Service of components/postgres; an overlay with a database outside names that."),
-    ("POSTGRES_PORT", "5432", ""),
-    ("REDIS_HOST", "redis", "The Service of components/redis."),
-    ("REDIS_PORT", "6379", ""),
-    ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
-    ("BACKEND_PORT", "8000", ""),
-    ("METRICS_PORT", "9090", ""),
-    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
-)
-# Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
-CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 
 
 @dataclass(frozen=True)
@@ -134,14 +132,24 @@ def variables() -> list[Variable]:
     return settings
 
 
+def documented() -> list[Variable]:
+    """Return all settings that `.env` may contain."""
+    return [*variables(), *COMPOSE_IMAGES]
+
+
+def service_secrets() -> list[Variable]:
+    """Return the secrets that targets pass on to the service: all but the URLs."""
+    return [variable for variable in variables() if variable.secret and variable.name not in URLS]
+
+
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what is set in `.env` and in the environment, which wins; known names only, and `NAME_FILE` of secrets.
 
-    Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
+    A retired secret is known. Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
     """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in _documented()}
-    known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
+    secrets = _secret_names()
+    known = {variable.name for variable in documented()} | secrets | {f"{name}_FILE" for name in secrets}
     overriding = known - set(DECISIVE) if (root / ".env").exists() else known
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
     merged = {**written, **{name: environ[name] for name in overriding if name in environ}}
@@ -154,7 +162,7 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
     They must also be valid for production: a deploy needs real secrets in development, too.
     """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in _documented()}
+    known = {variable.name for variable in documented()} | _secret_names()
     known |= {f"{name}_FILE" for name in known} | RETIRED
     written, unread = read_env(root)
     problems = [f".env: line {number} is not NAME=VALUE: fix it, or put # before it" for number in unread]
@@ -185,12 +193,17 @@ def edge_port(values: Mapping[str, str]) -> int:
 
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Split `values` into what may be shown and the secrets, which are read from their files where those are given."""
-    secret_names = {variable.name for variable in variables() if variable.secret}
+    secret_names = _secret_names()
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
     named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
     secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def _secret_names() -> set[str]:
+    """Return every secret that `.env` may hold: those of the schema, and those that are retired."""
+    return {variable.name for variable in variables() if variable.secret}.union(RETIRED_SECRETS)
 
 
 def _read_secret(name: str, path: Path) -> str:
@@ -220,12 +233,12 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
         # A value that would need quotes is not valid for any of these: write the default, and let the plan report it.
         plain = {name: value for name, value in given.items() if PLAIN.fullmatch(value)}
         text = env_text(fresh_secrets=True, given=plain)
-        added = [variable.name for variable in _documented()]
+        added = [variable.name for variable in documented()]
     else:
         present, _ = read_env(root)
         missing = [
             variable
-            for variable in _documented()
+            for variable in documented()
             if variable.name not in present and f"{variable.name}_FILE" not in present
         ]
         added = [variable.name for variable in missing]
@@ -273,7 +286,7 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
         "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
     )
     lines, section = [head], None
-    for variable in _documented():
+    for variable in documented():
         if variable.section != section:
             section = variable.section
             lines.append(f"\n# --- {section} ---\n")
@@ -281,52 +294,6 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
         line = f"{variable.name}={value}\n" if value else _line(variable, fresh=fresh_secrets)
         lines.append(f"# {variable.description}\n{line}")
     return "".join(lines)
-
-
-def compose_text(text: str) -> str:
-    """Return the `text` of docker-compose.yml with new settings between its two marks: a line each, from `.env`."""
-    head, _, rest = text.partition(COMPOSE_MARKS[0])
-    before, _, tail = rest.partition(COMPOSE_MARKS[1])
-    if not tail:
-        return text
-    indent = before.rpartition("\n")[2]
-    plain = [setting for setting in variables() if not setting.secret]
-    lines = [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in plain]
-    kept = [line for line in lines if line.partition(":")[0] not in PLACED]
-    first = before.partition("\n")[0]
-    block = "".join(f"{indent}{line}\n" for line in kept)
-    return f"{head}{COMPOSE_MARKS[0]}{first}\n{block}{indent}{COMPOSE_MARKS[1]}{tail}"
-
-
-def kubernetes_text() -> str:
-    """Return the text of k8s/base/settings.env: each plain setting of the service, and what Kubernetes decides."""
-    lines = ["# Made from backend/settings.py by `nox -s settings -- --write`. An overlay merges what differs there."]
-    for name, value, reason in CLUSTER_FIXED:
-        lines += [f"# {reason}"] if reason else []
-        lines.append(f"{name}={value}")
-    plain = [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
-    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in plain]
-    return "\n".join(lines) + "\n"
-
-
-def settings_page() -> str:
-    """Return the text of docs/settings.md."""
-    rows = [f"| `{setting.name}` | {_default(setting)} | {setting.description} |" for setting in _documented()]
-    names = [f"`{name}`" for name in DECISIVE]
-    return (
-        "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
-        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
-        "or a file `NAME` in `/run/secrets`.\n\n"
-        f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
-        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
-        "a new `.env` takes them from there."
-        "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
-    )
-
-
-def _documented() -> list[Variable]:
-    """Return all settings that `.env` may contain."""
-    return [*variables(), *COMPOSE_IMAGES]
 
 
 def _schema() -> Any:
@@ -346,12 +313,6 @@ def _line(variable: Variable, *, fresh: bool) -> str:
     else:
         value = variable.default
     return f"{variable.name}={value}\n"
-
-
-def _default(variable: Variable) -> str:
-    if variable.secret:
-        return "made by `nox -s init`" if variable.generate else "none"
-    return f"`{variable.default}`" if variable.default else "none"
 
 
 def _written(default: object) -> str:

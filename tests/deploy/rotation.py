@@ -39,14 +39,11 @@ def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
 
 
 def rotates_the_others(one: Checkout) -> Outcome:
-    """Rotate JWT_SECRET_KEY, SERVICE_TOKEN Redis's password in one deploy: no request fails, no secret is printed."""
-    fresh = {name: secrets.token_urlsafe(36) for name in ("JWT_SECRET_KEY", "SERVICE_TOKEN", "REDIS_PASSWORD")}
-    before = one.settings()["JWT_SECRET_KEY"]
-    one.set_env(JWT_SECRET_KEY_PREVIOUS=before, **fresh)
+    """Rotate SERVICE_TOKEN and Redis's password in one deploy: no request fails, no secret is printed."""
+    fresh = {name: secrets.token_urlsafe(36) for name in ("SERVICE_TOKEN", "REDIS_PASSWORD")}
+    one.set_env(**fresh)
     outcome = one.proved()
     assert not [name for name, value in fresh.items() if value in outcome.stderr + outcome.stdout]
     assert one.report_release("with the new token")["version"] == "with the new token"
     assert one.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
-    one.set_env(JWT_SECRET_KEY_PREVIOUS="")
-    one.proved()
     return outcome

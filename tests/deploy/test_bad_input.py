@@ -58,7 +58,7 @@ TABLES: dict[str, tuple[tuple[str, str], list[str]]] = {
 }  # fmt: skip
 VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "a placeholder": ({"SERVICE_TOKEN": "change_this_service_token"}, ["SERVICE_TOKEN", "placeholder"]),
-    "a short secret": ({"JWT_SECRET_KEY": "tooshort-Fq8"}, ["JWT_SECRET_KEY", "32 bytes"]),
+    "a short secret": ({"SERVICE_TOKEN": "tooshort-Fq8"}, ["SERVICE_TOKEN", "16 characters"]),
     "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "WARNING"]),
     "the superuser as the service's role": ({"POSTGRES_USER": "slipway_superuser"}, ["POSTGRES_USER", "another name"]),
     "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", "belongs to the role slipway"]),

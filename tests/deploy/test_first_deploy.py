@@ -6,6 +6,7 @@ import httpx2
 import psutil
 import pytest
 
+from pipeline.config.settings import variables
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
 from tests.deploy.machine import wait_until
@@ -88,7 +89,7 @@ def _keeps_its_files_closed(checkout: Checkout) -> None:
     for path in (checkout.root / ".env", checkout.root / ".slipway", checkout.home, checkout.data):
         assert path.stat().st_mode & 0o077 == 0, path
     values = checkout.settings()
-    secrets = [values[name] for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")]
+    secrets = [values[one.name] for one in variables() if one.generate]
     assert all(secrets)
     for evidence in [*record.iterdir(), *checkout.home.glob("programs/*"), *checkout.home.glob("logs/*")]:
         text = evidence.read_text(encoding="utf-8", errors="replace")

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from pipeline.config.settings import variables
 from pipeline.engines.kind import CLUSTER, EDGE_PORT, REGISTRY
 from pipeline.registry.image import resolve
 from tests.conftest import AddRow
@@ -30,7 +31,7 @@ from tests.workflows.test_cd import ATTEST, LOGIN, TABLE, UPLOAD, attested
 
 pytestmark = pytest.mark.e2e
 
-BY_HAND = ("POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")
+BY_HAND = (*(one.name for one in variables() if one.generate), "POSTGRES_SUPERUSER_PASSWORD")
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
 # One edge for both: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
 URLS = {"staging": f"http://127.0.0.1:{EDGE_PORT}", "production": f"http://localhost:{EDGE_PORT}"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets as randomness
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.config.secrets import delivered_secrets
 from pipeline.config.settings import settings_environment
 from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
@@ -18,11 +19,11 @@ from pipeline.releases.model import Artifact
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import cannot_live
 
-__all__ = ["THROWAWAY", "ContainerStand", "sweep"]
+__all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "secret_mounts", "sweep"]
 
 THROWAWAY = "slipway.throwaway"
 START_SECONDS = 60
-SECRETS = ("JWT_SECRET_KEY", "SERVICE_TOKEN")
+STORES = ("POSTGRES_PASSWORD", "REDIS_PASSWORD")  # of the real ones, which a throwaway replica does not reach
 
 
 class Imaged(Protocol):
@@ -95,17 +96,8 @@ class ContainerStand:
         redis = ["redis-server", "--save", ""]
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)
         kept = self.find(release.name)
-        environment = {
-            **settings_environment(kept.config),
-            **database.environment,
-            "BACKEND_HOST": "0.0.0.0",  # noqa: S104 - of a container
-            "BACKEND_PORT": str(BACKEND_PORT),
-            "REDIS_HOST": "redis",
-            "RELEASE": release.name,
-            "DRAIN_SECONDS": "0",
-        }
-        mounts = [word for name in SECRETS for word in ("--volume", f"{self.secrets / name}:/run/secrets/{name}:ro")]
-        options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *mounts]
+        environment = {**replica_environment(kept.config, database.environment), "RELEASE": release.name}
+        options = ["--publish", f"127.0.0.1::{BACKEND_PORT}", *secret_mounts(self.secrets)]
         ident = self._run(
             "replica", kept.images.backend, network=database.network, environment=environment, options=options
         )
@@ -150,6 +142,25 @@ class ContainerStand:
             if time.monotonic() > deadline:
                 raise SlipwayError(f"a throwaway container was not ready within {START_SECONDS} s")
             time.sleep(0.1)
+
+
+def replica_environment(config: Mapping[str, str], database: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a throwaway replica of a release with the settings `config`, without its secrets."""
+    return {
+        **settings_environment(config),
+        **database,
+        "BACKEND_HOST": "0.0.0.0",  # noqa: S104 - of a container
+        "BACKEND_PORT": str(BACKEND_PORT),
+        "REDIS_URL": "redis://redis",  # not REDIS_HOST, which outside development needs a password
+        "DRAIN_SECONDS": "0",
+    }
+
+
+def secret_mounts(folder: Path) -> list[str]:
+    """Return Docker's options that mount the secrets in `folder` into a throwaway replica."""
+    # Docker would make a folder of a file that is not there, as that of a new secret is not in a dry run.
+    files = [folder / name for name in delivered_secrets() if name not in STORES and (folder / name).exists()]
+    return [word for file in files for word in ("--volume", f"{file}:/run/secrets/{file.name}:ro")]
 
 
 def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]:

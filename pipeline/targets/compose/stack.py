@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.secrets import SERVICE_SECRETS
+from pipeline.config.settings import service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
@@ -63,7 +63,7 @@ def fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
 
     The secrets are random and have at least 32 bytes, so that the hash reveals nothing of them.
     """
-    known = {name: secrets.get(name, "") for name in SERVICE_SECRETS}
+    known = {secret.name: secrets.get(secret.name, "") for secret in service_secrets()}
     text = json.dumps([definition, known], sort_keys=True)
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
 

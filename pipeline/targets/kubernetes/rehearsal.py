@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config.secrets import SERVICE_SECRETS, write_secret_files
+from pipeline.config.secrets import delivered_secrets, write_secret_files
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
@@ -30,7 +30,7 @@ def throwaway_stand(
     """
     folder = Path(tempfile.mkdtemp(prefix="slipway-"))
     try:
-        made = {key: randomness.token_urlsafe(36) for key in SERVICE_SECRETS}
+        made = {key: randomness.token_urlsafe(36) for key in delivered_secrets()}
         write_secret_files(folder, made)
         images = (store_image(objects, "postgres"), store_image(objects, "redis"))
         yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]

@@ -9,7 +9,8 @@ import secrets as randomness
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.config.secrets import SERVICE_SECRETS, SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 SECRETS_ANNOTATION = "slipway/secrets"
-OPTIONAL = ("JWT_SECRET_KEY_PREVIOUS",)
 REDIS_ACL = "REDIS_ACL"
 URLS = ("DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
@@ -38,7 +38,7 @@ def needed_keys(objects: Iterable[Object]) -> list[str]:
     PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
     """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
-    keys = [name for name in SERVICE_SECRETS if name not in OPTIONAL]
+    keys = [secret.name for secret in service_secrets() if secret.generate]
     return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
 
 
@@ -59,10 +59,13 @@ def secret_values(
 ) -> dict[str, str]:
     """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
+    So does a retired secret, because no pod of an older release starts without a key that its manifests name.
     `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
     that of `.env` has to be in the Secret.
     """
-    values = {name: here.get(name, "") for name in (*keys, *OPTIONAL) if name in SERVICE_SECRETS}
+    values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
+    retired = {name: here.get(name) or there.get(name) for name in RETIRED_SECRETS}
+    values |= {name: value for name, value in retired.items() if value}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
     of_overlay, of_env = roles
@@ -126,9 +129,10 @@ def _reads(value: Any, secret: str, key: str) -> bool:
     return any(_reads(one, secret, key) for one in value.values())
 
 
-def fingerprint(values: Mapping[str, str], names: Iterable[str] = SERVICE_SECRETS) -> str:
-    """Return a fingerprint that changes with any of the secrets `names`, and reveals none."""
+def fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:
+    """Return a fingerprint that changes with any of the secrets `names`, by default the service's, and reveals none."""
     # A hash reveals none of them because they are random and have 32 bytes or more.
+    names = [secret.name for secret in service_secrets()] if names is None else names
     known = {name: values.get(name, "") for name in names}
     if ROLE in values and "POSTGRES_PASSWORD" in known:
         known[ROLE] = values[ROLE]

@@ -33,5 +33,5 @@ def test_the_other_secrets_rotate_together(deployed: ComposeCheckout) -> None:
     rotates_the_others(deployed)
     values = deployed.settings()
     seen = docker("inspect", *deployed.containers())
-    assert not [name for name in ("JWT_SECRET_KEY", "SERVICE_TOKEN", "REDIS_PASSWORD") if values[name] in seen]
+    assert not [name for name in ("SERVICE_TOKEN", "REDIS_PASSWORD") if values[name] in seen]
     assert deployed.untidy() == []

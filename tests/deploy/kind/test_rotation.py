@@ -34,8 +34,8 @@ def test_the_database_password_rotates_by_two_roles(deployed: KindCheckout, add_
 def test_the_other_secrets_rotate_together(deployed: KindCheckout, add_row: AddRow) -> None:
     """No object but the Secret shows one."""
     outcome = rotates_the_others(deployed)
-    add_row("kind: rotation", f"JWT key, token and Redis: {outcome.traffic['sent']} requests, 0 failed")
+    add_row("kind: rotation", f"token and Redis: {outcome.traffic['sent']} requests, 0 failed")
     values = deployed.settings()
     seen = kubectl("get", "configmaps,deployments,statefulsets,pods", "--output=json")
-    assert not [name for name in ("JWT_SECRET_KEY", "SERVICE_TOKEN", "REDIS_PASSWORD") if values[name] in seen]
+    assert not [name for name in ("SERVICE_TOKEN", "REDIS_PASSWORD") if values[name] in seen]
     assert deployed.untidy() == []

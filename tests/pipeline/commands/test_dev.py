@@ -14,7 +14,7 @@ def test_no_other_database_can_be_reached() -> None:
     real = {"POSTGRES_HOST": "production", "POSTGRES_DB": "board", "REDIS_HOST": "production"}
     urls = {"DATABASE_URL": "postgresql://production/board", "REDIS_URL": "rediss://production:6379/0"}
     files = {f"{name}_FILE": "/run/x" for name in ("DATABASE_URL", "REDIS_URL", "POSTGRES_PASSWORD", "REDIS_PASSWORD")}
-    kept = {"PATH": "/usr/bin", "SERVICE_TOKEN": "a token", "JWT_SECRET_KEY_FILE": "/run/key", "BACKEND_PORT": "8001"}
+    kept = {"PATH": "/usr/bin", "SERVICE_TOKEN_FILE": "/run/token", "BACKEND_PORT": "8001"}
     environment = environment_of({**real, **urls, **files, "REDIS_PASSWORD": "x", **kept}, POSTGRES, VALKEY)
     assert kept.items() <= environment.items()
     assert environment.keys() - kept.keys() == {

@@ -94,7 +94,7 @@ def _job(image: str, seconds: float, secret: str) -> Json:
             {"name": "token", "mountPath": "/run/secrets", "readOnly": True},
         ],
     }
-    # With the token it has the proof's rate limit; it needs no other secret.
+    # The token makes it synthetic, as the proof is; it needs no other secret.
     token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
     pod = {
         "restartPolicy": "Never",

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.settings import PLACED, variables
+from pipeline.config.secrets import delivered_secrets
+from pipeline.config.settings import PLACED, service_secrets, variables
 from pipeline.targets.compose.stack import FILES
 from tests.tools import missing
 
@@ -84,6 +85,16 @@ class TestEachService:
         secret = {one.name for one in variables() if one.secret}
         for name, service in project["services"].items():
             assert not secret & set(service.get("environment") or {}), name
+
+
+class TestSecrets:
+    def test_a_replica_of_a_deploy_has_those_of_every_release(self) -> None:
+        """An older one may not start without a retired secret; `docker compose up` starts none of those."""
+        mounted = [
+            {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
+            for files in (["docker-compose.yml"], FILES)
+        ]
+        assert mounted == [{one.name for one in service_secrets()}, set(delivered_secrets())]
 
 
 class TestNetworks:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.project import ComposeEnvironment
-from pipeline.config.secrets import SERVICE_SECRETS
-from pipeline.config.settings import settings_environment, variables
+from pipeline.config.settings import service_secrets, settings_environment, variables
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.artifacts import Artifacts
@@ -103,7 +102,7 @@ class TestSettingsEnvironment:
 
     def test_says_no_secret(self) -> None:
         """Those are files."""
-        assert not {one.name for one in variables() if one.secret} & set(settings_environment({"JWT_SECRET_KEY": "x"}))
+        assert not {one.name for one in variables() if one.secret} & set(settings_environment({"SERVICE_TOKEN": "x"}))
 
 
 class TestVariables:
@@ -143,10 +142,10 @@ class TestFingerprint:
         first = fingerprint("abc", SECRETS)
         others = {
             fingerprint("abd", SECRETS),
-            *(fingerprint("abc", {**SECRETS, name: "x"}) for name in SERVICE_SECRETS),
+            *(fingerprint("abc", {**SECRETS, one.name: "x"}) for one in service_secrets()),
         }
         assert first not in others
-        assert len(others) == 1 + len(SERVICE_SECRETS)
+        assert len(others) == 1 + len(service_secrets())
         assert fingerprint("abc", {**SECRETS, "SOMETHING": "else"}) == first
 
     def test_tells_nothing_of_a_secret(self) -> None:

@@ -65,7 +65,7 @@ def cases(registry: str, auth: str) -> dict[str, Case]:
         "start-error": command("no-such-program"),
         "crash": command(*python("raise RuntimeError('cannot work')")),
         "crash-heals": crash_heals,
-        "settings": command(*python("import sys; print('JWT_SECRET_KEY: is short: `nox -s init`'); sys.exit(2)")),
+        "settings": command(*python("import sys; print('SERVICE_TOKEN: is short: `nox -s init`'); sys.exit(2)")),
         "oom": oom,
         "cpu": lambda _, container: container.update(resources=requests(cpu="999")) or [],
         "node-selector": lambda pod, _: pod.update(nodeSelector={"disk": "golden"}) or [],

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
+from pipeline.config.settings import RETIRED_SECRETS
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.targets.kubernetes.secret import (
     fingerprint,
@@ -28,7 +29,7 @@ MANIFESTS = (
     "k8s/components/redis/redis.yaml",
 )
 
-HERE = {name: f"{name.lower()}-of-the-env-file" for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")}  # fmt: skip # noqa: E501
+HERE = {name: f"{name.lower()}-of-the-env-file" for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "SERVICE_TOKEN")}
 STORES = [{"kind": "StatefulSet", "metadata": {"name": name}} for name in ("postgres", "redis")]
 
 
@@ -37,6 +38,10 @@ class TestNeededKeys:
         """A database outside needs no superuser of ours."""
         assert "POSTGRES_SUPERUSER_PASSWORD" not in needed_keys([])
         assert {"POSTGRES_SUPERUSER_PASSWORD", "REDIS_ACL"} < set(needed_keys(STORES))
+
+    def test_are_none_that_is_retired(self) -> None:
+        """A Secret that was made today has none of those, and is complete."""
+        assert not set(RETIRED_SECRETS) & set(needed_keys(STORES))
 
 
 class TestSecretValues:
@@ -52,6 +57,16 @@ class TestSecretValues:
         """The second of the two roles that own the database; any other name of `.env` is another target's."""
         values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
         assert values.get("POSTGRES_USER") == role
+
+    def test_keep_a_key_that_the_manifests_of_an_older_release_name(self) -> None:
+        """From `.env`, or else as it is in the cluster; where neither has it, no such release is recorded."""
+        there = {"JWT_SECRET_KEY": "of the cluster"}
+        for here, known, key in (
+            ({**HERE, "JWT_SECRET_KEY": "of .env"}, there, "of .env"),
+            (HERE, there, "of the cluster"),
+            (HERE, {}, None),
+        ):
+            assert secret_values(needed_keys(STORES), here, known).get("JWT_SECRET_KEY") == key
 
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
         """Its file of users is read by its process, and tells nothing."""
@@ -140,6 +155,7 @@ class TestFingerprint:
     def test_changes_with_a_secret_and_with_nothing_else(self) -> None:
         """What no pod reads is no reason to roll."""
         assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
+        assert fingerprint(HERE) == fingerprint({**HERE, "JWT_SECRET_KEY": "of an older release"})
         assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
         assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
         assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])

@@ -310,7 +310,7 @@ class TestWithLog:
     def test_adds_what_the_container_said_last(self) -> None:
         """An exception, or the variable that the settings refuse."""
         found = with_log(self.found("settings", 10), recording("settings")["log"])
-        assert found.line.endswith("ended with exit code 2 (2 times): JWT_SECRET_KEY: is short: `nox -s init`")
+        assert found.line.endswith("ended with exit code 2 (2 times): SERVICE_TOKEN: is short: `nox -s init`")
 
     def test_knows_a_program_for_another_machine(self) -> None:
         """The kernel's words are in the log alone; no restart mends it, so the first crash is enough."""

@@ -135,7 +135,7 @@ class TestProbe:
         assert view.failed == 0
 
     def test_is_known_as_the_proof_is(self, start: Any, service: Service, tmp_path: Path) -> None:
-        """Synthetic, with the token's rate limit, each request with an id of its own."""
+        """Synthetic, with the token, each request with an id of its own."""
         (tmp_path / "token").write_text("secret-token\n")
         service.behave = lambda *_: Reply(200)
         seen(start(token_file=str(tmp_path / "token"), requests=[{**READ, "path": "/things?q={unique}"}]))

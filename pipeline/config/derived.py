@@ -1,0 +1,129 @@
+"""The files that are made from the settings schema, wholly or between two marks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.config.secrets import SECRET_FILES
+from pipeline.config.settings import (
+    DECISIVE,
+    PLACED,
+    RETIRED_SECRETS,
+    Variable,
+    documented,
+    env_text,
+    service_secrets,
+    variables,
+)
+from pipeline.errors import SlipwayError
+
+__all__ = ["derived_files"]
+
+WRITE = "`nox -s settings -- --write`"
+
+# What Kubernetes decides itself: name, value, and the comment in k8s/base/settings.env.
+CLUSTER_FIXED = (
+    ("RELEASE", "dev", "The target puts the release's name here."),
+    ("POSTGRES_HOST", "postgres", "The Service of components/postgres; an overlay with a database outside names that."),
+    ("POSTGRES_PORT", "5432", ""),
+    ("REDIS_HOST", "redis", "The Service of components/redis."),
+    ("REDIS_PORT", "6379", ""),
+    ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
+    ("BACKEND_PORT", "8000", ""),
+    ("METRICS_PORT", "9090", ""),
+    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
+)
+# Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
+CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
+
+
+def derived_files(root: Path) -> dict[str, str]:
+    """Return the text that each of the files should have, by its path below `root`.
+
+    What a service has removed, compose or Kubernetes, is not made again. Raise `SlipwayError` where a file has lost its
+    marks.
+    """
+    made = {".env.example": env_text(), "docs/settings.md": _settings_page()}
+    for name, blocks in (("docker-compose.yml", _compose_blocks()), ("k8s/base/backend.yaml", _pod_blocks())):
+        if (root / name).exists():
+            text = (root / name).read_text(encoding="utf-8")
+            for mark, lines in blocks.items():
+                text = _filled(name, text, mark, lines)
+            made[name] = text
+    if (root / "k8s/base").exists():
+        made["k8s/base/settings.env"] = _kubernetes_text()
+    return made
+
+
+def _compose_blocks() -> dict[str, list[str]]:
+    """Return the lines of docker-compose.yml: plain settings, the secrets of a replica, and where their files are."""
+    names = [secret.name for secret in service_secrets()]
+    return {
+        "settings": [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in _plain()],
+        "secrets": [f"- {name}" for name in names],
+        "secret files": [f"{name}: {{ file: {SECRET_FILES}/{name} }}" for name in names],
+    }
+
+
+def _pod_blocks() -> dict[str, list[str]]:
+    """Return the lines of k8s/base/backend.yaml: what the volume of the secrets takes from the Secret."""
+    service = next(setting.default for setting in variables() if setting.name == "PROJECT_NAME")
+
+    def source(name: str, *, needed: bool) -> str:
+        optional = "" if needed else "optional: true, "
+        return f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {name}, path: {name}}}]}}"
+
+    lines = [source(secret.name, needed=secret.generate) for secret in service_secrets()]
+    if RETIRED_SECRETS:
+        lines.append(
+            "# Retired: an older image that is shipped by digest, with these manifests, may not start without them."
+        )
+    return {"secrets": [*lines, *(source(name, needed=False) for name in RETIRED_SECRETS)]}
+
+
+def _plain() -> list[Variable]:
+    """Return the settings that are no secret, and that no target decides itself."""
+    return [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
+
+
+def _filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
+    """Return `text`, of the file `name`, with `lines` between its two comments that are called `mark`."""
+    first, last = f"# {mark}: made by {WRITE}", f"# {mark}: end"
+    match = re.search(rf"^( *){re.escape(first)}\n(?:.*\n)*?\1{re.escape(last)}$", text, re.MULTILINE)
+    if match is None:
+        raise SlipwayError(f"{name} lacks the lines `{first}` and `{last}`: put them back, around what is made")
+    block = "\n".join(f"{match[1]}{line}" for line in (first, *lines, last))
+    return f"{text[: match.start()]}{block}{text[match.end() :]}"
+
+
+def _kubernetes_text() -> str:
+    """Return the text of k8s/base/settings.env: each plain setting of the service, and what Kubernetes decides."""
+    lines = ["# Made from backend/settings.py by `nox -s settings -- --write`. An overlay merges what differs there."]
+    for name, value, reason in CLUSTER_FIXED:
+        lines += [f"# {reason}"] if reason else []
+        lines.append(f"{name}={value}")
+    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in _plain()]
+    return "\n".join(lines) + "\n"
+
+
+def _settings_page() -> str:
+    """Return the text of docs/settings.md."""
+    rows = [f"| `{setting.name}` | {_default(setting)} | {setting.description} |" for setting in documented()]
+    names = [f"`{name}`" for name in DECISIVE]
+    return (
+        "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
+        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
+        "or a file `NAME` in `/run/secrets`.\n\n"
+        f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
+        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
+        "a new `.env` takes them from there."
+        "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _default(variable: Variable) -> str:
+    if variable.secret:
+        return "made by `nox -s init`" if variable.generate else "none"
+    return f"`{variable.default}`" if variable.default else "none"

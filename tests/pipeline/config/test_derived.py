@@ -1,0 +1,121 @@
+"""The files that are made from the settings schema, in this repository and in a copy with one more secret."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from pipeline.config.derived import derived_files
+from pipeline.errors import SlipwayError
+from tests.project import NAME
+
+ROOT = Path(__file__).parents[3]
+FIELD = "    service_token: SecretStr"
+MADE = [".env.example", "docs/settings.md", "docker-compose.yml", "k8s/base/backend.yaml"]
+FOLDERS = ("backend", "docs", "k8s", "pipeline")
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A verb of the pipeline in ROOT."""
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
+
+
+def sources(root: Path) -> list[Any]:
+    """What the volume of the service's secrets in ROOT is made of."""
+    documents = yaml.safe_load_all((root / "k8s/base/backend.yaml").read_text(encoding="utf-8"))
+    [deployment] = [one for one in documents if one["kind"] == "Deployment"]
+    [volume] = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "secrets"]
+    return [one["secret"] for one in volume["projected"]["sources"]]
+
+
+@pytest.fixture(name="copy")
+def _copy(tmp_path: Path) -> Path:
+    """A copy of what the generator reads and writes."""
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", ".env.example", "docker-compose.yml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def add_secret(root: Path, limits: str = "") -> None:
+    """Add MAIL_PASSWORD to the schema of ROOT, as docs/2-your-own-service.md says it."""
+    path = root / "backend/settings.py"
+    text = path.read_text(encoding="utf-8")
+    field = f'    mail_password: SecretStr | None = _setting("secrets", "Password for mail.", None{limits})\n'
+    path.write_text(text.replace(FIELD, field + FIELD, 1), encoding="utf-8")
+
+
+class TestThisRepository:
+    def test_agrees_with_the_schema(self) -> None:
+        """What `nox -s settings -- --write` makes is what is committed."""
+        made = derived_files(ROOT)
+        assert {name: (ROOT / name).read_text(encoding="utf-8") for name in made} == made
+
+
+class TestOneMoreSecret:
+    def test_is_named_by_the_check_and_then_everywhere(self, copy: Path) -> None:
+        """One line in the schema and one command: each target passes it on, and refuses to do without it."""
+        assert run(copy, "settings").returncode == 0
+        add_secret(copy, ", generate=True")
+        checked = run(copy, "settings")
+        assert checked.returncode == 1
+        assert re.findall(r"(\S+) does not agree with backend/settings\.py", checked.stderr) == MADE
+        assert run(copy, "settings", "--write").returncode == 0
+        assert run(copy, "settings").returncode == 0
+
+        assert dotenv_values(copy / ".env.example")["MAIL_PASSWORD"] == "change_this_mail_password"
+        assert "| `MAIL_PASSWORD` | made by `nox -s init` | Password for mail. |" in (copy / MADE[1]).read_text("utf-8")
+        compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
+        assert "MAIL_PASSWORD" in compose["services"]["backend"]["secrets"]
+        assert "MAIL_PASSWORD" not in compose["services"]["backend"]["environment"]
+        assert compose["secrets"]["MAIL_PASSWORD"] == {"file": ".slipway/compose/secrets/MAIL_PASSWORD"}
+        item = {"key": "MAIL_PASSWORD", "path": "MAIL_PASSWORD"}
+        assert {"name": f"{NAME}-secrets", "items": [item]} in sources(copy)
+        assert run(copy, "init").returncode == 0
+        made = dotenv_values(copy / ".env")["MAIL_PASSWORD"]
+        assert (copy / compose["secrets"]["MAIL_PASSWORD"]["file"]).read_text("utf-8") == made
+
+    def test_reaches_what_the_pipeline_lists_by_itself(self, copy: Path) -> None:
+        """The Secret's keys, the fingerprint of pods, the files; and production does not start without it."""
+        add_secret(copy, ", generate=True")
+        code = """if True:
+            from backend.settings import SettingsError, load_settings
+            from pipeline.config.secrets import delivered_secrets
+            from pipeline.targets.kubernetes.secret import fingerprint, needed_keys, secret_values
+            assert "MAIL_PASSWORD" in needed_keys([]), "needed"
+            assert secret_values([], {"MAIL_PASSWORD": "x"}, {})["MAIL_PASSWORD"] == "x", "values"
+            assert fingerprint({}) != fingerprint({"MAIL_PASSWORD": "x"}), "fingerprint"
+            assert "MAIL_PASSWORD" in delivered_secrets(), "files"
+            try:
+                load_settings({"ENVIRONMENT": "production"})
+            except SettingsError as error:
+                assert "MAIL_PASSWORD: is missing" in str(error)
+        """
+        done = subprocess.run([sys.executable, "-c", code], cwd=copy, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_may_be_one_that_is_not_always_there(self, copy: Path) -> None:
+        """Without `generate`, a pod starts where the Secret has no such key."""
+        add_secret(copy)
+        assert run(copy, "settings", "--write").returncode == 0
+        item = {"key": "MAIL_PASSWORD", "path": "MAIL_PASSWORD"}
+        assert {"name": f"{NAME}-secrets", "optional": True, "items": [item]} in sources(copy)
+
+
+@pytest.mark.parametrize("mark", ["settings", "secrets", "secret files"])
+def test_a_file_without_its_marks_is_named(mark: str, copy: Path) -> None:
+    """Nothing would be written there any more, and nobody would notice."""
+    path = copy / "docker-compose.yml"
+    path.write_text(path.read_text("utf-8").replace(f"# {mark}: end", "#"), encoding="utf-8")
+    with pytest.raises(SlipwayError, match=rf"^docker-compose\.yml lacks the lines `# {mark}: made by"):
+        derived_files(copy)

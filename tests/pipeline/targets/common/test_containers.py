@@ -1,0 +1,32 @@
+"""The rehearsal's stand in containers: what a throwaway replica is told."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from backend.settings import load_settings
+from pipeline.config.secrets import delivered_secrets
+from pipeline.targets.common.containers import STORES, replica_environment, secret_mounts
+
+
+@pytest.mark.parametrize("environment", ["development", "staging", "production"])
+def test_a_throwaway_replica_starts_in_every_environment(environment: str, tmp_path: Path) -> None:
+    """Its Redis has no password, and neither that nor any other secret may be missed outside development."""
+    for name in {*delivered_secrets()} - {*STORES}:
+        (tmp_path / name).write_text(secrets.token_urlsafe(36))
+    database = {"POSTGRES_HOST": "postgres", "POSTGRES_PASSWORD": secrets.token_urlsafe(24)}
+    settings = load_settings(replica_environment({"ENVIRONMENT": environment}, database), secrets_dir=tmp_path)
+    assert (settings.environment, settings.postgres_host) == (environment, "postgres")
+
+
+def test_a_throwaway_replica_has_the_secrets_that_are_there(tmp_path: Path) -> None:
+    """Not those of the real stores; and Docker would make a folder of a file that is not there yet."""
+    for name in (*STORES, "SERVICE_TOKEN", "JWT_SECRET_KEY"):
+        (tmp_path / name).write_text("x")
+    assert secret_mounts(tmp_path) == [
+        *("--volume", f"{tmp_path}/SERVICE_TOKEN:/run/secrets/SERVICE_TOKEN:ro"),
+        *("--volume", f"{tmp_path}/JWT_SECRET_KEY:/run/secrets/JWT_SECRET_KEY:ro"),
+    ]
