@@ -28,8 +28,8 @@ from pipeline.config.settings import (
     settings_page,
     split_secrets,
 )
+from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
-from pipeline.deploy.report import summary_line
 from pipeline.deploy.story import Story
 from pipeline.errors import LockHeld, SlipwayError, UsageError
 from pipeline.releases.lock import hold_lock
@@ -121,8 +121,8 @@ def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> R
     if not options.json:
         Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
         if code == 0:
-            Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
-    return code, report if options.json else None
+            Console(highlight=False).print(report.url, style="bold", soft_wrap=True)
+    return code, report.document() if options.json else None
 
 
 def status(

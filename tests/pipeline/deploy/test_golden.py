@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report, write_evidence
+from pipeline.deploy.evidence import write_evidence
+from pipeline.proof.report import Report, Rollback, traffic_report
 from pipeline.proof.results import Bin, Phase, Share
 from pipeline.system.progress import StageRecord
-from tests.pipeline.deploy.test_report import FACTS, NEW, NO_BUILD, OLD, TRAFFIC, UNCHANGED, failure
+from tests.pipeline.deploy.test_report import FACTS, NEW, NO_BUILD, OLD, TRAFFIC, UNCHANGED, failure, measured
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1_800_000_000.0
@@ -38,12 +39,12 @@ BUSY = replace(
     skipped=4,
 )
 BACK = replace(TRAFFIC, bins=(Bin(START + 6, 0.5, {OLD: 25}, 0, 4.0, 9.0),), writes_unread=30)
-REPORTS = {
+REPORTS: dict[str, Report] = {
     "proved": replace(
         FACTS,
         stages=STAGES,
         remarks=("a node was drained",),
-        inside={"said": "nothing was lost on the way", "sent": 3, "failed_at": [1.5]},
+        inside=("nothing was lost on the way", {"sent": 3, "failed_at": [1.5]}),
     ),
     "unchanged": replace(UNCHANGED, reason="this was a dry run of release b"),
     "failed": NO_BUILD,
@@ -56,14 +57,13 @@ REPORTS = {
         verdict="rolled_back",
         reason="12 of 840 requests failed: 12 × 5xx",
         stages=STAGES,
-        traffic=BUSY,
-        slow=True,
-        rollback=RollbackFacts(
+        traffic=measured(BUSY, slow=True),
+        rollback=Rollback(
             release=OLD,
             verdict="proved",
             reason=None,
             stages=(StageRecord("roll back", START + 4, 2.0, "ok", f"to release {OLD}"),),
-            traffic=BACK,
+            traffic=traffic_report(BACK, OLD),
         ),
     ),
     "first": replace(
@@ -72,8 +72,8 @@ REPORTS = {
         reason="nobody answers",
         previous=None,
         commit=None,
-        traffic=replace(TRAFFIC, by_release={}, latency=None),
-        rollback=RollbackFacts(release=None, verdict="failed", reason="there is no earlier release"),
+        traffic=measured(replace(TRAFFIC, by_release={}, latency=None)),
+        rollback=Rollback(release=None, verdict="failed", reason="there is no earlier release"),
     ),
 }  # fmt: skip
 
@@ -81,6 +81,5 @@ REPORTS = {
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_report_stays_as_it_is(name: str, tmp_path: Path) -> None:
     """Its names, their order and its values."""
-    facts: DeployFacts = REPORTS[name]
-    write_evidence(tmp_path, build_report(facts))
+    write_evidence(tmp_path, REPORTS[name])
     assert (tmp_path / "report.json").read_bytes() == (GOLDEN / f"{name}.json").read_bytes()

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deploy.report import (
-    DeployFacts,
-    RollbackFacts,
-    build_report,
-    render_markdown,
-    summary_line,
-    write_evidence,
-)
-from pipeline.deploy.timeline import Mark
+from pipeline.deploy.evidence import render_markdown, summary_line, write_evidence
+from pipeline.proof.report import Mark, Report, Rollback, TrafficReport, traffic_report
 from pipeline.proof.results import Bin, Failure, Latency, Phase, Share, TrafficResult
 from pipeline.system.progress import StageRecord
 
@@ -61,7 +54,16 @@ TRAFFIC = TrafficResult(
     bins=(Bin(1_800_000_000.0, 0.5, {OLD: 25}, 0, 4.0, 9.0),),
     phases=(Phase("baseline", 1_800_000_000.0),),
 )
-FACTS = DeployFacts(
+
+
+def measured(result: TrafficResult, *, slow: bool = False) -> TrafficReport:
+    """What a report says of RESULT."""
+    report = traffic_report(result, NEW, slow=slow)
+    assert report is not None
+    return report
+
+
+FACTS = Report(
     environment="local",
     target="local",
     url="http://localhost:8080",
@@ -75,14 +77,14 @@ FACTS = DeployFacts(
     started="2027-01-15T08:00:00+00:00",
     finished="2027-01-15T08:00:20+00:00",
     stages=(StageRecord("build", 1_799_999_999.0, 1.25, "ok", f"release {NEW}"),),
-    traffic=TRAFFIC,
+    traffic=measured(TRAFFIC),
     events=(Mark(1_800_000_000.2, "replica 1 of 2 in"),),
 )
 UNDONE = replace(
     FACTS,
     verdict="rolled_back",
     reason="12 of 840 requests failed: 12 × 5xx",
-    rollback=RollbackFacts(
+    rollback=Rollback(
         release=OLD, verdict="proved", reason=None, stages=(StageRecord("roll back", 1_800_000_001.0, 2.0, "ok"),)
     ),
 )
@@ -94,14 +96,14 @@ STUCK = replace(
     FACTS,
     verdict="failed",
     reason="it broke",
-    rollback=RollbackFacts(release=OLD, verdict="failed", reason="no replica is ready"),
+    rollback=Rollback(release=OLD, verdict="failed", reason="no replica is ready"),
 )
 
 
-class TestBuildReport:
+class TestReport:
     def test_has_what_the_contract_names(self) -> None:
         """Programs read these names: contract, section 3."""
-        report = build_report(FACTS)
+        report = FACTS.document()
         assert list(report) == [
             "schema",
             "environment",
@@ -145,36 +147,36 @@ class TestBuildReport:
 
     def test_counts_slow_answers_only_where_they_judged(self) -> None:
         """A late answer is no failure until the verdict says so."""
-        slow = build_report(replace(FACTS, slow=True))["traffic"]["failures"]["slow"]
-        assert (slow["count"], len(slow["examples"])) == (3, 1)
+        slow = measured(TRAFFIC, slow=True).failures["slow"]
+        assert (slow.count, len(slow.examples)) == (3, 1)
+        assert "slow" not in measured(TRAFFIC).failures
 
     def test_counts_lost_writes_as_a_kind_of_failure(self) -> None:
         """They fail a deploy, so they are where one looks for why."""
         lost = replace(TRAFFIC, writes_lost=2, failures=(failure("lost", NEW, ""),))
-        assert build_report(replace(FACTS, traffic=lost))["traffic"]["failures"]["lost"]["count"] == 2
+        assert measured(lost).failures["lost"].count == 2
 
     def test_shows_the_new_releases_failures_first(self) -> None:
         """Where the old release fails too, its examples must not push the new one's out."""
         old = [failure("5xx", OLD, f"2027-01-15T08:00:0{second}") for second in range(7)]
         traffic = replace(TRAFFIC, failures=(*old, failure("5xx", NEW, "2027-01-15T08:00:09")))
-        found = build_report(replace(FACTS, traffic=traffic))["traffic"]["failures"]["5xx"]
-        assert [example["release"] for example in found["examples"]] == [NEW, OLD, OLD, OLD, OLD]
+        assert [example.release for example in measured(traffic).failures["5xx"].examples] == [NEW, OLD, OLD, OLD, OLD]
 
     def test_holds_the_rollback_with_its_own_proof(self) -> None:
         """The same again for what was undone."""
-        rollback = RollbackFacts(release=OLD, verdict="proved", reason=None, traffic=TRAFFIC)
-        report = build_report(replace(UNDONE, rollback=rollback))
+        rollback = Rollback(release=OLD, verdict="proved", reason=None, traffic=measured(TRAFFIC))
+        report = replace(UNDONE, rollback=rollback).document()
         assert report["rollback"]["release"] == OLD
         assert report["rollback"]["traffic"]["sent"] == 252
 
     def test_is_json(self) -> None:
         """Nothing in it needs an encoder."""
-        assert json.loads(json.dumps(build_report(UNDONE))) == build_report(UNDONE)
+        assert json.loads(json.dumps(UNDONE.document())) == UNDONE.document()
 
 
 class TestSummaryLine:
     @pytest.mark.parametrize(
-        ("facts", "line"),
+        ("report", "line"),
         [
             (FACTS, f"Release {NEW} serves local: 252 requests, 12 failed"),
             (UNCHANGED, f"Nothing was changed on local: release {NEW} is already running and every replica is ready"),
@@ -193,15 +195,15 @@ class TestSummaryLine:
             ),
         ],
     )
-    def test_says_what_happened_and_who_serves(self, facts: DeployFacts, line: str) -> None:
+    def test_says_what_happened_and_who_serves(self, report: Report, line: str) -> None:
         """One sentence for each way a deploy can end."""
-        assert summary_line(build_report(facts)) == line
+        assert summary_line(report) == line
 
 
 class TestRenderMarkdown:
     def test_begins_with_what_happened_and_ends_with_what_to_do(self) -> None:
         """An engineer who is tired reads the first and the last line."""
-        text = render_markdown(build_report(UNDONE))
+        text = render_markdown(UNDONE)
         assert text.startswith(f"# Release {NEW} was undone on local: ")
         assert "(timeline.svg)" in text
         assert "## The rollback" in text
@@ -209,7 +211,7 @@ class TestRenderMarkdown:
 
     def test_shows_examples_with_the_id_to_look_for(self) -> None:
         """The request id is what finds the log line."""
-        text = render_markdown(build_report(UNDONE))
+        text = render_markdown(UNDONE)
         assert "### 10 × 5xx" in text
         assert (
             "| 08:00:01.000 | `GET /api/v1/releases?limit=5` | `77c0de4410aa` | `0123456789abcdef` | `500 {}` |" in text
@@ -218,30 +220,28 @@ class TestRenderMarkdown:
     def test_survives_what_a_service_answers(self) -> None:
         """A body full of markup stays in its cell."""
         nasty = failure("5xx", NEW, "2027-01-15T08:00:01", "500 <b>`a`|b\n\n# c")
-        text = render_markdown(build_report(replace(FACTS, traffic=replace(TRAFFIC, failures=(nasty,)))))
+        text = render_markdown(replace(FACTS, traffic=measured(replace(TRAFFIC, failures=(nasty,)))))
         assert "| `500 <b>'a'\\|b # c` |" in text
 
     def test_says_what_the_engine_did_by_itself(self) -> None:
         """More replicas, say: it is no verdict, and explains a latency."""
-        assert "\n\nMeanwhile the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(
-            build_report(MOVED)
-        )
+        assert "\n\nMeanwhile the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(MOVED)
 
     def test_does_not_claim_what_was_not_read_back(self) -> None:
         """A rollout that was stopped at once has no word about its writes."""
-        text = render_markdown(build_report(replace(FACTS, traffic=replace(TRAFFIC, writes_unread=30))))
+        text = render_markdown(replace(FACTS, traffic=measured(replace(TRAFFIC, writes_unread=30))))
         assert "30 writes acknowledged, not read back, because the rollout had already failed" in text
 
     def test_says_when_the_old_release_failed_already(self) -> None:
         """Why a deploy with failures can be proved."""
-        assert "10 requests had already failed before anything was changed" in render_markdown(build_report(FACTS))
+        assert "10 requests had already failed before anything was changed" in render_markdown(FACTS)
 
 
 class TestWriteEvidence:
     def test_leaves_the_three_files_and_nothing_else(self, tmp_path: Path) -> None:
         """Written whole or not at all; again is no harm."""
         for _ in range(2):
-            write_evidence(tmp_path, build_report(UNDONE))
+            write_evidence(tmp_path, UNDONE)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md", "timeline.svg"]
         assert json.loads((tmp_path / "report.json").read_text())["number"] == 12
         assert "replica 1 of 2 in" in (tmp_path / "timeline.svg").read_text()
@@ -249,12 +249,10 @@ class TestWriteEvidence:
     def test_works_for_a_deploy_that_was_killed(self, tmp_path: Path) -> None:
         """Nobody knows how far it came, or when it ended: nothing is claimed, and no name is missing."""
         reason = "the deploy died in stage `roll out`, without a report"
-        facts = replace(
-            FACTS, verdict="interrupted", reason=reason, finished=None, stages=[], traffic=None, rollback=None
-        )
-        write_evidence(tmp_path, build_report(facts))
+        killed = replace(FACTS, verdict="interrupted", reason=reason, finished=None, stages=(), traffic=None)
+        write_evidence(tmp_path, killed)
         report = json.loads((tmp_path / "report.json").read_text())
-        assert report.keys() == build_report(FACTS).keys()
+        assert report.keys() == FACTS.document().keys()
         assert (report["finished"], report["traffic"]) == (None, None)
         said = (tmp_path / "report.md").read_text()
         assert "was killed: the deploy died in stage `roll out`" in said
@@ -262,5 +260,5 @@ class TestWriteEvidence:
 
     def test_works_for_a_deploy_that_sent_nothing(self, tmp_path: Path) -> None:
         """A failed build leaves evidence, too."""
-        write_evidence(tmp_path, build_report(replace(NO_BUILD, previous=None)))
+        write_evidence(tmp_path, replace(NO_BUILD, previous=None))
         assert "No traffic was sent." in (tmp_path / "timeline.svg").read_text()
