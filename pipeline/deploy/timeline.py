@@ -45,9 +45,9 @@ text { font: 11px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 
 @dataclass(frozen=True)
 class Timeline:
-    """What any picture of a deploy shows: its traffic, its rollback's after it, by answering release, and `marks`.
+    """What any picture of a deploy shows: its traffic, then its rollback's, by answering release; and `marks`.
 
-    A release is called None where a request failed, and "" where an answer names none.
+    `role` and `label` take the name of a release, "" for answers that name none and None for failed requests.
     """
 
     bins: Sequence[Bin]  # ascending

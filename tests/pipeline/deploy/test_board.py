@@ -17,7 +17,7 @@ from pipeline.proof.report import Report, Rollback
 from tests.backend.process import Service, free_port, serve
 from tests.conftest import TOKEN
 from tests.logs import logged
-from tests.pipeline.deploy.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
+from tests.pipeline.proof.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
 
 CUT_SHORT = replace(INTERRUPTED, rollback=Rollback(release="77c0de4410aa", verdict="proved", reason=None))
 RUN = {"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "acme/shop"}

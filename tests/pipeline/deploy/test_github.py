@@ -13,7 +13,7 @@ from pipeline.proof.report import Report, Rollback
 from pipeline.proof.results import Bin, Failure
 from pipeline.system.progress import StageRecord, tame
 from tests.logs import logged
-from tests.pipeline.deploy.test_report import (
+from tests.pipeline.proof.test_report import (
     FACTS,
     INTERRUPTED,
     NEW,

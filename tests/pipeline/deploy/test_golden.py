@@ -11,7 +11,7 @@ from pipeline.deploy.evidence import write_evidence
 from pipeline.proof.report import Report, Rollback, traffic_report
 from pipeline.proof.results import Bin, Phase, Share
 from pipeline.system.progress import StageRecord
-from tests.pipeline.deploy.test_report import FACTS, NEW, NO_BUILD, OLD, TRAFFIC, UNCHANGED, failure, measured
+from tests.pipeline.proof.test_report import FACTS, NEW, NO_BUILD, OLD, TRAFFIC, UNCHANGED, failure, measured
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1_800_000_000.0

@@ -553,6 +553,12 @@ class TestWhateverComesBetween:
         assert told.report.reason == "stopped by SIGINT"
         assert "No space left" in str(told.rollback.reason)
 
+    def test_an_interrupt_before_the_release_is_there(self, served: World) -> None:
+        """The report names the one that was asked for, as the record does."""
+        served.target.fails["note build"] = Interrupted("stopped by SIGINT")
+        told = served.deploy(reference="1")
+        assert (told.verdict, told.report.release, served.records[-1].release) == ("interrupted", "a", "a")
+
     @pytest.mark.parametrize("where", ["roll back", "publish"])
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_while_it_is_undone_and_recorded(self, served: World, where: str, number: signal.Signals) -> None:
