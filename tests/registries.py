@@ -12,7 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
+from pipeline.proof.report import Report, traffic_report
+from pipeline.proof.results import Failure, Latency, Share, TrafficResult
+from pipeline.registry.proofs import ProofFacts
 from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
+from pipeline.targets.kubernetes.artifacts import proof_facts
 from tests.backend.process import wait_until
 from tests.containers import docker
 from tests.played import Answer, serving
@@ -88,24 +92,34 @@ def _image(repository: Repository, content: str) -> bytes:
     )
 
 
-def report(environment: str = "staging", verdict: str = "proved", minute: int = 0, **more: Any) -> dict[str, Any]:
-    """Return a report of a deploy that ended `minute` minutes after twelve."""
-    return {
-        "schema": "slipway.report/1",
-        "environment": environment,
-        "target": "kubernetes",
-        "url": "https://admin:hunter2@staging.example.com",
-        "number": 7,
-        "release": f"sha256:{'1' * 64}",
-        "commit": "0123abc",
-        "dirty": False,
-        "verdict": verdict,
-        "reason": "postgresql://user:hunter2@db went away" if verdict != "proved" else None,
-        "started": f"2026-11-24T11:{minute:02}:00+00:00",
-        "finished": f"2026-11-24T12:{minute:02}:00+00:00",
-        "traffic": {"sent": 900, "ok": 900, "failed": 0, "latency_ms": {"p50": 3.0}, "failures": {"body": "hunter2"}},
-        **more,
-    }
+def report(environment: str = "staging", verdict: str = "proved", minute: int = 0) -> ProofFacts:
+    """Return what a proof has of the report of a deploy that ended `minute` minutes after twelve."""
+    release = f"sha256:{'1' * 64}"
+    result = TrafficResult(
+        seconds=60,
+        phase="bake",
+        outstanding=0,
+        shares=(Share("bake", release, 899, {"body": 1}, 0, None),),
+        failures=(Failure("body", "", "bake", "list", "GET", "/?hunter2", "hunter2", release, 200, "hunter2"),),
+        started=0,
+        latency=Latency(3.0, 4.0, 5.0, 6.0),
+    )
+    whole = Report(
+        environment=environment,
+        target="kubernetes",
+        url="https://admin:hunter2@staging.example.com",
+        number=7,
+        release=release,
+        previous=None,
+        commit="0123abc",
+        dirty=False,
+        verdict=verdict,
+        reason="postgresql://user:hunter2@db went away" if verdict != "proved" else None,
+        started=f"2026-11-24T11:{minute:02}:00+00:00",
+        finished=f"2026-11-24T12:{minute:02}:00+00:00",
+        traffic=traffic_report(result, release),
+    )
+    return proof_facts(whole)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.project import Environment, Project
+from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
-from pipeline.deploy.report import summary_line
 from pipeline.deploy.story import Story
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.system.progress import Progress, tame
@@ -97,5 +97,5 @@ def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
     if not options.json:
         Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
         if code == 0:
-            Console(highlight=False).print(report["url"], style="bold", soft_wrap=True)
-    return code, report if options.json else None
+            Console(highlight=False).print(report.url, style="bold", soft_wrap=True)
+    return code, report.document() if options.json else None

@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx2
 
-from pipeline.deploy.report import summary_line
+from pipeline.deploy.evidence import summary_line
+from pipeline.proof.report import Report
 from pipeline.releases.model import short
 
 __all__ = ["tell"]
@@ -23,35 +24,35 @@ TRIES = 2  # the Idempotency-Key makes a second try safe
 LONGEST_NOTES = 10_000
 
 
-def tell(service: str, report: dict[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+def tell(service: str, report: Report, environ: Mapping[str, str] = os.environ) -> None:
     """Record `report` of `service` on the board at `RELEASE_BOARD_URL`, with `RELEASE_BOARD_TOKEN` as bearer token.
 
     A failure never affects the deploy: the log gets at most one line, without the token or anything the address hides.
     """
     address, token = environ.get("RELEASE_BOARD_URL", "").strip(), environ.get("RELEASE_BOARD_TOKEN", "").strip()
-    if not address or report["verdict"] == "unchanged":  # nothing was released
+    if not address or report.verdict == "unchanged":  # nothing was released
         return
     problem = "RELEASE_BOARD_TOKEN: not set" if not token else _send(address, token, _release(service, report, environ))
     if problem:
         log.warning(f"could not notify the release board: {problem}")
 
 
-def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+def _release(service: str, report: Report, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the body of `POST /api/v1/releases` (backend/releases/schemas.py) and its idempotency key."""
-    commit, run, rollback = report["commit"] or "", environ.get("GITHUB_RUN_ID"), report["rollback"]
-    undone = "rolled_back" if rollback and rollback["verdict"] == "proved" else "failed"
+    commit, run, rollback = report.commit or "", environ.get("GITHUB_RUN_ID"), report.rollback
+    undone = "rolled_back" if rollback and rollback.verdict == "proved" else "failed"
     body = {
         "service": service,
-        "environment": report["environment"],
-        "version": short(report["release"]) or commit[:12] or "unknown",
-        "status": "deployed" if report["verdict"] == "proved" else undone,
+        "environment": report.environment,
+        "version": short(report.release) or commit[:12] or "unknown",
+        "status": "deployed" if report.verdict == "proved" else undone,
         "commit": commit if re.fullmatch(r"[0-9a-f]{7,64}", commit) else None,
         "url": f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}"
         if run
-        else report["url"],
+        else report.url,
         "notes": summary_line(report).replace("\0", "")[:LONGEST_NOTES],
     }
-    identity = f"{service} {report['environment']} {report['number']} {report['started']} {report['release']}"
+    identity = f"{service} {report.environment} {report.number} {report.started} {report.release}"
     return {"key": hashlib.sha256(identity.encode()).hexdigest(), "body": body}
 
 

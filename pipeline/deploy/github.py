@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pipeline.deploy.report import code, render_markdown
-from pipeline.releases.model import short
+from pipeline.deploy.evidence import code, render_markdown
+from pipeline.deploy.timeline import Timeline
+from pipeline.proof.report import Report
 
 __all__ = ["annotation", "chart", "publish"]
 
@@ -23,10 +23,13 @@ LARGEST = 1024 * 1024 - 512  # bytes of a step's summary; leaves room for the li
 COLUMNS = 60
 LEAST_SHARE = 0.04  # of the chart's height: one failure in a thousand must still be visible
 # By role: the colour Mermaid draws it in, and the square that stands for it in the legend (an xychart has no legend).
-FAILED, NEW, OLD = ("#dc2626", "🟥"), ("#2563eb", "🟦"), ("#9ca3af", "⬜")
-OTHER, NAMELESS = ("#0d9488", "🟩"), ("#ca8a04", "🟨")
-OUTPUTS = ("verdict", "release", "url")
-Report = dict[str, Any]
+COLOURS = {
+    "failed": ("#dc2626", "🟥"),
+    "new": ("#2563eb", "🟦"),
+    "old": ("#9ca3af", "⬜"),
+    "other": ("#0d9488", "🟩"),
+    "nameless": ("#ca8a04", "🟨"),
+}
 
 
 def publish(report: Report, place: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -37,8 +40,8 @@ def publish(report: Report, place: str, environ: Mapping[str, str] = os.environ)
     if environ.get("GITHUB_STEP_SUMMARY"):
         _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST)
     if environ.get("GITHUB_OUTPUT"):
-        outputs = {name: report[name] or "" for name in OUTPUTS} | {"report": place}
-        lines = [f"{name}={' '.join(str(value).split())}\n" for name, value in outputs.items()]
+        outputs = {"verdict": report.verdict, "release": report.release or "", "url": report.url, "report": place}
+        lines = [f"{name}={' '.join(value.split())}\n" for name, value in outputs.items()]
         _append(environ["GITHUB_OUTPUT"], "".join(lines), None)
 
 
@@ -78,26 +81,21 @@ def chart(report: Report) -> str:
 
     Only numbers of our own go into the chart; the names are in the legend.
     """
-    parts = [report, *([report["rollback"]] if report["rollback"] else [])]
-    bins = [entry for part in parts for entry in (part["traffic"] or {}).get("timeline", ())]
+    timeline = Timeline.of(report)
+    bins = timeline.bins
     if len(bins) < 2:  # noqa: PLR2004 - a line has two ends
         return "No traffic was sent."
-    start, end = bins[0]["at"], bins[-1]["at"] + bins[-1]["seconds"]
-    width = (end - start) / min(COLUMNS, round((end - start) / bins[0]["seconds"]))
-    series = _series(bins, start, width, round((end - start) / width))
+    length = timeline.end - timeline.start
+    width = length / min(COLUMNS, round(length / bins[0].seconds))
+    series = _series(timeline, width, round(length / width))
     top = max(max(values) for values in series.values())
-    series[None] = [max(value, top * LEAST_SHARE) if value else 0.0 for value in series[None]]
-    failed = sum(entry["failed"] for entry in bins)
-    shown = [(name, values) for name, values in series.items() if name is not None or failed]
-    roles = [_role(name, report) for name, _ in shown]
-    lines = [f"    line [{', '.join(f'{value:.1f}' for value in values)}]" for _, values in shown]
-    legend = [f"{square} {_called(name, report, failed)}" for (_, square), (name, _) in zip(roles, shown, strict=True)]
-    marks = [
-        f"{stage['name']} from {stage['at'] - start:.0f} s"
-        for part in parts
-        for stage in part["stages"]
-        if start - 0.5 <= stage["at"] <= end
-    ]
+    failed = [max(value, top * LEAST_SHARE) if value else 0.0 for value in series.pop(None)]
+    if timeline.failed:
+        series[None] = failed
+    roles = [COLOURS[timeline.role(name)] for name in series]
+    lines = [f"    line [{', '.join(f'{value:.1f}' for value in values)}]" for values in series.values()]
+    legend = [f"{square} {timeline.label(name, code)}" for (_, square), name in zip(roles, series, strict=True)]
+    marks = [f"{mark.name} from {mark.at - timeline.start:.0f} s" for mark in timeline.marks_inside()]
     return "\n".join(
         [
             "```mermaid",
@@ -107,7 +105,7 @@ def chart(report: Report) -> str:
             f"  themeVariables: {{xyChart: {{plotColorPalette: '{', '.join(colour for colour, _ in roles)}'}}}}",
             "---",
             "xychart-beta",
-            f'    x-axis "seconds since the traffic began" {width / 2:.2f} --> {end - start - width / 2:.2f}',
+            f'    x-axis "seconds since the traffic began" {width / 2:.2f} --> {length - width / 2:.2f}',
             f'    y-axis "requests a second" 0 --> {max(math.ceil(top * 1.05), 1)}',
             *lines,
             "```",
@@ -117,24 +115,11 @@ def chart(report: Report) -> str:
     )
 
 
-def _series(bins: Sequence[Report], start: float, width: float, columns: int) -> dict[str | None, list[float]]:
+def _series(timeline: Timeline, width: float, columns: int) -> dict[str | None, list[float]]:
     """Return the requests a second in each column of `width` seconds, by the release that answered; None: failed."""
-    names: dict[str | None, None] = dict.fromkeys(name for entry in bins for name in entry["answered"])
-    series = {name: [0.0] * columns for name in [*names, None]}
-    for entry in bins:
-        column = min(int((entry["at"] + entry["seconds"] / 2 - start) / width), columns - 1)
-        for name, count in [*entry["answered"].items(), (None, entry["failed"])]:
+    series = {name: [0.0] * columns for name in [*timeline.releases, None]}
+    for entry in timeline.bins:
+        column = min(int((entry.at + entry.seconds / 2 - timeline.start) / width), columns - 1)
+        for name, count in [*entry.answered.items(), (None, entry.failed)]:
             series[name][column] += count / width
     return series
-
-
-def _role(name: str | None, report: Report) -> tuple[str, str]:
-    known = {None: FAILED, "": NAMELESS, report["previous"]: OLD, report["release"]: NEW}
-    return FAILED if name is None else known.get(name, OTHER)
-
-
-def _called(name: str | None, report: Report, failed: int) -> str:
-    if name is None:
-        return f"failed ({failed})"
-    role = {report["previous"]: " old", report["release"]: " new"}.get(name, "")
-    return f"{code(short(name))}{role}" if name else "no release named"

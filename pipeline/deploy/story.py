@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.project import Environment, Project
 from pipeline.deploy import board, github
-from pipeline.deploy.chapter import Chapter, now, report_of_killed
+from pipeline.deploy.chapter import Chapter, now, source_of
+from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
-from pipeline.deploy.report import RollbackFacts, write_evidence
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.images.build import SHORT
-from pipeline.proof.results import TrafficResult
+from pipeline.proof.report import Report, Rollback, traffic_report
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
 from pipeline.releases.model import Artifact, Running, short
-from pipeline.releases.records import Record, read_json
+from pipeline.releases.records import read_json
 from pipeline.supply.verify import verification_problems
 from pipeline.system.git import has_commit, is_older, read_source
 from pipeline.system.progress import Progress
@@ -68,7 +68,7 @@ class Story:
         self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
         self._recorded = False  # whether a release in the records was asked for
 
-    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, dict[str, Any]]:
+    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, Report]:
         """Ship the working tree or the release that `reference` names; return the exit code and the report.
 
         With `forward`, refuse where what is serving was deployed from a newer commit than the working tree's.
@@ -90,14 +90,9 @@ class Story:
                 if forward:
                     self._refuse_backwards()
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
-            facts = {
-                "started": now(),
-                "release": wanted,
-                "stage": "plan",
-                "dry_run": dry_run,
-                **(_source_of(kept) if kept else asdict(read_source(self.project.root))),
-            }
-            chapter = Chapter(record=self.records.begin(facts), started=facts["started"])
+            source = source_of(kept) if kept else read_source(self.project.root)
+            facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
+            chapter = Chapter(self.records.begin(facts), source)
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
             except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
@@ -150,7 +145,9 @@ class Story:
         for record in killed:
             log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")
             self._clean_up(record.folder)
-            write_evidence(record.folder, report_of_killed(record, self.env, self.target.url))
+            reason = f"the deploy died in stage `{record.stage}`, without a report"
+            chapter = Chapter(record, source_of(record), verdict="interrupted", reason=reason)
+            write_evidence(record.folder, chapter.report(self.target))
             self.records.publish(record)
         return healed or bool(killed)
 
@@ -280,13 +277,13 @@ class Story:
                 verdict, reason = "failed", problems_of(second)[0]
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 log.error(f"the rollback failed, too: {reason}")
-            chapter.stages, undoing = self.progress.stages[:before], self.progress.stages[before:]
-            chapter.rollback = RollbackFacts(
-                release=chapter.old.name if chapter.old else None,
+            back = chapter.old.name if chapter.old else None
+            chapter.rollback = Rollback(
+                release=back,
                 verdict=verdict,
                 reason=reason,
-                stages=undoing,
-                traffic=proof.result,
+                stages=tuple(self.progress.stages[before:]),
+                traffic=traffic_report(proof.result, back),
             )
 
     def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
@@ -323,7 +320,7 @@ class Story:
             return False
         return True
 
-    def _record(self, chapter: Chapter, *, dry_run: bool) -> dict[str, Any]:
+    def _record(self, chapter: Chapter, *, dry_run: bool) -> Report:
         """Write the evidence, whatever happened, and return the report; this never fails a deploy."""
         with deaf(), self.progress.stage("record") as stage:
             with best_effort():
@@ -331,12 +328,7 @@ class Story:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
-            result = chapter.proof.result if chapter.proof else None
-            inside, remarks = self._witnesses(result)
-            source = chapter.new.source if chapter.new else read_source(self.project.root)
-            if not chapter.stages:
-                chapter.stages = self.progress.stages[:-1]
-            report = chapter.report(self.env, self.target.url, source, inside, remarks)
+            report = self._report(chapter)
             place = chapter.record.folder.relative_to(self.project.root)
             with best_effort():
                 github.publish(report, "" if dry_run else f"{place}/report.json")
@@ -344,32 +336,38 @@ class Story:
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
                     return report
-                write_evidence(chapter.record.folder, report)
-                self.records.publish(chapter.record)
-                with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
-                    attested = beside.submit(self.releases.attest, report) if chapter.proof else None
-                    self.releases.prune(self.records.retained(self.project.retain))
-                    self.records.prune()
-                if attested:
-                    attested.result()
+                self._keep(chapter, report)
             with best_effort():
                 board.tell(self.project.name, report)
             stage.note = f"{place}/report.md"
         return report
 
-    def _witnesses(self, result: TrafficResult | None) -> tuple[tuple[str, Mapping[str, Any]] | None, list[str]]:
-        """Return what was seen from beside the service, and what the engine did meanwhile; both are said."""
-        inside, remarks = None, list[str]()
-        if result:
+    def _report(self, chapter: Chapter) -> Report:
+        """Return the report of the deploy, which ends now, with what others saw meanwhile; that is logged, too."""
+        report, inside, remarks = chapter.report(self.target), None, list[str]()
+        if report.traffic:
             with best_effort():
-                inside = self.watch.second_view(result.failed, result.sent)
+                inside = self.watch.second_view(report.traffic.failed, report.traffic.sent)
             with best_effort():
                 remarks = self.watch.remarks()
         if inside:
             log.info(f"from inside: {inside[0]}")
         for line in remarks:
             log.info(f"meanwhile {line}")
-        return inside, remarks
+        undoing = report.rollback.stages if report.rollback else ()
+        stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
+        return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks))
+
+    def _keep(self, chapter: Chapter, report: Report) -> None:
+        """Write `report` where this environment and others look for it; remove what nobody needs any more."""
+        write_evidence(chapter.record.folder, report)
+        self.records.publish(chapter.record)
+        with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
+            attested = beside.submit(self.releases.attest, report) if chapter.proof else None
+            self.releases.prune(self.records.retained(self.project.retain))
+            self.records.prune()
+        if attested:
+            attested.result()
 
     @contextmanager
     def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:
@@ -378,10 +376,3 @@ class Story:
             with best_effort() if chapter.reason else nullcontext():
                 self.records.note(chapter.record, stage=name)
             yield stage
-
-
-def _source_of(record: Record) -> dict[str, Any]:
-    """Return what a recorded release was deployed from: its commit, and whether the tree was dirty."""
-    # A recorded release comes back whole: the clone of whoever asks for it has no part in it.
-    begun = read_json(record.folder / "begun.json")
-    return {name: begun.get(name) for name in ("commit", "dirty")}

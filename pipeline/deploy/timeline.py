@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 from xml.sax.saxutils import escape
 
+from pipeline.proof.report import Mark, Report
+from pipeline.proof.results import Bin
 from pipeline.releases.model import short
 
-__all__ = ["Mark", "timeline_svg"]
+__all__ = ["Timeline", "timeline_svg"]
 
 WIDTH, LEFT, RIGHT = 960, 64, 164  # px; the right margin holds the legend and the label of a mark at the very end
 REQUESTS_HEIGHT, LATENCY_HEIGHT, GAP = 190, 90, 34
@@ -24,7 +25,7 @@ LANE, LABEL_TOP, ROW = 15, 76, 18
 CHARACTER = 6.4  # px, the largest average width among common system fonts at 11 px
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800)  # s
 LONGEST_LABEL = 20  # characters
-ROLES = {"new": " new", "old": " old"}
+STACK = ["old", "other", "new", "nameless"]  # bottom to top: old below, new above it
 STYLE = """
 svg { --card: #ffffff; --ink: #1f2937; --soft: #6b7280; --grid: #e5e7eb; --edge: #d1d5db; --mark: #9ca3af;
   --new: #2563eb; --old: #94a3b8; --other: #0d9488; --nameless: #d6c7a1; --failed: #dc2626;
@@ -43,11 +44,67 @@ text { font: 11px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A moment of the deploy, `at` seconds since the Unix epoch."""
+class Timeline:
+    """What any picture of a deploy shows: its traffic, then its rollback's, by answering release; and `marks`.
 
-    at: float
-    name: str
+    `role` and `label` take the name of a release, "" for answers that name none and None for failed requests.
+    """
+
+    bins: Sequence[Bin]  # ascending
+    marks: Sequence[Mark]
+    new: str | None
+    old: str | None
+
+    @classmethod
+    def of(cls, report: Report, *more: Mark) -> Timeline:
+        """Return the timeline of `report`, which marks where each stage begins, and `more`."""
+        parts = (report, report.rollback) if report.rollback else (report,)
+        bins = [entry for part in parts if part.traffic for entry in part.traffic.timeline]
+        marks = [Mark(stage.at, stage.name) for part in parts for stage in part.stages]
+        return cls(bins, [*marks, *more], report.release, report.previous)
+
+    @property
+    def start(self) -> float:
+        """When the traffic began."""
+        return self.bins[0].at
+
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return self.bins[-1].at + self.bins[-1].seconds
+
+    @property
+    def failed(self) -> int:
+        """The requests without a correct answer."""
+        return sum(entry.failed for entry in self.bins)
+
+    @property
+    def releases(self) -> list[str]:
+        """Those that answered, in the order in which they first did."""
+        return list(dict.fromkeys(name for entry in self.bins for name in entry.answered))
+
+    def marks_inside(self) -> list[Mark]:
+        """Return the marks that fall into the time of the traffic, in order."""
+        # Half a second of grace: the stage that started the traffic began a little before its first request.
+        inside = [mark for mark in self.marks if self.start - 0.5 <= mark.at <= self.end]
+        return sorted(inside, key=lambda mark: mark.at)
+
+    def role(self, release: str | None) -> str:
+        """Return what `release` is to the deploy: old, new, other, nameless or failed."""
+        roles = {self.old: "old", self.new: "new", "": "nameless", None: "failed"}
+        return roles.get(release, "other")
+
+    def label(self, release: str | None, quoted: Callable[[str], str] = str) -> str:
+        """Return the words that a legend has for `release`, with its name as `quoted` writes it."""
+        match self.role(release):
+            case "failed":
+                return f"failed ({self.failed})"
+            case "nameless":
+                return "no release named"
+            case "other":
+                return quoted(short(release))
+            case role:
+                return f"{quoted(short(release))} {role}"
 
 
 @dataclass(frozen=True)
@@ -78,30 +135,15 @@ class _Frame:
         return LEFT + (at - self.start) / (self.end - self.start) * (self.right - LEFT)
 
 
-def timeline_svg(
-    *,
-    title: str,
-    subtitle: str,
-    bins: Sequence[Mapping[str, Any]],
-    marks: Sequence[Mark],
-    new: str | None,
-    old: str | None,
-) -> str:
-    """Return the picture of `bins` (as `results.Bin`, ascending) with those `marks` that fall into their time."""
-    if not bins:
+def timeline_svg(timeline: Timeline, *, title: str, subtitle: str) -> str:
+    """Return the picture of `timeline`, with the marks that fall into the time of the traffic."""
+    if not timeline.bins:
         return _card(title, subtitle, 120, [_text(LEFT, 96, "No traffic was sent.", "soft")])
-    start, end = bins[0]["at"], bins[-1]["at"] + bins[-1]["seconds"]
-    # Half a second of grace: the stage that started the traffic began a little before its first request.
-    inside = sorted((mark for mark in marks if start - 0.5 <= mark.at <= end), key=lambda mark: mark.at)
-    labels = _lanes([(_x(mark, start, end), mark.name) for mark in inside])
+    start, end = timeline.start, timeline.end
+    labels = _lanes([(_x(mark, start, end), mark.name) for mark in timeline.marks_inside()])
     lanes = 1 + max((lane for _, _, lane in labels), default=-1)
     frame = _Frame(start, end, top=LABEL_TOP + lanes * LANE + 14)
-    body = [
-        *_time_axis(frame),
-        *_requests(frame, bins, _classes(bins, new, old)),
-        *_latency(frame, bins),
-        *_marks(frame, labels),
-    ]
+    body = [*_time_axis(frame), *_requests(frame, timeline), *_latency(frame, timeline.bins), *_marks(frame, labels)]
     return _card(title, subtitle, frame.bottom + 44, body)
 
 
@@ -132,51 +174,40 @@ def _marks(frame: _Frame, labels: Sequence[tuple[float, str, int]]) -> list[str]
     return parts
 
 
-def _classes(bins: Sequence[Mapping[str, Any]], new: str | None, old: str | None) -> dict[str, str]:
-    """Return the CSS class of each release, bottom of the stack first: old below, new above it."""
-    names = dict.fromkeys(name for entry in bins for name in entry["answered"])
-    known = {old: "old", new: "new", "": "nameless"}
-    order = ["old", "other", "new", "nameless"]
-    return dict(sorted(((name, known.get(name, "other")) for name in names), key=lambda item: order.index(item[1])))
-
-
-def _requests(frame: _Frame, bins: Sequence[Mapping[str, Any]], classes: Mapping[str, str]) -> list[str]:
-    most = max((sum(entry["answered"].values()) + entry["failed"]) / entry["seconds"] for entry in bins)
+def _requests(frame: _Frame, timeline: Timeline) -> list[str]:
+    names = sorted(timeline.releases, key=lambda name: STACK.index(timeline.role(name)))
+    most = max((sum(entry.answered.values()) + entry.failed) / entry.seconds for entry in timeline.bins)
     top = _ceiling(most * 1.05)
     scale = REQUESTS_HEIGHT / top
     parts = _value_axis(frame.right, frame.requests_bottom, [(value, value * scale) for value in (0, top / 2, top)])
-    for entry in bins:
-        left, right = frame.x(entry["at"]), frame.x(entry["at"] + entry["seconds"])
+    for entry in timeline.bins:
+        left, right = frame.x(entry.at), frame.x(entry.at + entry.seconds)
         width = right - left - (1 if right - left > 4 else 0)  # noqa: PLR2004 - px; a gap between bars that are wide enough
         base = frame.requests_bottom
-        for name, style in classes.items():
-            height = entry["answered"].get(name, 0) / entry["seconds"] * scale
+        for name in names:
+            height = entry.answered.get(name, 0) / entry.seconds * scale
             base -= height
-            parts += [_box(left, base, width, height, style)] if height else []
-        if entry["failed"]:
+            parts += [_box(left, base, width, height, timeline.role(name))] if height else []
+        if entry.failed:
             # One failure in a thousand must still be visible.
-            height = max(entry["failed"] / entry["seconds"] * scale, 4.0)
+            height = max(entry.failed / entry.seconds * scale, 4.0)
             parts.append(_box(left, base - height, width, height, "failed"))
-    named = [
-        (style, f"{short(name)}{ROLES.get(style, '')}" if name else "no release named")
-        for name, style in classes.items()
-    ]
-    failed = ("failed", f"failed ({sum(entry['failed'] for entry in bins)})")
-    return parts + _legend(frame, frame.top + 8, "requests a second", [failed, *reversed(named)])
+    legend = [(timeline.role(name), timeline.label(name)) for name in (None, *reversed(names))]
+    return parts + _legend(frame, frame.top + 8, "requests a second", legend)
 
 
-def _latency(frame: _Frame, bins: Sequence[Mapping[str, Any]]) -> list[str]:
-    known = [entry for entry in bins if entry["p95"]]
-    most = max((entry["p95"] for entry in known), default=10.0)
+def _latency(frame: _Frame, bins: Sequence[Bin]) -> list[str]:
+    known = [entry for entry in bins if entry.p95]
+    most = max((entry.p95 for entry in bins if entry.p95), default=10.0)
     decades = max(1, math.ceil(math.log10(max(most, 1.0))))
     scale = LATENCY_HEIGHT / decades
     parts = _value_axis(frame.right, frame.bottom, [(10**power, power * scale) for power in range(decades + 1)])
     for key in ("p95", "p50"):
         for run in _runs(known):
             points = [
-                f"{frame.x(at):.1f},{frame.bottom - math.log10(max(entry[key], 1.0)) * scale:.1f}"
+                f"{frame.x(at):.1f},{frame.bottom - math.log10(max(getattr(entry, key), 1.0)) * scale:.1f}"
                 for entry in run
-                for at in (entry["at"], entry["at"] + entry["seconds"])
+                for at in (entry.at, entry.at + entry.seconds)
             ]
             parts.append(f'<polyline class="line {key}" points="{" ".join(points)}"/>')
     x, y = frame.right + 16, frame.latency_top + 8
@@ -188,11 +219,11 @@ def _latency(frame: _Frame, bins: Sequence[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
-def _runs(bins: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def _runs(bins: Sequence[Bin]) -> list[list[Bin]]:
     """Split `bins` where nothing was measured for a while, so that no line is drawn across the gap."""
     runs = [[*bins[:1]]]
     for before, entry in pairwise(bins):
-        if entry["at"] - before["at"] > before["seconds"] * 1.5:
+        if entry.at - before.at > before.seconds * 1.5:
             runs.append([])
         runs[-1].append(entry)
     return runs

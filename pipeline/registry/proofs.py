@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.registry.connection import RegistryError, RegistryLacks
 from pipeline.registry.reference import DIGEST, parse_reference
 from pipeline.registry.repository import ARTIFACT, EMPTY, EMPTY_TYPE, Manifest, Repository, written
 
-__all__ = ["PROOF", "VERDICTS", "ProofRecord", "attach_proof", "newest_proved", "proofs"]
+__all__ = ["PROOF", "VERDICTS", "ProofCounts", "ProofFacts", "ProofRecord", "attach_proof", "newest_proved", "proofs"]
 
 PROOF = "application/vnd.slipway.proof.v1+json"
 SCHEMA = "slipway.proof/1"
@@ -31,9 +31,35 @@ VERDICTS = ("proved", "rolled_back", "failed")  # those that say something of th
 PROOF_BYTES = 2**16  # one is 1 KB
 TITLE = {"org.opencontainers.image.title": "proof.json"}
 TAG_LENGTH = 128
-# The parts of a report that are the same for every reader: without its addresses, requests and their answers.
-FACTS = ("environment", "target", "number", "release", "commit", "dirty", "verdict", "started", "finished")
-COUNTS = ("sent", "ok", "failed", "baseline", "latency_ms", "writes_acknowledged", "writes_lost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofCounts:
+    """What a proof says of the traffic."""
+
+    sent: int
+    ok: int
+    failed: int
+    baseline: int
+    latency_ms: Mapping[str, float] | None
+    writes_acknowledged: int
+    writes_lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofFacts:
+    """What a proof says of a deploy. Times are RFC 3339."""
+
+    environment: str
+    target: str
+    number: int
+    release: str | None
+    commit: str | None
+    dirty: bool
+    verdict: str
+    started: str
+    finished: str
+    traffic: ProofCounts | None
 
 
 @dataclass(frozen=True)
@@ -60,19 +86,19 @@ class ProofRecord:
         return f"{self.repository}@{self.digest}"
 
 
-def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[str, str] | None = None) -> str:
-    """Attach `report`, of a deploy of `reference` (`repository@sha256:…`), to that image; return the proof's digest.
+def attach_proof(reference: str, facts: ProofFacts, *, images: Mapping[str, str] | None = None) -> str:
+    """Attach `facts` of a deploy of `reference` (`repository@sha256:…`) to that image; return the proof's digest.
 
-    `images`: the digests of the release's other images, by name. The same report twice is one proof. Raise `ValueError`
+    `images`: the digests of the release's other images, by name. The same facts twice are one proof. Raise `ValueError`
     for a verdict that judges nothing (`unchanged`, `interrupted`), `UsageError` for a reference without digest or an
     environment that cannot be in a tag, and `RegistryError` where the registry is away or refuses.
     """
-    if report["verdict"] not in VERDICTS:
-        raise ValueError(report["verdict"])
-    wanted, tag = parse_reference(reference), _tag(report["environment"])
+    if facts.verdict not in VERDICTS:
+        raise ValueError(facts.verdict)
+    wanted, tag = parse_reference(reference), _tag(facts.environment)
     if wanted.digest is None:
         raise UsageError(f"{reference}: a proof is of a digest: name it {wanted.repository}@sha256:…")
-    content = written({**_trimmed(report), "digest": wanted.digest, "images": dict(images or {})})
+    content = written({"schema": SCHEMA, **asdict(facts), "digest": wanted.digest, "images": dict(images or {})})
     with Repository(wanted.repository, write=True) as repository:
         subject = repository.manifest(wanted.digest)
         manifest = {
@@ -83,11 +109,11 @@ def attach_proof(reference: str, report: Mapping[str, Any], *, images: Mapping[s
             # The title names the file that `oras pull REPOSITORY:proved-ENVIRONMENT` writes.
             "layers": [{"mediaType": PROOF, **repository.put_blob(content), "annotations": TITLE}],
             "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
-            "annotations": _annotations(report),
+            "annotations": _annotations(facts),
         }
         digest = repository.attach(manifest)
         # Last, so that the tag never names a proof that is not listed.
-        if report["verdict"] == "proved" and not _is_older(repository, tag, report["finished"]):
+        if facts.verdict == "proved" and not _is_older(repository, tag, facts.finished):
             repository.put_manifest(tag, written(manifest), ARTIFACT)
     return digest
 
@@ -142,22 +168,13 @@ def _tag(environment: str) -> str:
     return tag
 
 
-def _trimmed(report: Mapping[str, Any]) -> dict[str, Any]:
-    traffic = report.get("traffic")
+def _annotations(facts: ProofFacts) -> dict[str, str]:
     return {
-        "schema": SCHEMA,
-        **{key: report.get(key) for key in FACTS},
-        "traffic": {key: traffic.get(key) for key in COUNTS} if traffic else None,
-    }
-
-
-def _annotations(report: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "org.opencontainers.image.created": report["finished"],
-        "vnd.slipway.proof.environment": report["environment"],
-        "vnd.slipway.proof.finished": report["finished"],
-        "vnd.slipway.proof.verdict": report["verdict"],
-        **({"org.opencontainers.image.revision": report["commit"]} if report.get("commit") else {}),
+        "org.opencontainers.image.created": facts.finished,
+        "vnd.slipway.proof.environment": facts.environment,
+        "vnd.slipway.proof.finished": facts.finished,
+        "vnd.slipway.proof.verdict": facts.verdict,
+        **({"org.opencontainers.image.revision": facts.commit} if facts.commit else {}),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pipeline.images.build import PushedImages
+from pipeline.proof.report import Report
 from pipeline.releases.model import Artifact, Running
 
 __all__ = ["Database", "Fleet", "Releases", "Watch"]
@@ -49,7 +50,7 @@ class Releases(Protocol):
         """List what the engine objects to in `new`, one line each with its fix. Touch nothing."""
         return []
 
-    def attest(self, report: Mapping[str, Any]) -> None:
+    def attest(self, report: Report) -> None:
         """Publish what the `report` of a rollout says about the release, where other environments look for it."""
         return
 

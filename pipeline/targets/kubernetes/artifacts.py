@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.engines.docker import docker_problems
@@ -21,15 +19,16 @@ from pipeline.images.build import (
     source_of,
 )
 from pipeline.images.promotion import admit
+from pipeline.proof.report import Report, TrafficReport
 from pipeline.registry.image import image_labels
-from pipeline.registry.proofs import VERDICTS, attach_proof
+from pipeline.registry.proofs import VERDICTS, ProofCounts, ProofFacts, attach_proof
 from pipeline.registry.reference import is_digest
 from pipeline.releases.migrations import required_revision
 from pipeline.system.git import read_source
 from pipeline.targets.common.difference import shipped_hashes
 from pipeline.targets.kubernetes.release import KeptReleases, Release, render
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "proof_facts"]
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,14 @@ class Artifacts:
         self.releases.keep(release)
         return release
 
-    def attest(self, report: Mapping[str, Any]) -> None:
+    def attest(self, report: Report) -> None:
         """Attach the verdict to the digest in its registry, for whoever promotes from here."""
-        name = report["release"]
-        if report["verdict"] not in VERDICTS or not self.releases.knows(name):
+        name = report.release or ""
+        if report.verdict not in VERDICTS or not self.releases.knows(name):
             return
         images = self.releases.find(name).images
         others = {"migrate": images.migrate, "frontend": images.frontend}
-        attach_proof(images.place("backend"), report, images=others)
+        attach_proof(images.place("backend"), proof_facts(report), images=others)
 
     def repository(self) -> str:
         """Return where the images are: `IMAGE_REPOSITORY`, or the `repository` of the environment's table.
@@ -118,3 +117,32 @@ class Artifacts:
     def _found(self, reference: str) -> PushedImages:
         """Return the images of the release whose backend is `reference` (`[REPOSITORY@]sha256:…`)."""
         return find_pushed(reference if "@" in reference else f"{self.repository()}@{reference}")
+
+
+def proof_facts(report: Report) -> ProofFacts:
+    """Return the parts of `report` that are the same for every reader: no addresses, requests or their answers."""
+    assert report.finished  # None is of a deploy that was killed, which nobody attests
+    return ProofFacts(
+        environment=report.environment,
+        target=report.target,
+        number=report.number,
+        release=report.release,
+        commit=report.commit,
+        dirty=report.dirty,
+        verdict=report.verdict,
+        started=report.started,
+        finished=report.finished,
+        traffic=_counts(report.traffic) if report.traffic else None,
+    )
+
+
+def _counts(traffic: TrafficReport) -> ProofCounts:
+    return ProofCounts(
+        sent=traffic.sent,
+        ok=traffic.ok,
+        failed=traffic.failed,
+        baseline=traffic.baseline,
+        latency_ms=asdict(traffic.latency_ms) if traffic.latency_ms else None,
+        writes_acknowledged=traffic.writes_acknowledged,
+        writes_lost=traffic.writes_lost,
+    )

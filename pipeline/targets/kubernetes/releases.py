@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from pipeline.engines.kubectl import Refused, name_of
 from pipeline.images.build import PushedImages
+from pipeline.proof.report import Report
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.difference import difference
@@ -98,6 +97,6 @@ class KubernetesReleases(roles.Releases):
             log.info(f"changes {line}")
         return []
 
-    def attest(self, report: Mapping[str, Any]) -> None:
+    def attest(self, report: Report) -> None:
         """Attach the report to the digest, in its registry."""
         self.site.artifacts.attest(report)

@@ -20,6 +20,7 @@ from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import PushedImages
 from pipeline.proof.client import Answer, Call, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
+from pipeline.proof.report import Report
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.traffic import GeneratorDied, Job, Traffic
@@ -108,7 +109,7 @@ class FakeReleases(Releases):
     promoted: str | None = None
     images: PushedImages | None = None
     objects: list[str] = field(default_factory=list)  # the answer of `objections`
-    attested: list[Mapping[str, Any]] = field(default_factory=list)
+    attested: list[Report] = field(default_factory=list)
 
     def build(self) -> Artifact:
         """Keep the release of the working tree."""
@@ -145,7 +146,7 @@ class FakeReleases(Releases):
         self.script.do("objections")
         return self.objects
 
-    def attest(self, report: Mapping[str, Any]) -> None:
+    def attest(self, report: Report) -> None:
         """Keep the report."""
         self.script.do("attest")
         self.attested.append(report)

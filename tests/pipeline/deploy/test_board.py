@@ -13,13 +13,13 @@ import httpx2
 import pytest
 
 from pipeline.deploy import board
-from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report
+from pipeline.proof.report import Report, Rollback
 from tests.backend.process import Service, free_port, serve
 from tests.conftest import TOKEN
 from tests.logs import logged
-from tests.pipeline.deploy.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
+from tests.pipeline.proof.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
 
-CUT_SHORT = replace(INTERRUPTED, rollback=RollbackFacts(release="77c0de4410aa", verdict="proved", reason=None))
+CUT_SHORT = replace(INTERRUPTED, rollback=Rollback(release="77c0de4410aa", verdict="proved", reason=None))
 RUN = {"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "acme/shop"}
 
 
@@ -29,10 +29,10 @@ def _running(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def told(facts: DeployFacts, **environ: str) -> list[str]:
-    """The lines that a deploy with FACTS says about the board."""
+def told(report: Report, **environ: str) -> list[str]:
+    """The lines that a deploy with REPORT says about the board."""
     with logged() as warned:
-        board.tell("shop", build_report(facts), environ)
+        board.tell("shop", report, environ)
     return warned
 
 

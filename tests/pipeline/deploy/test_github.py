@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.deploy import github
-from pipeline.deploy.report import DeployFacts, RollbackFacts, build_report
-from pipeline.proof.results import Bin
+from pipeline.proof.report import Report, Rollback
+from pipeline.proof.results import Bin, Failure
 from pipeline.system.progress import StageRecord, tame
 from tests.logs import logged
-from tests.pipeline.deploy.test_report import (
+from tests.pipeline.proof.test_report import (
     FACTS,
     INTERRUPTED,
     NEW,
@@ -24,6 +24,7 @@ from tests.pipeline.deploy.test_report import (
     UNCHANGED,
     UNDONE,
     failure,
+    measured,
 )
 
 START = 1_800_000_000.0
@@ -34,30 +35,31 @@ NASTY = (
 )
 
 
-def traffic(bins: list[tuple[dict[str, int], int]], start: float = START) -> DeployFacts:
+def traffic(bins: list[tuple[dict[str, int], int]], failures: tuple[Failure, ...] = TRAFFIC.failures) -> Report:
     """A deploy whose BINS of half a second held these answers and failures."""
-    made = tuple(Bin(start + number / 2, 0.5, answered, failed, 4, 9) for number, (answered, failed) in enumerate(bins))
-    return replace(FACTS, traffic=replace(TRAFFIC, bins=made), stages=(StageRecord("prove", START + 1, 1.0, "ok"),))
+    made = tuple(Bin(START + number / 2, 0.5, answered, failed, 4, 9) for number, (answered, failed) in enumerate(bins))
+    seen = measured(replace(TRAFFIC, bins=made, failures=failures))
+    return replace(FACTS, traffic=seen, stages=(StageRecord("prove", START + 1, 1.0, "ok"),))
 
 
-def publish(facts: DeployFacts, folder: Path) -> tuple[str, str, list[str]]:
+def publish(report: Report, folder: Path) -> tuple[str, str, list[str]]:
     """The summary, the outputs, and the warnings."""
     summary, output = folder / "summary.md", folder / "output"
     environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
     with logged() as warned:
-        github.publish(build_report(facts), PLACE, environ)
+        github.publish(report, PLACE, environ)
     return summary.read_text(encoding="utf-8"), output.read_text(encoding="utf-8"), warned
 
 
 class TestPublish:
-    @pytest.mark.parametrize("facts", [FACTS, UNDONE, UNCHANGED, NO_BUILD, INTERRUPTED, STUCK])
-    def test_writes_however_the_deploy_ended(self, facts: DeployFacts, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("report", [FACTS, UNDONE, UNCHANGED, NO_BUILD, INTERRUPTED, STUCK])
+    def test_writes_however_the_deploy_ended(self, report: Report, tmp_path: Path) -> None:
         """A failed run is the one whose summary is read."""
-        summary, output, warned = publish(facts, tmp_path)
+        summary, output, warned = publish(report, tmp_path)
         assert warned == []
         assert summary.startswith("# ")
         assert "timeline.svg" not in summary
-        assert output == f"verdict={facts.verdict}\nrelease={facts.release or ''}\nurl={facts.url}\nreport={PLACE}\n"
+        assert output == f"verdict={report.verdict}\nrelease={report.release or ''}\nurl={report.url}\nreport={PLACE}\n"
 
     def test_adds_to_what_is_there(self, tmp_path: Path) -> None:
         """A job may deploy twice."""
@@ -69,10 +71,9 @@ class TestPublish:
     def test_stays_below_what_github_takes(self, tmp_path: Path) -> None:
         """1 MiB a step: what is too much is cut at a line, no block is left open, and the reader is told."""
         many = tuple(failure("5xx", NEW, "2027-01-15T08:00:01", "ü" * 300_000) for _ in range(5))
-        facts = replace(traffic([({OLD: 25}, 0)] * 4), reason="x" * 10)
-        facts = replace(facts, traffic=replace(facts.traffic or TRAFFIC, failures=many))
+        report = replace(traffic([({OLD: 25}, 0)] * 4, many), reason="x" * 10)
         (tmp_path / "summary.md").write_text("before\n")
-        summary, _, _ = publish(facts, tmp_path)
+        summary, _, _ = publish(report, tmp_path)
         assert len(summary.encode()) <= MIB
         assert summary.startswith("before\n# Release")
         assert summary.endswith("the rest is in `report.md`, an artifact of the run.\n")
@@ -81,28 +82,27 @@ class TestPublish:
     def test_says_what_it_could_not_write(self, tmp_path: Path) -> None:
         """The deploy goes on."""
         with logged() as warned:
-            github.publish(build_report(FACTS), PLACE, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")})
+            github.publish(FACTS, PLACE, {"GITHUB_STEP_SUMMARY": str(tmp_path / "no/such/folder")})
         [line] = warned
         assert "no/such/folder: No such file or directory" in line
 
     def test_does_nothing_elsewhere(self, tmp_path: Path) -> None:
         """A laptop has no summary."""
         with logged() as warned:
-            github.publish(build_report(FACTS), PLACE, {})
+            github.publish(FACTS, PLACE, {})
         assert warned == []
 
     def test_lets_no_text_of_others_out_of_its_place(self, tmp_path: Path) -> None:
         """A reason, a note, an answer or the name of a release may hold any markup: none of it takes effect."""
         answered = f'{NEW}"]\n```{NASTY}'
-        facts = replace(
-            traffic([({OLD: 25}, 0), ({answered: 25}, 1)]),
+        report = replace(
+            traffic([({OLD: 25}, 0), ({answered: 25}, 1)], (failure("5xx", NEW, "", NASTY),)),
             verdict="rolled_back",
             reason=f"it said `$(id)` and {NASTY}",
             stages=(StageRecord("prove", START + 1, 1.0, "failed", NASTY),),
-            rollback=RollbackFacts(release=OLD, verdict="failed", reason=NASTY),
+            rollback=Rollback(release=OLD, verdict="failed", reason=NASTY),
         )
-        facts = replace(facts, traffic=replace(facts.traffic or TRAFFIC, failures=(failure("5xx", NEW, "", NASTY),)))
-        summary, output, _ = publish(facts, tmp_path)
+        summary, output, _ = publish(report, tmp_path)
         assert output.count("\n") == 4
         assert re.findall(r"(?m)^#+ .*owned.*$", summary) == [summary.splitlines()[0]], "one heading, which is ours"
         assert summary.count("\n```") == 2, "our chart opens and ends"
@@ -120,7 +120,7 @@ class TestPublish:
 class TestChart:
     def test_shows_who_answered_and_what_failed(self) -> None:
         """A line for the old release, one for the new one, one for failures, in the order of the legend."""
-        chart = github.chart(build_report(traffic([({OLD: 25}, 0), ({OLD: 15, NEW: 10}, 0), ({NEW: 24}, 1)])))
+        chart = github.chart(traffic([({OLD: 25}, 0), ({OLD: 15, NEW: 10}, 0), ({NEW: 24}, 1)]))
         assert "    line [50.0, 30.0, 0.0]\n    line [0.0, 20.0, 48.0]\n    line [0.0, 0.0, 2.0]\n" in chart
         assert "plotColorPalette: '#9ca3af, #2563eb, #dc2626'" in chart
         assert 'x-axis "seconds since the traffic began" 0.25 --> 1.25' in chart
@@ -128,26 +128,26 @@ class TestChart:
 
     def test_draws_no_failures_where_there_are_none(self) -> None:
         """A red line on the ground would look like some."""
-        chart = github.chart(build_report(traffic([({"": 25}, 0), ({"other": 25}, 0)])))
+        chart = github.chart(traffic([({"": 25}, 0), ({"other": 25}, 0)]))
         assert "dc2626" not in chart
         assert "🟨 no release named · 🟩 `other`" in chart
 
     def test_shows_one_failure_in_a_thousand(self) -> None:
         """It is why the deploy failed."""
-        chart = github.chart(build_report(traffic([({NEW: 1000}, 1), ({NEW: 1000}, 0)])))
+        chart = github.chart(traffic([({NEW: 1000}, 1), ({NEW: 1000}, 0)]))
         assert "    line [80.0, 0.0]\n" in chart
 
     def test_stays_readable_for_a_long_rollout(self) -> None:
         """Ten minutes are no more columns than ten seconds."""
-        chart = github.chart(build_report(traffic([({NEW: 25}, 0)] * 1201)))
+        chart = github.chart(traffic([({NEW: 25}, 0)] * 1201))
         [line] = re.findall(r"line \[(.*)\]", chart)
         assert len(line.split(", ")) == github.COLUMNS
         assert len(chart) < 2000
 
-    @pytest.mark.parametrize("facts", [UNCHANGED, NO_BUILD])
-    def test_says_when_nothing_was_sent(self, facts: DeployFacts) -> None:
+    @pytest.mark.parametrize("report", [UNCHANGED, NO_BUILD])
+    def test_says_when_nothing_was_sent(self, report: Report) -> None:
         """And draws no empty axes."""
-        assert github.chart(build_report(facts)) == "No traffic was sent."
+        assert github.chart(report) == "No traffic was sent."
 
 
 class TestAnnotation:

@@ -41,29 +41,29 @@ class TestADeploy:
     def test_proves_the_first_release(self, world: World) -> None:
         """Each stage in its order, on what was empty."""
         told = world.deploy(release("a", "0001"), FIRST)
-        assert (told.code, told.verdict, told.report["reason"]) == (0, "proved", None)
+        assert (told.code, told.verdict, told.report.reason) == (0, "proved", None)
         assert told.stages() == [(name, "ok") for name in SHIPPED]
         assert world.serving == ["a", "a"]
         assert world.target.database.applied == {"0001": ""}
-        assert [one["name"] for one in told.report["traffic"]["phases"]] == ["bake", "bake"]  # nothing was there before
+        assert [one.name for one in told.traffic.phases] == ["bake", "bake"]  # nothing was there before
 
     def test_proves_an_update(self, served: World) -> None:
         """What served is measured, then the database is expanded, then the fleet is replaced under traffic."""
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
-        assert (told.code, told.verdict, told.report["previous"]) == (0, "proved", "a")
+        assert (told.code, told.verdict, told.report.previous) == (0, "proved", "a")
         assert served.serving == ["b", "b"]
         changed = ("build", "rehearse", "prepare", "traffic", "upgrade", "roll")
         assert [line for line in served.target.asked if line.startswith(changed)] == [
             *("build", "rehearse b beside a", "prepare b", "traffic baseline", "upgrade b", "roll out b")
         ]
-        traffic = told.report["traffic"]
-        assert (traffic["failed"], sorted(traffic["by_release"])) == (0, ["a", "b"])
-        assert [one["name"] for one in traffic["phases"]] == ["baseline", "rollout", "bake"]
+        traffic = told.traffic
+        assert (traffic.failed, sorted(traffic.by_release)) == (0, ["a", "b"])
+        assert [one.name for one in traffic.phases] == ["baseline", "rollout", "bake"]
 
     def test_changes_nothing_where_all_is_there(self, served: World) -> None:
         """The same release, complete and migrated: no traffic, and it is said."""
         told = served.deploy()
-        assert (told.code, told.verdict, told.report["reason"]) == (0, "unchanged", None)
+        assert (told.code, told.verdict, told.report.reason) == (0, "unchanged", None)
         assert told.stages() == outcomes(until="check", last="ok")
         assert "prepare a" not in served.target.asked
         assert [one.verdict for one in served.records] == ["proved", "unchanged"]
@@ -79,7 +79,7 @@ class TestADeploy:
         before = dict(served.target.database.applied)
         told = served.deploy(release("b", "0002"), FIRST, SECOND, dry_run=True)
         assert (told.code, told.verdict) == (0, "unchanged")
-        assert told.report["reason"] == "this was a dry run of release b"
+        assert told.report.reason == "this was a dry run of release b"
         assert (served.serving, served.target.database.applied) == (["a", "a"], before)
         assert not {"heal", "prepare b", "publish 2", "prune", "attest"} & set(served.target.asked)
         assert [one.number for one in served.records] == [1]
@@ -92,7 +92,7 @@ class TestADeploy:
         served.target.fleet.breaks["a"] = ["/list"]
         told = served.deploy(release("b"))
         assert told.verdict == "proved"
-        assert told.report["traffic"]["baseline"] == 2
+        assert told.traffic.baseline == 2
 
     def test_ships_a_recorded_release_by_its_number(self, served: World) -> None:
         """It is built no more, and the record says what it was made from."""
@@ -100,7 +100,7 @@ class TestADeploy:
         begun.write_text(begun.read_text().replace('"commit": null', '"commit": "abc"'))
         assert served.deploy(release("b")).code == 0
         told = served.deploy(reference="1")
-        assert (told.code, told.verdict, told.report["release"], told.report["previous"]) == (0, "proved", "a", "b")
+        assert (told.code, told.verdict, told.report.release, told.report.previous) == (0, "proved", "a", "b")
         assert "build" not in served.target.asked
         assert served.file(3, "begun.json")["commit"] == "abc"
 
@@ -198,13 +198,13 @@ class TestACheckThatRefuses:
     def refused(self, world: World) -> str:
         """Deploy; return why that was refused before anything was touched."""
         told = world.deploy()
-        assert (told.code, told.verdict, told.report["rollback"]) == (1, "failed", None)
+        assert (told.code, told.verdict, told.report.rollback) == (1, "failed", None)
         assert told.stages() == outcomes(until="check", last="failed")
         assert world.serving == ["a", "a"]
         assert not any(line.startswith(("prepare", "upgrade", "roll", "traffic")) for line in world.target.asked)
         assert [one.verdict for one in world.records] == ["proved", "failed"]
-        assert world.records[-1].reason == told.report["reason"]
-        return str(told.report["reason"])
+        assert world.records[-1].reason == told.report.reason
+        return told.reason
 
     def test_on_an_objection_of_the_engine(self, served: World) -> None:
         """The first is the reason, all are said."""
@@ -268,9 +268,9 @@ class TestForgettingAMigration:
         assert served.deploy(release("b", "0002"), FIRST, SECOND).code == 0
         edited = migration("0002", sql="SELECT 2;")
         told = served.deploy(release("c", "0002"), FIRST, edited, forgotten="0002")
-        assert (told.code, told.verdict, told.report["rollback"]) == (2, "failed", None)
+        assert (told.code, told.verdict, told.report.rollback) == (2, "failed", None)
         assert told.stages()[-1] == ("check", "failed")
-        assert told.report["reason"].startswith("migration 0002 cannot be forgotten: release b needs it")
+        assert told.reason.startswith("migration 0002 cannot be forgotten: release b needs it")
         assert served.serving == ["b", "b"]
 
     def test_lets_it_run_anew(self, served: World) -> None:
@@ -278,12 +278,12 @@ class TestForgettingAMigration:
         served.target.fleet.unready.add("b")
         assert served.deploy(release("b", "0002"), FIRST, SECOND).verdict == "rolled_back"
         edited = migration("0002", sql="SELECT 2;")
-        assert "edited since" in served.deploy(release("c", "0002"), FIRST, edited).report["reason"]
+        assert "edited since" in served.deploy(release("c", "0002"), FIRST, edited).reason
         assert served.deploy(forgotten="0002").verdict == "proved"
         assert served.target.database.applied == {"0001": "", "0002": "SELECT 2;"}
         again = served.deploy(forgotten="0002")  # a retry of the same command: what serves needs it now
         assert again.code == 2
-        assert "cannot be forgotten: release c needs it" in again.report["reason"]
+        assert "cannot be forgotten: release c needs it" in again.reason
 
 
 class TestADatabaseThatDidNotRun:
@@ -302,16 +302,16 @@ class TestADatabaseThatDidNotRun:
         """Nothing that ran was touched."""
         served.target.fleet.down(volumes=False)
         told = served.deploy(release("b", "0002"), FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),)))
-        assert (told.code, told.verdict, told.report["rollback"]) == (1, "failed", None)
+        assert (told.code, told.verdict, told.report.rollback) == (1, "failed", None)
         assert told.stages() == outcomes(until="migrate", last="failed")
-        assert "destroys 7 rows" in told.report["reason"]
+        assert "destroys 7 rows" in told.reason
         assert (served.serving, served.target.database.applied) == ([], {"0001": ""})
 
     def test_refuses_with_an_undoing_where_something_serves(self, served: World) -> None:
         """What was prepared for the new release is taken back."""
         served.target.database.up = False
         told = served.deploy(release("b", "0002"), FIRST, migration("0002", losses=(Loss("TRUNCATE board", 7),)))
-        assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
+        assert (told.verdict, told.rollback.verdict) == ("rolled_back", "proved")
         assert "roll back a" in served.target.asked
 
     def test_is_left_with_the_old_release_where_the_new_one_fails(self, served: World) -> None:
@@ -319,7 +319,7 @@ class TestADatabaseThatDidNotRun:
         served.target.fleet.down(volumes=False)
         served.target.fleet.unready.add("b")
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
-        assert (told.verdict, told.report["rollback"]["verdict"]) == ("rolled_back", "proved")
+        assert (told.verdict, told.rollback.verdict) == ("rolled_back", "proved")
         assert served.serving == ["a", "a"]
 
     def test_is_upgraded_only_as_it_was_checked(self, served: World) -> None:
@@ -327,7 +327,7 @@ class TestADatabaseThatDidNotRun:
         served.target.meanwhile["prepare"] = lambda: served.target.database.applied.update({"0009": ""})
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert told.verdict == "rolled_back"
-        assert "nothing was changed" in told.report["reason"]
+        assert "nothing was changed" in told.reason
 
 
 class TestAReleaseThatFails:
@@ -336,12 +336,13 @@ class TestAReleaseThatFails:
         served.target.fleet.unready.add("b")
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert (told.code, told.verdict) == (1, "rolled_back")
-        assert "never got ready" in told.report["reason"]
+        assert "never got ready" in told.reason
         assert told.stages() == outcomes(until="roll out", last="failed")
-        assert told.stages("rollback") == [("roll back", "ok"), ("prove", "ok")]
-        rollback = told.report["rollback"]
-        assert (rollback["release"], rollback["verdict"], rollback["reason"]) == ("a", "proved", None)
-        assert rollback["traffic"]["by_release"]["a"]["failed"] == 0
+        assert told.stages(back=True) == [("roll back", "ok"), ("prove", "ok")]
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict, rollback.reason) == ("a", "proved", None)
+        assert rollback.traffic
+        assert rollback.traffic.by_release["a"].failed == 0
         assert served.serving == ["a", "a"]
         assert [one.verdict for one in served.records] == ["proved", "rolled_back"]
 
@@ -350,8 +351,8 @@ class TestAReleaseThatFails:
         served.target.fleet.breaks["b"] = ["/list"]
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "rolled_back")
-        assert "× 5xx, all answered by release b (first: GET /list → 500)" in told.report["reason"]
-        assert told.report["traffic"]["by_release"]["b"]["failed"] > 0
+        assert "× 5xx, all answered by release b (first: GET /list → 500)" in told.reason
+        assert told.traffic.by_release["b"].failed > 0
         assert told.stages() == outcomes(until="roll out", last="failed")
         assert served.serving == ["a", "a"]
 
@@ -360,9 +361,9 @@ class TestAReleaseThatFails:
         served.target.fleet.breaks["b"] = ["/new"]
         told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
-        assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.report["reason"]
+        assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
         assert told.stages() == outcomes(until="prove", last="failed")
-        assert told.report["traffic"]["by_release"]["b"]["failed"] == 2
+        assert told.traffic.by_release["b"].failed == 2
         assert served.serving == ["a", "a"]
 
     def test_by_the_word_of_the_engine_is_undone(self, served: World) -> None:
@@ -370,16 +371,16 @@ class TestAReleaseThatFails:
         served.target.meanwhile["dismiss"] = lambda: setattr(served.target.watch, "ended", "replica 2 ended by itself")
         served.target.meanwhile["roll back"] = lambda: setattr(served.target.watch, "ended", None)  # that one is gone
         told = served.deploy(release("b"))
-        assert (told.verdict, told.report["reason"]) == ("rolled_back", "replica 2 ended by itself")
+        assert (told.verdict, told.report.reason) == ("rolled_back", "replica 2 ended by itself")
 
     def test_by_being_slow_is_measured_twice(self, served: World) -> None:
         """And the figures say so."""
         served.target.fleet.slow.add("b")
         told = served.deploy(release("b"))
         assert told.verdict == "rolled_back"
-        assert "release b is slow: p95 900 ms" in told.report["reason"]
-        assert [one["name"] for one in told.report["traffic"]["phases"]] == ["baseline", "rollout", "bake", "confirm"]
-        assert told.report["traffic"]["failures"]["slow"]["count"] > 0
+        assert "release b is slow: p95 900 ms" in told.reason
+        assert [one.name for one in told.traffic.phases] == ["baseline", "rollout", "bake", "confirm"]
+        assert told.traffic.failures["slow"].count > 0
 
     @pytest.mark.parametrize("broken", [False, True])
     def test_as_the_first_one_is_withdrawn(self, world: World, broken: bool) -> None:
@@ -390,10 +391,10 @@ class TestAReleaseThatFails:
             world.target.fleet.unready.add("a")
         told = world.deploy(release("a", "0001"), FIRST)
         assert (told.code, told.verdict) == (1, "failed")
-        rollback = told.report["rollback"]
-        assert (rollback["release"], rollback["verdict"]) == (None, "failed")
-        assert rollback["reason"] == "there is no earlier release: nothing is serving"
-        assert told.stages("rollback") == [("roll back", "ok")]
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict) == (None, "failed")
+        assert rollback.reason == "there is no earlier release: nothing is serving"
+        assert told.stages(back=True) == [("roll back", "ok")]
         assert world.serving == []
 
     def test_and_cannot_be_undone_says_so(self, served: World) -> None:
@@ -402,11 +403,11 @@ class TestAReleaseThatFails:
         served.target.fails["roll out"] = DeployFailed("b does not start")
         del served.target.fleet.replicas[0]
         told = served.deploy(release("b"))
-        assert (told.code, told.verdict, told.report["reason"]) == (1, "failed", "b does not start")
-        rollback = told.report["rollback"]
-        assert (rollback["release"], rollback["verdict"]) == ("a", "failed")
-        assert "never got ready" in rollback["reason"]
-        assert told.stages("rollback") == [("roll back", "failed")]
+        assert (told.code, told.verdict, told.report.reason) == (1, "failed", "b does not start")
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict) == ("a", "failed")
+        assert "never got ready" in str(rollback.reason)
+        assert told.stages(back=True) == [("roll back", "failed")]
         assert "the rollback failed, too" in served.said
         assert served.records[-1].verdict == "failed"
 
@@ -415,8 +416,8 @@ class TestAReleaseThatFails:
         served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
-        assert told.stages("rollback") == [("roll back", "ok"), ("prove", "failed")]
-        assert "answered by release a" in told.report["rollback"]["reason"]
+        assert told.stages(back=True) == [("roll back", "ok"), ("prove", "failed")]
+        assert "answered by release a" in str(told.rollback.reason)
         assert served.serving == ["a", "a"]
 
 
@@ -436,11 +437,7 @@ class TestTheWayBack:
         """A full disk may be why the deploy failed."""
         broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({f"note {stage}": error})
         told = broken.deploy()
-        assert (told.verdict, told.report["rollback"]["verdict"], broken.serving) == (
-            "rolled_back",
-            "proved",
-            ["a", "a"],
-        )
+        assert (told.verdict, told.rollback.verdict, broken.serving) == ("rolled_back", "proved", ["a", "a"])
         assert "the evidence is incomplete" in broken.said
 
     @pytest.mark.parametrize("error", [SlipwayError("the generator hung"), OSError(errno.ENOMEM, "no memory")])
@@ -448,11 +445,7 @@ class TestTheWayBack:
         """Which then starts with the proof."""
         broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({"traffic": error})
         told = broken.deploy()
-        assert (told.verdict, told.report["rollback"]["verdict"], broken.serving) == (
-            "rolled_back",
-            "proved",
-            ["a", "a"],
-        )
+        assert (told.verdict, told.rollback.verdict, broken.serving) == ("rolled_back", "proved", ["a", "a"])
         assert "goes unwatched" in broken.said
 
     def test_is_gone_while_the_traffic_dies(self, broken: World) -> None:
@@ -462,7 +455,7 @@ class TestTheWayBack:
         )
         del broken.target.fleet.replicas[0]
         told = broken.deploy()
-        assert (told.verdict, told.report["rollback"]["reason"]) == ("failed", "it died")
+        assert (told.verdict, told.rollback.reason) == ("failed", "it died")
         assert broken.serving == ["a", "a"]
 
     def test_ends_in_a_record_whatever_it_meets(self, broken: World) -> None:
@@ -471,7 +464,7 @@ class TestTheWayBack:
         told = broken.deploy()
         assert (told.code, told.verdict) == (1, "failed")
         reason = "a fault in the pipeline itself: AssertionError: oh"
-        assert told.report["rollback"]["reason"] == reason
+        assert told.rollback.reason == reason
         assert "Traceback (most recent call last)" in broken.said
         assert broken.records[-1].verdict == "failed"
 
@@ -503,14 +496,14 @@ class TestWhateverComesBetween:
         assert world.target.fails == {}
         assert world.target.holder() is None
         assert ("roll back a" in world.target.asked) is touched
-        rollback = told.report["rollback"]
-        assert (rollback["verdict"] if rollback else None) == ("proved" if touched else None)
+        rollback = told.report.rollback
+        assert (rollback.verdict if rollback else None) == ("proved" if touched else None)
         assert world.records[-1].verdict == told.verdict
-        assert world.file(2, "report.json") == told.report
+        assert world.file(2, "report.json") == told.report.document()
         assert "the evidence is incomplete" not in world.said
         stage, outcome = told.stages()[-1]
         assert world.file(2, "begun.json")["stage"] == ("prove" if touched else stage)
-        return told.code, told.verdict, told.report["reason"], f"{stage}: {outcome}"
+        return told.code, told.verdict, told.reason, f"{stage}: {outcome}"
 
     @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
     def test_an_interrupt(self, served: World, stage: str, where: str, touched: bool) -> None:
@@ -550,15 +543,21 @@ class TestWhateverComesBetween:
         world.target.fails["dismiss"] = Interrupted("stopped by SIGTERM")
         told = world.deploy()
         assert (told.code, told.verdict, world.serving) == (130, "interrupted", [])
-        assert told.report["rollback"]["reason"] == "there is no earlier release: nothing is serving"
+        assert told.rollback.reason == "there is no earlier release: nothing is serving"
 
     def test_an_interrupt_that_cannot_be_undone(self, served: World) -> None:
         """A failure then, whatever began it."""
         served.target.fails |= {"snapshot": Interrupted("stopped by SIGINT"), "roll back": FULL}
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
-        assert told.report["reason"] == "stopped by SIGINT"
-        assert "No space left" in told.report["rollback"]["reason"]
+        assert told.report.reason == "stopped by SIGINT"
+        assert "No space left" in str(told.rollback.reason)
+
+    def test_an_interrupt_before_the_release_is_there(self, served: World) -> None:
+        """The report names the one that was asked for, as the record does."""
+        served.target.fails["note build"] = Interrupted("stopped by SIGINT")
+        told = served.deploy(reference="1")
+        assert (told.verdict, told.report.release, served.records[-1].release) == ("interrupted", "a", "a")
 
     @pytest.mark.parametrize("where", ["roll back", "publish"])
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -598,7 +597,7 @@ class TestAKilledDeploy:
     def test_is_mended_by_the_next_one(self, killed: World) -> None:
         """Its evidence is written and told, what it wrote is removed; the next one is a deploy like any other."""
         told = killed.deploy()
-        assert (told.code, told.verdict, told.report["previous"]) == (0, "proved", "a")
+        assert (told.code, told.verdict, told.report.previous) == (0, "proved", "a")
         assert killed.serving == ["b", "b"]
         assert [one.verdict for one in killed.records] == ["proved", "interrupted", "proved"]
         folder = killed.records[1].folder
@@ -631,7 +630,7 @@ class TestAKilledDeploy:
         killed.target.meanwhile["roll out"] = lambda: killed.target.fleet.breaks.update({"b": ["/list"]})
         told = killed.deploy(release("c"))
         assert told.verdict == "proved"
-        assert told.report["traffic"]["by_release"]["b"]["failed"] > 0
+        assert told.traffic.by_release["b"].failed > 0
 
     def test_is_left_alone_by_a_dry_run(self, killed: World) -> None:
         """It would change something."""
@@ -651,7 +650,7 @@ class TestTheRecord:
         """Three files beside what it began with; nothing that is needed is pruned."""
         told = served.deploy(release("b"))
         assert sorted(path.name for path in served.records[-1].folder.iterdir()) == EVIDENCE
-        assert served.file(2, "report.json") == told.report
+        assert served.file(2, "report.json") == told.report.document()
         calls = [line for line in served.target.asked if line.startswith(("publish", "prune", "attest"))]
         assert sorted(calls) == ["attest", "prune", "prune records", "publish 2"]
         assert served.target.releases.attested[-1] is told.report
@@ -674,15 +673,16 @@ class TestTheRecord:
         """A refused release was never tried."""
         served.target.releases.objects = ["no"]
         served.deploy(release("b"))
-        assert [report["release"] for report in served.target.releases.attested] == []
+        assert [report.release for report in served.target.releases.attested] == []
 
     def test_has_what_was_seen_beside_the_service(self, served: World) -> None:
         """From inside, and by the engine itself."""
         served.target.watch.view = ("nothing was lost on the way", {"sent": 3})
         served.target.watch.noticed = ["a node was drained"]
         told = served.deploy(release("b"))
-        assert told.report["inside"] == {"said": "nothing was lost on the way", "sent": 3}
-        assert told.report["remarks"] == ["a node was drained"]
+        assert told.report.inside == served.target.watch.view
+        assert served.file(2, "report.json")["inside"] == {"said": "nothing was lost on the way", "sent": 3}
+        assert served.file(2, "report.json")["remarks"] == list(told.report.remarks) == ["a node was drained"]
         assert "from inside: nothing was lost" in served.said
 
     @pytest.mark.parametrize("error", [SlipwayError("the registry is away"), FULL], ids=["away", "full"])

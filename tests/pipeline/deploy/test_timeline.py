@@ -2,39 +2,27 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from pipeline.deploy.timeline import CHARACTER, Mark, timeline_svg
+from pipeline.deploy.timeline import CHARACTER, Timeline, timeline_svg
+from pipeline.proof.report import Mark
+from pipeline.proof.results import Bin
 
 START = 1_800_000_000.0
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def bin_at(seconds: float, answered: dict[str, int], failed: int = 0, p95: float | None = 9.0) -> dict[str, Any]:
+def bin_at(seconds: float, answered: dict[str, int], failed: int = 0, p95: float | None = 9.0) -> Bin:
     """Half a second of traffic."""
-    return {
-        "at": START + seconds,
-        "seconds": 0.5,
-        "answered": answered,
-        "failed": failed,
-        "p50": p95 and p95 / 2,
-        "p95": p95,
-    }
+    return Bin(START + seconds, 0.5, answered, failed, p95 and p95 / 2, p95)
 
 
-def draw(bins: list[dict[str, Any]], marks: list[Mark] | None = None, **more: Any) -> ET.Element:
+def draw(bins: list[Bin], marks: list[Mark] | None = None) -> ET.Element:
     """The picture of a rollout from `old` to `new`."""
-    values = {
-        "title": "Deploy 1 on local: proved",
-        "subtitle": "<all> is well & good",
-        "new": "new",
-        "old": "old",
-        **more,
-    }
-    return ET.fromstring(timeline_svg(bins=bins, marks=marks or [], **values))
+    timeline = Timeline(bins, marks or [], new="new", old="old")
+    return ET.fromstring(timeline_svg(timeline, title="Deploy 1 on local: proved", subtitle="<all> is well & good"))
 
 
 def boxes(root: ET.Element, style: str) -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from pipeline.config.project import Environment, LocalEnvironment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.story import Story
+from pipeline.proof.report import Report, Rollback, TrafficReport
 from pipeline.releases.model import Artifact, Migration
 from pipeline.releases.records import Record, read_json, write_json
 from pipeline.system.git import Source
@@ -43,18 +44,35 @@ class Told:
     """What a deploy came to. `story` is kept, so that nothing ends merely because nobody holds it any more."""
 
     code: int
-    report: dict[str, Any]
+    report: Report
     story: Story
 
     @property
     def verdict(self) -> str:
         """Return the report's."""
-        return str(self.report["verdict"])
+        return self.report.verdict
 
-    def stages(self, part: str = "") -> list[tuple[str, str]]:
-        """Return each stage's name and outcome; `part`: of the rollback."""
-        told = self.report[part] if part else self.report
-        return [(one["name"], one["outcome"]) for one in told["stages"]]
+    @property
+    def reason(self) -> str:
+        """Return the report's, where it has one."""
+        assert self.report.reason
+        return self.report.reason
+
+    @property
+    def traffic(self) -> TrafficReport:
+        """Return what was measured, where there was something."""
+        assert self.report.traffic
+        return self.report.traffic
+
+    @property
+    def rollback(self) -> Rollback:
+        """Return what undoing it did, where it was undone."""
+        assert self.report.rollback
+        return self.report.rollback
+
+    def stages(self, *, back: bool = False) -> list[tuple[str, str]]:
+        """Return each stage's name and outcome; `back`: of the rollback."""
+        return [(one.name, one.outcome) for one in (self.rollback if back else self.report).stages]
 
 
 @dataclass

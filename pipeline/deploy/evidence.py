@@ -1,0 +1,208 @@
+"""The evidence of a deploy or rollback: `report.json`, `report.md` and `timeline.svg`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.deploy.timeline import Timeline, timeline_svg
+from pipeline.proof.report import Report, TrafficReport
+from pipeline.proof.results import Failure
+from pipeline.releases.model import short
+from pipeline.system.files import write_whole
+from pipeline.system.progress import StageRecord
+
+__all__ = ["code", "render_markdown", "summary_line", "write_evidence"]
+
+PICTURE = "![requests a second by answering release, failures, latency](timeline.svg)"
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|\A[#+-]")
+
+
+def write_evidence(folder: Path, report: Report) -> None:
+    """Write the three files of `report` into `folder`, each whole or not at all.
+
+    Raise `OSError` where that fails.
+    """
+    for name, text in (
+        ("timeline.svg", _picture(report)),
+        ("report.md", render_markdown(report)),
+        # Last: it completes the record.
+        ("report.json", json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n"),
+    ):
+        write_whole(folder / name, text)
+
+
+def _picture(report: Report) -> str:
+    title = f"Deploy {report.number} on {report.environment}: {report.verdict.replace('_', ' ')}"
+    return timeline_svg(Timeline.of(report, *report.events), title=title, subtitle=summary_line(report))
+
+
+def summary_line(report: Report) -> str:
+    """Return what happened, as a sentence without a final period."""
+    where, reason, name = report.environment, report.reason, f"release {short(report.release)}"
+    name = name if report.release else "the new release"
+    match report.verdict:
+        case "proved":
+            return f"{_capital(name)} serves {where}: {reason or _counts(report.traffic)}"
+        case "unchanged":
+            return (
+                f"Nothing was changed on {where}: {reason or f'{name} is already running and every replica is ready'}"
+            )
+        case "rolled_back":
+            return f"{_capital(name)} was undone on {where}: {reason}; {_serving(report)}"
+        case "interrupted" if not report.finished:
+            return f"The deploy of {name} to {where} was killed: {reason}; the next one cleaned up after it"
+        case "interrupted":
+            return f"The deploy of {name} to {where} was interrupted; {_serving(report)}"
+        case _:
+            return f"The deploy of {name} to {where} failed: {reason}; {_serving(report)}"
+
+
+def _serving(report: Report) -> str:
+    """Return which release serves after a deploy that was not proved, in words."""
+    rollback, previous = report.rollback, report.previous
+    if rollback and rollback.release is None:
+        return str(rollback.reason)
+    if rollback and rollback.verdict != "proved":
+        return f"THE ROLLBACK FAILED, TOO: {rollback.reason}"
+    if rollback:
+        return f"release {short(rollback.release)} serves again"
+    return f"release {short(previous)} still serves, untouched" if previous else "nothing running was touched"
+
+
+def _counts(traffic: TrafficReport | None) -> str:
+    return f"{traffic.sent} requests, {traffic.failed or 'none'} failed" if traffic else "no traffic was sent"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
+    """Return `report.md`: what happened, the figures, and what the reader can do now.
+
+    GitHub shows it with another `picture`.
+    """
+    rollback = report.rollback
+    parts = [
+        f"# {_prose(summary_line(report))}",
+        picture,
+        _table(("", ""), _facts(report)),
+        *_traffic_parts("The traffic", report.traffic),
+        *([f"Seen from inside: {_prose(report.inside[0])}."] if report.inside else []),
+        *(f"Meanwhile {_prose(line)}." for line in report.remarks),
+        "## Stages",
+        _stages(report.stages),
+    ]
+    if rollback:
+        serves = f"Release {short(rollback.release)} serves again."
+        parts += ["## The rollback", _prose(rollback.reason or serves)]
+        parts += [_stages(rollback.stages)] if rollback.stages else []
+        parts += _traffic_parts("The rollback's traffic", rollback.traffic)
+    parts += ["## What now", "\n".join(f"- {line}" for line in _advice(report))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    took = ""  # nobody saw the end of a deploy that was killed
+    if report.finished:
+        seconds = datetime.fromisoformat(report.finished) - datetime.fromisoformat(report.started)
+        took = f", took {seconds.total_seconds():.0f} s"
+    dirty = " and uncommitted changes" if report.dirty else ""
+    return [
+        ("number", str(report.number)),
+        ("release", code(report.release or "none was built")),
+        ("previous", code(report.previous or "none")),
+        ("commit", f"{code(report.commit or 'no git repository')}{dirty}"),
+        ("environment", f"{report.environment} ({report.target}), <{report.url}>"),
+        ("started", f"{report.started}{took}"),
+    ]
+
+
+def _traffic_parts(title: str, traffic: TrafficReport | None) -> list[str]:
+    if traffic is None:
+        return []
+    unread = "not read back, because the rollout had already failed"
+    read = unread if traffic.writes_unread else f"{traffic.writes_lost or 'none'} lost"
+    lines = [f"{_counts(traffic)}; {traffic.writes_acknowledged} writes acknowledged, {read}."]
+    if traffic.baseline:
+        lines.append(
+            f"{traffic.baseline} requests had already failed before anything was changed:"
+            " only the new release's answers were judged."
+        )
+    if traffic.generator_skipped:
+        lines.append(f"The machine was too busy to send {traffic.generator_skipped} more requests.")
+    if traffic.writes_left:
+        lines.append(f"{traffic.writes_left} synthetic writes could not be removed yet; the next deploy removes them.")
+    rows = [
+        (code(short(name)), answers.sent, answers.failed, *(astuple(answers.latency_ms) if answers.latency_ms else ()))
+        for name, answers in traffic.by_release.items()
+    ]
+    parts = [f"## {title}", "\n".join(lines)]
+    if rows:
+        parts.append(_table(("answered by", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms"), rows))
+    for kind, failures in traffic.failures.items():
+        parts += [f"### {failures.count} × {kind}", _examples(failures.examples)]
+    return parts
+
+
+def _examples(examples: Sequence[Failure]) -> str:
+    rows = [
+        (
+            example.at[11:23],
+            code(f"{example.method} {example.path}"),
+            code(short(example.release) or "none"),
+            code(example.request_id),
+            code(example.detail or "—"),
+        )
+        for example in examples
+    ]
+    return _table(("when (UTC)", "request", "release", "request id", "result"), rows)
+
+
+def _stages(stages: Sequence[StageRecord]) -> str:
+    rows = [(stage.name, f"{stage.seconds:.1f}", stage.outcome, _prose(stage.note)) for stage in stages]
+    return _table(("stage", "seconds", "outcome", ""), rows)
+
+
+def _advice(report: Report) -> list[str]:
+    environment = report.environment
+    again = f"`nox -s deploy -- {environment}` deploys again once it is fixed."
+    match report.verdict:
+        case "proved":
+            return [
+                f"`nox -s rollback -- {environment}` goes back to the previous release.",
+                f"`nox -s status -- {environment}` shows each replica.",
+            ]
+        case "unchanged":
+            return [f"`nox -s status -- {environment}` shows each replica."]
+        case "interrupted":
+            return [again]
+    rollback = report.rollback
+    if rollback and rollback.release and rollback.verdict != "proved":
+        return [
+            f"`nox -s status -- {environment}` shows what is running; this needs attention now.",
+            f"`nox -s releases -- {environment}` lists the releases that `nox -s rollback` can bring back.",
+            again,
+        ]
+    return ["Look for the request ids above in the service's log (`request_id`).", again] if report.traffic else [again]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *([*map(str, row), *[""] * (len(header) - len(row))] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Return `text` as code in a table cell, whatever a service answered."""
+    return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
+
+
+def _prose(text: str) -> str:
+    """Return `text` as prose on one line: what is between backticks stays code, and any other markup is escaped."""
+    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every second part is code
+    return "".join(code(part) if number % 2 else MARKUP.sub(r"\\\g<0>", part) for number, part in enumerate(parts))

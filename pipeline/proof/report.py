@@ -1,0 +1,160 @@
+"""What a deploy or rollback came to, as a value; `deploy.evidence` shows it to people."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.proof.results import Bin, Failure, Latency, Phase, TrafficResult
+from pipeline.proof.verdict import BASELINE
+from pipeline.system.progress import StageRecord
+
+__all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "TrafficReport", "traffic_report"]
+
+SCHEMA = "slipway.report/1"
+EXAMPLES = 5  # of each kind of failure
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment of the deploy, `at` seconds since the Unix epoch."""
+
+    at: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What became of the requests that one release answered."""
+
+    sent: int
+    ok: int
+    failed: int
+    latency_ms: Latency | None
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The failures of one kind, with the first examples."""
+
+    count: int
+    examples: Sequence[Failure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficReport:
+    """What the traffic measured, in the names and the order of `report.json`."""
+
+    sent: int
+    ok: int
+    failed: int
+    baseline: int  # failures before anything was changed
+    by_release: Mapping[str, Answers]  # answers that name no release are only in the totals and in `failures`
+    failures: Mapping[str, Failures]  # by kind, the most frequent first
+    latency_ms: Latency | None
+    writes_acknowledged: int
+    writes_lost: int
+    writes_unread: int
+    writes_left: int
+    generator_lag_ms: float
+    generator_stalled_ms: float
+    generator_skipped: int
+    generator_cpu_seconds: float
+    phases: Sequence[Phase]
+    timeline: Sequence[Bin]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """What undoing a deploy did. `release` is the one that was brought back."""
+
+    release: str | None
+    verdict: str
+    reason: str | None
+    stages: Sequence[StageRecord] = ()
+    traffic: TrafficReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A deploy or rollback, in the names and the order of `report.json`. Times are RFC 3339.
+
+    `stages` are the deploy's own, `events` are further marks for the picture (a replica that joined the edge).
+    """
+
+    environment: str
+    target: str
+    url: str
+    number: int
+    release: str | None
+    previous: str | None
+    commit: str | None
+    dirty: bool
+    verdict: str  # proved, unchanged, rolled_back, failed, interrupted
+    reason: str | None
+    started: str
+    finished: str | None = None  # None: the deploy was killed, and a later one wrote this
+    stages: Sequence[StageRecord] = ()
+    traffic: TrafficReport | None = None
+    inside: tuple[str, Mapping[str, Any]] | None = None  # what was seen beside the service: in words, and as figures
+    remarks: Sequence[str] = ()  # what the engine did on its own meanwhile
+    events: Sequence[Mark] = ()
+    rollback: Rollback | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the content of `report.json`, whose names other programs rely on."""
+        inside = {"said": self.inside[0], **self.inside[1]} if self.inside else None
+        values = json.dumps({"schema": SCHEMA, **asdict(self), "inside": inside})
+        document: dict[str, Any] = json.loads(values)  # lists, where this has tuples
+        return document
+
+
+def traffic_report(result: TrafficResult | None, release: str | None, *, slow: bool = False) -> TrafficReport | None:
+    """Return what `result` says of a rollout of `release`; `slow`: the verdict found that release too slow."""
+    if result is None:
+        return None
+    return TrafficReport(
+        sent=result.sent,
+        ok=result.ok,
+        failed=result.failed,
+        baseline=sum(share.sent - share.ok for share in result.shares if share.phase == BASELINE),
+        by_release=_by_release(result),
+        failures=_failures(result, release, slow=slow),
+        latency_ms=result.latency,
+        writes_acknowledged=result.writes_acknowledged,
+        writes_lost=result.writes_lost,
+        writes_unread=result.writes_unread,
+        writes_left=result.writes_left,
+        generator_lag_ms=result.lag_ms,
+        generator_stalled_ms=result.stalled_ms,
+        generator_skipped=result.skipped,
+        generator_cpu_seconds=result.cpu_seconds,
+        phases=result.phases,
+        timeline=result.bins,
+    )
+
+
+def _by_release(result: TrafficResult) -> dict[str, Answers]:
+    sent: Counter[str] = Counter()
+    ok: Counter[str] = Counter()
+    for share in result.shares:
+        if share.release:
+            sent[share.release] += share.sent
+            ok[share.release] += share.ok
+    return {name: Answers(n, ok[name], n - ok[name], result.by_release.get(name)) for name, n in sent.items()}
+
+
+def _failures(result: TrafficResult, release: str | None, *, slow: bool) -> dict[str, Failures]:
+    counts = sum((Counter(share.failed) for share in result.shares), Counter[str]())
+    counts["lost"] = result.writes_lost
+    counts["slow"] = sum(share.slow for share in result.shares if share.release == release) if slow else 0
+    # The new release's come first: if the old one fails too, its failures are older and say nothing about this deploy.
+    ordered = sorted(result.failures, key=lambda failure: (failure.release != release, failure.at))
+    return {
+        kind: Failures(count, tuple(failure for failure in ordered if failure.kind == kind)[:EXAMPLES])
+        for kind, count in counts.most_common()
+        if count
+    }
