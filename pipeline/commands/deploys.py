@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +35,7 @@ from pipeline.releases.lock import hold_lock
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.model import short
 from pipeline.system.progress import Progress, tame
+from pipeline.system.waiting import attempts
 from pipeline.targets import Target, open_target
 
 __all__ = [
@@ -89,8 +89,8 @@ def rollback(
 
 def _finish(begin: Callable[[], Story], env: Environment, options: argparse.Namespace, progress: Progress) -> Result:
     """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
-    deadline = time.monotonic() + UNDOING_SECONDS
-    while True:
+    # The stages of a try that was not let in are forgotten: the report is of the one that is.
+    for _ in attempts(UNDOING_SECONDS, every=1, watch=progress.stages.clear):
         story = begin()
         if not story.records.killed():
             log.info(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
@@ -102,11 +102,9 @@ def _finish(begin: Callable[[], Story], env: Environment, options: argparse.Name
             )
         try:
             return _tell(story, options, str(before.number))
-        except LockHeld:
-            if time.monotonic() > deadline:
-                raise
-            progress.stages.clear()  # of a try that was not let in: the report is of the one that is
-            time.sleep(1)
+        except LockHeld as error:
+            held = error
+    raise held
 
 
 def _tell(story: Story, options: argparse.Namespace, reference: str | None) -> Result:
