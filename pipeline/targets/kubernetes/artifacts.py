@@ -34,11 +34,10 @@ __all__ = ["Artifacts"]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of an environment, built or found. `folder` is where kustomize works."""
+    """The releases of an environment, built or found."""
 
     project: Project
     env: Environment
-    folder: Path
     releases: KeptReleases
 
     @property
@@ -48,7 +47,7 @@ class Artifacts:
 
     def render(self, images: PushedImages) -> tuple[str, list[Object]]:
         """Return the name and the objects of the overlay with `images`."""
-        return render(self.folder, self.overlay, str(self.env.namespace), images, self.releases)
+        return render(self.overlay, str(self.env.namespace), images, self.releases)
 
     def build(self, title: str) -> Release:
         """Build and push the images of the working tree; return them with the manifests that go with their digests."""
