@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from pipeline.deploy.report import summary_line
-from pipeline.releases.model import short
+from pipeline.releases.model import SHORT, short
 
 __all__ = ["tell"]
 
@@ -43,7 +43,7 @@ def _release(service: str, report: dict[str, Any], environ: Mapping[str, str]) -
     body = {
         "service": service,
         "environment": report["environment"],
-        "version": short(report["release"]) or commit[:12] or "unknown",
+        "version": short(report["release"]) or commit[:SHORT] or "unknown",
         "status": "deployed" if report["verdict"] == "proved" else undone,
         "commit": commit if re.fullmatch(r"[0-9a-f]{7,64}", commit) else None,
         "url": f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}"
