@@ -66,11 +66,11 @@ def open_target(project: Project, env: Environment, progress: Progress) -> Targe
     if env.target == "local":
         from pipeline.targets.local import LocalTarget
 
-        return LocalTarget(project, env, progress)
+        return LocalTarget(project, env)
     if env.target == "compose":
         from pipeline.targets.compose import ComposeTarget
 
-        return ComposeTarget(project, env, progress)
+        return ComposeTarget(project, env)
     from pipeline.targets.kubernetes import KubernetesTarget
 
     return KubernetesTarget(project, env, progress)

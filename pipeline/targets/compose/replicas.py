@@ -13,13 +13,13 @@ from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
+from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.compose.stack import Stack
 
 __all__ = ["Replicas", "slot_name", "slot_of"]
 
 SERVICE = "backend"
 TICK_SECONDS = 0.1
-LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 
 
 @dataclass(frozen=True)

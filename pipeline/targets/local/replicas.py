@@ -20,6 +20,7 @@ from pipeline.system.files import write_whole
 from pipeline.system.ports import free_port
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.diagnosis import failing_checks, telling_line
+from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config
@@ -27,7 +28,6 @@ from pipeline.targets.local.supervision import Process, Supervisor, program_conf
 __all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
 
 PREFIX = "replica-"
-LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 UNSET_DRAIN_SECONDS = 10  # more than the service's default
 META = "; slipway "
 LAST_BYTES = 20_000  # of a log: enough for the longest traceback
