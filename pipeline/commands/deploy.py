@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from pipeline.deploy.github import annotation
 from pipeline.deploy.story import Story
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.system.progress import Progress, tame
+from pipeline.system.waiting import attempts
 
 __all__ = ["add_parsers"]
 
@@ -66,8 +66,8 @@ def rollback(project: Project, options: Namespace, progress: Progress, *, begin:
 
 def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, progress: Progress) -> Result:
     """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
-    deadline = time.monotonic() + UNDOING_SECONDS
-    while True:
+    # The stages of a try that was not let in are forgotten: the report is of the one that is.
+    for _ in attempts(UNDOING_SECONDS, every=1, watch=progress.stages.clear):
         story = begin()
         if not story.records.killed():
             log.info(f"{env.name}: no deploy is unfinished, so there is nothing to undo")
@@ -79,11 +79,9 @@ def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, pr
             )
         try:
             return _tell(story, options, str(before.number))
-        except LockHeld:
-            if time.monotonic() > deadline:
-                raise
-            progress.stages.clear()  # of a try that was not let in: the report is of the one that is
-            time.sleep(1)
+        except LockHeld as error:
+            held = error
+    raise held
 
 
 def _tell(story: Story, options: Namespace, reference: str | None) -> Result:

@@ -10,11 +10,11 @@ from pipeline.commands import Verbs
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import read_values, variables
-from pipeline.engines.docker import Docker, docker_problems
+from pipeline.engines.docker import docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images.build import Images, image_repository, repository_problem
 from pipeline.images.copy import copy_release
-from pipeline.images.pins import resolve, write_pins
+from pipeline.images.pins import current_digests, write_pins
 from pipeline.registry.proofs import newest_proved
 from pipeline.supply import steps
 from pipeline.system.progress import Progress
@@ -109,11 +109,8 @@ def proved(project: Project, options: Namespace, _: Progress) -> None:
 
 def pins(project: Project, options: Namespace, _: Progress) -> None:
     """Compare the digests of base images with their registries', and write them with `--write`."""
-    if problems := docker_problems(compose=False):
-        raise UsageError(*problems)
-    docker = Docker(project.root)
     defaults = {variable.name: variable.default for variable in variables()}
-    current = resolve(project.root, docker, {**defaults, **read_values(project.root)})
+    current = current_digests(project.root, {**defaults, **read_values(project.root)})
     stale = [(pin, digest) for pin, digest in current if pin.digest != digest]
     for pin, digest in current:
         log.info(f"{pin.file}: {pin.name} is {digest}{'' if pin.digest == digest else f', pinned: {pin.digest}'}")

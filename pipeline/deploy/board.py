@@ -13,7 +13,7 @@ import httpx2
 
 from pipeline.deploy.evidence import summary_line
 from pipeline.proof.report import Report
-from pipeline.releases.model import short
+from pipeline.releases.model import SHORT, short
 
 __all__ = ["tell"]
 
@@ -44,7 +44,7 @@ def _release(service: str, report: Report, environ: Mapping[str, str]) -> dict[s
     body = {
         "service": service,
         "environment": report.environment,
-        "version": short(report.release) or commit[:12] or "unknown",
+        "version": short(report.release) or commit[:SHORT] or "unknown",
         "status": "deployed" if report.verdict == "proved" else undone,
         "commit": commit if re.fullmatch(r"[0-9a-f]{7,64}", commit) else None,
         "url": f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}"

@@ -22,12 +22,11 @@ from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
-from pipeline.images.build import SHORT
 from pipeline.proof.report import Report, Rollback, traffic_report
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
-from pipeline.releases.model import Artifact, Running, short
+from pipeline.releases.model import SHORT, Artifact, Running, short
 from pipeline.releases.records import read_json
 from pipeline.supply.verify import verification_problems
 from pipeline.system.git import has_commit, is_older, read_source

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import psutil
 
 from pipeline.errors import SlipwayError
 from pipeline.system.leash import held
+from pipeline.system.waiting import attempts
 
 __all__ = [
     "Engines",
@@ -239,27 +239,22 @@ def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
     """Wait until the server of `data` says `ready` in its pid file. Raise `SlipwayError` after `seconds`."""
     # An accepted connection alone does not mean that it is ready.
     pid_file = data / "postmaster.pid"
-
-    def ready() -> bool:
+    for _ in attempts(seconds, every=0.01):
         # A killed server's pid file says `ready` too, so the process must be alive, and be the server of `data`.
         with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
             lines = [line.strip() for line in pid_file.read_text().splitlines()]
-            return lines[STATUS_LINE:] == ["ready"] and str(data) in psutil.Process(int(lines[0])).cmdline()
-        return False
-
-    _wait(ready, f"PostgreSQL in {data} did not get ready", seconds)
+            if lines[STATUS_LINE:] == ["ready"] and str(data) in psutil.Process(int(lines[0])).cmdline():
+                return
+    raise SlipwayError(f"PostgreSQL in {data} did not get ready in {seconds:.0f} s")
 
 
 def wait_for_socket(path: Path, *, seconds: float = START_SECONDS) -> None:
     """Wait until a server listens at the Unix socket `path`. Raise `SlipwayError` after `seconds`."""
-
-    def listening() -> bool:
+    for _ in attempts(seconds, every=0.01):
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
             client.connect(str(path))
-            return True
-        return False
-
-    _wait(listening, f"nothing listens at {path}", seconds)
+            return
+    raise SlipwayError(f"nothing listens at {path} in {seconds:.0f} s")
 
 
 @contextlib.contextmanager
@@ -313,14 +308,6 @@ def _held(command: list[str], folder: Path, user: str | None, wait: Callable[[],
         except SlipwayError as error:
             raise SlipwayError(f"{error.problems[0]}: {_last_line(log.read_text())}") from error
         yield
-
-
-def _wait(ready: Callable[[], bool], message: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise SlipwayError(f"{message} in {seconds:.0f} s")
-        time.sleep(0.01)
 
 
 def _last_line(text: str) -> str:

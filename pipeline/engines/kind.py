@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pipeline.registry.reference import parse_reference
 from pipeline.system.ports import describe_process, port_free, port_holder
 from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.waiting import attempts
 
 __all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
 
@@ -223,14 +223,14 @@ class Cluster:
 
     def _answers(self) -> None:
         """Wait for the API server after its node was started again. Raise `SlipwayError` where it stays away."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while subprocess.run(kubectl_command("get", "--raw=/readyz"), capture_output=True, check=False).returncode:
-            if time.monotonic() > deadline:
-                raise SlipwayError(
-                    f"the API server of {CONTEXT} did not answer within {WAIT_SECONDS} s of its node's start:"
-                    f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down`, then `nox -s cluster` makes another"
-                )
-            time.sleep(1)
+        for _ in attempts(WAIT_SECONDS, every=1):
+            if not subprocess.run(kubectl_command("get", "--raw=/readyz"), capture_output=True, check=False).returncode:
+                break
+        else:
+            raise SlipwayError(
+                f"the API server of {CONTEXT} did not answer within {WAIT_SECONDS} s of its node's start:"
+                f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down`, then `nox -s cluster` makes another"
+            )
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
     def _registry(self) -> bool:

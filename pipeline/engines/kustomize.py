@@ -7,13 +7,14 @@ Kubernetes, what is sent twice or unfilled, and checkov's rules.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from typing import Any
 import yaml
 
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.system.run import CommandFailed, run
 
-__all__ = ["IMAGES", "Document", "kubectl", "render", "trees", "unfilled"]
+__all__ = ["IMAGES", "SETTINGS", "Document", "kubectl", "render", "trees", "unfilled", "with_release"]
 
 Document = dict[str, Any]
 
 # The images as k8s/ names them: a deploy fills in repository and digest.
 IMAGES = ("backend", "migrate", "frontend")
+SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
+RENDER_SECONDS = 60
 VERSIONS = ("1.35", "1.36", "1.37")
 # Kubernetes brings no schema for these: the API server of a cluster that has their CRDs checks them (`kubectl diff`
 # in each plan, the end-to-end tests on kind).
@@ -69,12 +73,23 @@ def trees(root: Path) -> Iterator[Tree]:
     Each overlay as the target renders it, each bootstrap, and each component on the base.
     """
     for folder in sorted((root / "k8s/overlays").iterdir()):
-        yield Tree(f"k8s/overlays/{folder.name}", _as_target(folder))
+        yield Tree(f"k8s/overlays/{folder.name}", with_release(folder, SAMPLE_DIGEST, _digests()))
     for folder in sorted((root / "k8s/bootstrap").iterdir()):
         yield Tree(f"k8s/bootstrap/{folder.name}", {"resources": [folder]})
     for folder in sorted((root / "k8s/components").iterdir()):
         component = {"resources": [root / "k8s/base"], "components": [folder], "namespace": "example"}
         yield Tree(f"k8s/components/{folder.name}", {**component, "images": _digests()})
+
+
+def with_release(overlay: Path, release: str, images: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return the kustomization by which a deploy renders `overlay`: `images` are those of `release`."""
+    # A merge that does not repeat `immutable` would make the ConfigMap mutable.
+    merge = {"name": SETTINGS, "behavior": "merge", "options": {"immutable": True}}
+    return {
+        "resources": [overlay],
+        "images": images,
+        "configMapGenerator": [{**merge, "literals": [f"RELEASE={release}"]}],
+    }
 
 
 def render(kustomization: Mapping[str, Any]) -> list[Document]:
@@ -84,12 +99,12 @@ def render(kustomization: Mapping[str, Any]) -> list[Document]:
         folder = Path(name).resolve()
         text = yaml.safe_dump(_relative(dict(kustomization), folder), sort_keys=False)
         (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
-        command = [kubectl(), "kustomize", str(folder)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SlipwayError(f"kubectl kustomize: {' '.join(done.stderr.split())}")
+        try:
+            rendered = run([kubectl(), "kustomize", str(folder)], level=logging.DEBUG, timeout=RENDER_SECONDS)
+        except CommandFailed as error:
+            raise SlipwayError(f"kustomize: {' '.join(error.output.split()).removeprefix('error: ')}") from error
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
-    return [document for document in yaml.load_all(done.stdout, Loader=loader) if document]
+    return [document for document in yaml.load_all(rendered, Loader=loader) if document]
 
 
 def unfilled(documents: Iterable[Document]) -> list[str]:
@@ -117,16 +132,6 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _digests() -> list[dict[str, str]]:
     return [{"name": name, "newName": f"registry.example/{name}", "digest": SAMPLE_DIGEST} for name in IMAGES]
-
-
-def _as_target(overlay: Path) -> dict[str, Any]:
-    # A merge that does not repeat `immutable` would make the ConfigMap mutable.
-    merge = {"name": "settings", "behavior": "merge", "options": {"immutable": True}}
-    return {
-        "resources": [overlay],
-        "images": _digests(),
-        "configMapGenerator": [{**merge, "literals": [f"RELEASE={SAMPLE_DIGEST}"]}],
-    }
 
 
 def _relative(kustomization: dict[str, Any], folder: Path) -> dict[str, Any]:

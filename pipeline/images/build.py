@@ -20,12 +20,12 @@ from pipeline.registry.image import image_labels, resolve
 from pipeline.registry.reference import parse_reference
 from pipeline.registry.repository import Repository
 from pipeline.releases.migrations import required_revision
+from pipeline.releases.model import SHORT
 from pipeline.system.git import Change, Source, last_change, remote_address
 from pipeline.system.run import CommandFailed, run
 
 __all__ = [
     "SCHEMA_LABEL",
-    "SHORT",
     "Images",
     "PushedImages",
     "ReleaseImages",
@@ -36,6 +36,7 @@ __all__ = [
     "push_references",
     "repository_problem",
     "same_build",
+    "short_digest",
     "source_of",
 ]
 
@@ -45,7 +46,6 @@ BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py
                   "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
 FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend", ".dockerignore")
 SCHEMA_LABEL = "slipway.schema"
-SHORT = 12  # hexadecimal digits of a digest in a tag, as docker shortens it
 REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
 PLATFORMS = re.compile(r"linux/[a-z0-9]+(/[a-z0-9]+)?(,linux/[a-z0-9]+(/[a-z0-9]+)?)*")
 EXAMPLE = "linux/amd64,linux/arm64"
@@ -66,7 +66,7 @@ class ReleaseImages:
     @property
     def short(self) -> str:
         """The first twelve digits of the backend's: the tag of both."""
-        return self.backend.removeprefix("sha256:")[:SHORT]
+        return short_digest(self.backend)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Images:
     def build_frontend(self) -> str:
         """Build the edge with the page, tag it with its own short ID, and return its ID."""
         frontend = self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS)
-        self._tag(frontend, f"{self.project}-frontend:{frontend.removeprefix('sha256:')[:SHORT]}")
+        self._tag(frontend, f"{self.project}-frontend:{short_digest(frontend)}")
         return frontend
 
     def push(self, repository: str) -> PushedImages:
@@ -144,7 +144,7 @@ class Images:
             migrate=self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS, how),
             frontend=self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS, how),
         )
-        tags = {pushed.backend: f"{repository}:{pushed.references.short}"}
+        tags = {pushed.backend: f"{repository}:{short_digest(pushed.backend)}"}
         tags |= push_references(repository, pushed.backend, pushed.migrate, pushed.frontend)
         with Repository(repository, write=True) as opened:
             for digest, reference in tags.items():
@@ -259,12 +259,17 @@ def same_build(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one.get(name) == other.get(name) for name in (*names, SCHEMA_LABEL))
 
 
+def short_digest(image: str) -> str:
+    """Return the first twelve digits of an image's digest or ID, which tags are made of, as docker shortens it."""
+    return image.removeprefix("sha256:")[:SHORT]
+
+
 def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:
     """Return where the other images go that belong to the backend with `digest`: image ID → reference.
 
     `find_pushed` finds them again by the backend's digest.
     """
-    short = digest.removeprefix("sha256:")[:SHORT]
+    short = short_digest(digest)
     return {migrate: f"{repository}:migrate-{short}", frontend: f"{repository}:frontend-{short}"}
 
 
@@ -277,7 +282,7 @@ def find_pushed(reference: str) -> PushedImages:
     wanted = parse_reference(reference)
     if wanted.digest is None or wanted.tag:
         raise UsageError(f"{reference}: a tag can be moved: name the image by digest, {wanted.repository}@sha256:…")
-    place, short = wanted.repository, wanted.digest.removeprefix("sha256:")[:SHORT]
+    place, short = wanted.repository, short_digest(wanted.digest)
     others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
     images = PushedImages(place, wanted.digest, **others)
     if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
-from pipeline.registry.reference import DIGEST
+from pipeline.registry.image import tagged_digest
 from pipeline.system.files import write_whole
 
-__all__ = ["Pin", "find_pins", "pinned", "resolve", "write_pins"]
+__all__ = ["Pin", "current_digests", "find_pins", "pinned", "write_pins"]
 
 # The files that name other people's images: in a Dockerfile's ARG, in the default of a variable of docker-compose.yml,
 # and in what a manifest of k8s/ runs (the release's own images have no tag there: a deploy names them by digest).
@@ -59,20 +58,16 @@ def pinned(text: str, digests: Mapping[str, str]) -> str:
     return NAMED.sub(pin, text)
 
 
-def resolve(root: Path, docker: Docker, variables: Mapping[str, str]) -> list[tuple[Pin, str]]:
+def current_digests(root: Path, variables: Mapping[str, str]) -> list[tuple[Pin, str]]:
     """Return each pin with the digest that its tag has in its registry now. Raise `SlipwayError` without an answer."""
     found = []
     for pin in find_pins(root):
         reference = pin.reference(variables)
         try:
-            said = docker.ask("buildx", "imagetools", "inspect", reference, "--format", "{{.Manifest.Digest}}")
+            found.append((pin, tagged_digest(reference)))
         except SlipwayError as error:
             what = f"{pin.file}: no registry answered for {reference}"
             raise SlipwayError(f"{what}: {error}; nothing was changed") from None
-        digest = DIGEST.search(said)
-        if not digest:
-            raise SlipwayError(f"{pin.file}: the registry named no digest for {reference}: {said.strip()[:200]}")
-        found.append((pin, digest[0]))
     return found
 
 

@@ -11,7 +11,7 @@ from pipeline.registry.connection import RegistryError
 from pipeline.registry.reference import parse_reference
 from pipeline.registry.repository import INDEXES, Manifest, Repository
 
-__all__ = ["Image", "Platform", "image_ids", "image_labels", "image_platforms", "is_image", "resolve"]
+__all__ = ["Image", "Platform", "image_ids", "image_labels", "image_platforms", "is_image", "resolve", "tagged_digest"]
 
 CONFIG_BYTES = 2**20  # of an image
 
@@ -61,6 +61,14 @@ def resolve(reference: str) -> Image:
                 f" name {wanted.repository}@{wanted.digest}"
             )
         return _image(repository, found)
+
+
+def tagged_digest(reference: str) -> str:
+    """Return the digest that the tag of `reference` names now. Raise as `resolve` does where it cannot be had."""
+    # `resolve` asks for every platform as well, and Docker Hub limits how many manifests it sends to one client.
+    wanted = parse_reference(reference)
+    with Repository(wanted.repository) as repository:
+        return repository.manifest(wanted.tag or "latest").digest
 
 
 def image_ids(reference: str) -> set[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pipeline.config.requests import RequestSpec
 from pipeline.system.git import Source
 
-__all__ = ["Artifact", "Loss", "Migration", "Replica", "Running", "short"]
+__all__ = ["SHORT", "Artifact", "Loss", "Migration", "Replica", "Running", "short"]
+
+SHORT = 12  # hexadecimal digits of a digest or a commit, as docker shortens them
 
 
 @dataclass(frozen=True)
@@ -79,5 +81,5 @@ class Running:
 def short(release: str | None) -> str:
     """Return the name of `release` in a form short enough for people to compare."""
     name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
-    shown = name if len(name) <= 14 else f"{name[:12]}…"  # noqa: PLR2004 - as docker shortens digests
+    shown = name if len(name) <= SHORT + 2 else f"{name[:SHORT]}…"
     return f"{shown}{plus}{settings}"

@@ -36,7 +36,7 @@ def run(
 ) -> str:
     """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
-        `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
+    `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
     `given` is the standard input, for what must not appear in a list of processes. Raise `CommandFailed` where the
     command ends with a code other than 0, `SlipwayError` where time is up.
     """

@@ -68,11 +68,11 @@ def open_target(project: Project, env: Environment, progress: Progress) -> Targe
     if isinstance(env, LocalEnvironment):
         from pipeline.targets.local import LocalTarget
 
-        return LocalTarget(project, env, progress)
+        return LocalTarget(project, env)
     if isinstance(env, ComposeEnvironment):
         from pipeline.targets.compose import ComposeTarget
 
-        return ComposeTarget(project, env, progress)
+        return ComposeTarget(project, env)
     assert isinstance(env, KubernetesEnvironment)
     from pipeline.targets.kubernetes import KubernetesTarget
 

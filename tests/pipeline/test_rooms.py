@@ -15,7 +15,7 @@ ALLOWED = {
     "__main__": {"commands", "config", "system"},
     "commands": {"deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines", "registry",
                  "system"},
-    "deploy": {"targets", "proof", "supply", "images", "releases", "config", "system"},
+    "deploy": {"targets", "proof", "supply", "releases", "config", "system"},
     "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config",
                 "system"},
     "targets.local": {"targets.common", "releases", "config", "engines", "system"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets as randomness
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import ReleaseImages
 from pipeline.releases.model import Artifact
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import cannot_live
 
@@ -135,13 +135,12 @@ class ContainerStand:
         return Container.of(self.docker.inspect(ident)[0])
 
     def _wait(self, ident: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not ready():
+        for _ in attempts(START_SECONDS, every=0.1):
+            if ready():
+                return
             if not self._seen(ident).running:
                 raise SlipwayError(f"a throwaway container ended: {last_words(self.docker, ident)}")
-            if time.monotonic() > deadline:
-                raise SlipwayError(f"a throwaway container was not ready within {START_SECONDS} s")
-            time.sleep(0.1)
+        raise SlipwayError(f"a throwaway container was not ready within {START_SECONDS} s")
 
 
 def replica_environment(config: Mapping[str, str], database: Mapping[str, str]) -> dict[str, str]:

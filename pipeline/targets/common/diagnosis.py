@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["SILENT", "failing_checks", "telling_line"]
+__all__ = ["RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
 
+RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
 SILENT = "its log shows no error"
 PLACE = re.compile(r"\s*\^|LINE \d+:")  # psql shows below an error where in the statement it is
 

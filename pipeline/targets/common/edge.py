@@ -9,6 +9,7 @@ from collections.abc import Callable
 import httpx2
 
 from pipeline.errors import SlipwayError
+from pipeline.system.waiting import attempts
 
 __all__ = [
     "HEALTH_FAILS",
@@ -43,18 +44,14 @@ def wait_admitted(base: str, wanted: str, watch: Callable[[], None], *, log: str
 
     Raise `SlipwayError` after 10 s; its message points to `log`.
     """
-    deadline = time.monotonic() + ADMISSION_SECONDS
     # The edge is on this machine, so a proxy from the environment (HTTP_PROXY) cannot reach it.
     with httpx2.Client(base_url=base, timeout=5, trust_env=False) as client:
-        while True:
+        for _ in attempts(ADMISSION_SECONDS, every=0.02, watch=watch):
             with contextlib.suppress(httpx2.TransportError):
                 answer = client.get("/health", headers={SYNTHETIC: "true"})
                 if answer.headers.get(REPLICA_HEADER, "").endswith(wanted):
                     return
-            if time.monotonic() > deadline:
-                raise SlipwayError(
-                    f"the edge sent no request to the new replica within {ADMISSION_SECONDS} s: its {HEALTH_URI}"
-                    f" does not answer the edge with 200; see {log}"
-                )
-            watch()
-            time.sleep(0.02)
+    raise SlipwayError(
+        f"the edge sent no request to the new replica within {ADMISSION_SECONDS} s: its {HEALTH_URI}"
+        f" does not answer the edge with 200; see {log}"
+    )

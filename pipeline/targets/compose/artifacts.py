@@ -14,7 +14,7 @@ from pipeline.config.project import Project
 from pipeline.config.requests import parse_requests
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images.build import SCHEMA_LABEL, SHORT, ReleaseImages, same_build, source_of
+from pipeline.images.build import SCHEMA_LABEL, ReleaseImages, same_build, short_digest, source_of
 from pipeline.registry.reference import split_digest
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
@@ -118,9 +118,8 @@ class Artifacts:
             raise UsageError(
                 f"{digest} is not recorded here: say where to pull it from: REPOSITORY@{digest}, or IMAGE_REPOSITORY"
             )
-        short = digest.removeprefix("sha256:")[:SHORT]
         backend, labels = self._pull(f"{repository}@{digest}")
-        tagged = f"{repository}:migrate-{short}"
+        tagged = f"{repository}:migrate-{short_digest(digest)}"
         migrate, beside = self._pull(tagged)
         if not same_build(labels, beside):  # a digest identifies an image; a tag may have been moved
             raise UsageError(

@@ -16,6 +16,7 @@ from pipeline.releases.model import Artifact, Running, short
 from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.diagnosis import RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 SURROUNDINGS = ("frontend", "postgres", "redis")
 DEFINITION = "com.docker.compose.config-hash"
-RECENT_SECONDS = 3600  # a restart longer ago is no longer worth a finding
 DATA_FOLDER = "/var/lib/postgresql"
 
 

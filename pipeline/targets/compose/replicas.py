@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
+from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.compose.stack import Stack
 
 __all__ = ["Replicas", "slot_name", "slot_of"]
 
 SERVICE = "backend"
 TICK_SECONDS = 0.1
-LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Replicas:
         `deadline` is in monotonic seconds. Raise `DeployFailed`, with the reason, where the replica ends or does not
         get ready in time.
         """
-        while True:
+        for _ in attempts(deadline - time.monotonic(), every=TICK_SECONDS, watch=watch):
             inspected = self.docker.inspect(ident)
             if not inspected:
                 raise DeployFailed(f"a replica of release {short(release)} was removed while it started")
@@ -75,10 +76,7 @@ class Replicas:
                 )
             if container.health == "healthy":
                 return container
-            if time.monotonic() > deadline:
-                raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(container.said)}")
-            watch()
-            time.sleep(TICK_SECONDS)
+        raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(container.said)}")
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
         """Let the replica into the edge under its slot's name, and wait until requests through the edge reach it."""
@@ -110,12 +108,10 @@ class Replicas:
         """Drain the replica, wait for its end, and remove it. What has not ended in time is killed."""
         grace = _seconds(one.labels.get("slipway.drain", "")) + LONGEST_REQUEST_SECONDS
         self.begin_stop([one])
-        deadline = time.monotonic() + grace
-        while (inspected := self.docker.inspect(one.ident)) and Container.of(inspected[0]).running:
-            if time.monotonic() > deadline:
+        for _ in attempts(grace, every=TICK_SECONDS, watch=watch):
+            inspected = self.docker.inspect(one.ident)
+            if not (inspected and Container.of(inspected[0]).running):
                 break
-            watch()
-            time.sleep(TICK_SECONDS)
         self.docker.do("rm", "--force", one.ident)
 
     def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:

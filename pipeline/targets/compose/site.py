@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
-from pipeline.config.settings import edge_port, read_values, split_secrets
+from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.images.build import Images
-from pipeline.system.progress import Progress
+from pipeline.targets.common.here import SiteHere
 from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.replicas import Replicas
 from pipeline.targets.compose.stack import Stack
@@ -18,20 +18,20 @@ from pipeline.targets.compose.variables import Variables
 __all__ = ["Site"]
 
 
-class Site:
+class Site(SiteHere):
     """What the roles of the compose target share."""
 
-    def __init__(self, project: Project, env: ComposeEnvironment, progress: Progress) -> None:
-        self.project, self.env, self.progress = project, env, progress
+    env: ComposeEnvironment
+
+    def __init__(self, project: Project, env: ComposeEnvironment) -> None:
+        self.project, self.env = project, env
         self.home = project.state(env.name)
         self.docker = Docker(project.root)
         self.read_settings()
 
     def read_settings(self) -> None:
         """Read `.env` anew."""
-        self.values = read_values(self.project.root)
-        self.port = edge_port(self.values)
-        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+        super().read_settings()
         self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)

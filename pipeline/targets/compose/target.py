@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
-from pipeline.config.settings import ensure_env
 from pipeline.engines.docker import docker_problems
 from pipeline.system.ports import describe_process, port_free, port_holder
-from pipeline.system.progress import Progress
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
@@ -21,8 +17,6 @@ from pipeline.targets.compose.stack import project_name_problem
 
 __all__ = ["ComposeTarget"]
 
-log = logging.getLogger(__name__)
-
 STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 
 
@@ -30,25 +24,19 @@ class ComposeTarget(KeptHere):
     """`nox -s deploy -- compose`: see `pipeline.targets.Target` for what each method promises."""
 
     env: ComposeEnvironment
+    site: Site
 
-    def __init__(self, project: Project, env: ComposeEnvironment, progress: Progress) -> None:
-        self.project, self.env, self.progress = project, env, progress
-        self.site = Site(project, env, progress)
+    def __init__(self, project: Project, env: ComposeEnvironment) -> None:
+        self.project, self.env = project, env
+        self.site = Site(project, env)
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)
         self.watch = ComposeWatch(self.site)
         self.fleet = ComposeFleet(self.site, self.watch)
 
-    @property
-    def url(self) -> str:
-        """The address of the edge."""
-        return self.site.url
-
     def problems(self) -> list[str]:
         """Check Docker, settings, secrets, the project's name and the port."""
         root, site = self.project.root, self.site
-        if ensure_env(root):
-            log.info("wrote .env with fresh secrets (mode 0600)")
-            site.read_settings()
+        site.ensure_env()
         problems = docker_problems(compose=True)
         problems += settings_problems(root, site.values, "compose runs a {store} of its own", STORES)
         named, closed = project_name_problem(site.stack.name), closed_problem(site.secrets)

@@ -10,6 +10,7 @@ from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
 from pipeline.targets.common.container import BACKEND_PORT
+from pipeline.targets.common.here import max_connections
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
 from pipeline.targets.compose.stack import Stack, fingerprint
@@ -17,7 +18,6 @@ from pipeline.targets.compose.stack import Stack, fingerprint
 __all__ = ["Variables"]
 
 FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely recreates the edge
-CONNECTION_RESERVE = 15  # besides the replicas: migrations, a psql or two, PostgreSQL's own
 
 
 @dataclass
@@ -76,8 +76,6 @@ class Variables:
         """Return the variables that all replicas of `kept` share."""
         config = kept.config if kept else self.config()
         slots = range(1, max(self.env.replicas + 1, FEWEST_SLOTS) + 1)
-        workers, pool = int(config.get("BACKEND_WORKERS", "1")), int(config.get("DATABASE_POOL_SIZE", "5"))
-        connections = (self.env.replicas + 1) * workers * (pool + int(config.get("DATABASE_MAX_OVERFLOW", "5")))
         edge = self.edge_image()
         variables: dict[str, str] = {
             **settings_environment(config),
@@ -89,7 +87,7 @@ class Variables:
             "SLIPWAY_OWNER": owner_of(self.role),
             "EDGE_PORT": str(edge_port(self.values)),
             "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
-            "POSTGRES_MAX_CONNECTIONS": str(max(100, connections + CONNECTION_RESERVE)),
+            "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
             "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
             **({"FRONTEND_IMAGE": edge} if edge else {}),
         }

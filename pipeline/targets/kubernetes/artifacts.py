@@ -33,11 +33,10 @@ __all__ = ["Artifacts", "proof_facts"]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The releases of an environment, built or found. `folder` is where kustomize works."""
+    """The releases of an environment, built or found."""
 
     project: Project
     env: KubernetesEnvironment
-    folder: Path
     releases: KeptReleases
 
     @property
@@ -47,7 +46,7 @@ class Artifacts:
 
     def render(self, images: PushedImages) -> tuple[str, list[Object]]:
         """Return the name and the objects of the overlay with `images`."""
-        return render(self.folder, self.overlay, self.env.namespace, images, self.releases)
+        return render(self.overlay, self.env.namespace, images, self.releases)
 
     def build(self, title: str) -> Release:
         """Build and push the images of the working tree; return them with the manifests that go with their digests."""

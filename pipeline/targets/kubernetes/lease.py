@@ -24,6 +24,7 @@ import psutil
 from pipeline.engines.kubectl import Kubectl, Object, Refused, Unreachable, as_list
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.releases.lock import Holder
+from pipeline.system.waiting import attempts
 
 __all__ = ["LEASE", "LEASE_SECONDS", "Lease", "holder_of"]
 
@@ -87,9 +88,7 @@ class Lease:
             log.warning(f"took over the lock of {holder}, who died without releasing it")
             return lease
         log.warning(f"the lock is held by {holder}: waiting for a sign of life, {LEASE_SECONDS} s at most")
-        deadline = time.monotonic() + LEASE_SECONDS
-        while time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS)
+        for _ in attempts(LEASE_SECONDS, every=LOOK_SECONDS):
             leases = self.kubectl.get("lease", LEASE)
             if not leases or holder_of(leases[0]) is None:
                 return leases[0] if leases else lease

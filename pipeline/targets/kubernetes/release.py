@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.config.requests import parse_requests
 from pipeline.engines.kubectl import Object, name_of
-from pipeline.engines.kustomize import IMAGES
-from pipeline.errors import DeployFailed, UsageError
+from pipeline.engines.kustomize import IMAGES, SETTINGS, with_release
+from pipeline.engines.kustomize import render as render_kustomization
+from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images.build import PushedImages, ReleaseImages
 from pipeline.registry.image import image_ids, is_image
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import Source
-from pipeline.system.run import CommandFailed, run
 
 __all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "KeptReleases", "Release", "must_run", "render", "settings_of"]
 
 RELEASE_ANNOTATION = "slipway/release"
-SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
 UNNAMED = "unnamed"  # the name of a release while its real one is being made
 NAME_DIGITS = 8
 NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to render an overlay before a build
@@ -145,16 +140,14 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
     return {}
 
 
-def render(
-    folder: Path, overlay: Path, namespace: str, images: PushedImages, releases: KeptReleases
-) -> tuple[str, list[Object]]:
+def render(overlay: Path, namespace: str, images: PushedImages, releases: KeptReleases) -> tuple[str, list[Object]]:
     """Return the name and the objects of a release of `overlay` with `images`.
 
-    `folder` is where kustomize finds it. Raise `UsageError` with what kustomize says against the overlay.
+    Raise `UsageError` with what kustomize says against the overlay.
     """
-    content = _content(_kustomize(folder, overlay, namespace, images, UNNAMED))
+    content = _content(_kustomize(overlay, namespace, images, UNNAMED))
     name = releases.name(images.backend, content)
-    objects = _kustomize(folder, overlay, namespace, images, name)
+    objects = _kustomize(overlay, namespace, images, name)
     for one in objects:
         if (one["kind"], name_of(one)) == ("Deployment", "backend"):
             template = one["spec"]["template"].setdefault("metadata", {})
@@ -175,27 +168,12 @@ def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def _kustomize(folder: Path, overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / "kustomization.yaml",  # JSON is YAML
-        {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "namespace": namespace,
-            "resources": [os.path.relpath(overlay, folder)],
-            "images": [
-                {"name": part, "newName": images.repository, "digest": getattr(images, part)} for part in IMAGES
-            ],
-            "configMapGenerator": [{"name": SETTINGS, "behavior": "merge", "literals": [f"RELEASE={release}"]}],
-            "generatorOptions": {"immutable": True},
-        },
-    )
+def _kustomize(overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:
+    named = [{"name": part, "newName": images.repository, "digest": getattr(images, part)} for part in IMAGES]
     try:
-        rendered = run(["kubectl", "kustomize", str(folder)], level=logging.DEBUG, timeout=60)
-    except CommandFailed as error:
-        raise UsageError(f"{overlay.name}: kustomize: {error.output.strip().removeprefix('error: ')[:400]}") from error
-    return [one for one in yaml.load_all(rendered, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
+        return render_kustomization({**with_release(overlay, release, named), "namespace": namespace})
+    except SlipwayError as error:
+        raise UsageError(f"{overlay.name}: {error.problems[0]}") from error
 
 
 def _content(objects: Sequence[Object]) -> str:

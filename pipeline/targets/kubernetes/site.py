@@ -37,7 +37,7 @@ class Site:
         self.kubectl = Kubectl(env.context, env.namespace)
         self.docker = Docker(project.root)
         self.kept = KeptReleases(self.home / "artifacts", project.retain)
-        self.artifacts = Artifacts(project, env, self.home / "render", self.kept)
+        self.artifacts = Artifacts(project, env, self.kept)
         self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
         self.rollout, self.lease = Rollout(self.kubectl), Lease(self.kubectl)
         self.values = read_values(project.root)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.engines.kubectl import Kubectl, Object, describe, name_of
 from pipeline.errors import DeployFailed
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of
 from pipeline.targets.kubernetes.release import Release
@@ -26,18 +26,14 @@ def wait_for_store(
 
     Raise `DeployFailed` with the `findings` where that takes longer than `STORE_SECONDS`.
     """
-    deadline = time.monotonic() + STORE_SECONDS
-    while True:
+    for _ in attempts(STORE_SECONDS, every=1, watch=lambda: tell(f"waiting for {describe(one)}")):
         [now] = kubectl.get("statefulset", name_of(one)) or [one]
         status, wanted = now.get("status", {}), now["spec"].get("replicas", 1)
         fresh = status.get("observedGeneration", 0) >= now["metadata"].get("generation", 1)
         if fresh and min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)) >= wanted:
             return
-        if time.monotonic() > deadline:
-            why = "; ".join(findings()) or f"`kubectl describe statefulset {name_of(one)}`"
-            raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {why}")
-        tell(f"waiting for {describe(one)}")
-        time.sleep(1)
+    why = "; ".join(findings()) or f"`kubectl describe statefulset {name_of(one)}`"
+    raise DeployFailed(f"{describe(one)} did not get ready within {STORE_SECONDS} s: {why}")
 
 
 def ask_stores(kubectl: Kubectl, kept: Release) -> dict[str, Any]:

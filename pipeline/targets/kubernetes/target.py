@@ -33,7 +33,7 @@ class KubernetesTarget:
     """The target of `nox -s deploy -- kind` and others; `pipeline.targets.Target` says what each method promises."""
 
     def __init__(self, project: Project, env: KubernetesEnvironment, progress: Progress) -> None:
-        self.project, self.env, self.progress, self.url = project, env, progress, env.url
+        self.project, self.env, self.url = project, env, env.url
         site = self.site = Site(project, env, progress)
         self.releases, self.database = KubernetesReleases(site), KubernetesDatabase(site)
         witness = Witness(site.kubectl, site.secret)

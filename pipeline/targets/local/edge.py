@@ -18,6 +18,7 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.edge import settle, wait_admitted
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import clean_environment
@@ -134,13 +135,10 @@ class Edge:
 
     def wait_up(self, seconds: float = 10) -> None:
         """Wait until the edge accepts connections."""
-        deadline = time.monotonic() + seconds
-        while True:
+        for _ in attempts(seconds, every=0.02):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
-            if time.monotonic() > deadline:
-                raise SlipwayError(f"the edge does not listen on port {self.port}; see {self.layout.log('edge')}")
-            time.sleep(0.02)
+        raise SlipwayError(f"the edge does not listen on port {self.port}; see {self.layout.log('edge')}")
 
     def link(self, slot: int, target: Path) -> None:
         """Let the replica that listens at `target` into `slot`."""

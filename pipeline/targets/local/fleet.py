@@ -14,6 +14,7 @@ from pipeline.engines.embedded import Engines
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
 from pipeline.targets.common.edge import settle
+from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.replicas import Slot, last_words
@@ -141,9 +142,7 @@ class LocalFleet(roles.Fleet):
         changed = site.edge.write_config(engines.caddy, site.caddyfile, max(site.env.replicas, used) + 1)
         site.supervisor.start(engines.supervisord)
         stores = Stores(site.layout, site.supervisor, engines)
-        workers = int(site.values.get("BACKEND_WORKERS", "1"))
-        pool = int(site.values.get("DATABASE_POOL_SIZE", "5")) + int(site.values.get("DATABASE_MAX_OVERFLOW", "5"))
-        stores.ensure(connections=(site.env.replicas + 1) * workers * pool)
+        stores.ensure(max_connections(site.env.replicas, site.values))
         stores.ensure_role(*site.credentials())
         _start_edge(site, engines, changed=changed)
 

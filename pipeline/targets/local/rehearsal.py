@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.releases.model import Artifact
 from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.rehearsal import cannot_live
 from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.replicas import check_ready, last_words
@@ -66,11 +66,13 @@ class LocalStand:
         with throwaway_valkey(self.engines) as valkey:
             variables = {**self.artifacts.config(release.name), **database, "REDIS_HOST": valkey.socket, **own}
             with held(command, log=log, env=variables, cwd=working_folder, remove=folder) as process:
-                deadline, answer, ready = time.monotonic() + START_SECONDS, "it did not answer /ready", False
-                while not ready:
-                    ended = process.poll() is not None
-                    if ended or time.monotonic() > deadline:
-                        raise cannot_live(release, last_words(log, 0) if ended else answer)
-                    time.sleep(0.03)
+                answer = "it did not answer /ready"
+                for _ in attempts(START_SECONDS, every=0.03):
                     ready, answer = check_ready(socket, answer)
+                    if ready:
+                        break
+                    if process.poll() is not None:
+                        raise cannot_live(release, last_words(log, 0))
+                else:
+                    raise cannot_live(release, answer)
                 yield f"unix:{socket}"

@@ -18,7 +18,9 @@ from pipeline.errors import DeployFailed
 from pipeline.releases.model import Replica
 from pipeline.system.files import write_whole
 from pipeline.system.ports import free_port
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.diagnosis import failing_checks, telling_line
+from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config
@@ -26,7 +28,6 @@ from pipeline.targets.local.supervision import Process, Supervisor, program_conf
 __all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
 
 PREFIX = "replica-"
-LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 UNSET_DRAIN_SECONDS = 10  # more than the service's default
 META = "; slipway "
 LAST_BYTES = 20_000  # of a log: enough for the longest traceback
@@ -102,7 +103,7 @@ class Replicas:
         Raise `DeployFailed`, with the reason, where the replica ends or does not get ready in time.
         """
         answer = "it did not answer /ready"
-        while True:
+        for _ in attempts(deadline - time.monotonic(), every=0.03, watch=watch):
             process = self.supervisor.processes().get(slot.program)
             if process is not None and process.state in ("BACKOFF", "FATAL", "EXITED"):
                 words = last_words(self.layout.log(slot.program), offset)
@@ -110,18 +111,15 @@ class Replicas:
             ready, answer = check_ready(self.socket(slot.slot), answer)
             if ready and process is not None:
                 return process.pid
-            if time.monotonic() > deadline:
-                raise DeployFailed(f"release {slot.release} did not get ready in time: {answer}")
-            watch()
-            time.sleep(0.03)
+        raise DeployFailed(f"release {slot.release} did not get ready in time: {answer}")
 
     def wait_settled(self, seconds: float) -> None:
         """Wait until every replica is ready, for at most `seconds`."""
-        deadline = time.monotonic() + seconds
         waiting = self.slots()
-        while waiting and time.monotonic() < deadline:
+        for _ in attempts(seconds, every=0.05):
             waiting = [slot for slot in waiting if not check_ready(self.socket(slot.slot), "")[0]]
-            time.sleep(0.05)
+            if not waiting:
+                break
 
     def admit(self, slot: Slot, watch: Callable[[], None]) -> None:
         """Let the replica into the edge, and wait until requests through the edge reach it."""

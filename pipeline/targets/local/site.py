@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pipeline.config.project import LocalEnvironment, Project
 from pipeline.config.secrets import owner_of
-from pipeline.config.settings import PLACED, edge_port, read_values, split_secrets
+from pipeline.config.settings import PLACED, split_secrets
 from pipeline.engines.embedded import Engines, find_engines
 from pipeline.releases.records import read_json, write_json
-from pipeline.system.progress import Progress
+from pipeline.targets.common.here import SiteHere
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
@@ -22,11 +22,13 @@ __all__ = ["Site"]
 FREE_BYTES = 500 * 2**20  # a cluster, its write-ahead log and three virtual environments take about 300 MB
 
 
-class Site:
+class Site(SiteHere):
     """What the roles of the local target share."""
 
-    def __init__(self, project: Project, env: LocalEnvironment, progress: Progress) -> None:
-        self.project, self.env, self.progress = project, env, progress
+    env: LocalEnvironment
+
+    def __init__(self, project: Project, env: LocalEnvironment) -> None:
+        self.project, self.env = project, env
         self.layout = make_layout(project.state(env.name))
         self.page = project.root / "docker" / "frontend"
         self.caddyfile = project.root / "docker" / "edge" / "Caddyfile"
@@ -35,12 +37,6 @@ class Site:
         self.supervisor = Supervisor(self.layout)
         self.edge = Edge(self.layout, self.port)
         self.replicas = Replicas(self.layout, self.supervisor, self.edge)
-
-    def read_settings(self) -> None:
-        """Read `.env` anew."""
-        self.values = read_values(self.project.root)
-        self.port = edge_port(self.values)
-        self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
 
     def room_problems(self) -> list[str]:
         """Return a line for each disk that is nearly full."""

@@ -30,7 +30,6 @@ SUPERUSER = "slipway_superuser"
 STOP_SECONDS = 20
 LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer name (NAMEDATALEN) and would then look for another one
 BUILT_IN = ("postgres", "template0", "template1")
-CONNECTION_RESERVE = 15  # besides the replicas: migrations, a psql or two, PostgreSQL's own
 
 
 def role_problems(user: str, database: str) -> list[str]:
@@ -69,12 +68,12 @@ class Stores:
         """Where Valkey listens."""
         return self.layout.run / "valkey.sock"
 
-    def ensure(self, connections: int) -> None:
-        """Start both, with room for `connections` of the service; create PostgreSQL's cluster where there is none."""
+    def ensure(self, max_connections: int) -> None:
+        """Start both, PostgreSQL with `max_connections`; create its cluster where there is none."""
         user = postgres_user()
         binaries = reachable_binaries(self.engines.postgres, user)
         self._ensure_cluster(binaries, user)
-        options = {"max_connections": str(max(100, connections + CONNECTION_RESERVE))}
+        options = {"max_connections": str(max_connections)}
         commands = {
             "postgres": (
                 postgres_command(binaries, self.layout.postgres, self.layout.postgres_sockets, options),

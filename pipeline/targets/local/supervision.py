@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import subprocess
-import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
 from pipeline.system.ports import describe_process
+from pipeline.system.waiting import attempts
 from pipeline.targets.local.layout import Layout
 
 __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_strays", "mark", "program_config"]
@@ -155,12 +155,12 @@ class Supervisor:
         supervisord kills it after `stop_seconds`. Raise `SlipwayError` where it has not ended after `seconds`.
         """
         self.begin_stop(name)
-        deadline = time.monotonic() + seconds
-        while (process := self.processes().get(name)) is not None and process.state not in STOPPED:
-            if time.monotonic() > deadline:
-                raise SlipwayError(f"{name} did not end within {seconds:.0f} s")
-            watch()
-            time.sleep(0.05)
+        for _ in attempts(seconds, every=0.05, watch=watch):
+            process = self.processes().get(name)
+            if process is None or process.state in STOPPED:
+                break
+        else:
+            raise SlipwayError(f"{name} did not end within {seconds:.0f} s")
         (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
         with self._rpc() as rpc:
             rpc.reloadConfig()
@@ -202,11 +202,10 @@ class Supervisor:
 
     @staticmethod
     def _wait(done: Callable[[], bool], message: str, seconds: float = START_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > deadline:
-                raise SlipwayError(message)
-            time.sleep(0.02)
+        for _ in attempts(seconds, every=0.02):
+            if done():
+                return
+        raise SlipwayError(message)
 
 
 def _ended(pid: int) -> bool:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import LocalEnvironment, Project
-from pipeline.config.settings import ensure_env
 from pipeline.engines.embedded import postgres_user
 from pipeline.releases.records import read_json
 from pipeline.system.ports import describe_process, port_free, port_holder, port_ours_to_open
-from pipeline.system.progress import Progress
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.local.database import LocalDatabase
 from pipeline.targets.local.fleet import LocalFleet, LocalWatch
@@ -21,8 +17,6 @@ from pipeline.targets.local.supervision import is_marked
 
 __all__ = ["LocalTarget"]
 
-log = logging.getLogger(__name__)
-
 UNUSABLE = ";[]*?"  # comments and patterns in the supervisor's files, which cannot quote them
 
 
@@ -30,25 +24,19 @@ class LocalTarget(KeptHere):
     """`nox -s deploy`: see `pipeline.targets.Target` for what each method promises."""
 
     env: LocalEnvironment
+    site: Site
 
-    def __init__(self, project: Project, env: LocalEnvironment, progress: Progress) -> None:
-        self.project, self.env, self.progress = project, env, progress
-        self.site = Site(project, env, progress)
+    def __init__(self, project: Project, env: LocalEnvironment) -> None:
+        self.project, self.env = project, env
+        self.site = Site(project, env)
         self.releases, self.database = LocalReleases(self.site), LocalDatabase(self.site)
         self.watch = LocalWatch(self.site)
         self.fleet = LocalFleet(self.site, self.watch)
 
-    @property
-    def url(self) -> str:
-        """The address of the edge."""
-        return self.site.url
-
     def problems(self) -> list[str]:
         """Check settings, secrets, free disk space, the port, and the user that PostgreSQL runs as."""
         root, site = self.project.root, self.site
-        if ensure_env(root):
-            log.info("wrote .env with fresh secrets (mode 0600)")
-            site.read_settings()
+        site.ensure_env()
         problems = settings_problems(root, site.values, "local runs a {store} of its own")
         if set(str(root)) & set(UNUSABLE):
             wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"

@@ -9,7 +9,9 @@ import pytest
 from pipeline.engines.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError
 from pipeline.images.build import Images, build_command, image_repository, push_references, repository_problem
+from pipeline.registry.image import tagged_digest
 from pipeline.targets.common.container import refused_login
+from tests.registries import played, push_image
 
 # What BuildKit says of a step that fails.
 FULL = """#5 [2/2] RUN dd
@@ -211,6 +213,23 @@ class TestImages:
         with pytest.raises(SlipwayError) as caught:
             Images(engine.parent, "slipway").push("ghcr.io/o/n")
         assert caught.value.problems[0].startswith(line)
+
+    def test_tags_what_a_builder_pushed(self, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the first digits of the service's digest, as an engine's push does, so that they are found again."""
+        monkeypatch.setenv("IMAGE_PLATFORMS", "linux/amd64,linux/arm64")
+        (engine.parent / "pyproject.toml").write_text("", encoding="utf-8")
+        with played() as registry:
+            repository = f"{registry.address}/team/board"
+            digests = {part: push_image(repository, part) for part in ("production", "migrate", "frontend")}
+            builder = "*buildx*) built=$*; while [ $1 != --metadata-file ]; do shift; done; case $built in\n"
+            for part, digest in digests.items():
+                builder += f"""*{part}*) echo '{{"containerimage.digest": "{digest}"}}' >"$2" ;;\n"""
+            says(engine, f"{builder}esac ;;")
+            pushed = Images(engine.parent, "slipway").push(repository)
+            assert pushed.backend == digests["production"]
+            short = pushed.backend[7:19]
+            tags = (short, f"migrate-{short}", f"frontend-{short}")
+            assert [tagged_digest(f"{repository}:{tag}") for tag in tags] == list(digests.values())
 
     def test_a_repository_is_in_lower_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """GitHub's owners need not be."""

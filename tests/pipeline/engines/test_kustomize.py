@@ -67,7 +67,7 @@ def test_every_tree_renders(tree: Any) -> None:
 
 
 def test_a_tree_that_does_not_render_says_why(tmp_path: Path) -> None:
-    with pytest.raises(SlipwayError, match=r"kubectl kustomize: .*nowhere"):
+    with pytest.raises(SlipwayError, match=r"^kustomize: .*nowhere"):
         render({"resources": [tmp_path / "nowhere"]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.images.build import SHORT
+from pipeline.images.build import short_digest
 from pipeline.images.copy import copy_release
 from pipeline.registry.connection import RegistryLacks
 from pipeline.registry.image import resolve
@@ -18,7 +18,7 @@ class TestCopyRelease:
         """An index of two platforms with its attestation, and the two images beside it: the same bytes elsewhere."""
         repository = f"{registry}/team/whole"
         digest, manifests = push_index(repository, "amd64", "arm64")
-        short = digest.removeprefix("sha256:")[:SHORT]
+        short = short_digest(digest)
         others = {tag: push_image(repository, tag, tag=tag) for tag in (f"migrate-{short}", f"frontend-{short}")}
         elsewhere = f"{repository}-copy"
         for _ in range(2):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.images.pins import find_pins, pinned
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SlipwayError
+from pipeline.images.pins import current_digests, find_pins, pinned, write_pins
+from tests.registries import played, push_image, push_index
 from tests.services import ROOT
 
 DIGEST = f"sha256:{'1' * 64}"
@@ -31,3 +37,29 @@ class TestPinned:
         once = pinned(text, {"redis:8-trixie": DIGEST})
         assert once == f"      - image: redis:8-trixie@{DIGEST} # why\n      - image: slipway-backend\n"
         assert pinned(once, {"redis:8-trixie": f"sha256:{'2' * 64}"}) == once.replace("1" * 64, "2" * 64)
+
+
+class TestCurrentDigests:
+    def test_are_those_that_the_registry_has(self, tmp_path: Path) -> None:
+        """Of an image and of an index, whatever is pinned by now; variables are filled in."""
+        with played(auth="Bearer", public=True) as registry:  # as Docker Hub: anybody gets a token
+            name = f"{registry.address}/team/board"
+            python = push_image(name, tag="3.13-slim")
+            postgres, _ = push_index(name, "amd64", "arm64")
+            (tmp_path / "docker").mkdir()
+            dockerfile, compose = tmp_path / "docker/Dockerfile.backend", tmp_path / "docker-compose.yml"
+            dockerfile.write_text(f"ARG PYTHON_IMAGE={name}:${{PYTHON_VERSION}}-slim\n")
+            compose.write_text(f"    image: ${{POSTGRES_IMAGE:-{name}:latest@{DIGEST}}}\n")
+            found = current_digests(tmp_path, {"PYTHON_VERSION": "3.13"})
+        assert [(pin.digest, digest) for pin, digest in found] == [(None, python), (DIGEST, postgres)]
+        assert write_pins(tmp_path, found) == ["docker/Dockerfile.backend", "docker-compose.yml"]
+        assert dockerfile.read_text().endswith(f"-slim@{python}\n")
+        assert compose.read_text().endswith(f":latest@{postgres}}}\n")
+
+    def test_are_all_there_or_none(self, tmp_path: Path) -> None:
+        """The line says which file names an image that its registry lacks."""
+        with played() as registry:
+            name = f"{registry.address}/team/board:8"
+            (tmp_path / "docker-compose.yml").write_text(f"    image: {name}\n")
+            with pytest.raises(SlipwayError, match=f"docker-compose.yml: no registry answered for {name}: .*not in"):
+                current_digests(tmp_path, {})

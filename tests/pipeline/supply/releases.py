@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.images.build import SHORT, PushedImages, built_from
+from pipeline.images.build import PushedImages, built_from, short_digest
 from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
 
 __all__ = ["PASSWORD", "attach_copy", "key_pair", "make_tree", "push_release"]
@@ -55,7 +55,7 @@ def push_release(
             body, kind = (_index(made, platforms), INDEXES[0]) if platforms else (made[0], ARTIFACT)
             for one in made:
                 opened.put_manifest(digest_of(one), one, ARTIFACT)
-            short = pushed.get("backend", digest_of(body)).removeprefix("sha256:")[:SHORT]
+            short = short_digest(pushed.get("backend", digest_of(body)))
             opened.put_manifest(short if part == "backend" else f"{part}-{short}", body, kind)
             pushed[part] = digest_of(body)
     return PushedImages(repository, **pushed)

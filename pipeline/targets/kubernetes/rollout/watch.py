@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.engines.kubectl import Kubectl, Unreachable
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
-from pipeline.targets.common.diagnosis import SILENT
+from pipeline.targets.common.diagnosis import RECENT_SECONDS, SILENT
 from pipeline.targets.kubernetes.objects import SERVICE
 from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
 from pipeline.targets.kubernetes.rollout.autoscaler import scaling_findings
@@ -35,7 +35,6 @@ __all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secret
 
 TICK_SECONDS = 0.5
 LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers in place of the log
-RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,17 @@ def kept(name: str, objects: list[Object]) -> Release:
 
 
 class TestRender:
-    def test_names_images_by_digest_alone(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
+    def test_names_images_by_digest_alone(self, overlay: Path, releases: KeptReleases) -> None:
         """No tag can move under a release."""
-        _, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        _, objects = render(overlay, "shop", IMAGES, releases)
         [deployment] = [one for one in objects if one["kind"] == "Deployment"]
         [container] = deployment["spec"]["template"]["spec"]["containers"]
         assert container["image"] == f"registry.example.com/shop@{IMAGES.backend}"
         assert {one["metadata"]["namespace"] for one in objects} == {"shop"}
 
-    def test_tells_the_release_its_name(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
+    def test_tells_the_release_its_name(self, overlay: Path, releases: KeptReleases) -> None:
         """In its settings, which cannot be changed in place, and on its pods."""
-        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        name, objects = render(overlay, "shop", IMAGES, releases)
         [settings] = [one for one in objects if one["kind"] == "ConfigMap"]
         [deployment] = [one for one in objects if one["kind"] == "Deployment"]
         assert name == IMAGES.backend
@@ -76,30 +76,28 @@ class TestRender:
         assert deployment["spec"]["template"]["metadata"]["annotations"][RELEASE_ANNOTATION] == name
         assert kept(name, objects).config == settings["data"]
 
-    def test_gives_other_settings_another_name(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
+    def test_gives_other_settings_another_name(self, overlay: Path, releases: KeptReleases) -> None:
         """The digest alone is the first release of an image; the same again is the same."""
-        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        name, objects = render(overlay, "shop", IMAGES, releases)
         releases.keep(kept(name, objects))
-        assert render(tmp_path / "render", overlay, "shop", IMAGES, releases)[0] == name
+        assert render(overlay, "shop", IMAGES, releases)[0] == name
         (overlay / "kustomization.yaml").write_text(KUSTOMIZATION.replace("INFO", "DEBUG"))
-        other, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        other, objects = render(overlay, "shop", IMAGES, releases)
         assert other.startswith(f"{name}+")
         releases.keep(kept(other, objects))
-        assert render(tmp_path / "render", overlay, "shop", IMAGES, releases)[0] == other
+        assert render(overlay, "shop", IMAGES, releases)[0] == other
 
-    def test_says_what_kustomize_has_against_an_overlay(
-        self, tmp_path: Path, overlay: Path, releases: KeptReleases
-    ) -> None:
+    def test_says_what_kustomize_has_against_an_overlay(self, overlay: Path, releases: KeptReleases) -> None:
         """One line, and no traceback."""
         (overlay / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
         with pytest.raises(UsageError, match=r"overlay: kustomize: .*missing\.yaml"):
-            render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+            render(overlay, "shop", IMAGES, releases)
 
 
 class TestReleases:
-    def test_keep_a_release_whole(self, tmp_path: Path, overlay: Path, releases: KeptReleases) -> None:
+    def test_keep_a_release_whole(self, overlay: Path, releases: KeptReleases) -> None:
         """What is read is what was written."""
-        name, objects = render(tmp_path / "render", overlay, "shop", IMAGES, releases)
+        name, objects = render(overlay, "shop", IMAGES, releases)
         releases.keep(kept(name, objects))
         assert releases.find(name) == kept(name, objects)
         assert releases.pullable(name).images.migrate == f"registry.example.com/shop@{IMAGES.migrate}"

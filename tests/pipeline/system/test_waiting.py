@@ -1,0 +1,85 @@
+"""Waiting by asking again, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import DeployFailed
+from pipeline.system import waiting
+from pipeline.system.waiting import attempts
+
+
+class Clock:
+    """A clock that only pauses move on, and `work`."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 1000.0, list[float]()
+
+    def monotonic(self) -> float:
+        """Return the seconds on this clock."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Move on at once."""
+        self.pauses.append(seconds)
+        self.work(seconds)
+
+    def work(self, seconds: float) -> None:
+        """Move on without a pause."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that `attempts` reads."""
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    return clock
+
+
+class TestAttempts:
+    def test_begin_at_once(self, clock: Clock) -> None:
+        """What is there already costs no pause, even where there is no time left."""
+        for _ in attempts(-1, every=1):
+            break
+        assert clock.pauses == []
+
+    def test_are_apart(self, clock: Clock) -> None:
+        """A pause lies between any two, and none behind the last: nothing would come of it."""
+        assert len(list(attempts(1, every=0.5))) == 4
+        assert clock.pauses == [0.5, 0.5, 0.5]
+
+    def test_include_one_after_the_time_is_up(self, clock: Clock) -> None:
+        """What happened in the last pause is seen."""
+        looks = [clock.now for _ in attempts(1, every=0.75)]
+        assert looks == [1000.0, 1000.75, 1001.5]
+
+    def test_end_when_the_asking_took_too_long(self, clock: Clock) -> None:
+        """The time counts from the start of the loop, and asking takes some of it."""
+        count = 0
+        for _ in attempts(10, every=1):
+            clock.work(11)
+            count += 1
+        assert (count, clock.pauses) == (1, [])
+
+    def test_begin_to_count_with_the_loop(self, clock: Clock) -> None:
+        """Not where they were made."""
+        made = attempts(1, every=1)
+        clock.work(60)
+        assert len(list(made)) == 3
+
+    def test_are_watched_between(self, clock: Clock) -> None:
+        """Once for each pause, before it: not where the first attempt succeeds, nor when time is up."""
+        seen: list[int] = []
+        assert len(list(attempts(1, every=1, watch=lambda: seen.append(len(clock.pauses))))) == 3
+        assert seen == [0, 1]
+
+    def test_let_the_watch_end_the_wait(self, clock: Clock) -> None:
+        """What it raises reaches the caller of the loop, before the pause."""
+
+        def trouble() -> None:
+            raise DeployFailed("the old release fails")
+
+        with pytest.raises(DeployFailed, match="the old release fails"):
+            list(attempts(60, every=1, watch=trouble))
+        assert clock.pauses == []
