@@ -15,7 +15,7 @@ from pipeline.config.project import Environment
 from pipeline.config.requests import common
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.proof.results import Snapshot, TrafficResult
-from pipeline.proof.traffic import Job, Traffic
+from pipeline.proof.traffic import Traffic, TrafficPlan
 from pipeline.proof.verdict import BAKE, BASELINE, CONFIRM, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
 from pipeline.releases.model import Artifact
@@ -36,7 +36,7 @@ class Proof:
 
     As a context manager it ends traffic that is still running when something else has failed.
 
-    `traffic` sends what a job says; `baseline_seconds`: how long what serves is measured before anything is changed.
+    `traffic` sends what a plan says; `baseline_seconds`: how long what serves is measured before anything is changed.
     """
 
     env: Environment
@@ -46,12 +46,12 @@ class Proof:
     old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
     slow: bool = False
-    traffic: Callable[[Job], Traffic] = Traffic
+    traffic: Callable[[TrafficPlan], Traffic] = Traffic
     baseline_seconds: float = BASELINE_SECONDS
     _traffic: Traffic | None = None
     _release: str = ""
     _old: str | None = None
-    _job: Job | None = field(default=None, repr=False)
+    _plan: TrafficPlan | None = field(default=None, repr=False)
     _ending: threading.Thread | None = None
 
     def begin(self, new: Artifact, old: Artifact | None, *, serving: bool, baseline: bool = True) -> None:
@@ -68,7 +68,7 @@ class Proof:
             log.warning(
                 "the two releases share no request: the rollout goes unwatched, and the new one is proved alone"
             )
-        self._job = Job(
+        self._plan = TrafficPlan(
             base=self.target.url,
             rate=self.env.rate,
             full=new.requests,
@@ -79,7 +79,7 @@ class Proof:
             phase=BASELINE if serving and baseline else BAKE if not serving else "rollback",
         )
         if serving:
-            self._traffic = self.traffic(self._job).start()
+            self._traffic = self.traffic(self._plan).start()
             if baseline:
                 self._wait(self.baseline_seconds, "baseline")
 
@@ -108,9 +108,9 @@ class Proof:
 
         Raise `DeployFailed` with the reason where the release is not proved.
         """
-        assert self._job is not None
+        assert self._plan is not None
         if self._traffic is None:
-            self._traffic = self.traffic(self._job).start()
+            self._traffic = self.traffic(self._plan).start()
         self._traffic.phase(BAKE, full=True)
         self._wait(self.env.bake_seconds, "prove", early=not rollback)
         if self._judge(self._traffic.settle(), rollback=rollback).confirm:

@@ -1,6 +1,6 @@
 """`python -m pipeline.proof`: the generator's own process, so that the work of a deploy cannot disturb its clock.
 
-Input and output are one JSON object per line. In: the job, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`,
+Input and output are one JSON object per line. In: the plan, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`,
 then `{"stop": true, "at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`.
 If the input ends before the result, the deploy died: nothing more is sent, and what was written is removed.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 from pipeline.proof.client import Call, Client, NoAnswer
 from pipeline.proof.generator import Generator
-from pipeline.proof.job import Job
+from pipeline.proof.plan import TrafficPlan
 
 PROGRESS_SECONDS = 0.25
 HELD_SECONDS = 0.05  # between snapshots while the traffic is held: the deploy is waiting for it to settle
-LINE_LIMIT = 2**24  # a job holds two tables of requests
+LINE_LIMIT = 2**24  # a plan holds two tables of requests
 UNREAD_LIMIT = 2**20  # bytes that a parent may leave unread before it misses snapshots
 
 
@@ -31,7 +31,7 @@ async def _main() -> int:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     # Write through the event loop: a parent that is slow to read must not stop the clock.
     out, flushed = await loop.connect_write_pipe(_Output, sys.stdout)
-    job = Job.load(json.loads(await reader.readline()))
+    plan = TrafficPlan.load(json.loads(await reader.readline()))
     with contextlib.suppress(NoAnswer):
         # The first request imports half of anyio (40 ms): let that be this one, which reaches nobody.
         await Client("unix:/dev/null").send(Call("GET", "/"))
@@ -40,7 +40,7 @@ async def _main() -> int:
         if "snapshot" not in line or out.get_write_buffer_size() < UNREAD_LIMIT:
             out.write(json.dumps(line).encode() + b"\n")
 
-    generator = Generator(job)
+    generator = Generator(plan)
     commands = loop.create_task(_obey(reader, generator))
     loop.add_signal_handler(signal.SIGTERM, commands.cancel)
     work = loop.create_task(_work(generator, say))

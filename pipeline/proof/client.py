@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from pipeline.errors import UsageError
-from pipeline.proof.template import difference
+from pipeline.proof.template import mismatch
 
 __all__ = ["Answer", "Call", "Client", "NoAnswer", "RequestFailed", "check"]
 
@@ -127,7 +127,7 @@ def check(answer: Answer, status: int, expect: Any) -> Any:
         if expect is None:
             return None
         raise RequestFailed("body", f"not JSON: {answer}") from None
-    problem = None if expect is None else difference(value, expect)
+    problem = None if expect is None else mismatch(value, expect)
     if problem:
         raise RequestFailed("body", f"{problem}: {answer}")
     return value

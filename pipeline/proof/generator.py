@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
-from pipeline.proof.job import ABANDON_SECONDS, SETTLE_SECONDS, Job
+from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.writes import Ledger
@@ -101,29 +101,29 @@ class _Mix:
 
 
 class Generator:
-    """The sender of a job's requests until it is told to stop. Create it inside a running event loop."""
+    """The sender of a plan's requests until it is told to stop. Create it inside a running event loop."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, plan: TrafficPlan) -> None:
+        self._plan = plan
         self._loop = asyncio.get_running_loop()
         self._clock = StallClock(self._loop)
-        self._client = Client(job.base, job.token)
-        self._ledger = Ledger(job.journal)
-        self._mix = _Mix(job.requests)
+        self._client = Client(plan.base, plan.token)
+        self._ledger = Ledger(plan.journal)
+        self._mix = _Mix(plan.requests)
         self._started, self._epoch = self._loop.time(), time.time()
-        self._tally = Tally(self._epoch, job.slow_ms)
-        self._phases = [Phase(job.phase, self._epoch)]
+        self._tally = Tally(self._epoch, plan.slow_ms)
+        self._phases = [Phase(plan.phase, self._epoch)]
         self._stopping, self._at_once, self._ended = False, False, self._started
         self._held = False
         self._outstanding: set[asyncio.Task[None]] = set()
         self._cut, self._skipped, self._lag = 0, 0, 0.0
 
     def phase(self, name: str, *, full: bool = False) -> None:
-        """Start the phase `name` for what falls due from now on; with `full`, send the job's whole table."""
+        """Start the phase `name` for what falls due from now on; with `full`, send the plan's whole table."""
         self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
         if full:
-            self._mix = _Mix(self._job.full)
+            self._mix = _Mix(self._plan.full)
 
     def hold(self) -> None:
         """Let nothing more fall due until the next phase."""
@@ -176,9 +176,9 @@ class Generator:
         while not self._stopping:
             if self._held:
                 await asyncio.sleep(HELD_SECONDS)
-                number = math.ceil((self._loop.time() - self._started) * self._job.rate)
+                number = math.ceil((self._loop.time() - self._started) * self._plan.rate)
                 continue
-            due = self._started + number / self._job.rate
+            due = self._started + number / self._plan.rate
             now = self._loop.time()
             if due > now:
                 # In slices, so that a slow rate does not make `stop` wait.
@@ -204,10 +204,10 @@ class Generator:
         answer: Answer | None = None
         error: RequestFailed | None = None
         try:
-            answer = await self._clock.within(self._job.timeout, self._client.send(exchange.call(), fresh=fresh))
+            answer = await self._clock.within(self._plan.timeout, self._client.send(exchange.call(), fresh=fresh))
             exchange.check(answer)
         except TimeoutError:
-            error = NoAnswer("timeout", f"no answer within {self._job.timeout:g} s")
+            error = NoAnswer("timeout", f"no answer within {self._plan.timeout:g} s")
         except RequestFailed as failure:
             error = failure
         now = self._loop.time()

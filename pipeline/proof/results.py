@@ -39,7 +39,7 @@ class Share:
     release: str | None
     ok: int
     failed: Mapping[str, int]  # by kind
-    slow: int  # correct, but later than the job's `slow_ms`
+    slow: int  # correct, but later than the plan's `slow_ms`
     latency: Latency | None
 
     @property

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pipeline.config.requests import PLACEHOLDER
 
-__all__ = ["MissingValue", "Values", "difference"]
+__all__ = ["MissingValue", "Values", "mismatch"]
 
 
 class MissingValue(Exception):
@@ -56,7 +56,7 @@ class Values:
         return value
 
 
-def difference(actual: Any, expected: Any, where: str = "") -> str | None:
+def mismatch(actual: Any, expected: Any, where: str = "") -> str | None:
     """Return where `actual` does not contain `expected`, in words, or None when it does.
 
     Objects and lists may contain more than is expected, as with PostgreSQL's `@>`: an `expected` of `[]` means that
@@ -65,12 +65,12 @@ def difference(actual: Any, expected: Any, where: str = "") -> str | None:
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         for key, value in expected.items():
             path = f"{where}.{key}" if where else str(key)
-            problem = difference(actual[key], value, path) if key in actual else f"`{path}` is missing"
+            problem = mismatch(actual[key], value, path) if key in actual else f"`{path}` is missing"
             if problem:
                 return problem
         return None
     if isinstance(expected, list) and isinstance(actual, list):
-        lacking = (wanted for wanted in expected if all(difference(item, wanted) for item in actual))
+        lacking = (wanted for wanted in expected if all(mismatch(item, wanted) for item in actual))
         return next((f"`{where or 'the body'}` lacks {_brief(wanted)}" for wanted in lacking), None)
     # JSON's true is not 1, though Python's is.
     if actual == expected and isinstance(actual, bool) == isinstance(expected, bool):

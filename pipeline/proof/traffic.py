@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import SlipwayError
-from pipeline.proof.job import ABANDON_SECONDS, SETTLE_SECONDS, Job
+from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Snapshot, TrafficResult
 
-__all__ = ["GeneratorDied", "Job", "Traffic"]
+__all__ = ["GeneratorDied", "Traffic", "TrafficPlan"]
 
 ROOT = Path(__file__).parents[2]  # the folder that contains the package `pipeline`
 START_SECONDS = 20.0
@@ -29,19 +29,19 @@ class GeneratorDied(SlipwayError):
 
 
 class Traffic:
-    """Synthetic traffic for `job` in its own process, from `start` to `stop` (or `abort`).
+    """Synthetic traffic for `plan` in its own process, from `start` to `stop` (or `abort`).
 
     As a context manager it starts at once, and aborts unless it was stopped. Every method raises `GeneratorDied` with
     the generator's last words once its process has ended without a result.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, plan: TrafficPlan) -> None:
+        self._plan = plan
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_close` closes it
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
         self._ready, self._over = False, False
-        self._snapshot = Snapshot(seconds=0.0, phase=job.phase, outstanding=0)
+        self._snapshot = Snapshot(seconds=0.0, phase=plan.phase, outstanding=0)
         self._result: TrafficResult | None = None
         self._last_words = ""
 
@@ -59,7 +59,7 @@ class Traffic:
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
-        self._tell(self._job.dump())
+        self._tell(self._plan.dump())
         self._await(lambda: self._ready, START_SECONDS)
         return self
 
@@ -69,7 +69,7 @@ class Traffic:
         return self._process.pid if self._process else None
 
     def phase(self, name: str, *, full: bool = False) -> None:
-        """Start the phase `name` for what falls due from now on; with `full`, send the job's whole table."""
+        """Start the phase `name` for what falls due from now on; with `full`, send the plan's whole table."""
         self._tell({"phase": name, "full": full})
 
     def snapshot(self) -> Snapshot:
@@ -83,7 +83,7 @@ class Traffic:
         """Hold the traffic until the next phase, wait for every answer, and return the counts to judge by."""
         # Answers that are still to come, which are the slow ones, would be missing from the counts.
         self._tell({"hold": True})
-        self._await(lambda: self._snapshot.settled, self._job.timeout + MARGIN_SECONDS)
+        self._await(lambda: self._snapshot.settled, self._plan.timeout + MARGIN_SECONDS)
         return self.snapshot()
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
@@ -93,7 +93,7 @@ class Traffic:
         removed in a few seconds stays in the journal for the next `Traffic` or `clean_up`.
         """
         self._tell({"stop": True, "at_once": at_once})
-        seconds = ABANDON_SECONDS if at_once else self._job.timeout + SETTLE_SECONDS
+        seconds = ABANDON_SECONDS if at_once else self._plan.timeout + SETTLE_SECONDS
         self._await(lambda: self._result is not None, seconds + MARGIN_SECONDS)
         self._close()
         if not self._result:

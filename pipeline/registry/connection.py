@@ -20,7 +20,7 @@ from pipeline.errors import SlipwayError
 from pipeline.registry.credentials import config_path, find_credentials
 from pipeline.registry.reference import HUB, Reference, is_local
 
-__all__ = ["Answer", "Connection", "RegistryError", "RegistryLacks", "json_object"]
+__all__ = ["Connection", "RegistryError", "RegistryLacks", "Response", "json_object"]
 
 MANIFEST_BYTES = 4 * 2**20  # the size that a registry must accept, by the specification; none of ours comes near
 TOKEN_BYTES = 2**20
@@ -45,7 +45,7 @@ def _trusted(outside: bool, /) -> ssl.SSLContext:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A registry's answer, its body read."""
 
     status: int
@@ -83,7 +83,7 @@ class Connection:
         headers: dict[str, str] | None = None,
         follow: bool = False,
         limit: int = MANIFEST_BYTES,
-    ) -> Answer:
+    ) -> Response:
         """Send a request for `path`, logging in where the registry wants a login; return the answer.
 
         `follow`: follow redirects, because registries keep blobs elsewhere. Raise `RegistryError` for an answer of more
@@ -91,7 +91,7 @@ class Connection:
         """
         url = urljoin(self.root, path)
 
-        def send() -> Answer:
+        def send() -> Response:
             # The registry says where an upload goes: if that is another host, it does not get this one's credential.
             mine = self._authorization is not None and url.startswith(f"{self.reference.address}/")
             login = {"Authorization": self._authorization or ""} if mine else {}
@@ -106,7 +106,7 @@ class Connection:
             raise self._refused(answer.status)
         return answer
 
-    def _send(self, request: httpx2.Request, *, follow: bool, limit: int) -> Answer:
+    def _send(self, request: httpx2.Request, *, follow: bool, limit: int) -> Response:
         """Send `request`, and again where that may help."""
         # Every request made here may be repeated.
         for pause in (*PAUSES, None):
@@ -123,7 +123,7 @@ class Connection:
             time.sleep(pause)
         raise AssertionError
 
-    def _send_once(self, request: httpx2.Request, *, follow: bool, limit: int) -> Answer:
+    def _send_once(self, request: httpx2.Request, *, follow: bool, limit: int) -> Response:
         answer = self._http.send(request, stream=True, follow_redirects=follow)
         try:
             body = bytearray()
@@ -133,7 +133,7 @@ class Connection:
                     raise RegistryError(
                         f"{self._host}: {request.url.path}: too large, over {limit} bytes: slipway did not make it"
                     )
-            return Answer(answer.status_code, answer.headers, bytes(body))
+            return Response(answer.status_code, answer.headers, bytes(body))
         finally:
             answer.close()
 
@@ -188,7 +188,7 @@ class Connection:
         why = "no answer in time" if isinstance(error, httpx2.TimeoutException) else "no connection"
         return f"{self._host}: {why}: is the registry up, and its name right in {self.name}?"
 
-    def expect(self, answer: Answer, what: str, status: int = httpx2.codes.OK) -> None:
+    def expect(self, answer: Response, what: str, status: int = httpx2.codes.OK) -> None:
         """Raise `RegistryError` where `answer` has another `status`, `RegistryLacks` for 404. `what` was asked for."""
         # A registry's own words are left out: they may repeat what it was sent.
         if answer.status == status:

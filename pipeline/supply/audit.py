@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SlipwayError
-from pipeline.supply.gate import UNAUDITED, Finding, from_grype, from_pip_audit
+from pipeline.supply.gate import UNAUDITED, Vulnerability, from_grype, from_pip_audit
 from pipeline.supply.sbom import Sbom
 from pipeline.system.run import CommandFailed, run
 
@@ -36,12 +36,12 @@ def locked_packages(root: Path) -> dict[str, set[str]]:
     return packages
 
 
-def ask_pip_audit(packages: Mapping[str, set[str]]) -> list[Finding]:
+def ask_pip_audit(packages: Mapping[str, set[str]]) -> list[Vulnerability]:
     """Return what pip-audit knows against the Python `packages`, each with its versions.
 
     Raise `SlipwayError` where its service cannot be asked, or knows none of them.
     """
-    findings: list[Finding] = []
+    findings: list[Vulnerability] = []
     # A requirements file has one version of each package; two images may have two.
     for versions in zip_longest(*(sorted(each) for each in packages.values())):
         pairs = [(name, version) for name, version in zip(packages, versions, strict=True) if version]
@@ -76,7 +76,7 @@ def _pip_audit(pins: Sequence[str]) -> Mapping[str, Any]:
         return content
 
 
-def ask_grype(sboms: Sequence[Sbom]) -> list[Finding]:
+def ask_grype(sboms: Sequence[Sbom]) -> list[Vulnerability]:
     """Return what grype knows against `sboms`.
 
     Return nothing, and say so in a line, where grype is not installed or has no database.
@@ -84,7 +84,7 @@ def ask_grype(sboms: Sequence[Sbom]) -> list[Finding]:
     if shutil.which("grype") is None:
         log.warning("grype is not on the PATH: only Python packages were judged")
         return []
-    findings: list[Finding] = []
+    findings: list[Vulnerability] = []
     for sbom in sboms:
         try:
             output = run(["grype", "--quiet", f"sbom:{sbom.cyclonedx}", "--output", "json"], timeout=TIMEOUT_SECONDS)

@@ -9,14 +9,14 @@ from typing import Any
 
 from pipeline.config.policy import Allowance
 
-__all__ = ["UNAUDITED", "Finding", "from_grype", "from_pip_audit", "judge"]
+__all__ = ["UNAUDITED", "Vulnerability", "from_grype", "from_pip_audit", "judge_vulnerabilities"]
 
 UNAUDITED = "unaudited"  # the id of a package that could not be judged
 GRAVE = ("High", "Critical")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Vulnerability:
     """A known vulnerability of a package. `ids`: all its names; `fixed`: the versions that fix it."""
 
     ids: tuple[str, ...]
@@ -31,8 +31,8 @@ class Finding:
         return f"{self.package} {self.version}: {', '.join(self.ids)}: {fix}"
 
 
-def judge(
-    findings: Iterable[Finding], allowed: Sequence[Allowance], today: date
+def judge_vulnerabilities(
+    findings: Iterable[Vulnerability], allowed: Sequence[Allowance], today: date
 ) -> tuple[list[str], list[str], list[str]]:
     """Return which `findings` stop the release, which are `allowed`, and which allowances match nothing any more.
 
@@ -58,7 +58,7 @@ def judge(
     return refused, passed, stale
 
 
-def from_pip_audit(report: Mapping[str, Any]) -> list[Finding]:
+def from_pip_audit(report: Mapping[str, Any]) -> list[Vulnerability]:
     """Return the findings of a report of `pip-audit --format json`, with an unaudited one for what it skipped."""
     findings = []
     for package in report["dependencies"]:
@@ -66,14 +66,14 @@ def from_pip_audit(report: Mapping[str, Any]) -> list[Finding]:
         if "skip_reason" in package:
             # The reason names the version at its end, in parentheses, and the report nowhere else.
             version = package["skip_reason"].rpartition("(")[2].rstrip(")")
-            findings.append(Finding((UNAUDITED,), package["name"], version, ()))
+            findings.append(Vulnerability((UNAUDITED,), package["name"], version, ()))
         for each in package.get("vulns", []):
             ids = (each["id"], *sorted(each.get("aliases", [])))
-            findings.append(Finding(ids, package["name"], package["version"], tuple(each["fix_versions"])))
+            findings.append(Vulnerability(ids, package["name"], package["version"], tuple(each["fix_versions"])))
     return findings
 
 
-def from_grype(report: Mapping[str, Any]) -> tuple[list[Finding], int]:
+def from_grype(report: Mapping[str, Any]) -> tuple[list[Vulnerability], int]:
     """Return the findings of a report of `grype --output json` that stop a release, and the number of the others.
 
     Those that stop it are high or critical, and fixed by a version that exists.
@@ -87,7 +87,7 @@ def from_grype(report: Mapping[str, Any]) -> tuple[list[Finding], int]:
             rest += 1
             continue
         ids = (about["id"], *sorted({each["id"] for each in match.get("relatedVulnerabilities", [])} - {about["id"]}))
-        found.append(Finding(ids, artifact["name"], artifact["version"], tuple(fix.get("versions", []))))
+        found.append(Vulnerability(ids, artifact["name"], artifact["version"], tuple(fix.get("versions", []))))
     return found, rest
 
 

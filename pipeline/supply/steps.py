@@ -17,7 +17,7 @@ from pipeline.registry.image import image_labels
 from pipeline.registry.repository import written
 from pipeline.supply.audit import ask_grype, ask_pip_audit, locked_packages
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, Cosign, signer
-from pipeline.supply.gate import Finding, judge
+from pipeline.supply.gate import Vulnerability, judge_vulnerabilities
 from pipeline.supply.provenance import provenance
 from pipeline.supply.sbom import Sbom, make_sboms, python_packages, too_large
 from pipeline.supply.verify import verification_problems
@@ -53,8 +53,8 @@ def audit(project: Project) -> None:
     log.info(f"the {len(packages)} packages of requirements/ have no known vulnerability that is not allowed")
 
 
-def _gate(project: Project, findings: Iterable[Finding], what: str) -> None:
-    refused, passed, stale = judge(findings, project.allow, datetime.now(UTC).date())
+def _gate(project: Project, findings: Iterable[Vulnerability], what: str) -> None:
+    refused, passed, stale = judge_vulnerabilities(findings, project.allow, datetime.now(UTC).date())
     for line in (*passed, *stale):
         log.warning(line)
     if refused:

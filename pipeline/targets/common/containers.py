@@ -37,7 +37,7 @@ class Imaged(Protocol):
 
 
 @dataclass(frozen=True)
-class Database:
+class ThrowawayDatabase:
     """A throwaway PostgreSQL: its network, and the environment (password included) that leads to it."""
 
     network: str
@@ -55,7 +55,7 @@ class ContainerStand:
     secrets: Path
 
     @contextmanager
-    def database(self, new: Artifact, *to: str) -> Iterator[Database]:
+    def database(self, new: Artifact, *to: str) -> Iterator[ThrowawayDatabase]:
         """Yield a migrated PostgreSQL whose data is in memory."""
         network = f"{self.project}-rehearsal-{randomness.token_hex(4)}"
         password = randomness.token_urlsafe(24)
@@ -86,12 +86,12 @@ class ContainerStand:
                 )
             except SlipwayError as error:
                 raise DeployFailed(f"a migration fails on an empty database: {error.problems[0]}") from error
-            yield Database(network, environment)
+            yield ThrowawayDatabase(network, environment)
         finally:
             sweep(self.docker, self.project, network)
 
     @contextmanager
-    def replica(self, release: Artifact, database: Database) -> Iterator[str]:
+    def replica(self, release: Artifact, database: ThrowawayDatabase) -> Iterator[str]:
         """Yield the base address of one replica of `release`, on a loopback port that Docker chooses."""
         redis = ["redis-server", "--save", ""]
         self._run("redis", self.images[1], network=database.network, environment={}, command=redis)

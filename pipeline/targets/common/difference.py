@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.config.project import Project
 from pipeline.system.git import LOCKS, content_hash, shipped_files
 
-__all__ = ["difference", "setting_lines", "shipped_hashes"]
+__all__ = ["describe_difference", "setting_lines", "shipped_hashes"]
 
 
 def shipped_hashes(project: Project) -> dict[str, str]:
@@ -16,7 +16,7 @@ def shipped_hashes(project: Project) -> dict[str, str]:
     return {name: content_hash(root, [name])[:16] for name in shipped_files(root, project.source, LOCKS.values())}
 
 
-def difference(
+def describe_difference(
     files: Mapping[str, str], before: Mapping[str, str], config: Mapping[str, str], config_before: Mapping[str, str]
 ) -> list[str]:
     """Describe the files (name → hash) and settings that differ, one line each.

@@ -9,7 +9,7 @@ from pipeline.registry.reference import is_digest, split_digest
 from pipeline.releases.model import Artifact
 from pipeline.system.git import read_source
 from pipeline.targets.common import roles
-from pipeline.targets.common.difference import difference
+from pipeline.targets.common.difference import describe_difference
 from pipeline.targets.compose.problems import image_problems
 from pipeline.targets.compose.site import Site
 
@@ -37,7 +37,7 @@ class ComposeReleases(roles.Releases):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe the files and settings that differ."""
         here, there = self.site.artifacts.find(new.name), self.site.artifacts.find(old.name)
-        return difference(here.files, there.files, here.config, there.config)
+        return describe_difference(here.files, there.files, here.config, there.config)
 
     def prune(self, retained: list[str]) -> None:
         """Remove the releases, and the tags of images, that nothing refers to."""

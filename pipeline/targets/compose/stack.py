@@ -14,7 +14,7 @@ from pipeline.config.settings import service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
-__all__ = ["FILES", "Stack", "fingerprint", "project_name_problem"]
+__all__ = ["FILES", "Stack", "config_fingerprint", "project_name_problem"]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -58,7 +58,7 @@ class Stack:
         return f"{self.name}_{name}"
 
 
-def fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
+def config_fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
     """Return a hash of what a replica starts with: Compose's `definition` (image, settings) and the `secrets`.
 
     The secrets are random and have at least 32 bytes, so that the hash reveals nothing of them.

@@ -13,7 +13,7 @@ from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
-from pipeline.targets.compose.stack import Stack, fingerprint
+from pipeline.targets.compose.stack import Stack, config_fingerprint
 
 __all__ = ["Variables"]
 
@@ -44,7 +44,7 @@ class Variables:
         if release not in self._fingerprints:
             variables = self._shared(self.artifacts.find(release))
             definition = self.stack.definitions(variables)["backend"]
-            self._fingerprints[release] = fingerprint(definition, split_secrets(self.values)[1])
+            self._fingerprints[release] = config_fingerprint(definition, split_secrets(self.values)[1])
         return self._fingerprints[release]
 
     @property

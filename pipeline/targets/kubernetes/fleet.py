@@ -21,7 +21,7 @@ from pipeline.targets.kubernetes.release import must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods
-from pipeline.targets.kubernetes.secret import fingerprint
+from pipeline.targets.kubernetes.secret import secrets_fingerprint
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
 
@@ -39,7 +39,7 @@ class KubernetesFleet(roles.Fleet):
     def running(self) -> Running:
         """Return the pods of the service, and what around them is not as it should be."""
         site, now = self.site, self.site.rollout.glance()
-        mark = fingerprint(site.secrets) if site.secrets else None
+        mark = secrets_fingerprint(site.secrets) if site.secrets else None
         fresh = [named(pod) for pod in current_pods(now) if mark in (None, secrets_mark(pod))]
         replicas = tuple(replica(pod, current=named(pod) in fresh) for pod in service_pods(now))
         deployment = now.deployment(SERVICE)
@@ -71,7 +71,7 @@ class KubernetesFleet(roles.Fleet):
     def token_changes(self) -> bool:
         """Return whether any pod runs that started with other secrets."""
         # Any secret counts, not the token alone: that says yes more often than needed, and never less.
-        mark = fingerprint(self.site.secrets)
+        mark = secrets_fingerprint(self.site.secrets)
         return any(secrets_mark(pod) != mark for pod in service_pods(self.site.rollout.glance()))
 
     def heal(self) -> bool:

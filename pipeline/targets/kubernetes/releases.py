@@ -9,7 +9,7 @@ from pipeline.images.build import PushedImages
 from pipeline.proof.report import Report
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
-from pipeline.targets.common.difference import difference
+from pipeline.targets.common.difference import describe_difference
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
 from pipeline.targets.kubernetes.objects import leftovers
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
@@ -39,7 +39,7 @@ class KubernetesReleases(roles.Releases):
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe the files and settings that differ."""
         here, there = self.site.kept.find(new.name), self.site.kept.find(old.name)
-        return difference(here.files, there.files, here.config, there.config)
+        return describe_difference(here.files, there.files, here.config, there.config)
 
     def prune(self, retained: list[str]) -> None:
         """Delete the objects of recorded releases that the serving one does not have."""

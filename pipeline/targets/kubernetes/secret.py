@@ -16,13 +16,13 @@ from pipeline.engines.kubectl import Kubectl, Object, name_of
 __all__ = [
     "ROLE",
     "SECRETS_ANNOTATION",
-    "fingerprint",
     "missing_keys",
     "needed_keys",
     "read_secret",
     "secret_name",
     "secret_object",
     "secret_values",
+    "secrets_fingerprint",
     "unread_urls",
 ]
 
@@ -129,7 +129,7 @@ def _reads(value: Any, secret: str, key: str) -> bool:
     return any(_reads(one, secret, key) for one in value.values())
 
 
-def fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:
+def secrets_fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:
     """Return a fingerprint that changes with any of the secrets `names`, by default the service's, and reveals none."""
     # A hash reveals none of them because they are random and have 32 bytes or more.
     names = [secret.name for secret in service_secrets()] if names is None else names

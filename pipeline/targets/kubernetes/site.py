@@ -16,8 +16,8 @@ from pipeline.targets.kubernetes.objects import SERVICE, marked
 from pipeline.targets.kubernetes.permissions import RESOURCES
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import KeptReleases
-from pipeline.targets.kubernetes.rollout.watch import Rollout, replica, service_pods
-from pipeline.targets.kubernetes.secret import fingerprint, secret_name, secret_object
+from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
+from pipeline.targets.kubernetes.secret import secret_name, secret_object, secrets_fingerprint
 
 __all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
 
@@ -39,7 +39,7 @@ class Site:
         self.kept = KeptReleases(self.home / "artifacts", project.retain)
         self.artifacts = Artifacts(project, env, self.kept)
         self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
-        self.rollout, self.lease = Rollout(self.kubectl), Lease(self.kubectl)
+        self.rollout, self.lease = RolloutWatch(self.kubectl), Lease(self.kubectl)
         self.values = read_values(project.root)
         self.secrets: dict[str, str] = {}  # once `problems` has read them
         self.drift: list[str] = []  # what an apply of this deploy would change
@@ -72,7 +72,10 @@ class Site:
         own = self.on_this_machine and self.secrets
         secret = [secret_object(self.project.name, self.secrets)] if own else []
         # Redis reads its users once, and so does the service all of its secrets: other secrets have to make new pods.
-        marks = {SERVICE: fingerprint(self.secrets), "redis": fingerprint(self.secrets, ["REDIS_PASSWORD"])}
+        marks = {
+            SERVICE: secrets_fingerprint(self.secrets),
+            "redis": secrets_fingerprint(self.secrets, ["REDIS_PASSWORD"]),
+        }
         return [*secret, *marked((each for each in objects if each["kind"] != "Job"), marks)]
 
     def live(self, objects: list[Object]) -> list[Object]:

@@ -10,10 +10,10 @@ from pipeline.system.git import LOCKS
 from pipeline.targets.common.difference import setting_lines
 from pipeline.targets.local.artifacts import META, Artifacts
 
-__all__ = ["describe"]
+__all__ = ["describe_difference"]
 
 
-def describe(artifacts: Artifacts, new: str, old: str) -> list[str]:
+def describe_difference(artifacts: Artifacts, new: str, old: str) -> list[str]:
     """Return one line for each file, lock and setting in which release `new` differs from `old`."""
     if new == old:
         return []

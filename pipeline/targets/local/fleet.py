@@ -17,7 +17,7 @@ from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
-from pipeline.targets.local.replicas import Slot, last_words
+from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.stores import Stores, remove_data
@@ -44,7 +44,7 @@ class LocalWatch(roles.Watch):
         processes = self.site.supervisor.processes() if self.started else {}
         for slot, (pid, offset) in self.started.items():
             if slot.program not in processes or processes[slot.program].pid != pid:
-                words = last_words(self.site.layout.log(slot.program), offset)
+                words = last_log_line(self.site.layout.log(slot.program), offset)
                 return f"release {slot.release} ended after it was ready: {words}"
         return None
 

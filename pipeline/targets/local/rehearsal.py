@@ -18,7 +18,7 @@ from pipeline.system.run import CommandFailed, run
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.rehearsal import cannot_live
 from pipeline.targets.local.artifacts import Artifacts
-from pipeline.targets.local.replicas import check_ready, last_words
+from pipeline.targets.local.replicas import check_ready, last_log_line
 
 __all__ = ["LocalStand", "migrate_command"]
 
@@ -72,7 +72,7 @@ class LocalStand:
                     if ready:
                         break
                     if process.poll() is not None:
-                        raise cannot_live(release, last_words(log, 0))
+                        raise cannot_live(release, last_log_line(log, 0))
                 else:
                     raise cannot_live(release, answer)
                 yield f"unix:{socket}"

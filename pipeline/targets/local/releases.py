@@ -9,7 +9,7 @@ from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import LOCKS
 from pipeline.targets.common import roles
-from pipeline.targets.local.difference import describe
+from pipeline.targets.local.difference import describe_difference
 from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.site import Site
 
@@ -37,7 +37,7 @@ class LocalReleases(roles.Releases):
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe the files, packages and settings that differ."""
-        return describe(self.site.artifacts, new.name, old.name)
+        return describe_difference(self.site.artifacts, new.name, old.name)
 
     def objections(self, new: Artifact) -> list[str]:
         """Return what Caddy has against docker/edge/Caddyfile; building the release has found what that lacks."""

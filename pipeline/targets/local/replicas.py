@@ -25,7 +25,7 @@ from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config
 
-__all__ = ["Replicas", "Slot", "check_ready", "last_words", "write_config"]
+__all__ = ["Replicas", "Slot", "check_ready", "last_log_line", "write_config"]
 
 PREFIX = "replica-"
 UNSET_DRAIN_SECONDS = 10  # more than the service's default
@@ -106,7 +106,7 @@ class Replicas:
         for _ in attempts(deadline - time.monotonic(), every=0.03, watch=watch):
             process = self.supervisor.processes().get(slot.program)
             if process is not None and process.state in ("BACKOFF", "FATAL", "EXITED"):
-                words = last_words(self.layout.log(slot.program), offset)
+                words = last_log_line(self.layout.log(slot.program), offset)
                 raise DeployFailed(f"release {slot.release} ended before it was ready: {words}")
             ready, answer = check_ready(self.socket(slot.slot), answer)
             if ready and process is not None:
@@ -188,7 +188,7 @@ def check_ready(socket: Path, before: str) -> tuple[bool, str]:
     return False, before
 
 
-def last_words(log: Path, offset: int) -> str:
+def last_log_line(log: Path, offset: int) -> str:
     """Return the last telling line of `log` after `offset`: an exception, or the event of a JSON line."""
     try:
         with log.open("rb") as file:

@@ -23,7 +23,7 @@ from pipeline.proof.exchange import Exchange
 from pipeline.proof.report import Report
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
-from pipeline.proof.traffic import GeneratorDied, Job, Traffic
+from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.model import Artifact, Migration, Replica, Running
 from pipeline.releases.records import Record, Records
@@ -404,15 +404,15 @@ def _command() -> argparse.ArgumentParser:
 
 
 class FakeTraffic(Traffic):
-    """The traffic of a job, in no process: each look at it sends a few requests, which `target` answers."""
+    """The traffic of a plan, in no process: each look at it sends a few requests, which `target` answers."""
 
-    def __init__(self, target: FakeTarget, job: Job) -> None:
+    def __init__(self, target: FakeTarget, plan: TrafficPlan) -> None:
         # The parent's would open what a process needs; each of its methods is another one here.
-        self._target, self._spec_table = target, job
+        self._target, self._spec_table = target, plan
         self._began = time.time()
-        self._tally = Tally(self._began, job.slow_ms)
-        self._phases = [Phase(job.phase, self._began)]
-        self._specs: tuple[RequestSpec, ...] = job.requests
+        self._tally = Tally(self._began, plan.slow_ms)
+        self._phases = [Phase(plan.phase, self._began)]
+        self._specs: tuple[RequestSpec, ...] = plan.requests
         self._died_of: GeneratorDied | None = None
 
     def start(self) -> Self:

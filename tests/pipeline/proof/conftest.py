@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.requests import RequestSpec, parse_requests
-from pipeline.proof.job import Job
+from pipeline.proof.plan import TrafficPlan
 from tests.pipeline.proof.servers import LIST, MAKE, Service
 
 
@@ -26,9 +26,9 @@ def specs() -> tuple[RequestSpec, ...]:
 
 
 @pytest.fixture
-def job(service: Service, specs: tuple[RequestSpec, ...], tmp_path: Path) -> Job:
+def plan(service: Service, specs: tuple[RequestSpec, ...], tmp_path: Path) -> TrafficPlan:
     """Three hundred requests a second to the service, of the new release alone."""
-    return Job(
+    return TrafficPlan(
         base=service.url,
         rate=300,
         requests=specs,

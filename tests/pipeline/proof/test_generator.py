@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from pipeline.proof.generator import Generator, StallClock
-from pipeline.proof.job import Job
+from pipeline.proof.plan import TrafficPlan
 from pipeline.proof.results import TrafficResult
 from tests.pipeline.proof.servers import HANG, Service, until
 
 
-async def run(job: Job, *, count: int = 40) -> TrafficResult:
+async def run(plan: TrafficPlan, *, count: int = 40) -> TrafficResult:
     """Send COUNT requests or so."""
-    generator = Generator(job)
+    generator = Generator(plan)
     work = asyncio.get_running_loop().create_task(generator.run())
     await until(lambda: generator.snapshot().sent + generator.snapshot().outstanding >= count)
     generator.stop()
@@ -59,9 +59,11 @@ class TestStallClock:
 
 
 class TestGenerator:
-    async def test_mixes_requests_by_weight_over_fresh_and_kept_connections(self, job: Job, service: Service) -> None:
+    async def test_mixes_requests_by_weight_over_fresh_and_kept_connections(
+        self, plan: TrafficPlan, service: Service
+    ) -> None:
         """Three reads for a write, and of each half over connections of their own."""
-        result = await run(job, count=80)
+        result = await run(plan, count=80)
         sent = service.requests[: result.sent]
         for method, share in (("GET", 0.75), ("POST", 0.25)):
             mine = [request for request in sent if request.method == method]
@@ -69,39 +71,39 @@ class TestGenerator:
             fresh = [request for request in mine if request.headers.get("connection") == "close"]
             assert len(fresh) == pytest.approx(len(mine) / 2, abs=2)
 
-    async def test_goes_on_whatever_the_service_does(self, job: Job, service: Service) -> None:
+    async def test_goes_on_whatever_the_service_does(self, plan: TrafficPlan, service: Service) -> None:
         """A service that answers nothing gets as many requests as a good one, and each is a timeout."""
         service.behave = lambda _service, _request: HANG
-        result = await run(replace(job, requests=job.requests[:1], timeout=0.3))
+        result = await run(replace(plan, requests=plan.requests[:1], timeout=0.3))
         await until(lambda: len(service.requests) >= result.sent)  # its thread may be late
         assert len(service.requests) == result.sent >= 40
         assert result.shares[0].failed == {"timeout": result.sent}
-        due = job.rate * (result.seconds - result.stalled_ms / 1000)
+        due = plan.rate * (result.seconds - result.stalled_ms / 1000)
         assert result.sent + result.skipped > due - 10
 
-    async def test_does_not_blame_the_service_for_its_own_stalls(self, job: Job) -> None:
+    async def test_does_not_blame_the_service_for_its_own_stalls(self, plan: TrafficPlan) -> None:
         """Requests that fell due while this process could not run count without that time; it is reported."""
         loop = asyncio.get_running_loop()
         loop.call_later(0.1, block, 0.6)
-        result = await run(replace(job, rate=50), count=50)  # few enough for the service, which answers them at once
+        result = await run(replace(plan, rate=50), count=50)  # few enough for the service, which answers them at once
         assert result.failed == 0
         assert result.latency
         assert result.latency.p95 < 400  # more than half of them fell due in it
         assert result.lag_ms > 500
         assert result.stalled_ms > 500
 
-    async def test_skips_what_is_older_than_a_second(self, job: Job) -> None:
+    async def test_skips_what_is_older_than_a_second(self, plan: TrafficPlan) -> None:
         """After a long stall no flood is sent; what was skipped is counted."""
         asyncio.get_running_loop().call_later(0.05, block, 1.3)
-        job = replace(job, rate=50)
-        result = await run(job, count=50)
-        assert result.skipped > 0.2 * job.rate
+        plan = replace(plan, rate=50)
+        result = await run(plan, count=50)
+        assert result.skipped > 0.2 * plan.rate
         assert result.failed == 0
 
-    async def test_holds_until_the_next_phase(self, job: Job, service: Service) -> None:
+    async def test_holds_until_the_next_phase(self, plan: TrafficPlan, service: Service) -> None:
         """Held, it waits for what is outstanding and sends nothing; the phase after that makes up for nothing."""
         service.behave = lambda _service, _request: HANG
-        generator = Generator(replace(job, requests=job.requests[:1], timeout=0.3))
+        generator = Generator(replace(plan, requests=plan.requests[:1], timeout=0.3))
         work = asyncio.get_running_loop().create_task(generator.run())
         await until(lambda: generator.snapshot().outstanding >= 5)
         generator.hold()
@@ -116,14 +118,14 @@ class TestGenerator:
         began = time.monotonic()
         await until(lambda: len(service.requests) > held)
         made = len(service.requests) - held
-        assert made <= job.rate * (time.monotonic() - began) + 2
+        assert made <= plan.rate * (time.monotonic() - began) + 2
         generator.stop()
         result = await work
         assert (result.failed, result.skipped, result.settled) == (held, 0, False)
 
-    async def test_sends_nothing_where_both_releases_know_nothing(self, job: Job, service: Service) -> None:
+    async def test_sends_nothing_where_both_releases_know_nothing(self, plan: TrafficPlan, service: Service) -> None:
         """A team that replaced its whole table is asked nothing until the new release runs alone."""
-        generator = Generator(replace(job, requests=()))
+        generator = Generator(replace(plan, requests=()))
         work = asyncio.get_running_loop().create_task(generator.run())
         await asyncio.sleep(0.1)
         assert not service.requests

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.proof.template import MissingValue, Values, difference
+from pipeline.proof.template import MissingValue, Values, mismatch
 
 
 class TestValues:
@@ -35,7 +35,7 @@ class TestDifference:
     )
     def test_accepts_more_than_is_expected(self, actual: Any, expected: Any) -> None:
         """A subset is expected: a new key in an answer breaks nobody."""
-        assert difference(actual, expected) is None
+        assert mismatch(actual, expected) is None
 
     @pytest.mark.parametrize(
         ("actual", "expected", "says"),
@@ -51,4 +51,4 @@ class TestDifference:
     )
     def test_says_where_it_differs(self, actual: Any, expected: Any, says: str) -> None:
         """The first difference is named by its path, with both values."""
-        assert difference(actual, expected) == says
+        assert mismatch(actual, expected) == says

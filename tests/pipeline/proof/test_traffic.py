@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.proof.job import Job
+from pipeline.proof.plan import TrafficPlan
 from pipeline.proof.results import Failure, TrafficResult
 from pipeline.proof.traffic import GeneratorDied, Traffic
 from pipeline.proof.verdict import Limits, judge
@@ -19,9 +19,11 @@ from pipeline.proof.writes import clean_up
 from tests.pipeline.proof.servers import HANG, Behaviour, Reply, Request, Service, wait_until
 
 
-def run(job: Job, *, until: Callable[[Traffic], bool] = lambda traffic: traffic.snapshot().sent > 60) -> TrafficResult:
+def run(
+    plan: TrafficPlan, *, until: Callable[[Traffic], bool] = lambda traffic: traffic.snapshot().sent > 60
+) -> TrafficResult:
     """Traffic for JOB until a condition holds."""
-    with Traffic(job) as traffic:
+    with Traffic(plan) as traffic:
         wait_until(lambda: until(traffic))
         return traffic.stop()
 
@@ -32,19 +34,19 @@ def of_kind(result: TrafficResult, kind: str) -> list[Failure]:
 
 
 class TestTraffic:
-    def test_proves_a_good_service_and_leaves_nothing(self, job: Job, service: Service) -> None:
+    def test_proves_a_good_service_and_leaves_nothing(self, plan: TrafficPlan, service: Service) -> None:
         """Every request is answered, every write is read back and removed, and the journal is gone."""
-        result = run(job)
+        result = run(plan)
         assert result.failed == result.writes_lost == result.writes_left == 0
         assert result.writes_acknowledged > 10
         assert service.things == {}
-        assert not job.journal.exists()
+        assert not plan.journal.exists()
         assert judge(result, Limits(), new="new", old=None).ok
 
-    def test_counts_by_phase_and_release(self, job: Job, service: Service) -> None:
+    def test_counts_by_phase_and_release(self, plan: TrafficPlan, service: Service) -> None:
         """A request belongs to the phase in which it was due and to the release that answered it."""
         service.release = "old"
-        with Traffic(replace(job, phase="baseline")) as traffic:
+        with Traffic(replace(plan, phase="baseline")) as traffic:
             wait_until(lambda: traffic.snapshot().sent > 20)
             traffic.phase("bake", full=True)
             wait_until(lambda: traffic.snapshot().phase == "bake")
@@ -80,12 +82,12 @@ class TestTraffic:
         ],
     )
     def test_tells_failures_by_kind(
-        self, job: Job, service: Service, behave: Behaviour, kind: str, detail: str
+        self, plan: TrafficPlan, service: Service, behave: Behaviour, kind: str, detail: str
     ) -> None:
         """Each way to fail has its kind, and the first five have what an engineer wants to know."""
         service.behave = lambda server, request: behave(server, request) if len(server.requests) < 150 else None
-        patience = 0.5 if kind == "timeout" else job.timeout
-        result = run(replace(job, timeout=patience), until=lambda traffic: traffic.snapshot().sent > 120)
+        patience = 0.5 if kind == "timeout" else plan.timeout
+        result = run(replace(plan, timeout=patience), until=lambda traffic: traffic.snapshot().sent > 120)
         assert {name for share in result.shares for name in share.failed} == {kind}
         examples = of_kind(result, kind)
         assert 1 <= len(examples) <= 10  # five of the release, five of nobody
@@ -94,16 +96,16 @@ class TestTraffic:
         assert examples[0].release == (None if kind in ("reset", "timeout") else "new")
         assert not judge(result, Limits(), new="new", old=None).ok
 
-    def test_tells_a_service_that_is_gone(self, job: Job, service: Service) -> None:
+    def test_tells_a_service_that_is_gone(self, plan: TrafficPlan, service: Service) -> None:
         """Where nobody listens any more, fresh connections are refused, and no write is thought to be there."""
-        with Traffic(job) as traffic:
+        with Traffic(plan) as traffic:
             wait_until(lambda: traffic.snapshot().sent > 20)
             service.refuse()
             wait_until(lambda: any("refused" in share.failed for share in traffic.snapshot().shares))
             result = traffic.stop(at_once=True)
         assert of_kind(result, "refused")[0].release is None
 
-    def test_misses_a_write_that_was_acknowledged_and_is_gone(self, job: Job, service: Service) -> None:
+    def test_misses_a_write_that_was_acknowledged_and_is_gone(self, plan: TrafficPlan, service: Service) -> None:
         """A write that a read cannot find is lost, whatever the service said."""
 
         def forget(server: Service, request: Request) -> Reply | None:
@@ -113,14 +115,14 @@ class TestTraffic:
             return reply
 
         service.behave = forget
-        result = run(job)
+        result = run(plan)
         assert result.writes_lost >= 1
         told = {(lost.method, lost.status, lost.detail) for lost in of_kind(result, "lost")}
         assert told == {("POST", 404, "read back: 404")}, result
         verdict = judge(result, Limits(), new="new", old=None)
         assert f"{result.writes_lost} acknowledged" in verdict.reason, result
 
-    def test_finds_and_removes_a_write_whose_answer_was_lost(self, job: Job, service: Service) -> None:
+    def test_finds_and_removes_a_write_whose_answer_was_lost(self, plan: TrafficPlan, service: Service) -> None:
         """The same Idempotency-Key gives the first answer again, and with it the place of the write."""
 
         def swallow(server: Service, request: Request) -> Reply | None:
@@ -131,14 +133,14 @@ class TestTraffic:
             return replace(reply, cut=10) if request.method == "POST" and first == 1 else reply
 
         service.behave = swallow
-        result = run(job)
+        result = run(plan)
         assert of_kind(result, "reset")
         assert (result.writes_acknowledged, result.writes_left, service.things) == (0, 0, {})
 
-    def test_stops_at_once_when_told_so(self, job: Job, service: Service) -> None:
+    def test_stops_at_once_when_told_so(self, plan: TrafficPlan, service: Service) -> None:
         """A rollout that failed is not kept waiting by a release that hangs; what is left is in the journal."""
         service.behave = lambda _, request: HANG if request.method == "GET" else None
-        with Traffic(replace(job, timeout=60)) as traffic:
+        with Traffic(replace(plan, timeout=60)) as traffic:
             wait_until(lambda: len(service.requests) > 40)
             result = traffic.stop(at_once=True)
         assert result.outstanding > 20
@@ -148,37 +150,41 @@ class TestTraffic:
 
 
 class TestItsEnd:
-    def test_removes_what_it_wrote_when_the_deploy_is_killed(self, job: Job, service: Service, tmp_path: Path) -> None:
+    def test_removes_what_it_wrote_when_the_deploy_is_killed(
+        self, plan: TrafficPlan, service: Service, tmp_path: Path
+    ) -> None:
         """`kill -9` of the deploy ends the traffic, and the generator cleans up before it ends."""
         script = tmp_path / "deploy.py"
         script.write_text(
             "import json, sys, threading\n"
-            "from pipeline.proof.job import Job\nfrom pipeline.proof.traffic import Traffic\n"
-            "with Traffic(Job.load(json.load(sys.stdin))):\n    threading.Event().wait()\n"
+            "from pipeline.proof.plan import TrafficPlan\nfrom pipeline.proof.traffic import Traffic\n"
+            "with Traffic(TrafficPlan.load(json.load(sys.stdin))):\n    threading.Event().wait()\n"
         )
         root = str(Path(__file__).parents[3])
         deploy = subprocess.Popen(
             [sys.executable, str(script)], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
         )
         assert deploy.stdin
-        deploy.stdin.write(json.dumps(job.dump()).encode())
+        deploy.stdin.write(json.dumps(plan.dump()).encode())
         deploy.stdin.close()
         wait_until(lambda: len(service.things) > 5)
         deploy.kill()
         deploy.wait()
-        wait_until(lambda: not job.journal.exists())
+        wait_until(lambda: not plan.journal.exists())
         assert service.things == {}
 
-    def test_aborts_without_a_result(self, job: Job, service: Service) -> None:
+    def test_aborts_without_a_result(self, plan: TrafficPlan, service: Service) -> None:
         """Leaving the traffic without stopping it removes what it wrote."""
-        with Traffic(job):
+        with Traffic(plan):
             wait_until(lambda: len(service.things) > 5)
         assert service.things == {}
-        assert not job.journal.exists()
+        assert not plan.journal.exists()
 
-    def test_a_killed_generator_is_a_failure_and_the_next_deploy_cleans_up(self, job: Job, service: Service) -> None:
+    def test_a_killed_generator_is_a_failure_and_the_next_deploy_cleans_up(
+        self, plan: TrafficPlan, service: Service
+    ) -> None:
         """Without its generator nothing is proved; the journal knows what to remove."""
-        with Traffic(job) as traffic:
+        with Traffic(plan) as traffic:
             wait_until(lambda: len(service.things) > 5)
             assert traffic.pid
             os.kill(traffic.pid, signal.SIGKILL)
@@ -186,14 +192,14 @@ class TestItsEnd:
                 wait_until(lambda: traffic.snapshot().sent < 0)
             with pytest.raises(GeneratorDied):
                 traffic.stop()
-        assert job.journal.stat().st_mode & 0o777 == 0o600
-        assert clean_up(job.journal, service.url, job.token) == 0
+        assert plan.journal.stat().st_mode & 0o777 == 0o600
+        assert clean_up(plan.journal, service.url, plan.token) == 0
         assert service.things == {}
-        assert not job.journal.exists()
+        assert not plan.journal.exists()
 
-    def test_is_deaf_to_ctrl_c_and_obeys_sigterm(self, job: Job, service: Service) -> None:
+    def test_is_deaf_to_ctrl_c_and_obeys_sigterm(self, plan: TrafficPlan, service: Service) -> None:
         """Ctrl-C is the deploy's to handle; SIGTERM ends the generator, after it cleaned up."""
-        with Traffic(job) as traffic:
+        with Traffic(plan) as traffic:
             assert traffic.pid
             os.kill(traffic.pid, signal.SIGINT)
             sent = traffic.snapshot().sent
@@ -203,7 +209,7 @@ class TestItsEnd:
                 wait_until(lambda: traffic.snapshot().sent < 0)
         assert service.things == {}
 
-    def test_says_why_a_generator_could_not_start(self, job: Job, tmp_path: Path) -> None:
+    def test_says_why_a_generator_could_not_start(self, plan: TrafficPlan, tmp_path: Path) -> None:
         """The last words of a generator are in the error."""
         with pytest.raises(GeneratorDied, match="No such file or directory"):
-            Traffic(replace(job, journal=tmp_path / "none" / "writes.jsonl")).start()
+            Traffic(replace(plan, journal=tmp_path / "none" / "writes.jsonl")).start()

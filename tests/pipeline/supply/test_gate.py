@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from pipeline.config.policy import Allowance, allowances
-from pipeline.supply.gate import Finding, from_grype, from_pip_audit, judge
+from pipeline.supply.gate import Vulnerability, from_grype, from_pip_audit, judge_vulnerabilities
 
 RECORDED = Path(__file__).parent / "recorded"
 TODAY = date(2026, 11, 24)
-FOUND = Finding(("PYSEC-2024-60", "CVE-2024-3651", "GHSA-jjg7-2v4v-x38h"), "idna", "3.6", ("3.7",))
+FOUND = Vulnerability(("PYSEC-2024-60", "CVE-2024-3651", "GHSA-jjg7-2v4v-x38h"), "idna", "3.6", ("3.7",))
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class TestPipAudit:
             (("unaudited",), "idna", "3.6"),
             (("unaudited",), "anyio", "4.16.0"),
         ]
-        assert "the service does not know it, so it was not judged" in judge(found, [], TODAY)[0][0]
+        assert "the service does not know it, so it was not judged" in judge_vulnerabilities(found, [], TODAY)[0][0]
 
 
 class TestGrype:
@@ -58,31 +58,31 @@ class TestGrype:
 class TestJudge:
     def test_refuses_what_nobody_allowed(self) -> None:
         """The package, the vulnerability, and what mends it; two images that have it are one line."""
-        refused, passed, stale = judge([FOUND, FOUND], [], TODAY)
+        refused, passed, stale = judge_vulnerabilities([FOUND, FOUND], [], TODAY)
         assert refused == ["idna 3.6: PYSEC-2024-60, CVE-2024-3651, GHSA-jjg7-2v4v-x38h: update to 3.7"]
         assert (passed, stale) == ([], [])
 
     def test_lets_pass_what_is_allowed_by_any_of_its_names(self) -> None:
         """And says it, with the reason: through the last day."""
-        refused, passed, _ = judge([FOUND], [allowed()], TODAY)
+        refused, passed, _ = judge_vulnerabilities([FOUND], [allowed()], TODAY)
         assert refused == []
         assert passed == ["idna: CVE-2024-3651 is allowed until 2026-11-24: it encodes only our own names"]
 
     def test_an_allowance_ends(self) -> None:
         """The day after it."""
-        [line], passed, stale = judge([FOUND], [allowed(until=date(2026, 11, 23))], TODAY)
+        [line], passed, stale = judge_vulnerabilities([FOUND], [allowed(until=date(2026, 11, 23))], TODAY)
         assert "(it was allowed until 2026-11-23: fix it, or give a new day and reason)" in line
         assert (passed, stale) == ([], [])
 
     def test_an_allowance_is_of_one_package(self) -> None:
         """However its name is written."""
-        one = Finding(("CVE-1",), "typing_extensions", "4", ())
-        assert judge([one], [allowed("CVE-1", package="typing-extensions")], TODAY)[0] == []
-        assert judge([FOUND], [allowed(package="anyio")], TODAY)[0]
+        one = Vulnerability(("CVE-1",), "typing_extensions", "4", ())
+        assert judge_vulnerabilities([one], [allowed("CVE-1", package="typing-extensions")], TODAY)[0] == []
+        assert judge_vulnerabilities([FOUND], [allowed(package="anyio")], TODAY)[0]
 
     def test_says_which_allowance_is_needed_no_more(self) -> None:
         """A list that only grows is not read."""
-        assert judge([], [allowed()], TODAY)[2] == [
+        assert judge_vulnerabilities([], [allowed()], TODAY)[2] == [
             "[[tool.slipway.allow]]: CVE-2024-3651 of idna matches nothing: if `scan` and `audit` agree, take it out"
         ]
 

@@ -17,10 +17,10 @@ from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import SERVICE
 from pipeline.targets.kubernetes.rollout.autoscaler import Reading, moved, overwhelmed, reading_of
 from pipeline.targets.kubernetes.rollout.observation import Json
-from pipeline.targets.kubernetes.rollout.watch import Rollout
+from pipeline.targets.kubernetes.rollout.watch import RolloutWatch
 from pipeline.targets.kubernetes.vantage.error_counts import Counted, against, counted
 from pipeline.targets.kubernetes.vantage.follower import Witness
-from pipeline.targets.kubernetes.vantage.job import judge
+from pipeline.targets.kubernetes.vantage.job import compare_views
 
 __all__ = ["Bake"]
 
@@ -33,7 +33,7 @@ class Bake(roles.Watch):
     """The watch over one rollout and its way back: see `pipeline.targets.common.roles.Watch`."""
 
     kubectl: Kubectl
-    rollout: Rollout
+    rollout: RolloutWatch
     witness: Witness
     lease: Lease
     max_failures: int
@@ -96,7 +96,7 @@ class Bake(roles.Watch):
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """Return what the Job beside the service saw; None where none was started."""
         view = self.witness.end()
-        return (judge(failed, sent, view), asdict(view)) if view else None
+        return (compare_views(failed, sent, view), asdict(view)) if view else None
 
     def _errors(self) -> tuple[Counted, Counted]:
         return counted(tuple(self.witness.samples), self._addresses, self._complete)

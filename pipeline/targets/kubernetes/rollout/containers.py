@@ -10,12 +10,12 @@ from pipeline.targets.kubernetes.rollout.observation import Json, Observation, e
 
 __all__ = [
     "FOREIGN_PROGRAM",
-    "Container",
+    "ContainerId",
     "container_finding",
+    "container_id",
     "crashes_of",
     "end_time",
     "ended",
-    "key_of",
     "mount",
     "waiting_of",
 ]
@@ -27,7 +27,7 @@ CRASH_SECONDS = 10  # and be away for as long as this
 IMAGE_SECONDS = 5  # a registry of several machines may not have it everywhere yet; the kubelet asks again after 20 s
 PATH_SECONDS = 20  # an application may mount its routes late
 NOT_FOUND = "404"
-Container = tuple[str, str]  # the uid of its pod, its name
+ContainerId = tuple[str, str]  # the uid of its pod, its name
 
 
 def container_finding(seen: Observation, pod: Json, spec: Json, status: Json, *, ends: bool) -> Finding | None:
@@ -179,7 +179,7 @@ def end_time(status: Json) -> float:
     return epoch(_last_end(status).get("finishedAt"))
 
 
-def key_of(pod: Json, spec: Json) -> Container:
+def container_id(pod: Json, spec: Json) -> ContainerId:
     """Return what identifies a container in the cluster."""
     return pod["metadata"]["uid"], spec["name"]
 

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from pipeline.targets.common.diagnosis import SILENT, telling_line
 from pipeline.targets.kubernetes.rollout.containers import (
     FOREIGN_PROGRAM,
-    Container,
+    ContainerId,
     container_finding,
+    container_id,
     crashes_of,
     end_time,
     ended,
-    key_of,
     mount,
     waiting_of,
 )
@@ -28,7 +28,7 @@ from pipeline.targets.kubernetes.rollout.observation import Json, Observation, c
 from pipeline.targets.kubernetes.rollout.rejections import refusal, refused
 from pipeline.targets.kubernetes.rollout.scheduling import claim_finding, eviction, node_lost, unschedulable
 
-__all__ = ["Patience", "diagnose", "ends", "examine", "log_arguments", "restarts", "summary", "with_log"]
+__all__ = ["Patience", "diagnose", "ends", "examine_pods", "log_arguments", "restarts", "summary", "with_log"]
 
 # Waiting does not fix these: the program itself is wrong.
 PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
@@ -65,7 +65,7 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
     progress = condition(deployment, "Progressing")
     findings = []
     if made:
-        findings += refused(seen, made) + examine(seen, seen.owned(seen.pods, made))
+        findings += refused(seen, made) + examine_pods(seen, seen.owned(seen.pods, made))
     elif progress.get("status") == "False" and progress.get("reason") == "ReplicaSetCreateError":
         findings.append(refusal(progress.get("message", ""), f"the ReplicaSet of Deployment {name}"))
     if made and progress.get("reason") == "ProgressDeadlineExceeded":
@@ -76,15 +76,17 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
     return _merged(findings)
 
 
-def ends(seen: Observation) -> dict[Container, int]:
+def ends(seen: Observation) -> dict[ContainerId, int]:
     """Return how often each container has ended."""
-    return {key_of(pod, spec): crashes_of(status) for pod in seen.pods for spec, status, _ in container_pairs(pod)}
+    return {
+        container_id(pod, spec): crashes_of(status) for pod in seen.pods for spec, status, _ in container_pairs(pod)
+    }
 
 
 def restarts(
     seen: Observation,
     release: str | None = None,
-    before: Mapping[Container, int] = MappingProxyType({}),
+    before: Mapping[ContainerId, int] = MappingProxyType({}),
     *,
     since: float = 0.0,
 ) -> tuple[Finding, ...]:
@@ -98,12 +100,12 @@ def restarts(
     made = seen.newest_replicaset(deployment, release) if deployment else None
     pods = seen.owned(seen.pods, made) if made else []
     pairs = [(pod, spec, status) for pod in pods for spec, status, ends in container_pairs(pod) if not ends]
-    fresh = [one for one in pairs if crashes_of(one[2]) > before.get(key_of(one[0], one[1]), 0)]
+    fresh = [one for one in pairs if crashes_of(one[2]) > before.get(container_id(one[0], one[1]), 0)]
     findings = (ended(seen, *one) for one in fresh if end_time(one[2]) >= since)
     return _merged(replace(one, patience=0.0) for one in findings if one)
 
 
-def examine(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
+def examine_pods(seen: Observation, pods: Iterable[Json]) -> list[Finding]:
     """Return the findings of `pods`, whoever made them: a Deployment, a StatefulSet, a Job."""
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     pods = [pod for pod in staying if pod["status"].get("phase") != "Succeeded"]

@@ -20,7 +20,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
     diagnose,
     ends,
-    examine,
+    examine_pods,
     log_arguments,
     restarts,
     summary,
@@ -31,7 +31,16 @@ from pipeline.targets.kubernetes.rollout.observation import PODS, RESOURCES, Jso
 from pipeline.targets.kubernetes.rollout.scheduling import unbound
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
-__all__ = ["Rollout", "Standing", "current_pods", "is_ready", "replica", "secrets_mark", "service_pods", "standing"]
+__all__ = [
+    "RolloutWatch",
+    "Standing",
+    "current_pods",
+    "is_ready",
+    "replica",
+    "secrets_mark",
+    "service_pods",
+    "standing",
+]
 
 TICK_SECONDS = 0.5
 LOG_GONE = "unable to retrieve container logs"  # what a kubelet answers in place of the log
@@ -46,7 +55,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutWatch:
     """The Deployment of the service in a namespace."""
 
     kubectl: Kubectl
@@ -95,7 +104,7 @@ class Rollout:
     def findings(self) -> list[str]:
         """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
         seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
-        findings = [*examine(seen, seen.pods), *diagnose(seen), *unbound(seen)]
+        findings = [*examine_pods(seen, seen.pods), *diagnose(seen), *unbound(seen)]
         findings += restarts(seen, since=time.time() - RECENT_SECONDS)
         lines = [self._told(one).line for one in findings]
         lines += [line for one in seen.autoscalers for line in scaling_findings(one, time.time())]

@@ -19,7 +19,7 @@ from pipeline.errors import SlipwayError
 from pipeline.system.leash import held
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.vantage.error_counts import Sample
-from pipeline.targets.kubernetes.vantage.job import NAME, View, log_arguments, objects, view_of
+from pipeline.targets.kubernetes.vantage.job import NAME, View, follow_arguments, objects, view_of
 
 __all__ = ["Witness"]
 
@@ -48,7 +48,7 @@ class Witness:
         except SlipwayError as error:
             self._problem = error.problems[0]
             return
-        command = self.kubectl.command(*log_arguments())
+        command = self.kubectl.command(*follow_arguments())
         log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
         self._following = self._held.enter_context(held(command, log=log, cwd=str(Path.cwd()))), log
 

@@ -4,7 +4,7 @@ So a failure says who lost the request. The Job also reads what the pods count t
 users, which the proof does not send, judge the release, too.
 
 Pure: what to apply, how to read its log, and what its view means beside the one from outside. The target applies
-`objects` before it changes anything, reads the log with `log_arguments` (which follows it) in the background, waits
+`objects` before it changes anything, reads the log with `follow_arguments` (which follows it) in the background, waits
 until its first line is there, and deletes the Job when the bake time is over: SIGTERM makes it report what it saw.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.config.requests import RequestSpec
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
 
-__all__ = ["COMPONENT", "NAME", "View", "judge", "log_arguments", "objects", "view_of"]
+__all__ = ["COMPONENT", "NAME", "View", "compare_views", "follow_arguments", "objects", "view_of"]
 
 NAME = COMPONENT = "vantage"
 RATE = 10  # requests per second: what a rollout loses lasts for seconds; more would be load
@@ -50,7 +50,7 @@ def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret:
     return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret)]
 
 
-def log_arguments() -> list[str]:
+def follow_arguments() -> list[str]:
     """Return the arguments of `kubectl` that read the Job's log while it grows, to its end."""
     return ["logs", "--follow", f"job/{NAME}", "--pod-running-timeout=60s"]
 
@@ -200,7 +200,7 @@ def view_of(log: str) -> View:
     return View(problem=lines[-1].strip()[:300])
 
 
-def judge(failed: int, sent: int, inside: View) -> str:
+def compare_views(failed: int, sent: int, inside: View) -> str:
     """Return in one line who lost `failed` of `sent` requests from outside, by the view from `inside` the cluster."""
     if inside.problem or not inside.sent:
         return f"the view from inside the cluster is missing: {inside.problem or 'nothing was sent there'}"

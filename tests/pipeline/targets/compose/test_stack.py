@@ -14,7 +14,7 @@ from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.replicas import slot_name, slot_of
-from pipeline.targets.compose.stack import Stack, fingerprint, project_name_problem
+from pipeline.targets.compose.stack import Stack, config_fingerprint, project_name_problem
 from pipeline.targets.compose.variables import Variables
 from tests.project import PROJECT
 
@@ -139,15 +139,15 @@ SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-
 class TestFingerprint:
     def test_changes_with_the_definition_and_each_secret(self) -> None:
         """So that a changed setting, limit or secret makes another replica; and what is no secret of it does not."""
-        first = fingerprint("abc", SECRETS)
+        first = config_fingerprint("abc", SECRETS)
         others = {
-            fingerprint("abd", SECRETS),
-            *(fingerprint("abc", {**SECRETS, one.name: "x"}) for one in service_secrets()),
+            config_fingerprint("abd", SECRETS),
+            *(config_fingerprint("abc", {**SECRETS, one.name: "x"}) for one in service_secrets()),
         }
         assert first not in others
         assert len(others) == 1 + len(service_secrets())
-        assert fingerprint("abc", {**SECRETS, "SOMETHING": "else"}) == first
+        assert config_fingerprint("abc", {**SECRETS, "SOMETHING": "else"}) == first
 
     def test_tells_nothing_of_a_secret(self) -> None:
         """It is a label, which everybody may read who may ask Docker."""
-        assert "canary" not in fingerprint("abc", SECRETS)
+        assert "canary" not in config_fingerprint("abc", SECRETS)

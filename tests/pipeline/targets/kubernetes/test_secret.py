@@ -12,11 +12,11 @@ import yaml
 from pipeline.config.settings import RETIRED_SECRETS
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.targets.kubernetes.secret import (
-    fingerprint,
     missing_keys,
     needed_keys,
     secret_object,
     secret_values,
+    secrets_fingerprint,
     unread_urls,
 )
 from tests.project import NAME
@@ -154,8 +154,10 @@ class TestSecretObject:
 class TestFingerprint:
     def test_changes_with_a_secret_and_with_nothing_else(self) -> None:
         """What no pod reads is no reason to roll."""
-        assert fingerprint(HERE) == fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
-        assert fingerprint(HERE) == fingerprint({**HERE, "JWT_SECRET_KEY": "of an older release"})
-        assert fingerprint(HERE) != fingerprint({**HERE, "SERVICE_TOKEN": "another"})
-        assert fingerprint(HERE) != fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
-        assert fingerprint(HERE, ["REDIS_PASSWORD"]) == fingerprint({**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"])
+        assert secrets_fingerprint(HERE) == secrets_fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
+        assert secrets_fingerprint(HERE) == secrets_fingerprint({**HERE, "JWT_SECRET_KEY": "of an older release"})
+        assert secrets_fingerprint(HERE) != secrets_fingerprint({**HERE, "SERVICE_TOKEN": "another"})
+        assert secrets_fingerprint(HERE) != secrets_fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
+        assert secrets_fingerprint(HERE, ["REDIS_PASSWORD"]) == secrets_fingerprint(
+            {**HERE, "SERVICE_TOKEN": "x"}, ["REDIS_PASSWORD"]
+        )

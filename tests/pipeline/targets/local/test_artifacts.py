@@ -104,7 +104,7 @@ class TestDifference:
         (artifacts.project.root / "backend/new.py").write_text("z = 3\n")
         (artifacts.project.root / "requirements/backend.txt").write_text("# another\n")
         new = artifacts.build({"LOG_LEVEL": "DEBUG", "DEBUG": "false"})
-        assert difference.describe(artifacts, new.name, old.name) == [
+        assert difference.describe_difference(artifacts, new.name, old.name) == [
             "file backend/app.py: +1 -0 lines",
             "file backend/new.py: +1 -0 lines",
             "packages requirements/backend.txt: +1 -0 lines",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.targets.local import launch
-from pipeline.targets.local.replicas import last_words, write_config
+from pipeline.targets.local.replicas import last_log_line, write_config
 
 
 class TestWriteConfig:
@@ -44,16 +44,16 @@ class TestLastWords:
     def test_are_the_error_that_is_nearest_to_the_end(self, tmp_path: Path, text: str, words: str) -> None:
         """An exception's last line, or the newest JSON line of an error."""
         (tmp_path / "log").write_text("old: an error of the release before\n" + text)
-        assert last_words(tmp_path / "log", offset=36) == words
+        assert last_log_line(tmp_path / "log", offset=36) == words
 
     def test_are_found_in_a_log_that_was_rotated_meanwhile(self, tmp_path: Path) -> None:
         """A release that says a lot before it ends has a log that is shorter than where its words began."""
         (tmp_path / "log").write_text("noise\n" * 10_000 + "ValueError: the last\n")
-        assert last_words(tmp_path / "log", offset=10_000_000) == "ValueError: the last"
+        assert last_log_line(tmp_path / "log", offset=10_000_000) == "ValueError: the last"
 
     def test_may_be_missing(self, tmp_path: Path) -> None:
         """A program that never ran has no log."""
-        assert last_words(tmp_path / "none", 0) == "it wrote no log"
+        assert last_log_line(tmp_path / "none", 0) == "it wrote no log"
 
 
 class TestLaunch:

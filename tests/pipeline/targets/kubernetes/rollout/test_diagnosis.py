@@ -15,7 +15,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
     diagnose,
     ends,
-    examine,
+    examine_pods,
     log_arguments,
     restarts,
     summary,
@@ -267,7 +267,7 @@ class TestExamine:
     def test_takes_any_pods(self) -> None:
         """Those of a StatefulSet or a Job, or all there are: for `doctor`."""
         seen = Observation.of(at("oom", 10))
-        assert [found.kind for found in examine(seen, seen.pods)] == ["oom"]
+        assert [found.kind for found in examine_pods(seen, seen.pods)] == ["oom"]
 
     @pytest.mark.parametrize(("phase", "code", "kinds"), [("Succeeded", 0, []), ("Failed", 1, ["crash"])])
     def test_knows_when_a_job_is_over(self, phase: str, code: int, kinds: list[str]) -> None:
@@ -276,7 +276,7 @@ class TestExamine:
         pod["status"]["phase"] = phase
         (status,) = pod["status"]["containerStatuses"]
         status.update(ready=False, state={"terminated": {"exitCode": code, "reason": "Error"}})
-        found = examine(Observation.of([pod]), [pod])
+        found = examine_pods(Observation.of([pod]), [pod])
         assert [(finding.kind, finding.certain) for finding in found] == [(kind, True) for kind in kinds]
 
 

@@ -14,7 +14,7 @@ from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.objects import leftovers, marked
 from pipeline.targets.kubernetes.rollout.findings import Finding
 from pipeline.targets.kubernetes.rollout.observation import Observation
-from pipeline.targets.kubernetes.rollout.watch import Rollout, current_pods, standing
+from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, current_pods, standing
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
 GONE = "unable to retrieve container logs for containerd://af3663265d08a0ead9f2fa4773085f1370805da38fcacb60ace23d283dd76d8b"
@@ -113,7 +113,7 @@ class TestToldByALog:
         (tmp_path / "kubectl").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         found = Finding("crash", "it ended", "backend-1", "backend", wants_log=True, previous=bool(run))
-        assert Rollout(Kubectl("kind-slipway", "slipway"))._told(found).line == line
+        assert RolloutWatch(Kubectl("kind-slipway", "slipway"))._told(found).line == line
 
 
 class TestLeftovers:

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from backend.metrics import Metrics
 from pipeline.config.requests import parse_requests
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
-from pipeline.targets.kubernetes.vantage.job import View, judge, objects, view_of
+from pipeline.targets.kubernetes.vantage.job import View, compare_views, objects, view_of
 from tests.pipeline.proof.servers import HANG, LIST, MAKE, Reply, Request, Service
 from tests.played import serving
 
@@ -111,7 +111,9 @@ class TestProbe:
         """It is the cluster's DNS that lost it, and not the service."""
         view = seen(start(url="http://no-such-service.invalid:8000", warm_up=0.1, rate=5, seconds=0.4, timeout=5))
         assert dict(view.failures) == {"dns": 2}
-        assert judge(1, 100, view).startswith("the cluster’s DNS lost it: 2 of 2 failed inside the cluster, too")
+        assert compare_views(1, 100, view).startswith(
+            "the cluster’s DNS lost it: 2 of 2 failed inside the cluster, too"
+        )
 
     def test_does_not_count_until_it_is_let_in(self, start: Any, service: Service) -> None:
         """A network policy takes a moment to open the way."""
@@ -271,7 +273,7 @@ class TestViewOf:
     def test_says_why_there_is_none(self, log: str, problem: str) -> None:
         """A killed pod, a script that broke."""
         assert view_of(log) == View(problem=problem)
-        assert judge(3, 100, view_of(log)) == f"the view from inside the cluster is missing: {problem}"
+        assert compare_views(3, 100, view_of(log)) == f"the view from inside the cluster is missing: {problem}"
 
 
 class TestJudge:
@@ -279,12 +281,12 @@ class TestJudge:
 
     def test_says_that_the_edge_lost_it(self) -> None:
         """As many as failed outside would have shown inside."""
-        said = judge(120, 18000, self.GOOD)
+        said = compare_views(120, 18000, self.GOOD)
         assert said == "the edge lost it: the same release answered 900 requests inside the cluster without a failure"
 
     def test_does_not_say_so_of_a_few(self) -> None:
         """Three of 18000 would hardly show among 900."""
-        said = judge(3, 18000, self.GOOD)
+        said = compare_views(3, 18000, self.GOOD)
         assert said.startswith("the edge may have lost it: ")
         assert said.endswith("but 3 of 18000 would be 0.1 there")
 
@@ -292,13 +294,13 @@ class TestJudge:
         """With the first example."""
         example = {"at": 1.0, "path": "/things", "detail": "503 no database"}
         inside = View(sent=900, ok=890, failed=10, failures={"5xx": 10}, examples=[example])
-        assert judge(120, 18000, inside) == (
+        assert compare_views(120, 18000, inside) == (
             "the service lost it: 10 of 900 failed inside the cluster, too: 10 × 5xx"
             " (first: GET /things → 503 no database)"
         )
 
     def test_has_the_good_word_too(self) -> None:
         """Nothing failed anywhere."""
-        assert judge(0, 18000, View(sent=9, ok=9, by_release={"a": 4, "b": 5})) == (
+        assert compare_views(0, 18000, View(sent=9, ok=9, by_release={"a": 4, "b": 5})) == (
             "the same releases answered 9 requests inside the cluster without a failure"
         )

@@ -1,4 +1,4 @@
-"""The job that the generator's process is given."""
+"""The plan that the generator's process is given."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from pipeline.config.requests import RequestSpec, parse_requests
 
-__all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "Job"]
+__all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "TrafficPlan"]
 
 SETTLE_SECONDS = 60.0  # for reading back and removing all writes: 480 took 0.8 s on two shared cores
 ABANDON_SECONDS = 5.0  # for removing as much as possible once the proof is called off
 
 
 @dataclass(frozen=True)
-class Job:
+class TrafficPlan:
     """What to send, and where.
 
     `rate` requests a second go to `base` (`http://host:port` or `unix:/path`), each waiting at most `timeout` seconds:
@@ -35,13 +35,13 @@ class Job:
     token: str | None = field(default=None, repr=False)
 
     def dump(self) -> dict[str, Any]:
-        """Return the job as JSON values, including the token: for a pipe, never for a file or a command line."""
+        """Return the plan as JSON values, including the token: for a pipe, never for a file or a command line."""
         tables = {key: [spec.table() for spec in specs] for key, specs in self._specs().items()}
         return {**vars(self), **tables, "journal": str(self.journal)}
 
     @classmethod
-    def load(cls, values: Mapping[str, Any]) -> Job:
-        """Create a job from what `dump` returned."""
+    def load(cls, values: Mapping[str, Any]) -> TrafficPlan:
+        """Create a plan from what `dump` returned."""
         specs = {key: parse_requests(values[key], key) for key in ("requests", "full")}
         return cls(**{**values, **specs, "journal": Path(values["journal"])})
 
