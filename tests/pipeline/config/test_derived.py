@@ -91,10 +91,10 @@ class TestOneMoreSecret:
         code = """if True:
             from backend.settings import SettingsError, load_settings
             from pipeline.config.secrets import delivered_secrets
-            from pipeline.targets.kubernetes.secret import fingerprint, needed_keys, secret_values
+            from pipeline.targets.kubernetes.secret import needed_keys, secret_values, secrets_fingerprint
             assert "MAIL_PASSWORD" in needed_keys([]), "needed"
             assert secret_values([], {"MAIL_PASSWORD": "x"}, {})["MAIL_PASSWORD"] == "x", "values"
-            assert fingerprint({}) != fingerprint({"MAIL_PASSWORD": "x"}), "fingerprint"
+            assert secrets_fingerprint({}) != secrets_fingerprint({"MAIL_PASSWORD": "x"}), "fingerprint"
             assert "MAIL_PASSWORD" in delivered_secrets(), "files"
             try:
                 load_settings({"ENVIRONMENT": "production"})
