@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,13 +21,29 @@ from pipeline.releases.model import Artifact, Migration
 from pipeline.releases.records import Record, read_json, write_json
 from pipeline.system.git import Source
 from pipeline.system.progress import Progress
-from tests.pipeline.deploy.fake_target import FakeTarget, FakeTraffic
+from tests.pipeline.deploy.fake_target import FakeTarget
+from tests.pipeline.deploy.fake_traffic import FakeTraffic
 
-__all__ = ["LIST", "ONE", "REQUESTS", "Told", "World", "migration", "release", "world_in"]
+__all__ = [
+    "FIRST",
+    "LIST",
+    "ONE",
+    "REQUESTS",
+    "SECOND",
+    "SHIPPED",
+    "Told",
+    "World",
+    "migration",
+    "outcomes",
+    "release",
+    "world_in",
+]
 
 LIST, ONE = RequestSpec(name="list", method="GET", path="/list"), RequestSpec(name="one", method="GET", path="/one")
 REQUESTS = (LIST, ONE)
 NAME = "here"
+FULL = OSError(errno.ENOSPC, "No space left on device", "/full")
+SHIPPED = ["plan", "build", "check", "migrate", "roll out", "prove"]
 
 
 def release(name: str, revision: str | None = None, *more: RequestSpec) -> Artifact:
@@ -37,6 +54,9 @@ def release(name: str, revision: str | None = None, *more: RequestSpec) -> Artif
 def migration(revision: str, **values: Any) -> Migration:
     """Make one of Python code, which squawk is not asked about, unless `values` have its SQL."""
     return Migration(**{"revision": revision, "message": "m", "contract_after": None, "sql": "", **values})
+
+
+FIRST, SECOND = migration("0001"), migration("0002")
 
 
 @dataclass
@@ -156,3 +176,9 @@ def world_in(root: Path) -> World:
     env = LocalEnvironment(name=NAME, url="http://service.invalid").model_copy(update={"bake_seconds": 0})
     project = Project(root=root, name="board", environments={NAME: env}, requests=REQUESTS, retain=3)
     return World(FakeTarget(project, env, release("a")))
+
+
+def outcomes(*, until: str, last: str) -> list[tuple[str, str]]:
+    """Return the stages until one that ended otherwise."""
+    names = SHIPPED[: SHIPPED.index(until) + 1]
+    return [(name, "ok") for name in names[:-1]] + [(until, last)]

@@ -1,0 +1,98 @@
+"""The traffic of a proof, in no process: what the fake target answers, counted and judged as always."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from pipeline.config.requests import RequestSpec
+from pipeline.proof.client import RequestFailed
+from pipeline.proof.exchange import Exchange
+from pipeline.proof.results import Phase, Snapshot, TrafficResult
+from pipeline.proof.tally import Outcome, Tally
+from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
+from tests.pipeline.deploy.fake_target import FAST_MS, FakeTarget
+
+__all__ = ["FakeTraffic"]
+
+AT_ONCE = 2  # of each request, whenever the traffic is looked at: one for each of two replicas
+
+
+class FakeTraffic(Traffic):
+    """The traffic of a plan, in no process: each look at it sends a few requests, which `target` answers."""
+
+    def __init__(self, target: FakeTarget, plan: TrafficPlan) -> None:
+        # The parent's would open what a process needs; each of its methods is another one here.
+        self._target, self._spec_table = target, plan
+        self._began = time.time()
+        self._tally = Tally(self._began, plan.slow_ms)
+        self._phases = [Phase(plan.phase, self._began)]
+        self._specs: tuple[RequestSpec, ...] = plan.requests
+        self._died_of: GeneratorDied | None = None
+
+    def start(self) -> Self:
+        """Send the first."""
+        self._target.do("traffic", self._phases[-1].name)
+        self._send()
+        return self
+
+    def phase(self, name: str, *, full: bool = False) -> None:
+        """Send the first of another phase."""
+        if self._died_of:
+            raise self._died_of
+        self._phases.append(Phase(name, time.time()))
+        self._specs = self._spec_table.full if full else self._specs
+        self._send()
+
+    def snapshot(self) -> Snapshot:
+        """Send some, and count; a generator that dies stays dead."""
+        try:
+            self._target.fail_if_told("snapshot")
+        except GeneratorDied as died:
+            self._died_of = died
+            raise
+        self._send()
+        return self._snapshot_of()
+
+    def settle(self) -> Snapshot:
+        """Count: nobody is waited for."""
+        return self._snapshot_of()
+
+    def stop(self, *, at_once: bool = False) -> TrafficResult:
+        """Count all."""
+        if self._died_of:
+            raise self._died_of
+        now = time.time()
+        return TrafficResult(
+            **vars(self._snapshot_of()),
+            started=self._began,
+            by_release=self._tally.by_release(),
+            latency=self._tally.latency(),
+            bins=self._tally.bins(now),
+            phases=tuple(self._phases),
+        )
+
+    def abort(self) -> None:
+        """Nothing runs."""
+
+    def _snapshot_of(self) -> Snapshot:
+        return Snapshot(
+            seconds=time.time() - self._began,
+            phase=self._phases[-1].name,
+            outstanding=0,
+            shares=self._tally.shares(),
+            failures=self._tally.examples(),
+            settled=True,
+        )
+
+    def _send(self) -> None:
+        for spec in self._specs:
+            for _ in range(AT_ONCE):
+                exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
+                try:
+                    answer, latency = self._target.fleet.answer(exchange.call())
+                    exchange.check(answer)
+                except RequestFailed as failed:
+                    error = failed
+                phase, at = self._phases[-1].name, time.time()
+                self._tally.add(Outcome(exchange, phase, at, latency, answer, error))

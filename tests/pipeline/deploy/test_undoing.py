@@ -1,0 +1,332 @@
+"""A deploy that fails, is interrupted or killed: what is brought back, and what is said of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from pipeline.config.requests import RequestSpec
+from pipeline.errors import DeployFailed, Interrupted, SlipwayError
+from pipeline.proof.traffic import GeneratorDied
+from tests.pipeline.deploy.fake_target import Killed
+from tests.pipeline.deploy.world import FIRST, FULL, SECOND, World, outcomes, release
+
+EVIDENCE = ["begun.json", "report.json", "report.md", "timeline.svg"]
+
+
+class TestAReleaseThatFails:
+    def test_in_the_rollout_is_undone(self, served: World) -> None:
+        """What served before does again, and that is proved."""
+        served.target.fleet.unready.add("b")
+        told = served.deploy(release("b", "0002"), FIRST, SECOND)
+        assert (told.code, told.verdict) == (1, "rolled_back")
+        assert "never got ready" in told.reason
+        assert told.stages() == outcomes(until="roll out", last="failed")
+        assert told.stages(back=True) == [("roll back", "ok"), ("prove", "ok")]
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict, rollback.reason) == ("a", "proved", None)
+        assert rollback.traffic
+        assert rollback.traffic.by_release["a"].failed == 0
+        assert served.serving == ["a", "a"]
+        assert [one.verdict for one in served.records] == ["proved", "rolled_back"]
+
+    def test_under_traffic_is_undone_before_all_are_replaced(self, served: World) -> None:
+        """The first wrong answers end the rollout."""
+        served.target.fleet.breaks["b"] = ["/list"]
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (1, "rolled_back")
+        assert "× 5xx, all answered by release b (first: GET /list → 500)" in told.reason
+        assert told.traffic.by_release["b"].failed > 0
+        assert told.stages() == outcomes(until="roll out", last="failed")
+        assert served.serving == ["a", "a"]
+
+    def test_in_the_proof_is_undone(self, served: World) -> None:
+        """A request that the old one does not know is asked when the new one is alone."""
+        served.target.fleet.breaks["b"] = ["/new"]
+        told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
+        assert (told.code, told.verdict) == (1, "rolled_back")
+        assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
+        assert told.stages() == outcomes(until="prove", last="failed")
+        assert told.traffic.by_release["b"].failed == 2
+        assert served.serving == ["a", "a"]
+
+    def test_by_the_word_of_the_engine_is_undone(self, served: World) -> None:
+        """Though all answers were right: a replica of it ended."""
+        served.target.meanwhile["dismiss"] = lambda: setattr(served.target.watch, "ended", "replica 2 ended by itself")
+        served.target.meanwhile["roll back"] = lambda: setattr(served.target.watch, "ended", None)  # that one is gone
+        told = served.deploy(release("b"))
+        assert (told.verdict, told.report.reason) == ("rolled_back", "replica 2 ended by itself")
+
+    def test_by_being_slow_is_measured_twice(self, served: World) -> None:
+        """And the figures say so."""
+        served.target.fleet.slow.add("b")
+        told = served.deploy(release("b"))
+        assert told.verdict == "rolled_back"
+        assert "release b is slow: p95 900 ms" in told.reason
+        assert [one.name for one in told.traffic.phases] == ["baseline", "rollout", "bake", "confirm"]
+        assert told.traffic.failures["slow"].count > 0
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_as_the_first_one_is_withdrawn(self, world: World, broken: bool) -> None:
+        """There is nothing to go back to, so nothing serves."""
+        if broken:
+            world.target.fleet.breaks["a"] = ["/list"]
+        else:
+            world.target.fleet.unready.add("a")
+        told = world.deploy(release("a", "0001"), FIRST)
+        assert (told.code, told.verdict) == (1, "failed")
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict) == (None, "failed")
+        assert rollback.reason == "there is no earlier release: nothing is serving"
+        assert told.stages(back=True) == [("roll back", "ok")]
+        assert world.serving == []
+
+    def test_and_cannot_be_undone_says_so(self, served: World) -> None:
+        """Exit code 1, and somebody has to look: which is why, twice."""
+        served.target.fleet.unready |= {"a", "b"}
+        served.target.fails["roll out"] = DeployFailed("b does not start")
+        del served.target.fleet.replicas[0]
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict, told.report.reason) == (1, "failed", "b does not start")
+        rollback = told.rollback
+        assert (rollback.release, rollback.verdict) == ("a", "failed")
+        assert "never got ready" in str(rollback.reason)
+        assert told.stages(back=True) == [("roll back", "failed")]
+        assert "the rollback failed, too" in served.said
+        assert served.records[-1].verdict == "failed"
+
+    def test_and_comes_back_broken_says_so(self, served: World) -> None:
+        """What serves again is proved, too: here, it fails as it did before."""
+        served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (1, "failed")
+        assert told.stages(back=True) == [("roll back", "ok"), ("prove", "failed")]
+        assert "answered by release a" in str(told.rollback.reason)
+        assert served.serving == ["a", "a"]
+
+
+class TestTheWayBack:
+    """What only watches it, or notes where it stands, does not stop it."""
+
+    @pytest.fixture(name="broken")
+    def _broken(self, served: World) -> World:
+        """Release b never gets ready."""
+        served.target.fleet.unready.add("b")
+        served.target.releases.tree = release("b")
+        return served
+
+    @pytest.mark.parametrize("error", [SlipwayError("the cluster does not answer"), OSError(errno.ENOSPC, "full", "x")])
+    @pytest.mark.parametrize("stage", ["roll back", "prove"])
+    def test_is_gone_without_a_note(self, broken: World, stage: str, error: Exception) -> None:
+        """A full disk may be why the deploy failed."""
+        broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({f"note {stage}": error})
+        told = broken.deploy()
+        assert (told.verdict, told.rollback.verdict, broken.serving) == ("rolled_back", "proved", ["a", "a"])
+        assert "the evidence is incomplete" in broken.said
+
+    @pytest.mark.parametrize("error", [SlipwayError("the generator hung"), OSError(errno.ENOMEM, "no memory")])
+    def test_is_gone_without_traffic(self, broken: World, error: Exception) -> None:
+        """Which then starts with the proof."""
+        broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({"traffic": error})
+        told = broken.deploy()
+        assert (told.verdict, told.rollback.verdict, broken.serving) == ("rolled_back", "proved", ["a", "a"])
+        assert "goes unwatched" in broken.said
+
+    def test_is_gone_while_the_traffic_dies(self, broken: World) -> None:
+        """The old release serves, and what is not proved is said."""
+        broken.target.meanwhile["roll back"] = lambda: broken.target.fails.update(
+            {"snapshot": GeneratorDied("it died")}
+        )
+        del broken.target.fleet.replicas[0]
+        told = broken.deploy()
+        assert (told.verdict, told.rollback.reason) == ("failed", "it died")
+        assert broken.serving == ["a", "a"]
+
+    def test_ends_in_a_record_whatever_it_meets(self, broken: World) -> None:
+        """A fault of our own, too."""
+        broken.target.fails["roll back"] = AssertionError("oh")
+        told = broken.deploy()
+        assert (told.code, told.verdict) == (1, "failed")
+        reason = "a fault in the pipeline itself: AssertionError: oh"
+        assert told.rollback.reason == reason
+        assert "Traceback (most recent call last)" in broken.said
+        assert broken.records[-1].verdict == "failed"
+
+
+# The stage, what fails in it, and whether something that runs was touched by then.
+PLACES = [
+    ("build", "build", False),
+    ("check", "objections", False),
+    ("check", "rehearse", False),
+    ("migrate", "prepare", True),
+    ("migrate", "traffic", True),
+    ("migrate", "upgrade", True),
+    ("roll out", "roll out", True),
+    ("roll out", "snapshot", True),
+    ("prove", "dismiss", True),
+    ("roll out", "trouble", True),
+]
+
+
+class TestWhateverComesBetween:
+    """In each stage: what was touched is undone, what was not is left alone, and the record tells of it."""
+
+    def stopped(self, world: World, where: str, error: BaseException, *, touched: bool) -> tuple[int, str, str, str]:
+        """Deploy while `error` comes; return exit code, verdict, reason, and how the last stage ended."""
+        world.target.fails[where] = error
+        told = world.deploy(release("b", "0002"), FIRST, SECOND)
+        assert world.serving == ["a", "a"]
+        assert world.target.fails == {}
+        assert world.target.holder() is None
+        assert ("roll back a" in world.target.asked) is touched
+        rollback = told.report.rollback
+        assert (rollback.verdict if rollback else None) == ("proved" if touched else None)
+        assert world.records[-1].verdict == told.verdict
+        assert world.file(2, "report.json") == told.report.document()
+        assert "the evidence is incomplete" not in world.said
+        stage, outcome = told.stages()[-1]
+        assert world.file(2, "begun.json")["stage"] == ("prove" if touched else stage)
+        return told.code, told.verdict, told.reason, f"{stage}: {outcome}"
+
+    @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
+    def test_an_interrupt(self, served: World, stage: str, where: str, touched: bool) -> None:
+        """Exit code 130, also where it was undone."""
+        found = self.stopped(served, where, Interrupted("stopped by SIGINT"), touched=touched)
+        assert found == (130, "interrupted", "stopped by SIGINT", f"{stage}: interrupted")
+
+    @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
+    def test_an_error_of_the_machine(self, served: World, stage: str, where: str, touched: bool) -> None:
+        """A full disk is a failure like any other."""
+        verdict = "rolled_back" if touched else "failed"
+        found = self.stopped(served, where, FULL, touched=touched)
+        assert found == (1, verdict, "No space left on device: /full", f"{stage}: failed")
+
+    @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
+    def test_a_fault_of_our_own(self, served: World, stage: str, where: str, touched: bool) -> None:
+        """With its traceback, for whoever mends it."""
+        verdict = "rolled_back" if touched else "failed"
+        found = self.stopped(served, where, AssertionError("oh"), touched=touched)
+        reason = "a fault in the pipeline itself: AssertionError: oh"
+        assert found == (1, verdict, reason, f"{stage}: failed")
+        assert "Traceback (most recent call last)" in served.said
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset by peer"),
+            (OSError("no route"), "no route"),
+        ],
+    )
+    def test_an_error_without_a_file_has_its_words_alone(self, served: World, error: OSError, reason: str) -> None:
+        """A connection has no name, and some errors no number."""
+        assert self.stopped(served, "objections", error, touched=False)[2] == reason
+
+    def test_an_interrupt_of_a_first_deploy(self, world: World) -> None:
+        """What was shipped is withdrawn."""
+        world.target.fails["dismiss"] = Interrupted("stopped by SIGTERM")
+        told = world.deploy()
+        assert (told.code, told.verdict, world.serving) == (130, "interrupted", [])
+        assert told.rollback.reason == "there is no earlier release: nothing is serving"
+
+    def test_an_interrupt_that_cannot_be_undone(self, served: World) -> None:
+        """A failure then, whatever began it."""
+        served.target.fails |= {"snapshot": Interrupted("stopped by SIGINT"), "roll back": FULL}
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (1, "failed")
+        assert told.report.reason == "stopped by SIGINT"
+        assert "No space left" in str(told.rollback.reason)
+
+    def test_an_interrupt_before_the_release_is_there(self, served: World) -> None:
+        """The report names the one that was asked for, as the record does."""
+        served.target.fails["note build"] = Interrupted("stopped by SIGINT")
+        told = served.deploy(reference="1")
+        assert (told.verdict, told.report.release, served.records[-1].release) == ("interrupted", "a", "a")
+
+    @pytest.mark.parametrize("where", ["roll back", "publish"])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_while_it_is_undone_and_recorded(self, served: World, where: str, number: signal.Signals) -> None:
+        """It gets an answer, and has no effect."""
+        heard: list[int] = []
+        before = signal.signal(number, lambda number, _: heard.append(number))
+        try:
+            served.target.fleet.unready.add("b")
+            served.target.meanwhile[where] = lambda: os.kill(os.getpid(), number)
+            told = served.deploy(release("b"))
+            assert (told.verdict, served.serving, heard) == ("rolled_back", ["a", "a"], [])
+            assert "already undoing and recording" in served.said
+            os.kill(os.getpid(), number)
+            assert heard == [number]  # afterwards, it is heard again
+        finally:
+            signal.signal(number, before)
+
+
+class TestAKilledDeploy:
+    @pytest.fixture(name="killed")
+    def _killed(self, served: World) -> World:
+        """A deploy of b died while it was rolled out; what it had written is gone from the service already."""
+        served.target.fails["snapshot"] = Killed()
+        with pytest.raises(Killed):
+            served.deploy(release("b"))
+        journal = served.records[-1].folder / "rollout-writes.jsonl"
+        journal.write_text("")
+        return served
+
+    def test_leaves_what_it_began(self, killed: World) -> None:
+        """No report: that is how it is known."""
+        assert killed.serving == ["a", "b"]
+        assert [one.verdict for one in killed.records] == ["proved", None]
+        assert killed.file(2, "begun.json")["stage"] == "roll out"
+
+    def test_is_mended_by_the_next_one(self, killed: World) -> None:
+        """Its evidence is written and told, what it wrote is removed; the next one is a deploy like any other."""
+        told = killed.deploy()
+        assert (told.code, told.verdict, told.report.previous) == (0, "proved", "a")
+        assert killed.serving == ["b", "b"]
+        assert [one.verdict for one in killed.records] == ["proved", "interrupted", "proved"]
+        folder = killed.records[1].folder
+        assert sorted(path.name for path in folder.iterdir()) == EVIDENCE
+        report = killed.file(2, "report.json")
+        assert (report["release"], report["finished"]) == ("b", None)
+        assert report["reason"] == "the deploy died in stage `roll out`, without a report"
+        assert [line for line in killed.target.asked if line.startswith(("heal", "publish"))] == [
+            *("heal", "publish 2", "publish 3")
+        ]
+        assert "the deploy of release record 2 died in stage `roll out`: cleaning up" in killed.said
+
+    def test_is_mended_by_one_that_is_refused(self, killed: World) -> None:
+        """It comes first: evidence, and what was written."""
+        killed.target.releases.objects = ["no"]
+        assert killed.deploy().verdict == "failed"
+        assert [one.verdict for one in killed.records] == ["proved", "interrupted", "failed"]
+        assert sorted(path.name for path in killed.records[1].folder.iterdir()) == EVIDENCE
+
+    def test_is_no_reason_to_trust_what_runs(self, killed: World) -> None:
+        """Also where what serves is to serve and nothing differs, it is rolled out and proved again."""
+        killed.target.fleet.replicas = []
+        assert killed.deploy(release("a", "0001"), FIRST).verdict == "proved"
+        killed.target.records().begin({"stage": "plan"})
+        assert killed.deploy().verdict == "proved"
+        assert killed.deploy().verdict == "unchanged"
+
+    def test_judges_only_the_new_one_after_it(self, killed: World) -> None:
+        """What a killed deploy left may be broken: that is not the next one's fault."""
+        killed.target.meanwhile["roll out"] = lambda: killed.target.fleet.breaks.update({"b": ["/list"]})
+        told = killed.deploy(release("c"))
+        assert told.verdict == "proved"
+        assert told.traffic.by_release["b"].failed > 0
+
+    def test_is_left_alone_by_a_dry_run(self, killed: World) -> None:
+        """It would change something."""
+        killed.deploy(dry_run=True)
+        assert [one.verdict for one in killed.records] == ["proved", None]
+        assert "heal" not in killed.target.asked
+
+    def test_whose_processes_are_gone_is_rolled_out_again(self, served: World) -> None:
+        """A machine that was started anew has no open record, and what should run was not there."""
+        served.target.fleet.replicas = [replace(one, ready=False) for one in served.target.fleet.replicas]
+        assert served.deploy().verdict == "proved"
+        assert served.serving == ["a", "a"]
