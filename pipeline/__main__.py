@@ -18,7 +18,7 @@ from pipeline.system.progress import Progress
 
 __all__ = ["FAMILIES", "main", "parser"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline.main")  # __name__ is `__main__` here, which is not below what `show_log` shows
 
 # Which file of commands/ has which verbs: the one that a command line needs is imported and no other, which takes long.
 FAMILIES = {
