@@ -43,7 +43,7 @@ class LocalReleases(roles.Releases):
         """Return what Caddy has against docker/edge/Caddyfile; building the release has found what that lacks."""
         site = self.site
         try:
-            edge_config(site.engines().caddy, site.caddyfile, site.layout, 1, site.port)
+            edge_config(site.engines(keep=False).caddy, site.caddyfile, site.layout, 1, site.port)
         except SlipwayError as error:
             return list(error.problems)
         return []

@@ -50,24 +50,25 @@ class Site(SiteHere):
             if count < FREE_BYTES
         ]
 
-    def engines(self) -> Engines:
-        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them where necessary."""
-        return find_engines(self.engines_venv(make=True))
+    def engines(self, *, keep: bool = True) -> Engines:
+        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them where necessary.
 
-    def engines_venv(self, *, make: bool = False) -> Path:
-        """Return the virtual environment of the engines; with `make`, create it where it is missing.
-
-        Running engines keep theirs until `down`, whatever the lock says by now.
+        With `keep`, they stay these until `down`, whatever the lock says by then.
         """
-        pin = self.layout.home / "engines.json"
-        pinned = read_json(pin).get("venv")
-        if pinned and Path(pinned).is_dir():
-            return Path(pinned)
-        if not make:
-            return Path(pinned or "/nonexistent")
-        venv = self.artifacts.prepare_venvs([self.project.root / ENGINES_LOCK])[0]
-        write_json(pin, {"venv": str(venv)})
-        return venv
+        venv = self.engines_venv()
+        if not venv.is_dir():
+            venv = self.artifacts.prepare_venvs([self.project.root / ENGINES_LOCK])[0]
+            if keep:
+                write_json(self._kept_engines, {"venv": str(venv)})
+        return find_engines(venv)
+
+    def engines_venv(self) -> Path:
+        """Return the virtual environment of the engines that are kept; no folder where none are."""
+        return Path(read_json(self._kept_engines).get("venv") or "/nonexistent")
+
+    @property
+    def _kept_engines(self) -> Path:
+        return self.layout.home / "engines.json"
 
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""
