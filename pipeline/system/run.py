@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,7 @@ def run(
     `given` is the standard input, for what must not appear in a list of processes. Raise `CommandFailed` where the
     command ends with a code other than 0, `SlipwayError` where time is up.
     """
-    # Paths of the project are shown as people write them, from its folder.
-    log.log(level, "$ %s", shlex.join(command).replace(f"{Path.cwd()}/", ""))
+    log.log(level, "$ %s", _shown(command))
     try:
         done = subprocess.run(
             command,
@@ -61,3 +61,9 @@ def run(
     if done.returncode:
         raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
     return done.stdout
+
+
+def _shown(command: Sequence[str]) -> str:
+    """Return `command` as a shell takes it, with paths of the project as people write them: from its folder."""
+    # Not within a longer path, an image or an address; what follows a colon is a path in a container.
+    return re.sub(rf"(?<![\w.:/-]){re.escape(str(Path.cwd()))}/", "", shlex.join(command))
