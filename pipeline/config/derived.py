@@ -114,11 +114,11 @@ def _settings_page() -> str:
     names = [f"`{name}`" for name in DECISIVE]
     return (
         "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
-        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
-        "or a file `NAME` in `/run/secrets`.\n\n"
+        "environment, which overrides `.env`; an empty value counts as unset. Each secret can also come from a file:\n"
+        "`NAME_FILE=/path`, or a file `NAME` in `/run/secrets`.\n\n"
         f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
-        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
-        "a new `.env` takes them from there."
+        "Set these only in `.env`: a deploy on `local`, compose or kind refuses another value in the environment.\n"
+        "Only when `.env` is created are they copied from the environment."
         "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
