@@ -51,11 +51,11 @@ class Site(SiteHere):
         ]
 
     def engines(self) -> Engines:
-        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them where necessary."""
+        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them if necessary."""
         return find_engines(self.engines_venv(make=True))
 
     def engines_venv(self, *, make: bool = False) -> Path:
-        """Return the virtual environment of the engines; with `make`, create it where it is missing.
+        """Return the virtual environment of the engines; with `make`, create it if it is missing.
 
         Running engines keep theirs until `down`, whatever the lock says by now.
         """
@@ -81,7 +81,7 @@ class Site(SiteHere):
         return role, secrets.get("POSTGRES_PASSWORD"), plain.get("POSTGRES_DB", self.project.name)
 
     def database_environment(self) -> dict[str, str]:
-        """Return the variables that lead the service to its database."""
+        """Return the variables that tell the service how to reach its database."""
         user, password, database = self.credentials()
         place = {"POSTGRES_HOST": str(self.layout.postgres_sockets), "POSTGRES_PORT": "5432"}
         own = {"POSTGRES_PASSWORD": password} if password else {}
@@ -92,7 +92,7 @@ class Site(SiteHere):
         return {**clean_environment(self.layout.home), **self._secrets()}
 
     def config(self, release: str) -> Path:
-        """Write what a replica of `release` starts with, and return the folder of that."""
+        """Write the configuration that a replica of `release` starts with, and return its folder."""
         database = {name: value for name, value in self.database_environment().items() if name != "POSTGRES_PASSWORD"}
         environment = {
             **clean_environment(self.layout.home),
@@ -106,7 +106,7 @@ class Site(SiteHere):
         return write_config(self.layout.configs, environment, self._secrets())
 
     def wanted_config(self, release: str) -> str | None:
-        """Return the name of what a replica of `release` would start with now; None where the release is not kept."""
+        """Return the name of the configuration for a replica of `release` now; None if the release is not kept."""
         return self.config(release).name if self.artifacts.folder(release).exists() else None
 
     def _secrets(self) -> dict[str, str]:
