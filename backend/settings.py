@@ -101,19 +101,19 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     environment: Literal["development", "staging", "production"] = _setting(
-        "service", "Where it runs; outside development weak secrets and DEBUG are refused.", "development"
+        "service", "Where the service runs. Outside development, weak secrets and DEBUG are refused.", "development"
     )
-    debug: bool = _setting("service", "Put the error itself into 500 answers; development only.", default=False)
+    debug: bool = _setting("service", "Show the error itself in 500 answers; development only.", default=False)
     project_name: str = _setting(
         "service",
-        "Name of the project: titles, and on compose the prefix of containers and volumes.",
+        "Name of the project: used in titles and, on compose, as the prefix of containers and volumes.",
         NAME,
         min_length=1,
         max_length=63,
     )
     release: str = _setting(
         "service",
-        "What this build is called; each answer carries it as X-Release. A deploy sets it.",
+        "Name of this release; each answer carries it as X-Release. A deploy sets it.",
         "dev",
         pattern=r"^[A-Za-z0-9._:@/+-]{1,128}$",
     )
@@ -121,25 +121,27 @@ class Settings(BaseSettings):
     build_target: str = _setting(
         "image", "Stage of docker/Dockerfile.backend that compose builds.", "production", outside=True
     )
-    python_version: str = _setting("image", "Python of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$", outside=True)
+    python_version: str = _setting(
+        "image", "Python version of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$", outside=True
+    )
 
     postgres_db: str = _setting(
-        "database", "Name of the database; on Kubernetes the overlay says it.", NAME, min_length=1
+        "database", "Name of the database; on Kubernetes, the overlay sets it.", NAME, min_length=1
     )
     postgres_user: str = _setting(
-        "database", "User of the database; on Kubernetes the overlay says it.", NAME, min_length=1
+        "database", "User of the database; on Kubernetes, the overlay sets it.", NAME, min_length=1
     )
     postgres_password: SecretStr | None = _setting("database", "Password of that user.", None, generate=True)
     postgres_host: str = _setting(
         "database",
-        "Host, or the folder of a Unix socket when it starts with /. A deploy sets it (on Kubernetes its overlay does),"
-        " and refuses another.",
+        "Host, or the folder of a Unix socket if it starts with /. A deploy sets it (on Kubernetes, the overlay does)"
+        " and refuses any other value.",
         "localhost",
         min_length=1,
     )
     postgres_port: int = _setting(
         "database",
-        "Port of PostgreSQL. A deploy sets it; compose's profile debug opens it here on the host.",
+        "Port of PostgreSQL. A deploy sets it; the compose profile debug opens this port on the host.",
         5432,
         ge=1,
         le=65535,
@@ -151,20 +153,20 @@ class Settings(BaseSettings):
         None,
     )
     database_pool_size: int = _setting("database", "Connections that one process keeps.", 5, ge=1, le=100)
-    database_max_overflow: int = _setting("database", "Connections it may open beyond those.", 5, ge=0, le=100)
+    database_max_overflow: int = _setting("database", "Connections that it may open beyond those.", 5, ge=0, le=100)
     database_pool_timeout: float = _setting(
-        "database", "Seconds a request waits for a connection, then 503.", 1.0, gt=0, le=30
+        "database", "Seconds that a request waits for a connection before it gets a 503.", 1.0, gt=0, le=30
     )
 
     redis_host: str = _setting(
         "redis",
-        "Host, or the path of a Unix socket when it starts with /. A deploy sets it (on Kubernetes its overlay does),"
-        " and refuses another.",
+        "Host, or the path of a Unix socket if it starts with /. A deploy sets it (on Kubernetes, the overlay does)"
+        " and refuses any other value.",
         "localhost",
     )
     redis_port: int = _setting(
         "redis",
-        "Port of Redis. A deploy sets it; compose's profile debug opens it here on the host.",
+        "Port of Redis. A deploy sets it; the compose profile debug opens this port on the host.",
         6379,
         ge=1,
         le=65535,
@@ -176,50 +178,54 @@ class Settings(BaseSettings):
         " a deploy refuses it.",
         None,
     )
-    redis_expire_seconds: int = _setting("redis", "Seconds a cached answer lives.", 60, ge=1, le=86400)
-    redis_max_connections: int = _setting("redis", "Connections to Redis of one process.", 20, ge=1, le=1000)
+    redis_expire_seconds: int = _setting("redis", "Seconds that a cached answer is kept.", 60, ge=1, le=86400)
+    redis_max_connections: int = _setting("redis", "Connections to Redis that one process may open.", 20, ge=1, le=1000)
 
     service_token: SecretStr | None = _setting(
-        "secrets", "Bearer of pipelines: lets them write releases.", None, generate=True
+        "secrets", "Bearer token of pipelines: lets them write releases.", None, generate=True
     )
 
-    cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, comma list.", ())
+    cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, separated by commas.", ())
 
     backend_host: str = _setting(
         "network",
-        "Address to listen on, or the path of a Unix socket when it starts with /. A deploy sets it.",
+        "Address to listen on, or the path of a Unix socket if it starts with /. A deploy sets it.",
         "127.0.0.1",
         min_length=1,
     )
     backend_port: int = _setting("network", "Port of the service. A deploy sets it.", 8000, ge=1, le=65535)
     metrics_port: int = _setting(
-        "network", "Port of /metrics, which is nowhere else. A deploy sets it.", 9090, ge=1, le=65535
+        "network", "Port of /metrics; no other port serves it. A deploy sets it.", 9090, ge=1, le=65535
     )
     frontend_port: int = _setting(
-        "network", "Port of the edge inside of its container.", 3000, ge=1, le=65535, outside=True
+        "network", "Port of the edge inside its container.", 3000, ge=1, le=65535, outside=True
     )
-    edge_port: int = _setting("network", "Port where users arrive.", 8080, ge=1, le=65535, outside=True)
+    edge_port: int = _setting("network", "Port of the edge, where users arrive.", 8080, ge=1, le=65535, outside=True)
     edge_address: str = _setting(
         "network",
-        "Address of this host where compose opens EDGE_PORT; 0.0.0.0 is all.",
+        "Address of this host on which compose opens EDGE_PORT; 0.0.0.0 means all of them.",
         "127.0.0.1",
         min_length=1,
         outside=True,
     )
     trusted_proxies: Proxies = _setting(
         "network",
-        "Proxies whose X-Forwarded-* count, addresses or networks, comma list. A deploy sets it.",
+        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas."
+        " A deploy sets it.",
         ("127.0.0.1",),
     )
 
-    max_body_bytes: int = _setting("limits", "Bytes a request's body may have, then 413.", 1_048_576, ge=1024)
-    backend_workers: int = _setting("limits", "Processes; replicas scale better.", 1, ge=1, le=64)
+    max_body_bytes: int = _setting(
+        "limits", "Bytes that a request's body may have; a larger one gets a 413.", 1_048_576, ge=1024
+    )
+    backend_workers: int = _setting("limits", "Processes of one replica; more replicas scale better.", 1, ge=1, le=64)
 
-    log_level: Level = _setting("operation", "Least level that is logged.", "INFO")
+    log_level: Level = _setting("operation", "Lowest level that is logged.", "INFO")
     log_format: Literal["json", "console"] = _setting("operation", "json for machines, console for people.", "json")
     drain_seconds: float = _setting(
         "operation",
-        "Seconds after SIGTERM that it still accepts, not ready, so that the edge can leave; 0 is none.",
+        "Seconds after SIGTERM in which it still accepts requests but is not ready, so that the edge takes it out;"
+        " 0 means none.",
         2.0,
         ge=0,
         le=300,

@@ -1,4 +1,4 @@
-"""The edge's Caddyfile as Caddy understands it, and a real Caddy with it."""
+"""The edge's Caddyfile as Caddy reads it, and a real Caddy that runs it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def handlers(config: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
 
 
 def page_headers(home: Path) -> dict[str, str]:
-    """Return the headers that each file of the page is to have."""
+    """Return the headers that each file of the page should have."""
     headers = next(handlers(adapted(home), "headers"))["response"]["set"]
     return {name: value for name, [value] in headers.items()}
 
 
 @contextlib.contextmanager
 def running(edge: Edge, tmp_path: Path) -> Iterator[None]:
-    """Run Caddy with the edge's configuration, where and as the supervisor does."""
+    """Run Caddy with the edge's configuration, in the same folder and way as the supervisor does."""
     command = [str(CADDY), "run", "--config", str(edge.file)]
     env = {"HOME": str(tmp_path)}
     with held(command, log=tmp_path / "caddy.log", env=env, cwd=str(edge.layout.home)):

@@ -1,4 +1,4 @@
-"""What the pipeline logs, for tests."""
+"""The pipeline's log, collected for tests."""
 
 from __future__ import annotations
 

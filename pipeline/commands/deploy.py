@@ -44,7 +44,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def deploy(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
-    """Ship the working tree, or the recorded release that `--release` names; `begin` makes the story to tell."""
+    """Ship the working tree, or the recorded release that `--release` names. `begin` creates the story."""
     story = begin(
         project,
         project.environment(options.env),
@@ -56,7 +56,7 @@ def deploy(project: Project, options: Namespace, progress: Progress, *, begin: B
 
 
 def rollback(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
-    """Ship a release that was proved before. `begin` makes the story to tell."""
+    """Ship a release that was proved before. `begin` creates the story."""
     env = project.environment(options.env)
     if options.unfinished:
         return _finish(lambda: begin(project, env, progress), env, options, progress)
@@ -66,7 +66,7 @@ def rollback(project: Project, options: Namespace, progress: Progress, *, begin:
 
 def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, progress: Progress) -> Result:
     """Roll back to the last proved release after a deploy was killed; wait if that deploy is still undoing itself."""
-    # The stages of a try that was not let in are forgotten: the report is of the one that is.
+    # Forget the stages of an attempt that did not get the lock: the report is about the attempt that does.
     for _ in attempts(UNDOING_SECONDS, every=1, watch=progress.stages.clear):
         story = begin()
         if not story.records.killed():

@@ -1,4 +1,4 @@
-"""`nox -s status`, `nox -s releases` and `nox -s down`: what is in an environment, and its end."""
+"""`nox -s status`, `nox -s releases` and `nox -s down`: show what is in an environment, or stop it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_parsers(verbs: Verbs) -> None:
 def open_environment(
     project: Project, options: Namespace, progress: Progress, opened: Opener = open_target
 ) -> tuple[Environment, Target]:
-    """Return the environment that `options` name and its target, and warn where the shell contradicts `.env`."""
+    """Return the environment that `options` name and its target, and warn if the shell contradicts `.env`."""
     env = project.environment(options.env)
     for line in _shell_problems(project, env):
         log.warning(line)
@@ -45,14 +45,14 @@ def open_environment(
 
 
 def _shell_problems(project: Project, env: Environment) -> list[str]:
-    """Return where the shell contradicts `.env`; nothing for a cluster, where neither of them decides."""
+    """Return how the shell contradicts `.env`, one line each; nothing for a cluster, because neither decides there."""
     return [] if env.target == "kubernetes" else shell_problems(project.root)
 
 
 def status(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
     """Print what runs, since when, and who holds the lock.
 
-    The exit code is 1 where a release should serve and no replica is ready.
+    The exit code is 1 if a release should serve and no replica is ready.
     """
     env, target = open_environment(project, options, progress, opened)
     serving, running, holder = target.records().serving(), target.fleet.running(), target.holder()

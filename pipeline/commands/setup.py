@@ -1,4 +1,4 @@
-"""`nox -s init` writes `.env`; `settings` and `migrations`, of `nox -s lint`, check files that have to agree."""
+"""`nox -s init` writes `.env`; `settings` and `migrations`, parts of `nox -s lint`, check files that have to agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def init(project: Project, *_: object) -> None:
-    """Write what `.env` lacks, and the secret files of docker-compose.yml."""
+    """Add what is missing in `.env`, and write the secret files of docker-compose.yml."""
     added = fill_env(project.root)
     for line in shell_problems(project.root):
         log.warning(line)

@@ -1,4 +1,4 @@
-"""The files that are made from the settings schema, wholly or between two marks."""
+"""The files that are generated from the settings schema, as a whole or between two marks."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 def derived_files(root: Path) -> dict[str, str]:
     """Return the text that each of the files should have, by its path below `root`.
 
-    What a service has removed, compose or Kubernetes, is not made again. Raise `SlipwayError` where a file has lost its
-    marks.
+    The files of a target that the service has removed (Compose, Kubernetes) are not made again. Raise `SlipwayError` if
+    a file has lost its marks.
     """
     made = {".env.example": env_text(), "docs/settings.md": _settings_page()}
     for name, blocks in (("docker-compose.yml", _compose_blocks()), ("k8s/base/backend.yaml", _pod_blocks())):
@@ -68,7 +68,7 @@ def _compose_blocks() -> dict[str, list[str]]:
 
 
 def _pod_blocks() -> dict[str, list[str]]:
-    """Return the lines of k8s/base/backend.yaml: what the volume of the secrets takes from the Secret."""
+    """Return the lines of k8s/base/backend.yaml: which keys of the Secret the volume of the secrets contains."""
     service = next(setting.default for setting in variables() if setting.name == "PROJECT_NAME")
 
     def source(name: str, *, needed: bool) -> str:
@@ -84,16 +84,16 @@ def _pod_blocks() -> dict[str, list[str]]:
 
 
 def _plain() -> list[Variable]:
-    """Return the settings that are no secret, and that no target decides itself."""
+    """Return the settings that are not secret and that no target sets itself."""
     return [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
 
 
 def _filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
-    """Return `text`, of the file `name`, with `lines` between its two comments that are called `mark`."""
+    """Return `text`, the content of the file `name`, with `lines` between the two comments that `mark` names."""
     first, last = f"# {mark}: made by {WRITE}", f"# {mark}: end"
     match = re.search(rf"^( *){re.escape(first)}\n(?:.*\n)*?\1{re.escape(last)}$", text, re.MULTILINE)
     if match is None:
-        raise SlipwayError(f"{name} lacks the lines `{first}` and `{last}`: put them back, around what is made")
+        raise SlipwayError(f"{name} lacks the lines `{first}` and `{last}`: put them back, around the generated lines")
     block = "\n".join(f"{match[1]}{line}" for line in (first, *lines, last))
     return f"{text[: match.start()]}{block}{text[match.end() :]}"
 
@@ -114,11 +114,11 @@ def _settings_page() -> str:
     names = [f"`{name}`" for name in DECISIVE]
     return (
         "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
-        "environment, which wins; an empty value is unset. Each secret can also come from a file: `NAME_FILE=/path`,\n"
-        "or a file `NAME` in `/run/secrets`.\n\n"
+        "environment, which overrides `.env`; an empty value counts as unset. Each secret can also come from a file:\n"
+        "`NAME_FILE=/path`, or a file `NAME` in `/run/secrets`.\n\n"
         f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
-        "`.env` alone says these: a deploy on `local`, compose or kind refuses another value in the environment, and\n"
-        "a new `.env` takes them from there."
+        "Set these only in `.env`: a deploy on `local`, compose or kind refuses another value in the environment.\n"
+        "Only when `.env` is created are they copied from the environment."
         "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 

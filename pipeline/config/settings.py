@@ -105,7 +105,7 @@ class Variable:
 
 
 def _image(name: str, store: str) -> Variable:
-    text = f"Image of {store} on compose, from a mirror for example; unset is what docker-compose.yml says."
+    text = f"Image of {store} on compose, for example from a mirror; if unset, the one in docker-compose.yml."
     return Variable(name, section="compose", description=text, default="", secret=False, generate=False)
 
 
@@ -282,7 +282,7 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
     head = (
         "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
         "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
-        "# An empty value is unset.\n"
+        "# An empty value counts as unset.\n"
         "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
     )
     lines, section = [head], None

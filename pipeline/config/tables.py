@@ -1,4 +1,4 @@
-"""A table of a TOML file as a model, and what is wrong with one: a line for each key, with its fix."""
+"""Models of TOML tables, and what is wrong with a table: one line for each wrong key, with its fix."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ Text = Annotated[str, Field(pattern=r"\S")]
 
 
 class Table(BaseModel):
-    """A table: no keys but its fields, no value of another type, and nothing changes it.
+    """A table that accepts only its fields as keys, only values of their types, and never changes.
 
     An error shows the `description` of a field, else the first of its `examples` (in TOML), else its default. A field
-    with `exclude` is not a key of the table: `read_table` is given it.
+    with `exclude` is not a key of the table: the caller passes it to `read_table`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    # The keys that similar tables have and this one has not, each with the reason.
+    # The keys that similar tables have but this one does not, each with the reason.
     elsewhere: ClassVar[Mapping[str, str]] = {}
 
 
@@ -58,7 +58,7 @@ def read_table(
 ) -> T | None:
     """Return the `table` at `where` as a `kind`, or None after adding a line to `problems` for each wrong key.
 
-    `given`: the fields that are no keys. Validators that ask for a `context` get it: the root of the project.
+    `given` has the fields that are not keys. `context`, the root of the project, is for validators that ask for it.
     """
     problems += [f"{where}: {_unknown(kind, key)}" for key in given if key in table]
     try:
@@ -69,7 +69,7 @@ def read_table(
 
 
 def there_is(name: str, known: Iterable[str]) -> str:
-    """Return which of the `known` names was meant by `name`, or all of them."""
+    """Return the `known` name that `name` is probably meant to be, as a question, or all known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(f'`{one}`' for one in known) or 'none'}"
@@ -99,7 +99,7 @@ def _unknown(kind: type[Table], key: str) -> str:
 
 
 def _hint(key: str, field: FieldInfo) -> str:
-    """Return an example of the key, empty where there is none."""
+    """Return a description or an example of the key; empty if it has neither."""
     if field.description or (field.examples is None and field.default is None):
         return field.description or ""
     value = field.examples[0] if field.examples else json.dumps(field.default)

@@ -25,7 +25,7 @@ MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|\A[#+-]")
 def write_evidence(folder: Path, report: Report) -> None:
     """Write the three files of `report` into `folder`, each whole or not at all.
 
-    Raise `OSError` where that fails.
+    Raise `OSError` if that fails.
     """
     for name, text in (
         ("timeline.svg", _picture(report)),
@@ -63,7 +63,7 @@ def summary_line(report: Report) -> str:
 
 
 def _serving(report: Report) -> str:
-    """Return which release serves after a deploy that was not proved, in words."""
+    """Describe which release serves after a deploy that was not proved."""
     rollback, previous = report.rollback, report.previous
     if rollback and rollback.release is None:
         return str(rollback.reason)
@@ -85,7 +85,7 @@ def _capital(text: str) -> str:
 def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
     """Return `report.md`: what happened, the figures, and what the reader can do now.
 
-    GitHub shows it with another `picture`.
+    `picture` is the line that shows the timeline: GitHub needs another one.
     """
     rollback = report.rollback
     parts = [
@@ -198,11 +198,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return `text` as code in a table cell, whatever a service answered."""
+    """Return `text`, which may be any answer of a service, as code for a table cell."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
 
 
 def _prose(text: str) -> str:
-    """Return `text` as prose on one line: what is between backticks stays code, and any other markup is escaped."""
+    """Return `text` as prose on one line: text between backticks stays code, and all other markup is escaped."""
     parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every second part is code
     return "".join(code(part) if number % 2 else MARKUP.sub(r"\\\g<0>", part) for number, part in enumerate(parts))

@@ -1,4 +1,4 @@
-"""What a deploy or rollback came to, as a value; `deploy.evidence` shows it to people."""
+"""The result of a deploy or rollback, as a value; `deploy.evidence` shows it to people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Answers:
-    """What became of the requests that one release answered."""
+    """The counts and latencies of the requests that one release answered."""
 
     sent: int
     ok: int
@@ -69,7 +69,7 @@ class TrafficReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """What undoing a deploy did. `release` is the one that was brought back."""
+    """The result of undoing a deploy. `release` is the one that was brought back."""
 
     release: str | None
     verdict: str
@@ -99,7 +99,7 @@ class Report:
     finished: str | None = None  # None: the deploy was killed, and a later one wrote this
     stages: Sequence[StageRecord] = ()
     traffic: TrafficReport | None = None
-    inside: tuple[str, Mapping[str, Any]] | None = None  # what was seen beside the service: in words, and as figures
+    inside: tuple[str, Mapping[str, Any]] | None = None  # what the vantage saw: in words, and as figures
     remarks: Sequence[str] = ()  # what the engine did on its own meanwhile
     events: Sequence[Mark] = ()
     rollback: Rollback | None = None
@@ -113,7 +113,7 @@ class Report:
 
 
 def traffic_report(result: TrafficResult | None, release: str | None, *, slow: bool = False) -> TrafficReport | None:
-    """Return what `result` says of a rollout of `release`; `slow`: the verdict found that release too slow."""
+    """Return what `result` says about a rollout of `release`. `slow`: the verdict is that the release is too slow."""
     if result is None:
         return None
     return TrafficReport(

@@ -1,4 +1,4 @@
-"""Waiting for what only asking again can tell."""
+"""Waiting by asking again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["attempts"]
 def attempts(seconds: float, *, every: float, watch: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Yield at once, then after each pause of `every` seconds, until an attempt ends later than `seconds` from now.
 
-    `watch` is called before each pause, and may raise. A loop that succeeds returns or breaks; what follows it is for
-    what did not succeed in time.
+    `watch` is called before each pause, and may raise. The caller's loop returns or breaks on success, so the code
+    after it runs only if there was none in time.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -1,7 +1,7 @@
 """The roles of a target: what a deploy asks of the place it ships to, in four parts.
 
 Each method raises `SlipwayError` with the one line that goes into the report. A method with a body is a default: a
-target overrides it where its engine has something to add. docs/9-add-a-target.md shows how to write one.
+target overrides it if its engine has something to add. docs/10-add-a-target.md shows how to write a target.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Releases(Protocol):
     """The releases that an environment can ship: built from the working tree, kept, or in a registry."""
 
     def build(self) -> Artifact:
-        """Build the release of the working tree, or find it already built."""
+        """Build the release of the working tree, unless it is already built."""
 
     def recorded(self, name: str) -> Artifact:
-        """Return a release that was built before. Raise `SlipwayError` where it is not kept."""
+        """Return a release that was built before. Raise `SlipwayError` if it is no longer kept."""
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe what changes between two releases, one line each."""
@@ -32,17 +32,17 @@ class Releases(Protocol):
         """Remove the releases that are neither `retained` nor running."""
 
     def adopt(self, reference: str | None) -> str | None:
-        """Return the name of the release that `reference` (an image digest) names, although it has no record here.
+        """Return the name of the release of `reference`, an image digest that has no record here.
 
-        Without a `reference`, return the release that the environment takes by promotion. Return None where there is
-        no such release.
+        Without a `reference`, return the release that is promoted to this environment. Return None if there is no such
+        release.
         """
         return None
 
     def pushed(self, new: Artifact) -> PushedImages | None:
-        """Return where the images of `new` are in a registry, to be verified there; None where they are only here.
+        """Return where the images of `new` are in a registry, to be verified there; None if they are only here.
 
-        Raise `SlipwayError` where the images that would run differ from those in the registry.
+        Raise `SlipwayError` if the images that would run differ from those in the registry.
         """
         return None
 
@@ -56,7 +56,7 @@ class Releases(Protocol):
 
 
 class Database(Protocol):
-    """The database of an environment, and the programs that are run on it."""
+    """The database of an environment, and the programs that run against it."""
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """List what is wrong with the data that the new release would find, one line each with its fix. Touch nothing.
@@ -66,19 +66,19 @@ class Database(Protocol):
         """
 
     def runs(self, new: Artifact) -> bool:
-        """Return whether the database that `new` will use can be asked now."""
+        """Return whether the database that `new` will use can be queried now."""
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Run the migrations command of `release`, with access to the `database` or without; return its output.
+        """Run the migrations command of `release`, with or without access to the `database`, and return its output.
 
         Raise `SlipwayError` with its last line of output.
         """
 
     def run(self, *command: str) -> str:
-        """Run a program of PostgreSQL's (`psql`, `pg_dump`) near the database, as the service's role.
+        """Run a program of PostgreSQL (`psql`, `pg_dump`) near the database, as the service's role.
 
-        The program finds its way by the variables `PGHOST`, `PGUSER` and so on. The database must run. Return the
-        output, which must be text. Raise `SlipwayError` with its last telling line where the program fails.
+        The variables `PGHOST`, `PGUSER` and so on tell the program where to connect. The database must be running.
+        Return the output, which must be text. If the program fails, raise `SlipwayError` with its last telling line.
         """
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
@@ -95,28 +95,28 @@ class Fleet(Protocol):
         """List what the engine finds wrong with what runs, beyond `running`, one line each with its fix."""
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """Return what PostgreSQL and Redis report to a replica of `release`; empty where no replica serves.
+        """Return what PostgreSQL and Redis report to a replica of `release`; empty if no replica serves.
 
-        See `pipeline.targets.common.stores`. Raise `SlipwayError` where they cannot be asked.
+        See `pipeline.targets.common.stores`. Raise `SlipwayError` if they cannot be queried.
         """
 
     def token(self) -> str | None:
-        """Return the token with which the proof authenticates."""
+        """Return the token that the proof authenticates with."""
 
     def token_changes(self) -> bool:
         """Return whether the running replicas still have another token."""
 
     def heal(self) -> bool:
-        """End what a killed deploy left, start what should run but does not; return whether anything was started.
+        """Clean up after a killed deploy, and start what should run but does not. Return whether anything was started.
 
-        Call it under the lock only.
+        Call it only while you hold the lock.
         """
 
     def prepare(self, new: Artifact) -> None:
         """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
-        """Replace each replica by one of `new`.
+        """Replace each replica with one of `new`.
 
         `watch(line)` is called while waiting, and may raise to stop the rollout.
         `back`: the other replicas have failed, so they drain at once as soon as a replica of `new` serves.
@@ -133,10 +133,10 @@ class Watch(Protocol):
     """What the engine itself sees of a release while the traffic judges it."""
 
     def trouble(self) -> str | None:
-        """Return what the engine reports against the release just rolled out (that a replica ended, say), or None."""
+        """Return the engine's reason to fail the release just rolled out (such as a replica that ended), or None."""
 
     def remarks(self) -> list[str]:
-        """List what the engine did on its own while a release was proved, where worth knowing: one line each."""
+        """List what the engine did on its own during the proof, if it is worth knowing, one line each."""
         return []
 
     def dismiss(self) -> None:
@@ -149,6 +149,6 @@ class Watch(Protocol):
     def second_view(self, failed: int, sent: int) -> tuple[str, Mapping[str, Any]] | None:
         """Return what a vantage beside the service saw of a rollout: one line on who lost requests, and the figures.
 
-        From outside, `failed` of `sent` requests failed. Return None where there was no such vantage.
+        From outside, `failed` of `sent` requests failed. Return None if there was no such vantage.
         """
         return None

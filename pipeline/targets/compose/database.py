@@ -24,11 +24,11 @@ class ComposeDatabase(roles.Database):
         self.site = site
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """Check PostgreSQL's volume against the image that would run on it; no `release` brings its own."""
+        """Check PostgreSQL's volume against the image that would run on it; a `release` has no image of its own."""
         return find_data_problems(self.site.variables, expected=expected)
 
     def runs(self, new: Artifact) -> bool:
-        """Return whether PostgreSQL's container runs; each release uses the same one."""
+        """Return whether PostgreSQL's container runs; all releases use the same one."""
         return any(container.running for container in self.site.stack.containers("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
@@ -52,7 +52,7 @@ class ComposeDatabase(roles.Database):
         running = [each for each in self.site.stack.containers("postgres") if each.running]
         if not running:
             raise SlipwayError(f"PostgreSQL does not run: `nox -s deploy -- {self.site.env.name}`")
-        # The names alone: what docker gets as a value is in the list of processes.
+        # Only the names: a value on docker's command line would show in the list of processes.
         names = [option for name in place for option in ("--env", name)]
         return self.site.docker.do("exec", *names, running[0].ident, *command, env=place)
 

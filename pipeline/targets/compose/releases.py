@@ -40,12 +40,12 @@ class ComposeReleases(roles.Releases):
         return describe_difference(here.files, there.files, here.config, there.config)
 
     def prune(self, retained: list[str]) -> None:
-        """Remove the releases, and the tags of images, that nothing refers to."""
+        """Remove the releases and the image tags that nothing refers to."""
         running = {replica.labels.get("slipway.release", "") for replica in self.site.replicas.all()}
         self.site.artifacts.prune({*retained, *running})
 
     def adopt(self, reference: str | None) -> str | None:
-        """Return the release of an image digest; pull it where it is not kept here."""
+        """Return the release of an image digest; pull it if it is not kept here."""
         if reference is None or not is_digest(reference):
             return None
         self._repository = split_digest(reference)[0] or image_repository() or None

@@ -36,14 +36,14 @@ class ComposeRollout:
     def right(self, one: Container) -> bool:
         """Return whether it runs the release with the current settings and secrets.
 
-        A container that a plain `docker compose up` created never does.
+        A container that a plain `docker compose up` created never counts as right.
         """
         labels = one.labels
         same = (labels.get("slipway.release"), labels.get("slipway.config")) == (self.release, self.config)
         return same and slot_of(one) is not None
 
     def slot(self, one: Container) -> int | None:
-        """Return the slot in its label."""
+        """Return the slot that its label names."""
         return slot_of(one)
 
     def start(self, slot: int, watch: Callable[[], None]) -> Container:
@@ -57,7 +57,7 @@ class ComposeRollout:
         self.replicas.admit(one, watch)
 
     def begin_stop(self, leaving: Sequence[Container]) -> None:
-        """Send SIGTERM, once to each, without waiting."""
+        """Send SIGTERM once to each container, without waiting."""
         self.replicas.begin_stop(leaving)
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:

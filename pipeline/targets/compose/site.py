@@ -30,7 +30,7 @@ class Site(SiteHere):
         self.read_settings()
 
     def read_settings(self) -> None:
-        """Read `.env` anew."""
+        """Read `.env` again."""
         super().read_settings()
         self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
         self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")

@@ -1,4 +1,4 @@
-"""The database of a Kubernetes environment: the overlay's StatefulSet, or what its settings name."""
+"""The database of a Kubernetes environment: the overlay's StatefulSet, or the one that its settings name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class KubernetesDatabase(roles.Database):
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Return what is wrong with PostgreSQL's claim, or with the image of the overlay or of `release`.
 
-        There is nothing to check where the database is outside the overlay.
+        There is nothing to check if the database is outside the overlay.
         """
         site = self.site
         objects = site.kept.find(release).manifests if release else site.artifacts.render(NOTHING_YET)[1]
@@ -42,7 +42,7 @@ class KubernetesDatabase(roles.Database):
         return find_data_problems(site.env.name, objects, site.kubectl, proved, ask, expected=expected)
 
     def runs(self, new: Artifact) -> bool:
-        """Return whether pods that serve use the database of `new`, or this deploy has brought it up."""
+        """Return whether serving pods use the database of `new`, or this deploy has started it."""
         site = self.site
         if site.prepared:
             return True
@@ -50,7 +50,7 @@ class KubernetesDatabase(roles.Database):
         return bool(serving) and site.kept.find(serving[0]).database == site.kept.find(new.name).database
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Run the migrations command of the release's image: as a Job, or without `database` in a container here."""
+        """Run the migrations command of the release's image as a Job, or, without `database`, in a container here."""
         site, kept = self.site, self.site.kept.find(release.name)
         if not database:
             return site.docker.ask("run", "--rm", "--network", "none", kept.images.place("migrate"), *arguments)
@@ -68,7 +68,7 @@ class KubernetesDatabase(roles.Database):
         return MigrateJob(self.site.kubectl, job, lambda _: None, f"{command[0]}'s Job").do(job, command[0])
 
     def _serving(self) -> Release:
-        """Return a release that serves. Raise `SlipwayError` where none does."""
+        """Return a release that serves. Raise `SlipwayError` if none does."""
         serving = self.site.serving()
         if not serving:
             raise SlipwayError(f"no release serves {self.site.env.name}: `nox -s deploy -- {self.site.env.name}`")

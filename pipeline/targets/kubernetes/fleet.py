@@ -1,4 +1,4 @@
-"""The pods of a Kubernetes environment and the stores around them: Kubernetes rolls pods, this watches."""
+"""The pods of a Kubernetes environment and the stores around them: Kubernetes rolls the pods, this module watches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class KubernetesFleet(roles.Fleet):
         self.site, self.bake = site, bake
 
     def running(self) -> Running:
-        """Return the pods of the service, and what around them is not as it should be."""
+        """Return the pods of the service, and what is wrong around them."""
         site, now = self.site, self.site.rollout.glance()
         mark = secrets_fingerprint(site.secrets) if site.secrets else None
         fresh = [named(pod) for pod in current_pods(now) if mark in (None, secrets_mark(pod))]
@@ -55,27 +55,27 @@ class KubernetesFleet(roles.Fleet):
         return lines
 
     def findings(self) -> list[str]:
-        """Return what stands in the way of any pod of ours, or of its storage."""
+        """Return what holds up any of our pods, or its storage."""
         return self.site.rollout.findings()
 
     def stores(self, release: str) -> Mapping[str, Any]:
-        """Return what the stores report of themselves, asked by a short Job beside the service."""
+        """Return what the stores report to a short Job beside the service."""
         # They cannot be reached from outside the cluster.
         site = self.site
         return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
 
     def token(self) -> str | None:
-        """Return SERVICE_TOKEN; None where it is not known."""
+        """Return SERVICE_TOKEN; None if it is not known."""
         return self.site.secrets.get("SERVICE_TOKEN")
 
     def token_changes(self) -> bool:
-        """Return whether any pod runs that started with other secrets."""
-        # Any secret counts, not the token alone: that says yes more often than needed, and never less.
+        """Return whether any running pod started with other secrets."""
+        # Any secret counts, not only the token: so it returns True more often than needed, but never too rarely.
         mark = secrets_fingerprint(self.site.secrets)
         return any(secrets_mark(pod) != mark for pod in service_pods(self.site.rollout.glance()))
 
     def heal(self) -> bool:
-        """Remove the throwaway containers of a killed deploy; return False, as nothing has to be started."""
+        """Remove the throwaway containers of a killed deploy; return False, because nothing has to be started."""
         # Kubernetes keeps everything else running by itself.
         if not docker_problems(compose=False):
             swept = sweep(self.site.docker, self.site.stand)
@@ -99,7 +99,7 @@ class KubernetesFleet(roles.Fleet):
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
-        # To Kubernetes the way `back` is the same: the Deployment's own strategy drains, and never goes below N.
+        # For Kubernetes, the way `back` is the same: the Deployment's own strategy drains, and never goes below N.
         site, release = self.site, self.site.kept.find(new.name)
         deadline = time.monotonic() + site.env.timeout
 
@@ -120,7 +120,7 @@ class KubernetesFleet(roles.Fleet):
         self.site.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
 
     def down(self, *, volumes: bool) -> None:
-        """Delete all that a deploy applied; claims of storage, the records and the Secret only with `volumes`."""
+        """Delete all that a deploy applied; storage claims, the records and the Secret only with `volumes`."""
         site, kubectl = self.site, self.site.kubectl
         served = kubectl.ask("api-resources", "--output=name").split()
         there = {name.partition(".")[0] for name in served}

@@ -42,7 +42,7 @@ class KubernetesReleases(roles.Releases):
         return describe_difference(here.files, there.files, here.config, there.config)
 
     def prune(self, retained: list[str]) -> None:
-        """Delete the objects of recorded releases that the serving one does not have."""
+        """Delete the objects of recorded releases that the serving release does not have."""
         site = self.site
         serving = {replica(pod, current=True).release for pod in current_pods(site.rollout.glance())}
         known = [site.kept.find(name) for name in {*retained, *serving} if site.kept.knows(name)]
@@ -56,21 +56,21 @@ class KubernetesReleases(roles.Releases):
             site.kubectl.do("delete", "--ignore-not-found", "--wait=false", *names)
 
     def adopt(self, reference: str | None) -> str | None:
-        """Return the name of the release that an image digest of the registry is.
+        """Return the name of the release of an image digest in the registry.
 
-        Where the environment promotes from another one, that is by default the newest digest that was proved there.
+        If the environment promotes from another one, the default is the newest digest that was proved there.
         """
         release = self.site.artifacts.adopt(reference)
         return release.name if release else None
 
     def pushed(self, new: Artifact) -> PushedImages:
-        """Return the images of the release: on Kubernetes, each of them is in a registry."""
+        """Return the images of the release; on Kubernetes, all of them are in a registry."""
         return self.site.kept.find(new.name).images
 
     def objections(self, new: Artifact) -> list[str]:
-        """Return what the API server has against a dry run of everything.
+        """Return the API server's objections to a dry run of everything.
 
-        Also print what would change, and who else changed what a deploy applies.
+        Also log what would change, and who else changed the objects that a deploy applies.
         """
         site = self.site
         wanted = site.wanted(site.kept.find(new.name).manifests)

@@ -21,7 +21,7 @@ from pipeline.targets.kubernetes.secret import secret_name, secret_object, secre
 
 __all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
 
-# Not by our name (`part-of`): the account that deploys and its limits carry it, too, and are an administrator's.
+# Not by our name (`part-of`): the account that deploys and its limits carry it, too, but belong to an administrator.
 OURS = "app.kubernetes.io/managed-by=slipway"
 # A StatefulSet gives its claims the labels of its selector, and no others.
 DATA = "app.kubernetes.io/component in (postgres,redis)"
@@ -47,7 +47,7 @@ class Site:
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether the cluster is one of kind, whose secrets are those of `.env`."""
+        """Whether the cluster is one of kind, whose secrets come from `.env`."""
         return self.kubectl.context.startswith("kind-")
 
     @property
@@ -71,7 +71,7 @@ class Site:
         """Return what an apply of `objects` sends: without Jobs, with the Secret and its marks on the pod templates."""
         own = self.on_this_machine and self.secrets
         secret = [secret_object(self.project.name, self.secrets)] if own else []
-        # Redis reads its users once, and so does the service all of its secrets: other secrets have to make new pods.
+        # Redis reads its users only once, and the service its secrets: so changed secrets must lead to new pods.
         marks = {
             SERVICE: secrets_fingerprint(self.secrets),
             "redis": secrets_fingerprint(self.secrets, ["REDIS_PASSWORD"]),
@@ -91,5 +91,5 @@ class Site:
 
 
 def resource_list(kinds: Iterable[str]) -> str:
-    """Return `kinds` as kubectl takes several: their plural names, with commas between."""
+    """Return the plural names of `kinds`, separated by commas, as kubectl takes them."""
     return ",".join(RESOURCES[kind][1] for kind in sorted(kinds))

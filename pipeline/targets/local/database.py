@@ -26,13 +26,13 @@ class LocalDatabase(roles.Database):
         self.site = site
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
-        """Check PostgreSQL's folder against the engine that runs on it, or would; no `release` brings its own."""
+        """Check PostgreSQL's folder against the engine that runs, or would run, on it; a `release` has no engine."""
         site = self.site
         found, server = data_majors(site.layout.postgres, site.engines_venv(), site.project.root / ENGINES_LOCK)
         return judge_data(site.env.name, site.layout.postgres, found, server, expected=expected)
 
     def runs(self, new: Artifact) -> bool:
-        """Return whether PostgreSQL is among the processes; each release uses the same one."""
+        """Return whether PostgreSQL is among the processes; all releases use the same one."""
         return bool(self.site.supervisor.processes().get("postgres"))
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
@@ -46,7 +46,7 @@ class LocalDatabase(roles.Database):
         )
 
     def run(self, *command: str) -> str:
-        """Run the program from the folder of the engine's binaries, on PostgreSQL's own socket."""
+        """Run the program from the engine's folder of binaries; it connects to PostgreSQL's own socket."""
         site, (program, *arguments) = self.site, command
         user, _, database = site.credentials()
         place = {"PGHOST": str(site.layout.postgres_sockets), "PGUSER": user, "PGDATABASE": database}

@@ -40,7 +40,7 @@ class LocalReleases(roles.Releases):
         return describe_difference(self.site.artifacts, new.name, old.name)
 
     def objections(self, new: Artifact) -> list[str]:
-        """Return what Caddy has against docker/edge/Caddyfile; building the release has found what that lacks."""
+        """Return Caddy's objections to docker/edge/Caddyfile."""
         site = self.site
         try:
             edge_config(site.engines(keep=False).caddy, site.caddyfile, site.layout, 1, site.port)

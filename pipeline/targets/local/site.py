@@ -51,7 +51,7 @@ class Site(SiteHere):
         ]
 
     def engines(self, *, keep: bool = True) -> Engines:
-        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them where necessary.
+        """Return the programs of PostgreSQL, Valkey, the edge and the supervisor; install them if necessary.
 
         With `keep`, they stay these until `down`, whatever the lock says by then.
         """

@@ -1,4 +1,4 @@
-"""What was deployed before each test of a verb."""
+"""The releases that are deployed before a test of a verb."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.pipeline.deploy.world import World, release
 
 @pytest.fixture
 def served(world: World) -> World:
-    """Release a serves, and b was proved after it."""
+    """Return a world where aaaa was proved, then bbbb, which serves."""
     world.serve(release("aaaa"))
     world.target.fleet.replicas.clear()
     world.serve(release("bbbb"))

@@ -23,14 +23,14 @@ class TestDeploy:
         assert said.endswith("http://service.invalid\n")
 
     def test_gives_the_report_to_a_program(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        """With --json, and nothing beside it."""
+        """With `--json`, and nothing else is printed."""
         code, report = world.run("deploy", "--json")
         assert (code, report["verdict"]) == (0, "proved")
         assert json.loads(json.dumps(report)) == world.file(1, "report.json")
         assert capsys.readouterr().out == ""
 
     def test_gives_the_exit_code_of_the_story(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
-        """A rollback that worked is a deploy that failed, and what serves is said."""
+        """A deploy that was rolled back has failed, and the output says what serves."""
         served.target.releases.tree = release("cccc")
         served.target.fleet.unready.add("cccc")
         assert served.run("deploy") == (1, None)
@@ -39,7 +39,7 @@ class TestDeploy:
         )
 
     def test_passes_its_options_on(self, served: World) -> None:
-        """Each does what it says."""
+        """Each option has its effect."""
         served.target.releases.tree = release("cccc")
         assert served.run("deploy", "--dry-run", "--json")[1]["verdict"] == "unchanged"
         assert served.serving == ["bbbb", "bbbb"]
@@ -55,7 +55,7 @@ class TestDeploy:
         assert served.run("deploy", "--forget-migration", "0001")[0] == 0
 
     def test_passes_forward_on(self, served: World) -> None:
-        """What serves is of a commit that this clone has not."""
+        """The serving release comes from a commit that this clone does not have."""
         root = served.target.project.root
         git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x@example.com"]
         subprocess.run(["git", "init", "--quiet", root], check=True)
@@ -68,7 +68,7 @@ class TestDeploy:
     def test_annotates_a_failure_on_github(
         self, served: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Whether a report was begun or not; a success has none."""
+        """With or without a report; a success gets no annotation."""
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         assert served.run("deploy")[0] == 0
         assert "::error" not in capsys.readouterr().err
@@ -83,7 +83,7 @@ class TestDeploy:
 
 class TestRollback:
     def test_goes_back_to_the_release_before(self, served: World) -> None:
-        """With the same proof; nothing is built."""
+        """The proof is the same, and nothing is built."""
         code, report = served.run("rollback", "--json")
         assert (code, report["verdict"], report["release"]) == (0, "proved", "aaaa")
         assert (served.serving, "build" in served.target.asked) == (["aaaa", "aaaa"], False)
@@ -103,13 +103,13 @@ class TestRollback:
 
 class TestRollbackOfAnUnfinishedDeploy:
     def test_is_nothing_where_there_is_none(self, served: World) -> None:
-        """No story is told."""
+        """No target is asked for anything."""
         assert served.run("rollback", "--unfinished") == (0, None)
         assert served.run("rollback", "--unfinished", "--json") == (0, {"environment": "here", "unfinished": False})
         assert served.target.asked == []
 
     def test_brings_back_what_was_proved_before_it(self, served: World) -> None:
-        """And not the release before that one."""
+        """It does not go one release further back."""
         served.target.fleet.start(release("cccc"))
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         code, report = served.run("rollback", "--unfinished", "--json")
@@ -118,13 +118,13 @@ class TestRollbackOfAnUnfinishedDeploy:
         assert [one.verdict for one in served.records] == ["proved", "proved", "interrupted", "proved"]
 
     def test_needs_one_that_was_proved(self, world: World) -> None:
-        """Otherwise a deploy is the way."""
+        """Without one, the message says to deploy."""
         world.target.records().begin({"release": "a", "stage": "roll out"})
         with pytest.raises(SlipwayError, match="none was proved before it: `nox -s deploy -- here`"):
             world.run("rollback", "--unfinished")
 
     def test_waits_for_one_that_undoes_itself(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It has the lock; its report ends the waiting, or it dies, and then there is something to undo."""
+        """That deploy holds the lock. The wait ends with its report, or its death, which leaves something to undo."""
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         other = ExitStack()
         other.enter_context(served.target.lock())
@@ -141,7 +141,7 @@ class TestRollbackOfAnUnfinishedDeploy:
         assert [one["name"] for one in report["stages"]] == ["plan", "build", "check", "migrate", "roll out", "prove"]
 
     def test_does_not_wait_for_ever(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A job on GitHub has five minutes for it; exit code 75."""
+        """It gives up with exit code 75, because a job on GitHub has only five minutes."""
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         monkeypatch.setattr(deploy, "UNDOING_SECONDS", -1)
         with served.target.lock(), pytest.raises(LockHeld):

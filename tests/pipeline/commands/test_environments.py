@@ -20,7 +20,7 @@ class TestStatus:
         assert "lock:" not in said
 
     def test_is_a_document_for_programs(self, served: World) -> None:
-        """The contract's names."""
+        """The document has the names of the contract."""
         with served.target.lock():
             code, document = served.run("status", "--json")
         assert code == 0
@@ -34,20 +34,20 @@ class TestStatus:
     def test_fails_where_a_release_should_serve_and_none_does(
         self, served: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Exit code 1; without any deploy, nothing should."""
+        """The exit code is 1."""
         served.target.fleet.replicas.clear()
         assert served.run("status") == (1, None)
         assert "no replica is running: `nox -s deploy`" in capsys.readouterr().out
 
     def test_of_nothing_is_no_failure(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        """Nothing was deployed yet."""
+        """Before the first deploy, no release should serve."""
         assert world.run("status") == (0, None)
         assert "nothing deployed yet" in capsys.readouterr().out
 
 
 class TestReleases:
     def test_lists_the_newest_first(self, served: World) -> None:
-        """Those that one can go back to are marked."""
+        """Releases that can be shipped again are marked."""
         served.target.fails["objections"] = DeployFailed("no")
         served.target.releases.tree = release("cccc")
         assert served.run("deploy")[0] == 1
@@ -60,7 +60,7 @@ class TestReleases:
         ]
 
     def test_prints_them_as_a_table(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
-        """With how to go back to one."""
+        """The output says how to go back to a release."""
         served.target.records().begin({"release": "cccc", "stage": "roll out"})
         assert served.run("releases") == (0, None)
         said = capsys.readouterr().out
@@ -69,6 +69,6 @@ class TestReleases:
         assert "--release NUMBER" in said
 
     def test_of_nothing_says_how_to_begin(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        """A first deploy."""
+        """The message names the command of a first deploy."""
         assert world.run("releases") == (0, None)
         assert "`nox -s deploy -- here`" in capsys.readouterr().out

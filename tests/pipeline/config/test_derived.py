@@ -1,4 +1,4 @@
-"""The files that are made from the settings schema, in this repository and in a copy with one more secret."""
+"""The files that are generated from the settings schema, in this repository and in a copy with one more secret."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FOLDERS = ("backend", "docs", "k8s", "pipeline")
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A verb of the pipeline in ROOT."""
+    """Run a verb of the pipeline in `root`."""
     command = [sys.executable, "-m", "pipeline", *arguments]
     return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
 
 
 def sources(root: Path) -> list[Any]:
-    """What the volume of the service's secrets in ROOT is made of."""
+    """Return the sources of the volume with the service's secrets in `root`."""
     documents = yaml.safe_load_all((root / "k8s/base/backend.yaml").read_text(encoding="utf-8"))
     [deployment] = [one for one in documents if one["kind"] == "Deployment"]
     [volume] = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "secrets"]
@@ -39,7 +39,7 @@ def sources(root: Path) -> list[Any]:
 
 @pytest.fixture(name="copy")
 def _copy(tmp_path: Path) -> Path:
-    """A copy of what the generator reads and writes."""
+    """Return a copy of the files that the generator reads and writes."""
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", ".env.example", "docker-compose.yml"):
@@ -48,7 +48,7 @@ def _copy(tmp_path: Path) -> Path:
 
 
 def add_secret(root: Path, limits: str = "") -> None:
-    """Add MAIL_PASSWORD to the schema of ROOT, as docs/2-your-own-service.md says it."""
+    """Add MAIL_PASSWORD to the schema in `root`, as docs/2-your-own-service.md says."""
     path = root / "backend/settings.py"
     text = path.read_text(encoding="utf-8")
     field = f'    mail_password: SecretStr | None = _setting("secrets", "Password for mail.", None{limits})\n'
@@ -57,14 +57,14 @@ def add_secret(root: Path, limits: str = "") -> None:
 
 class TestThisRepository:
     def test_agrees_with_the_schema(self) -> None:
-        """What `nox -s settings -- --write` makes is what is committed."""
+        """The committed files are what `nox -s settings -- --write` makes."""
         made = derived_files(ROOT)
         assert {name: (ROOT / name).read_text(encoding="utf-8") for name in made} == made
 
 
 class TestOneMoreSecret:
     def test_is_named_by_the_check_and_then_everywhere(self, copy: Path) -> None:
-        """One line in the schema and one command: each target passes it on, and refuses to do without it."""
+        """One line in the schema and one command: each target delivers it, and refuses to start without it."""
         assert run(copy, "settings").returncode == 0
         add_secret(copy, ", generate=True")
         checked = run(copy, "settings")
@@ -105,7 +105,7 @@ class TestOneMoreSecret:
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_may_be_one_that_is_not_always_there(self, copy: Path) -> None:
-        """Without `generate`, a pod starts where the Secret has no such key."""
+        """Without `generate`, a pod starts even if the Secret has no such key."""
         add_secret(copy)
         assert run(copy, "settings", "--write").returncode == 0
         item = {"key": "MAIL_PASSWORD", "path": "MAIL_PASSWORD"}
@@ -114,7 +114,7 @@ class TestOneMoreSecret:
 
 @pytest.mark.parametrize("mark", ["settings", "secrets", "secret files"])
 def test_a_file_without_its_marks_is_named(mark: str, copy: Path) -> None:
-    """Nothing would be written there any more, and nobody would notice."""
+    """Otherwise nothing would be written there any more, and nobody would notice."""
     path = copy / "docker-compose.yml"
     path.write_text(path.read_text("utf-8").replace(f"# {mark}: end", "#"), encoding="utf-8")
     with pytest.raises(SlipwayError, match=rf"^docker-compose\.yml lacks the lines `# {mark}: made by"):

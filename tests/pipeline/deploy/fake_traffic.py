@@ -1,4 +1,4 @@
-"""The traffic of a proof, in no process: what the fake target answers, counted and judged as always."""
+"""The traffic of a proof without a process: the fake target answers, counting and judging are real."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.pipeline.deploy.fake_target import FAST_MS, FakeTarget
 
 __all__ = ["FakeTraffic"]
 
-AT_ONCE = 2  # of each request, whenever the traffic is looked at: one for each of two replicas
+AT_ONCE = 2  # of each request, with each call: one for each of two replicas
 
 
 class FakeTraffic(Traffic):
-    """The traffic of a plan, in no process: each look at it sends a few requests, which `target` answers."""
+    """The traffic of a plan, without a process: each call sends a few requests, which `target` answers."""
 
     def __init__(self, target: FakeTarget, plan: TrafficPlan) -> None:
-        # The parent's would open what a process needs; each of its methods is another one here.
+        # The parent's would open what a process needs; all of its methods are replaced here.
         self._target, self._spec_table = target, plan
         self._began = time.time()
         self._tally = Tally(self._began, plan.slow_ms)
@@ -31,13 +31,13 @@ class FakeTraffic(Traffic):
         self._died_of: GeneratorDied | None = None
 
     def start(self) -> Self:
-        """Send the first."""
+        """Send the first requests."""
         self._target.do("traffic", self._phases[-1].name)
         self._send()
         return self
 
     def phase(self, name: str, *, full: bool = False) -> None:
-        """Send the first of another phase."""
+        """Begin another phase, and send its first requests."""
         if self._died_of:
             raise self._died_of
         self._phases.append(Phase(name, time.time()))
@@ -45,7 +45,7 @@ class FakeTraffic(Traffic):
         self._send()
 
     def snapshot(self) -> Snapshot:
-        """Send some, and count; a generator that dies stays dead."""
+        """Send some requests, and return the counts; a generator that died stays dead."""
         try:
             self._target.fail_if_told("snapshot")
         except GeneratorDied as died:
@@ -55,11 +55,11 @@ class FakeTraffic(Traffic):
         return self._snapshot_of()
 
     def settle(self) -> Snapshot:
-        """Count: nobody is waited for."""
+        """Return the counts: there is nothing to wait for."""
         return self._snapshot_of()
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
-        """Count all."""
+        """Return the counts of everything."""
         if self._died_of:
             raise self._died_of
         now = time.time()
@@ -73,7 +73,7 @@ class FakeTraffic(Traffic):
         )
 
     def abort(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""
 
     def _snapshot_of(self) -> Snapshot:
         return Snapshot(

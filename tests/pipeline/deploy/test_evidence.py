@@ -1,3 +1,5 @@
+"""The evidence of a deploy: its summary, its report and its files."""
+
 from __future__ import annotations
 
 import json
@@ -52,7 +54,7 @@ class TestSummaryLine:
 
 class TestRenderMarkdown:
     def test_begins_with_what_happened_and_ends_with_what_to_do(self) -> None:
-        """An engineer who is tired reads the first and the last line."""
+        """A tired engineer reads the first and the last line."""
         text = render_markdown(UNDONE)
         assert text.startswith(f"# Release {NEW} was undone on local: ")
         assert "(timeline.svg)" in text
@@ -60,7 +62,7 @@ class TestRenderMarkdown:
         assert text.rstrip().endswith("`nox -s deploy -- local` deploys again once it is fixed.")
 
     def test_shows_examples_with_the_id_to_look_for(self) -> None:
-        """The request id is what finds the log line."""
+        """The request id leads to the line in the log."""
         text = render_markdown(UNDONE)
         assert "### 10 × 5xx" in text
         assert (
@@ -74,22 +76,22 @@ class TestRenderMarkdown:
         assert "| `500 <b>'a'\\|b # c` |" in text
 
     def test_says_what_the_engine_did_by_itself(self) -> None:
-        """More replicas, say: it is no verdict, and explains a latency."""
+        """More replicas, for example: that is no verdict, but it explains a latency."""
         assert "\n\nMeanwhile the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(MOVED)
 
     def test_does_not_claim_what_was_not_read_back(self) -> None:
-        """A rollout that was stopped at once has no word about its writes."""
+        """After a rollout that was stopped at once, nothing is known about its writes."""
         text = render_markdown(replace(FACTS, traffic=measured(replace(TRAFFIC, writes_unread=30))))
         assert "30 writes acknowledged, not read back, because the rollout had already failed" in text
 
     def test_says_when_the_old_release_failed_already(self) -> None:
-        """Why a deploy with failures can be proved."""
+        """So the reader sees why a deploy with failures can be proved."""
         assert "10 requests had already failed before anything was changed" in render_markdown(FACTS)
 
 
 class TestWriteEvidence:
     def test_leaves_the_three_files_and_nothing_else(self, tmp_path: Path) -> None:
-        """Written whole or not at all; again is no harm."""
+        """Each file is written whole or not at all; writing it again does no harm."""
         for _ in range(2):
             write_evidence(tmp_path, UNDONE)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md", "timeline.svg"]
@@ -97,7 +99,7 @@ class TestWriteEvidence:
         assert "replica 1 of 2 in" in (tmp_path / "timeline.svg").read_text()
 
     def test_works_for_a_deploy_that_was_killed(self, tmp_path: Path) -> None:
-        """Nobody knows how far it came, or when it ended: nothing is claimed, and no name is missing."""
+        """Nobody knows how far it came, or when it ended: the report claims nothing, and has all names."""
         reason = "the deploy died in stage `roll out`, without a report"
         killed = replace(FACTS, verdict="interrupted", reason=reason, finished=None, stages=(), traffic=None)
         write_evidence(tmp_path, killed)

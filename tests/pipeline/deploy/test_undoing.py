@@ -1,4 +1,4 @@
-"""A deploy that fails, is interrupted or killed: what is brought back, and what is said of it."""
+"""A deploy that fails, is interrupted or killed: what is brought back, and what is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVIDENCE = ["begun.json", "report.json", "report.md", "timeline.svg"]
 
 class TestAReleaseThatFails:
     def test_in_the_rollout_is_undone(self, served: World) -> None:
-        """What served before does again, and that is proved."""
+        """What served before serves again, and is proved."""
         served.target.fleet.unready.add("b")
         told = served.deploy(release("b", "0002"), FIRST, SECOND)
         assert (told.code, told.verdict) == (1, "rolled_back")
@@ -45,7 +45,7 @@ class TestAReleaseThatFails:
         assert served.serving == ["a", "a"]
 
     def test_in_the_proof_is_undone(self, served: World) -> None:
-        """A request that the old one does not know is asked when the new one is alone."""
+        """A request that the old release does not know is sent once the new one serves alone."""
         served.target.fleet.breaks["b"] = ["/new"]
         told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
@@ -55,14 +55,14 @@ class TestAReleaseThatFails:
         assert served.serving == ["a", "a"]
 
     def test_by_the_word_of_the_engine_is_undone(self, served: World) -> None:
-        """Though all answers were right: a replica of it ended."""
+        """All answers were right, but a replica ended."""
         served.target.meanwhile["dismiss"] = lambda: setattr(served.target.watch, "ended", "replica 2 ended by itself")
         served.target.meanwhile["roll back"] = lambda: setattr(served.target.watch, "ended", None)  # that one is gone
         told = served.deploy(release("b"))
         assert (told.verdict, told.report.reason) == ("rolled_back", "replica 2 ended by itself")
 
     def test_by_being_slow_is_measured_twice(self, served: World) -> None:
-        """And the figures say so."""
+        """The figures show the second measurement."""
         served.target.fleet.slow.add("b")
         told = served.deploy(release("b"))
         assert told.verdict == "rolled_back"
@@ -86,7 +86,7 @@ class TestAReleaseThatFails:
         assert world.serving == []
 
     def test_and_cannot_be_undone_says_so(self, served: World) -> None:
-        """Exit code 1, and somebody has to look: which is why, twice."""
+        """Exit code 1, and both reasons, because somebody has to look."""
         served.target.fleet.unready |= {"a", "b"}
         served.target.fails["roll out"] = DeployFailed("b does not start")
         del served.target.fleet.replicas[0]
@@ -100,7 +100,7 @@ class TestAReleaseThatFails:
         assert served.records[-1].verdict == "failed"
 
     def test_and_comes_back_broken_says_so(self, served: World) -> None:
-        """What serves again is proved, too: here, it fails as it did before."""
+        """The release that serves again is proved, too; here, it fails as before."""
         served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
@@ -110,7 +110,7 @@ class TestAReleaseThatFails:
 
 
 class TestTheWayBack:
-    """What only watches it, or notes where it stands, does not stop it."""
+    """What only watches a rollback, or notes where it stands, does not stop it."""
 
     @pytest.fixture(name="broken")
     def _broken(self, served: World) -> World:
@@ -130,14 +130,14 @@ class TestTheWayBack:
 
     @pytest.mark.parametrize("error", [SlipwayError("the generator hung"), OSError(errno.ENOMEM, "no memory")])
     def test_is_gone_without_traffic(self, broken: World, error: Exception) -> None:
-        """Which then starts with the proof."""
+        """The traffic then starts with the proof."""
         broken.target.meanwhile["roll out"] = lambda: broken.target.fails.update({"traffic": error})
         told = broken.deploy()
         assert (told.verdict, told.rollback.verdict, broken.serving) == ("rolled_back", "proved", ["a", "a"])
         assert "goes unwatched" in broken.said
 
     def test_is_gone_while_the_traffic_dies(self, broken: World) -> None:
-        """The old release serves, and what is not proved is said."""
+        """The old release serves, and the report says why it is not proved."""
         broken.target.meanwhile["roll back"] = lambda: broken.target.fails.update(
             {"snapshot": GeneratorDied("it died")}
         )
@@ -147,7 +147,7 @@ class TestTheWayBack:
         assert broken.serving == ["a", "a"]
 
     def test_ends_in_a_record_whatever_it_meets(self, broken: World) -> None:
-        """A fault of our own, too."""
+        """Even a fault of our own."""
         broken.target.fails["roll back"] = AssertionError("oh")
         told = broken.deploy()
         assert (told.code, told.verdict) == (1, "failed")
@@ -173,10 +173,10 @@ PLACES = [
 
 
 class TestWhateverComesBetween:
-    """In each stage: what was touched is undone, what was not is left alone, and the record tells of it."""
+    """In each stage: what was touched is undone, what was not is left alone, and the record says so."""
 
     def stopped(self, world: World, where: str, error: BaseException, *, touched: bool) -> tuple[int, str, str, str]:
-        """Deploy while `error` comes; return exit code, verdict, reason, and how the last stage ended."""
+        """Deploy while `error` is raised; return exit code, verdict, reason, and how the last stage ended."""
         world.target.fails[where] = error
         told = world.deploy(release("b", "0002"), FIRST, SECOND)
         assert world.serving == ["a", "a"]
@@ -194,7 +194,7 @@ class TestWhateverComesBetween:
 
     @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
     def test_an_interrupt(self, served: World, stage: str, where: str, touched: bool) -> None:
-        """Exit code 130, also where it was undone."""
+        """The exit code is 130, even if the deploy was undone."""
         found = self.stopped(served, where, Interrupted("stopped by SIGINT"), touched=touched)
         assert found == (130, "interrupted", "stopped by SIGINT", f"{stage}: interrupted")
 
@@ -207,7 +207,7 @@ class TestWhateverComesBetween:
 
     @pytest.mark.parametrize(("stage", "where", "touched"), PLACES)
     def test_a_fault_of_our_own(self, served: World, stage: str, where: str, touched: bool) -> None:
-        """With its traceback, for whoever mends it."""
+        """The traceback is there, for whoever fixes it."""
         verdict = "rolled_back" if touched else "failed"
         found = self.stopped(served, where, AssertionError("oh"), touched=touched)
         reason = "a fault in the pipeline itself: AssertionError: oh"
@@ -222,7 +222,7 @@ class TestWhateverComesBetween:
         ],
     )
     def test_an_error_without_a_file_has_its_words_alone(self, served: World, error: OSError, reason: str) -> None:
-        """A connection has no name, and some errors no number."""
+        """A connection has no name, and some errors have no number."""
         assert self.stopped(served, "objections", error, touched=False)[2] == reason
 
     def test_an_interrupt_of_a_first_deploy(self, world: World) -> None:
@@ -233,7 +233,7 @@ class TestWhateverComesBetween:
         assert told.rollback.reason == "there is no earlier release: nothing is serving"
 
     def test_an_interrupt_that_cannot_be_undone(self, served: World) -> None:
-        """A failure then, whatever began it."""
+        """The verdict is then `failed`, whatever began it."""
         served.target.fails |= {"snapshot": Interrupted("stopped by SIGINT"), "roll back": FULL}
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
@@ -241,7 +241,7 @@ class TestWhateverComesBetween:
         assert "No space left" in str(told.rollback.reason)
 
     def test_an_interrupt_before_the_release_is_there(self, served: World) -> None:
-        """The report names the one that was asked for, as the record does."""
+        """The report names the release that was asked for, as the record does."""
         served.target.fails["note build"] = Interrupted("stopped by SIGINT")
         told = served.deploy(reference="1")
         assert (told.verdict, told.report.release, served.records[-1].release) == ("interrupted", "a", "a")
@@ -249,7 +249,7 @@ class TestWhateverComesBetween:
     @pytest.mark.parametrize("where", ["roll back", "publish"])
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_while_it_is_undone_and_recorded(self, served: World, where: str, number: signal.Signals) -> None:
-        """It gets an answer, and has no effect."""
+        """The signal is answered, but has no effect."""
         heard: list[int] = []
         before = signal.signal(number, lambda number, _: heard.append(number))
         try:
@@ -276,13 +276,13 @@ class TestAKilledDeploy:
         return served
 
     def test_leaves_what_it_began(self, killed: World) -> None:
-        """No report: that is how it is known."""
+        """It has no report: that is how the next deploy knows."""
         assert killed.serving == ["a", "b"]
         assert [one.verdict for one in killed.records] == ["proved", None]
         assert killed.file(2, "begun.json")["stage"] == "roll out"
 
     def test_is_mended_by_the_next_one(self, killed: World) -> None:
-        """Its evidence is written and told, what it wrote is removed; the next one is a deploy like any other."""
+        """Its evidence is written and published, its writes are removed; the next deploy is like any other."""
         told = killed.deploy()
         assert (told.code, told.verdict, told.report.previous) == (0, "proved", "a")
         assert killed.serving == ["b", "b"]
@@ -298,14 +298,14 @@ class TestAKilledDeploy:
         assert "the deploy of release record 2 died in stage `roll out`: cleaning up" in killed.said
 
     def test_is_mended_by_one_that_is_refused(self, killed: World) -> None:
-        """It comes first: evidence, and what was written."""
+        """Cleaning up comes first: the evidence, and the writes."""
         killed.target.releases.objects = ["no"]
         assert killed.deploy().verdict == "failed"
         assert [one.verdict for one in killed.records] == ["proved", "interrupted", "failed"]
         assert sorted(path.name for path in killed.records[1].folder.iterdir()) == EVIDENCE
 
     def test_is_no_reason_to_trust_what_runs(self, killed: World) -> None:
-        """Also where what serves is to serve and nothing differs, it is rolled out and proved again."""
+        """Even if the release that serves is the wanted one, it is rolled out and proved again."""
         killed.target.fleet.replicas = []
         assert killed.deploy(release("a", "0001"), FIRST).verdict == "proved"
         killed.target.records().begin({"stage": "plan"})
@@ -313,20 +313,20 @@ class TestAKilledDeploy:
         assert killed.deploy().verdict == "unchanged"
 
     def test_judges_only_the_new_one_after_it(self, killed: World) -> None:
-        """What a killed deploy left may be broken: that is not the next one's fault."""
+        """What a killed deploy left may be broken, which is not the fault of the next deploy."""
         killed.target.meanwhile["roll out"] = lambda: killed.target.fleet.breaks.update({"b": ["/list"]})
         told = killed.deploy(release("c"))
         assert told.verdict == "proved"
         assert told.traffic.by_release["b"].failed > 0
 
     def test_is_left_alone_by_a_dry_run(self, killed: World) -> None:
-        """It would change something."""
+        """Cleaning up would change something."""
         killed.deploy(dry_run=True)
         assert [one.verdict for one in killed.records] == ["proved", None]
         assert "heal" not in killed.target.asked
 
     def test_whose_processes_are_gone_is_rolled_out_again(self, served: World) -> None:
-        """A machine that was started anew has no open record, and what should run was not there."""
+        """After a reboot there is no open record, but what should run does not."""
         served.target.fleet.replicas = [replace(one, ready=False) for one in served.target.fleet.replicas]
         assert served.deploy().verdict == "proved"
         assert served.serving == ["a", "a"]

@@ -1,3 +1,5 @@
+"""The report of a deploy as a value, and the document that programs read."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ LATENCY = Latency(4.0, 9.0, 12.0, 20.0)
 
 
 def failure(kind: str, release: str | None, at: str, detail: str = "500 {}") -> Failure:
-    """One example."""
+    """Return an example of a failure."""
     return Failure(
         kind=kind,
         at=at,
@@ -53,7 +55,7 @@ TRAFFIC = TrafficResult(
 
 
 def measured(result: TrafficResult, *, slow: bool = False) -> TrafficReport:
-    """What a report says of RESULT."""
+    """Return what a report says about `result`."""
     report = traffic_report(result, NEW, slow=slow)
     assert report is not None
     return report
@@ -148,18 +150,18 @@ class TestReport:
         assert "slow" not in measured(TRAFFIC).failures
 
     def test_counts_lost_writes_as_a_kind_of_failure(self) -> None:
-        """They fail a deploy, so they are where one looks for why."""
+        """They fail a deploy, so they are listed with the other reasons."""
         lost = replace(TRAFFIC, writes_lost=2, failures=(failure("lost", NEW, ""),))
         assert measured(lost).failures["lost"].count == 2
 
     def test_shows_the_new_releases_failures_first(self) -> None:
-        """Where the old release fails too, its examples must not push the new one's out."""
+        """If the old release fails too, its examples must not push the new one's out."""
         old = [failure("5xx", OLD, f"2027-01-15T08:00:0{second}") for second in range(7)]
         traffic = replace(TRAFFIC, failures=(*old, failure("5xx", NEW, "2027-01-15T08:00:09")))
         assert [example.release for example in measured(traffic).failures["5xx"].examples] == [NEW, OLD, OLD, OLD, OLD]
 
     def test_holds_the_rollback_with_its_own_proof(self) -> None:
-        """The same again for what was undone."""
+        """The rollback has the same fields for its own traffic."""
         rollback = Rollback(release=OLD, verdict="proved", reason=None, traffic=measured(TRAFFIC))
         report = replace(UNDONE, rollback=rollback).document()
         assert report["rollback"]["release"] == OLD

@@ -14,7 +14,7 @@ COMMAND = "$ docker compose --project-name slipway up --detach --wait"
 
 
 def shown(level: int, line: str, *, terminal: bool = False) -> str:
-    """Return what is printed of a message, on a console of 40 columns."""
+    """Return what is printed for a message, on a console of 40 columns."""
     console = Console(file=io.StringIO(), width=40, force_terminal=terminal, color_system=None, highlight=False)
     LogDisplay(console).emit(logging.LogRecord("pipeline", level, "", 0, line, None, None))
     assert isinstance(console.file, io.StringIO)
@@ -28,12 +28,12 @@ class TestLogDisplay:
         assert shown(logging.INFO, COMMAND) == f"    {COMMAND}\n"
 
     def test_marks_what_must_not_be_missed(self) -> None:
-        """A warning has a sign, and so has what is wrong; neither is cut."""
+        """Warnings and errors have a sign, and neither is cut."""
         assert shown(logging.WARNING, COMMAND, terminal=True) == f"    ! {COMMAND}\n"
         assert shown(logging.ERROR, COMMAND, terminal=True) == f"✗ {COMMAND}\n"
 
     def test_lets_no_line_command_github(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A program's output may hold any text."""
+        """A program's output may contain any text."""
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         assert not shown(logging.INFO, "  ::add-mask::x").lstrip().startswith("::")
 

@@ -1,4 +1,4 @@
-"""Waiting by asking again, on a clock of the test's own."""
+"""Waiting by asking again, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.system.waiting import attempts
 
 
 class Clock:
-    """A clock that only pauses move on, and `work`."""
+    """A clock that moves on only with `sleep` and `work`."""
 
     def __init__(self) -> None:
         self.now, self.pauses = 1000.0, list[float]()
@@ -39,18 +39,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 class TestAttempts:
     def test_begin_at_once(self, clock: Clock) -> None:
-        """What is there already costs no pause, even where there is no time left."""
+        """If the first attempt succeeds, there is no pause, even if no time is left."""
         for _ in attempts(-1, every=1):
             break
         assert clock.pauses == []
 
     def test_are_apart(self, clock: Clock) -> None:
-        """A pause lies between any two, and none behind the last: nothing would come of it."""
+        """There is a pause between any two, but none after the last, where it would be useless."""
         assert len(list(attempts(1, every=0.5))) == 4
         assert clock.pauses == [0.5, 0.5, 0.5]
 
     def test_include_one_after_the_time_is_up(self, clock: Clock) -> None:
-        """What happened in the last pause is seen."""
+        """So what happened in the last pause is noticed."""
         looks = [clock.now for _ in attempts(1, every=0.75)]
         assert looks == [1000.0, 1000.75, 1001.5]
 
@@ -63,13 +63,13 @@ class TestAttempts:
         assert (count, clock.pauses) == (1, [])
 
     def test_begin_to_count_with_the_loop(self, clock: Clock) -> None:
-        """Not where they were made."""
+        """The time does not start when `attempts` is called."""
         made = attempts(1, every=1)
         clock.work(60)
         assert len(list(made)) == 3
 
     def test_are_watched_between(self, clock: Clock) -> None:
-        """Once for each pause, before it: not where the first attempt succeeds, nor when time is up."""
+        """`watch` is called once before each pause: not if the first attempt succeeds, nor when time is up."""
         seen: list[int] = []
         assert len(list(attempts(1, every=1, watch=lambda: seen.append(len(clock.pauses))))) == 3
         assert seen == [0, 1]

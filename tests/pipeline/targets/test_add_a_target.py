@@ -1,4 +1,4 @@
-"""docs/10-add-a-target.md says what the protocol says, and the fake target is written as it says."""
+"""docs/10-add-a-target.md agrees with the protocol, and the fake target is written as the page says."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table(heading: str) -> dict[str, bool]:
 
 @pytest.mark.parametrize("role", FAKES, ids=lambda role: role.__name__)
 def test_the_page_lists_each_method_of_a_role(role: type) -> None:
-    """In the protocol's order, with which of them may be left out."""
+    """They are in the protocol's order, and the page marks those that may be left out."""
     assert list(table(role.__name__).items()) == list(methods(role).items())
 
 
@@ -46,7 +46,7 @@ def test_the_fake_is_a_whole_target(role: type, fake: type) -> None:
 
 @pytest.mark.parametrize("target", ["local", "compose", "kubernetes"])
 def test_each_target_is_laid_out_as_the_page_says(target: str) -> None:
-    """Who has read one finds the way in another."""
+    """So a reader of one target finds the way in another."""
     files = re.findall(r"^\| `(\w+\.py)` \|", PAGE, re.M)
     assert files
     assert [name for name in files if not (ROOT / "pipeline/targets" / target / name).exists()] == []

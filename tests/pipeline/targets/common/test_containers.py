@@ -1,4 +1,4 @@
-"""The rehearsal's stand in containers: what a throwaway replica is told."""
+"""The rehearsal's stand in containers: what a throwaway replica is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.targets.common.containers import STORES, replica_environment, secr
 
 @pytest.mark.parametrize("environment", ["development", "staging", "production"])
 def test_a_throwaway_replica_starts_in_every_environment(environment: str, tmp_path: Path) -> None:
-    """Its Redis has no password, and neither that nor any other secret may be missed outside development."""
+    """Its Redis has no password, but outside development the settings must not report any secret as missing."""
     for name in {*delivered_secrets()} - {*STORES}:
         (tmp_path / name).write_text(secrets.token_urlsafe(36))
     database = {"POSTGRES_HOST": "postgres", "POSTGRES_PASSWORD": secrets.token_urlsafe(24)}
@@ -23,7 +23,7 @@ def test_a_throwaway_replica_starts_in_every_environment(environment: str, tmp_p
 
 
 def test_a_throwaway_replica_has_the_secrets_that_are_there(tmp_path: Path) -> None:
-    """Not those of the real stores; and Docker would make a folder of a file that is not there yet."""
+    """Those of the real stores are left out. So are missing files, because Docker would make folders in their place."""
     for name in (*STORES, "SERVICE_TOKEN", "JWT_SECRET_KEY"):
         (tmp_path / name).write_text("x")
     assert secret_mounts(tmp_path) == [
