@@ -18,7 +18,7 @@ from pipeline.system.progress import Progress
 
 __all__ = ["FAMILIES", "main", "parser"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline")  # of this file, `__name__` is `__main__`, whose log nothing shows
 
 # Which file of commands/ has which verbs: the one that a command line needs is imported and no other, which takes long.
 FAMILIES = {

@@ -22,7 +22,7 @@ def pipeline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if not (folder / "pyproject.toml").exists():
         (folder / "pyproject.toml").write_text(TABLE)
         (folder / "backend").symlink_to(ROOT / "backend")
-    command = [sys.executable, "-c", "import sys; from pipeline.__main__ import main; sys.exit(main())", *arguments]
+    command = [sys.executable, "-m", "pipeline", *arguments]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}", "HOME": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -58,6 +58,7 @@ class TestUsage:
         done = pipeline(tmp_path, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
+        assert line.startswith("✗ ")
         assert message in line
         assert not (tmp_path / ".slipway").exists()
 
