@@ -1,7 +1,7 @@
 """The roles of a target: what a deploy asks of the place it ships to, in four parts.
 
 Each method raises `SlipwayError` with the one line that goes into the report. A method with a body is a default: a
-target overrides it where its engine has something to add. docs/9-add-a-target.md shows how to write one.
+target overrides it where its engine has something to add. docs/10-add-a-target.md shows how to write one.
 """
 
 from __future__ import annotations
