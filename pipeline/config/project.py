@@ -106,9 +106,10 @@ class Project(Table):
     @field_validator("source")
     @classmethod
     def _is_in_the_project(cls, source: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for path in map(Path, source):
-            if not path.parts or path.is_absolute() or ".." in path.parts or not (info.data["root"] / path).is_dir():
-                raise ValueError(f"there is no folder `{path}` in the project")
+        for name in source:
+            path = Path(name)
+            if not name or path.is_absolute() or ".." in path.parts or not (info.data["root"] / path).is_dir():
+                raise ValueError(f"there is no folder `{name}` in the project")
         return source
 
     def environment(self, name: str) -> Environment:

@@ -102,7 +102,7 @@ class _Search(RequestSpec):
 
 class _Read(_Search):
     body: None = None
-    writes: Literal[False] = False
+    writes: Annotated[bool, Field(le=False)] = False  # `Literal[False]` would take 0
     elsewhere: ClassVar = {**_Search.elsewhere, **dict.fromkeys(("body", "writes"), f"is for {', '.join(CHANGES)}")}
 
 

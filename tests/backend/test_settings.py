@@ -12,6 +12,7 @@ from typing import TypeAlias
 import pytest
 
 from backend.settings import SECTIONS, Settings, SettingsError, load_settings
+from pipeline.config.settings import variables
 from tests.project import NAME
 
 BACKEND = Path(__file__).parents[2] / "backend"
@@ -55,9 +56,7 @@ CANARY = "canary-Zq8"
 # No value of these may be printed; they are good enough to start production.
 PRODUCTION = {
     "ENVIRONMENT": "production",
-    "POSTGRES_PASSWORD": f"{CANARY}-postgres-0123456789",
-    "REDIS_PASSWORD": f"{CANARY}-redis-0123456789",
-    "SERVICE_TOKEN": f"{CANARY}-token-0123456789",
+    **{one.name: f"{CANARY}-{one.name}-0123456789" for one in variables() if one.generate},
 }
 
 Problems: TypeAlias = Callable[..., list[str]]

@@ -62,6 +62,17 @@ def test_every_page_leads_to_what_is_there(page: Path) -> None:
     assert set(re.findall(r"nox -s ([a-z0-9-]*[a-z0-9])", text)) <= sessions()
 
 
+def test_every_page_and_every_test_that_is_named_is_there() -> None:
+    """By a comment, a docstring or a workflow; act's stand-ins name tests to run."""
+    folders = ("pipeline", "backend", "docs", "docker", "k8s", "requirements", ".github", "tests/workflows")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.is_file()]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in [*files, ROOT / "noxfile.py"]}
+    named = r"(?<![\w./])(?:tests/[\w/]+\.py|docs/[\w-]+\.md)"
+    missing = [(path, name) for path, text in texts.items() for name in re.findall(named, text)
+               if path.suffix != ".pyc" and not (ROOT / name).exists()]  # fmt: skip
+    assert missing == []
+
+
 def test_every_environment_and_every_key_of_one_is_explained() -> None:
     """A table of pyproject.toml that a reader does not find in the page that it points at is a riddle."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ __all__ = ["Checkout", "Run"]
 STAND_INS = {
     "ci": {
         "session: lint": "session: settings",
-        "session: test,": "session: test, args: tests/pipeline/test_lock.py,",
+        "session: test,": "session: test, args: tests/pipeline/releases/test_lock.py,",
         "session: workflows,": "session: workflows, args: tests/workflows/test_action.py,",
         "session: e2e,": "session: e2e, args: tests/deploy --collect-only -q,",
     },

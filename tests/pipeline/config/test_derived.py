@@ -48,10 +48,10 @@ def _copy(tmp_path: Path) -> Path:
 
 
 def add_secret(root: Path, limits: str = "") -> None:
-    """Add MAIL_PASSWORD to the schema in `root`, as docs/2-your-own-service.md says."""
+    """Add PROBE_PASSWORD to the schema in `root`; the example of docs/2-your-own-service.md may be there already."""
     path = root / "backend/settings.py"
     text = path.read_text(encoding="utf-8")
-    field = f'    mail_password: SecretStr | None = _setting("secrets", "Password for mail.", None{limits})\n'
+    field = f'    probe_password: SecretStr | None = _setting("secrets", "Of a probe.", None{limits})\n'
     path.write_text(text.replace(FIELD, field + FIELD, 1), encoding="utf-8")
 
 
@@ -73,17 +73,17 @@ class TestOneMoreSecret:
         assert run(copy, "settings", "--write").returncode == 0
         assert run(copy, "settings").returncode == 0
 
-        assert dotenv_values(copy / ".env.example")["MAIL_PASSWORD"] == "change_this_mail_password"
-        assert "| `MAIL_PASSWORD` | made by `nox -s init` | Password for mail. |" in (copy / MADE[1]).read_text("utf-8")
+        assert dotenv_values(copy / ".env.example")["PROBE_PASSWORD"] == "change_this_probe_password"
+        assert "| `PROBE_PASSWORD` | made by `nox -s init` | Of a probe. |" in (copy / MADE[1]).read_text("utf-8")
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
-        assert "MAIL_PASSWORD" in compose["services"]["backend"]["secrets"]
-        assert "MAIL_PASSWORD" not in compose["services"]["backend"]["environment"]
-        assert compose["secrets"]["MAIL_PASSWORD"] == {"file": ".slipway/compose/secrets/MAIL_PASSWORD"}
-        item = {"key": "MAIL_PASSWORD", "path": "MAIL_PASSWORD"}
+        assert "PROBE_PASSWORD" in compose["services"]["backend"]["secrets"]
+        assert "PROBE_PASSWORD" not in compose["services"]["backend"]["environment"]
+        assert compose["secrets"]["PROBE_PASSWORD"] == {"file": ".slipway/compose/secrets/PROBE_PASSWORD"}
+        item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "items": [item]} in sources(copy)
         assert run(copy, "init").returncode == 0
-        made = dotenv_values(copy / ".env")["MAIL_PASSWORD"]
-        assert (copy / compose["secrets"]["MAIL_PASSWORD"]["file"]).read_text("utf-8") == made
+        made = dotenv_values(copy / ".env")["PROBE_PASSWORD"]
+        assert (copy / compose["secrets"]["PROBE_PASSWORD"]["file"]).read_text("utf-8") == made
 
     def test_reaches_what_the_pipeline_lists_by_itself(self, copy: Path) -> None:
         """The Secret's keys, the fingerprint of pods, the files; and production does not start without it."""
@@ -92,14 +92,14 @@ class TestOneMoreSecret:
             from backend.settings import SettingsError, load_settings
             from pipeline.config.secrets import delivered_secrets
             from pipeline.targets.kubernetes.secret import needed_keys, secret_values, secrets_fingerprint
-            assert "MAIL_PASSWORD" in needed_keys([]), "needed"
-            assert secret_values([], {"MAIL_PASSWORD": "x"}, {})["MAIL_PASSWORD"] == "x", "values"
-            assert secrets_fingerprint({}) != secrets_fingerprint({"MAIL_PASSWORD": "x"}), "fingerprint"
-            assert "MAIL_PASSWORD" in delivered_secrets(), "files"
+            assert "PROBE_PASSWORD" in needed_keys([]), "needed"
+            assert secret_values([], {"PROBE_PASSWORD": "x"}, {})["PROBE_PASSWORD"] == "x", "values"
+            assert secrets_fingerprint({}) != secrets_fingerprint({"PROBE_PASSWORD": "x"}), "fingerprint"
+            assert "PROBE_PASSWORD" in delivered_secrets(), "files"
             try:
                 load_settings({"ENVIRONMENT": "production"})
             except SettingsError as error:
-                assert "MAIL_PASSWORD: is missing" in str(error)
+                assert "PROBE_PASSWORD: is missing" in str(error)
         """
         done = subprocess.run([sys.executable, "-c", code], cwd=copy, check=False, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
@@ -108,7 +108,7 @@ class TestOneMoreSecret:
         """Without `generate`, a pod starts even if the Secret has no such key."""
         add_secret(copy)
         assert run(copy, "settings", "--write").returncode == 0
-        item = {"key": "MAIL_PASSWORD", "path": "MAIL_PASSWORD"}
+        item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "optional": True, "items": [item]} in sources(copy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ class TestLoadProject:
         (problem,) = caught.value.problems
         assert problem.startswith("pyproject.toml [tool.slipway.environments.local]")
         assert message in problem
+
+    @pytest.mark.parametrize("source", [".", "backend", "./backend", "backend/"])
+    def test_takes_a_folder_of_the_project_as_source(self, tmp_path: Path, source: str) -> None:
+        """The whole project is one, too."""
+        table = f'[tool.slipway]\nsource = ["{source}"]\n'
+        assert load_project(write(tmp_path, table + GOOD)).source == (source,)
+
+    @pytest.mark.parametrize("source", ["", "/tmp", "..", "backend/..", "nowhere"])
+    def test_refuses_any_other_source(self, tmp_path: Path, source: str) -> None:
+        """It is named as it is written."""
+        table = f'[tool.slipway]\nsource = ["{source}"]\n'
+        with pytest.raises(UsageError, match=f"there is no folder `{re.escape(source)}` in the project"):
+            load_project(write(tmp_path, table + GOOD))
 
     def test_reports_every_problem_at_once(self, tmp_path: Path) -> None:
         """Three missing keys, an unknown one and a bad request are five lines of one error."""

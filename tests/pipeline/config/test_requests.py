@@ -71,6 +71,13 @@ class TestParseRequests:
         with pytest.raises(UsageError, match="take it out"):
             parse_requests([{**LIST, key: MAKE[key]}])
 
+    @pytest.mark.parametrize("value", [True, 0, "no"])
+    def test_refuses_a_read_that_writes(self, value: object) -> None:
+        """It may say that it does not, as the releases on record do."""
+        assert not parse_requests([{**LIST, "writes": False}])[0].writes
+        with pytest.raises(UsageError, match="`writes` is for POST, PUT, PATCH: take it out"):
+            parse_requests([{**LIST, "writes": value}])
+
     def test_tells_all_problems_at_once(self) -> None:
         """Whoever mends a table wants to mend it once."""
         with pytest.raises(UsageError) as caught:
