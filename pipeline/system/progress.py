@@ -48,6 +48,13 @@ class LogDisplay(logging.Handler):
         super().__init__()
         self.console = console
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Show `record`, without the lock that handlers have."""
+        # The console has its own. A second Ctrl-C is answered by a line of the thread that redraws the live one: it
+        # would wait here for another thread that waits for the redrawing.
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message; a command or its output is one dimmed line on a terminal."""
         line = tame(record.getMessage())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
 
 from pipeline.system.progress import LogDisplay, Progress
 
@@ -19,6 +20,19 @@ def shown(level: int, line: str, *, terminal: bool = False) -> str:
     LogDisplay(console).emit(logging.LogRecord("pipeline", level, "", 0, line, None, None))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+class Redrawn(RenderHook):
+    """A line that is redrawn below what is printed: like rich's own, it has a lock."""
+
+    def __init__(self) -> None:
+        self.lock, self.asked = threading.RLock(), threading.Event()
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Return what is printed, once the line is not being drawn."""
+        self.asked.set()
+        with self.lock:
+            return renderables
 
 
 class TestLogDisplay:
@@ -36,6 +50,23 @@ class TestLogDisplay:
         """A program's output may contain any text."""
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         assert not shown(logging.INFO, "  ::add-mask::x").lstrip().startswith("::")
+
+    def test_lets_a_signal_be_answered_while_the_line_is_redrawn(self) -> None:
+        """The answer is logged by the thread that draws, while another one that logs waits for the drawing."""
+        console, line = Console(file=io.StringIO()), Redrawn()
+        console.push_render_hook(line)
+        display, record = LogDisplay(console), logging.LogRecord("pipeline", logging.INFO, "", 0, "x", None, None)
+
+        def draw() -> None:
+            with line.lock:
+                threading.Thread(target=display.handle, args=[record], daemon=True).start()
+                line.asked.wait()
+                display.handle(record)
+
+        drawing = threading.Thread(target=draw, daemon=True)
+        drawing.start()
+        drawing.join(5)
+        assert not drawing.is_alive()
 
 
 def test_one_log_is_shown() -> None:
