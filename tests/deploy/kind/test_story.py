@@ -95,13 +95,13 @@ def test_a_hand_edited_object_is_said_and_taken_back(deployed: KindCheckout) -> 
 
 
 def test_a_dry_run_applies_nothing(sound: KindCheckout) -> None:
-    """Not even where nobody serves who could say what the database has: it is asked when the deploy is one."""
+    """Not even if nobody serves who could say what the database has: it is asked when the deploy is one."""
     kubectl("delete", "deployment", "backend", "--wait")
     sound.settle(LOG_LEVEL="WARNING")
     before = _objects()
     dry = sound.deploy("--dry-run")
     assert (dry.code, dry.verdict) == (0, "unchanged"), str(dry)
-    assert "no migrated database answers: each migration counts as new" in dry.stderr
+    assert "the database is not running: its migrations are compared once it is" in dry.stderr
     assert _objects() == before
     sound.proved()
     assert sound.untidy() == []

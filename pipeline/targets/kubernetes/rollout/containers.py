@@ -43,7 +43,7 @@ def container_finding(seen: Observation, pod: Json, spec: Json, status: Json, *,
     if crashes_of(status) and (not status.get("ready") or _out_of_memory(status)):
         return ended(seen, pod, spec, status)
     if "running" in status["state"] and not status.get("ready"):
-        return _unready(seen, pod, spec)
+        return _unready(seen, pod, spec, status)
     return None
 
 
@@ -238,9 +238,10 @@ def _unhealthy(seen: Observation, pod: Json, probe: str) -> Json:
     return events[-1] if events else {}
 
 
-def _unready(seen: Observation, pod: Json, spec: Json) -> Finding | None:
+def _unready(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | None:
     name = named(pod)
-    for probe in ("Startup", "Readiness"):
+    # Once it has started, what the startup probe was answered before is history.
+    for probe in ("Readiness",) if status.get("started") else ("Startup", "Readiness"):
         event = _unhealthy(seen, pod, probe)
         answer = _answer(event)
         if not answer:

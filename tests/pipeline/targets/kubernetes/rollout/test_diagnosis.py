@@ -136,6 +136,19 @@ class TestDiagnose:
         assert first.certain
         assert (last.kind, last.certain) == ("deadline", True)
 
+    @pytest.mark.parametrize(
+        ("started", "line"), [(True, "its readiness probe GET /: answered 503"), (False, "startup")]
+    )
+    def test_forgets_the_startup_probe_once_it_has_passed(self, line: str, *, started: bool) -> None:
+        """On a slow node it fails for the first seconds of every pod."""
+        items = at("never-ready", 20)
+        one(items, "Pod", is_new)["status"]["containerStatuses"][0]["started"] = started
+        early = copy.deepcopy(one(items, "Event", lambda item: "503" in item["message"]))
+        early["metadata"].update(name="early", uid="early")
+        early["message"] = "Startup probe failed: dial tcp 10.244.0.56:8000: connect: connection refused"
+        (found,) = diagnose(Observation.of([early, *items]), "new")
+        assert line in found.line
+
     def test_says_each_thing_once_while_it_stays(self) -> None:
         """`ErrImagePull` and `ImagePullBackOff` take turns for minutes: the finding is the same all the time."""
         lines = {found.line for _, findings in told("image-missing") for found in findings}
