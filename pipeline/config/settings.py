@@ -35,6 +35,7 @@ __all__ = [
     "fill_env",
     "read_env",
     "read_values",
+    "release_settings",
     "service_secrets",
     "settings_environment",
     "split_secrets",
@@ -199,6 +200,11 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
     secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+
+
+def release_settings(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings in `values` that are part of a release: not secret, and not decided by the target."""
+    return {name: value for name, value in split_secrets(values)[0].items() if name not in PLACED}
 
 
 def _secret_names() -> set[str]:

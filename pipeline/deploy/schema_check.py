@@ -9,7 +9,6 @@ from pipeline.errors import DeployFailed, UsageError
 from pipeline.releases.migrations import RetainedRelease, migration_line, migration_problems
 from pipeline.releases.model import Artifact, Migration, short
 from pipeline.releases.schema import Schema, ask_schema, plan_migrations
-from pipeline.system.progress import Progress
 from pipeline.targets import Target
 
 __all__ = ["SchemaCheck"]
@@ -25,7 +24,6 @@ class SchemaCheck:
     """
 
     target: Target
-    progress: Progress
     expected: bool
     forgotten: str | None = None
     schema: Schema | None = None  # None while there is no database to ask

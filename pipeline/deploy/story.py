@@ -64,7 +64,7 @@ class Story:
         self._begin_proof = proof
         self.records = self.target.records()
         self._empty_database = empty_database
-        self.schema = SchemaCheck(self.target, progress, expected=False, forgotten=forgotten)
+        self.schema = SchemaCheck(self.target, expected=False, forgotten=forgotten)
         self._recorded = False  # whether a release in the records was asked for
 
     def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, Report]:

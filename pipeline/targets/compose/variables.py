@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import owner_of
-from pipeline.config.settings import COMPOSE_IMAGES, PLACED, edge_port, settings_environment, split_secrets
+from pipeline.config.settings import (
+    COMPOSE_IMAGES,
+    PLACED,
+    edge_port,
+    release_settings,
+    settings_environment,
+    split_secrets,
+)
 from pipeline.targets.common.container import BACKEND_PORT
-from pipeline.targets.common.here import max_connections
+from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 
 __all__ = ["Variables"]
-
-FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely recreates the edge
 
 
 @dataclass
@@ -34,8 +39,7 @@ class Variables:
 
     def config(self) -> dict[str, str]:
         """Return the settings that are part of a release."""
-        plain, _ = split_secrets(self.values)
-        return {name: value for name, value in plain.items() if name not in PLACED}
+        return release_settings(self.values)
 
     def wanted(self, release: str) -> str | None:
         """Return the fingerprint that a replica of `release` started now would have; None where it is not kept here."""

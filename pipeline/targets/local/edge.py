@@ -20,12 +20,11 @@ from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.edge import settle, wait_admitted
+from pipeline.targets.common.here import FEWEST_SLOTS
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import clean_environment
 
 __all__ = ["Edge", "edge_config"]
-
-FEWEST_SLOTS = 6  # so that a change of the number of replicas rarely reloads it
 
 
 def edge_config(caddy: Path, caddyfile: Path, layout: Layout, slots: int, port: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from pipeline.config.settings import PLACED, split_secrets
+from pipeline.config.settings import release_settings
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import LOCKS
@@ -25,8 +25,7 @@ class LocalReleases(roles.Releases):
     def build(self) -> Artifact:
         """Build the release as a folder named by its content."""
         self.site.layout.make()
-        plain, _ = split_secrets(self.site.values)
-        return self.site.artifacts.build({name: value for name, value in plain.items() if name not in PLACED})
+        return self.site.artifacts.build(release_settings(self.site.values))
 
     def recorded(self, name: str) -> Artifact:
         """Return the release of a kept folder, with its virtual environments prepared."""
