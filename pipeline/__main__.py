@@ -16,7 +16,7 @@ from pipeline.config.project import load_project
 from pipeline.errors import Interrupted, SlipwayError, UsageError
 from pipeline.system.progress import Progress
 
-__all__ = ["FAMILIES", "main", "parser"]
+__all__ = ["FAMILIES", "main", "parser", "watch_signals"]
 
 log = logging.getLogger("pipeline.main")  # __name__ is `__main__` here, which is not below what `show_log` shows
 
@@ -38,8 +38,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code; docs/1-deploying.md lists the codes."""
     os.umask(0o077)  # what a deploy writes may hold secrets or quote answers
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    watch_signals()
     progress = Progress()
     progress.show_log()
     try:
@@ -54,6 +53,27 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         log.error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
+
+
+def watch_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGHUP raise `Interrupted` in whatever code runs."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    sys.unraisablehook = _raise_later
+
+
+def _raise_later(ignored: sys.UnraisableHookArgs) -> None:
+    """Raise an `Interrupted` again in a moment if a finalizer ran when the signal came: Python ignores it there."""
+    error = ignored.exc_value
+    if not isinstance(error, Interrupted):
+        sys.__unraisablehook__(ignored)
+        return
+
+    def again(*_: object) -> None:
+        raise error
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

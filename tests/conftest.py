@@ -20,6 +20,8 @@ from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 from tests.containers import build_image, pull_image, running_image
+from tests.notes import domain as notes_domain
+from tests.notes import replace_module
 from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 from tests.tools import need
 
@@ -27,6 +29,18 @@ TOKEN = "a-service-token-of-tests"
 IMAGE = "SLIPWAY_TEST_IMAGE"
 BROKER = pytest.StashKey[Broker]()
 ROOT = Path(__file__).parents[1]
+
+# Every table but the migrations' own, whatever the service is about.
+EMPTY = """
+DO $$ BEGIN
+    EXECUTE (
+        SELECT 'TRUNCATE ' || string_agg(format('%I.%I', schemaname, tablename), ', ') || ' RESTART IDENTITY'
+        FROM pg_tables
+        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+          AND tablename NOT IN ('alembic_version', 'alembic_history')
+    );
+END $$
+"""
 
 AddRow = Callable[[str, str], None]
 
@@ -120,7 +134,7 @@ def worker_database(services: Services, worker_id: str) -> Iterator[str]:
 @pytest.fixture
 def empty_database(services: Services, worker_database: str) -> str:
     """Return the name of the worker's database, migrated and empty."""
-    psql(services, worker_database, "TRUNCATE releases, idempotency_keys")
+    psql(services, worker_database, EMPTY)
     return worker_database
 
 
@@ -137,6 +151,26 @@ def redis_url(services: Services, worker_id: str) -> str:
 def environ(services: Services, empty_database: str, redis_url: str) -> dict[str, str]:
     """Return the environment of a service on an empty database and an empty Redis."""
     return environment(services, empty_database, redis_url)
+
+
+@pytest.fixture(scope="session", name="notes_root")
+def _notes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("notes")
+    shutil.copytree(ROOT / "backend", root / "backend", ignore=shutil.ignore_patterns("__pycache__"))
+    replace_module(root)
+    return root
+
+
+@pytest.fixture
+def notes_environ(environ: dict[str, str], notes_root: Path) -> dict[str, str]:
+    """Return the environment of a service that is a process and serves the tests' notes."""
+    return {**environ, "PYTHONPATH": str(notes_root), "PYTHONSAFEPATH": "1"}  # instead of the working folder
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a service in this process serve the tests' notes, whatever its own domain is."""
+    monkeypatch.setattr("backend.app.domain", notes_domain)
 
 
 @pytest.fixture

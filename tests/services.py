@@ -22,7 +22,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Broker", "Services", "ask", "choose", "migrate"]
+from tests.notes import TABLES
+
+__all__ = ["Broker", "Services", "ask", "choose", "migrate", "psql"]
 
 POSTGRES_IMAGE = "postgres:18-trixie"
 REDIS_IMAGE = "redis:8-trixie"
@@ -78,6 +80,7 @@ def start(kind: str) -> Iterator[Services]:
         services = stack.enter_context(_containers() if kind == "docker" else _embedded())
         psql(services, "postgres", f"CREATE DATABASE {TEMPLATE}")
         migrate(services.environ(TEMPLATE))
+        psql(services, TEMPLATE, TABLES)  # beside those of the service
         yield services
 
 

@@ -102,6 +102,8 @@ class Project(Table):
     source: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("backend",)
     retain: Annotated[int, Field(ge=2)] = Field(default=5, description="the running release and one to go back to")
     allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
+    # What `nox -s bench` measures: a request's name, and the least ratio to a bare ASGI app that is held.
+    bench: dict[str, Annotated[float, Field(ge=0.001, le=1)]] = Field(default={}, examples=['{ "list notes" = 0.1 }'])
 
     @field_validator("source")
     @classmethod
@@ -111,6 +113,17 @@ class Project(Table):
             if not name or path.is_absolute() or ".." in path.parts or not (info.data["root"] / path).is_dir():
                 raise ValueError(f"there is no folder `{name}` in the project")
         return source
+
+    @field_validator("bench")
+    @classmethod
+    def _can_be_measured(cls, bench: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        requests = {one.name: one for one in info.data.get("requests", ())}
+        for name in bench:
+            if name not in requests:
+                raise ValueError(f"no request has the name `{name}`: {there_is(name, requests)}")
+            if requests[name].method != "GET" and not requests[name].readback:
+                raise ValueError(f"`{name}` is neither a GET nor a write that is read back by one")
+        return bench
 
     def environment(self, name: str) -> Environment:
         """Return the environment `name`. Raise `UsageError` with the known ones where there is none of that name."""

@@ -25,7 +25,8 @@ from pipeline.engines.embedded import (
     wait_for_socket,
 )
 from pipeline.system.leash import held
-from tests.services import Services, migrate
+from tests.notes import TABLES
+from tests.services import Services, migrate, psql
 
 __all__ = ["Postgres", "Valkey", "frozen", "postgres", "valkey"]
 
@@ -48,9 +49,14 @@ class Postgres:
         initdb(self._binaries, self._data, user=self._user, password=PASSWORD)
 
     @property
+    def services(self) -> Services:
+        """Its address."""
+        return Services(str(self.folder), 5432, "postgres", PASSWORD, "")
+
+    @property
     def environ(self) -> dict[str, str]:
         """The settings that lead the service here."""
-        return Services(str(self.folder), 5432, "postgres", PASSWORD, "").environ("postgres")
+        return self.services.environ("postgres")
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
@@ -88,6 +94,7 @@ def postgres() -> Iterator[Postgres]:
         with contextlib.closing(server._running):
             server.start()
             migrate(server.environ)
+            psql(server.services, "postgres", TABLES)
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)

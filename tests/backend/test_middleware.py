@@ -18,6 +18,7 @@ from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings
 from tests.conftest import asgi_client
+from tests.notes import NOTES
 
 SECURITY = {
     "x-content-type-options": "nosniff",
@@ -28,9 +29,11 @@ SECURITY = {
 }
 CANARY = "canary-Zq8"
 
+pytestmark = pytest.mark.usefixtures("notes")
+
 
 class TestHeaders:
-    @pytest.mark.parametrize("path", ["/health", "/nowhere", "/api/v1/releases?limit=0"])
+    @pytest.mark.parametrize("path", ["/health", "/nowhere", f"{NOTES}?limit=0"])
     async def test_each_answer_says_who_answered(self, client: httpx2.AsyncClient, path: str) -> None:
         """Good answers and problems carry X-Release, a request id and the security headers."""
         headers = (await client.get(path)).headers
@@ -69,7 +72,7 @@ class TestBodyCap:
 
         content = chunks() if chunked else b" " * (settings.max_body_bytes + 1)
         headers = {"Content-Type": "application/json"}
-        answer = await writer.post("/api/v1/releases", content=content, headers=headers)
+        answer = await writer.post(NOTES, content=content, headers=headers)
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
         assert str(settings.max_body_bytes) in answer.json()["detail"]
 
@@ -77,11 +80,11 @@ class TestBodyCap:
         """Chunks within the limit are a request like any other."""
 
         async def chunks() -> AsyncIterator[bytes]:
-            yield b'{"service":"a","environment":"b",'
-            yield b'"version":"1"}'
+            yield b'{"text":'
+            yield b'"a"}'
 
         headers = {"Content-Type": "application/json"}
-        assert (await writer.post("/api/v1/releases", content=chunks(), headers=headers)).status_code == 201
+        assert (await writer.post(NOTES, content=chunks(), headers=headers)).status_code == 201
 
 
 class TestErrors:
@@ -123,7 +126,7 @@ class TestErrors:
 
     async def test_a_validation_problem_does_not_quote_the_input(self, writer: httpx2.AsyncClient) -> None:
         """What was sent, a secret perhaps, does not come back."""
-        answer = await writer.post("/api/v1/releases", json={"service": [CANARY], "password": CANARY})
+        answer = await writer.post(NOTES, json={"text": [CANARY], "password": CANARY})
         assert answer.status_code == 422
         assert CANARY not in answer.text
 
@@ -134,12 +137,10 @@ class TestAccessEvent:
     ) -> None:
         """Each request is one event: route template, status, bytes, milliseconds; the query is left out."""
         configure_logging(settings.model_copy(update={"log_level": "INFO"}))
-        await asyncio.gather(
-            client.get(f"/api/v1/releases?service={CANARY}"), client.get("/health"), client.get("/ready")
-        )
+        await asyncio.gather(client.get(f"{NOTES}?tag={CANARY}"), client.get("/health"), client.get("/ready"))
         lines = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
         (event,) = [line for line in lines if line["event"] == "request"]
-        assert event.items() >= {"method": "GET", "route": "/api/v1/releases", "status": 200, "level": "info"}.items()
+        assert event.items() >= {"method": "GET", "route": NOTES, "status": 200, "level": "info"}.items()
         assert event["bytes"] > 0
         assert event["ms"] > 0
         assert CANARY not in str(event)
@@ -149,7 +150,7 @@ class TestStack:
     def test_no_layer_is_base_http_middleware(self, settings: Settings) -> None:
         """Every layer is plain ASGI: BaseHTTPMiddleware costs 77 µs each and breaks context variables."""
         layer: Any = create_app(
-            settings.model_copy(update={"cors_origins": ("https://board.example",)})
+            settings.model_copy(update={"cors_origins": ("https://page.example",)})
         ).build_middleware_stack()
         names = []
         while layer is not None:
@@ -160,14 +161,14 @@ class TestStack:
 
     async def test_cors_admits_exact_origins(self, settings: Settings) -> None:
         """A listed origin may call with credentials, even when the answer is a 500; another gets no leave."""
-        app = create_app(settings.model_copy(update={"cors_origins": ("https://board.example",)}))
+        app = create_app(settings.model_copy(update={"cors_origins": ("https://page.example",)}))
 
         @app.get("/bug")
         async def bug() -> None:
             raise ZeroDivisionError
 
         async with asgi_client(app) as client:
-            for origin, allowed in (("https://board.example", "https://board.example"), ("https://evil.example", None)):
+            for origin, allowed in (("https://page.example", "https://page.example"), ("https://evil.example", None)):
                 for path in ("/health", "/bug"):
                     answer = await client.get(path, headers={"Origin": origin})
                     assert answer.headers.get("access-control-allow-origin") == allowed
@@ -191,5 +192,5 @@ class TestOpenApi:
                 if method in ("post", "patch", "delete"):
                     assert "401" in errors
                     assert operation["security"] == [{"SERVICE_TOKEN": []}]
-        create = document["paths"]["/api/v1/releases"]["post"]["responses"]
+        create = document["paths"][NOTES]["post"]["responses"]
         assert {"201", "401", "409", "413", "422", "500", "503"} == create.keys()

@@ -18,11 +18,14 @@ from backend.settings import load_settings
 from pipeline.proof.generator import StallClock
 from tests.backend.servers import Postgres, Valkey, frozen, postgres, valkey
 from tests.conftest import TOKEN, asgi_client
+from tests.notes import NOTES, SUMMARY
 from tests.project import NAME
 
-NEW = {"service": "a", "environment": "b", "version": "1", "status": "deployed"}
+NEW = {"text": "a"}
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 NOBODY = {"REDIS_HOST": "/nowhere/redis.sock"}
+
+pytestmark = pytest.mark.usefixtures("notes")
 
 
 @pytest.fixture(scope="module", name="own")
@@ -76,20 +79,20 @@ class TestPostgresDown:
             states = {name: check["state"] for name, check in checks.items()}
             assert answer.status_code == 503
             assert states == {"database": "failed", "schema": "failed", "redis": "degraded", "draining": "ok"}
-            for answer in (await client.get("/api/v1/releases"), await client.post("/api/v1/releases", json=NEW)):
+            for answer in (await client.get(NOTES), await client.post(NOTES, json=NEW)):
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
                 assert answer.json()["type"] == "urn:problem-type:database-unavailable"
 
     async def test_recovers_by_itself_after_a_kill(self, own: Postgres) -> None:
         """While PostgreSQL is killed and started again callers see 200 or 503, nothing else; then all is well."""
         async with caller({**own.environ, **NOBODY, "DATABASE_POOL_SIZE": "4"}) as client:
-            assert {(await client.get("/api/v1/releases")).status_code for _ in range(8)} == {200}
+            assert {(await client.get(NOTES)).status_code for _ in range(8)} == {200}
             seen: set[int] = set()
             over = asyncio.Event()
 
             async def call() -> None:
                 while not over.is_set():
-                    seen.add((await client.get("/api/v1/releases")).status_code)
+                    seen.add((await client.get(NOTES)).status_code)
                     await asyncio.sleep(0.001)  # a refused connection never lets the loop turn by itself
 
             callers = [asyncio.create_task(call()) for _ in range(8)]
@@ -97,11 +100,11 @@ class TestPostgresDown:
             await eventually(client, "/ready", 503)
             await asyncio.to_thread(own.start)
             await eventually(client, "/ready", 200)
-            await eventually(client, "/api/v1/releases", 200)
+            await eventually(client, NOTES, 200)
             over.set()
             await asyncio.gather(*callers)
             assert seen <= {200, 503}
-            answers = [await client.get("/api/v1/releases") for _ in range(12)]
+            answers = [await client.get(NOTES) for _ in range(12)]
             assert {answer.status_code for answer in answers} == {200}
 
 
@@ -124,20 +127,20 @@ class TestPostgresHung:
         """Who gets no connection within DATABASE_POOL_TIMEOUT is told so, and when to come again."""
         limits = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0", "DATABASE_POOL_TIMEOUT": "0.1"}
         async with caller({**own.environ, **NOBODY, **limits}) as client:
-            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
             async with database.lease() as connection:
-                answer = await client.get("/api/v1/releases")
+                answer = await client.get(NOTES)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
                 assert await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state IS NOT NULL") == 1
-            assert (await client.get("/api/v1/releases")).status_code == 200
+            assert (await client.get(NOTES)).status_code == 200
 
     async def test_never_more_connections_than_the_budget(self, own: Postgres) -> None:
         """Sixty callers at once open as many connections as the pool may have, and all are answered."""
         limits = {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "1", "DATABASE_POOL_TIMEOUT": "10"}
         async with caller({**own.environ, **NOBODY, **limits}) as client:
-            answers = await asyncio.gather(*[client.get("/api/v1/releases") for _ in range(60)])
+            answers = await asyncio.gather(*[client.get(NOTES) for _ in range(60)])
             assert {answer.status_code for answer in answers} == {200}
-            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
             async with database.lease() as connection:
                 count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}-backend'"
                 assert await connection.fetchval(count) <= 3
@@ -154,12 +157,12 @@ class TestWritesAreWhole:
             raise ZeroDivisionError
 
         async with caller({**own.environ, **NOBODY}) as client:
-            before = (await client.get("/api/v1/releases")).json()["items"]
+            before = (await client.get(NOTES)).json()["items"]
             with monkeypatch.context() as patch:
                 patch.setattr("backend.idempotency.remember", crash)
-                assert (await client.post("/api/v1/releases", json=NEW, headers=key)).status_code == 500
-            assert (await client.get("/api/v1/releases")).json()["items"] == before
-            answer = await client.post("/api/v1/releases", json=NEW, headers=key)
+                assert (await client.post(NOTES, json=NEW, headers=key)).status_code == 500
+            assert (await client.get(NOTES)).json()["items"] == before
+            answer = await client.post(NOTES, json=NEW, headers=key)
             assert (answer.status_code, "idempotency-replayed" in answer.headers) == (201, False)
 
     async def test_no_lease_leaves_session_state_behind(self, own: Postgres) -> None:
@@ -168,13 +171,13 @@ class TestWritesAreWhole:
         async with caller({**own.environ, **NOBODY, **limits}) as client:
             locks = "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
             state = f"SELECT array_agg(name || setting ORDER BY name), {locks} FROM pg_settings"
-            database = client._transport.app.state.releases.database  # type: ignore[attr-defined]
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
             async with database.lease() as connection:
                 before = await connection.fetchrow(state)
-            created = await client.post("/api/v1/releases", json=NEW, headers={"Idempotency-Key": "state-1"})
-            url = f"/api/v1/releases/{created.json()['id']}"
-            await client.patch(url, json={"notes": "x"})
-            for path in (url, "/api/v1/releases", "/api/v1/environments", "/ready"):
+            created = await client.post(NOTES, json=NEW, headers={"Idempotency-Key": "state-1"})
+            url = f"{NOTES}/{created.json()['id']}"
+            await client.patch(f"{url}?tag=x")
+            for path in (url, NOTES, SUMMARY, "/ready"):
                 await client.get(path)
             await client.delete(url)
             async with database.lease() as connection:
@@ -185,13 +188,13 @@ class TestRedis:
     async def test_hung_costs_reads_a_moment_once(self, own: Postgres, cache: Valkey) -> None:
         """A Redis that accepts and says nothing: reads answer, one waits a little, the rest pass it by."""
         async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
-            await client.get("/api/v1/environments")
+            await client.get(SUMMARY)
             with frozen(cache.processes()):
                 began = time.perf_counter()
                 for _ in range(60):
-                    answer, seconds = await timed(client, "/api/v1/environments")
+                    answer, seconds = await timed(client, SUMMARY)
                     assert (answer.status_code, seconds < 0.6) == (200, True)
-                metrics = client._transport.app.state.environments.cache._metrics  # type: ignore[attr-defined]
+                metrics = client._transport.app.state.health.cache._metrics  # type: ignore[attr-defined]
                 waited = metrics.redis_errors._value.get()
                 assert 1 <= waited <= 1 + (time.perf_counter() - began) / BREAK_SECONDS
                 assert metrics.redis_bypassed._value.get() >= 60 - waited
@@ -201,29 +204,29 @@ class TestRedis:
     async def test_a_write_while_redis_is_away_is_not_hidden_by_it_later(self, own: Postgres, cache: Valkey) -> None:
         """An answer that was cached before the outage is not served after a write during it."""
         async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
-            old = (await client.get("/api/v1/environments")).json()
+            old = (await client.get(SUMMARY)).json()
             with frozen(cache.processes()):
-                created = await client.post("/api/v1/releases", json={**NEW, "service": "while-away"})
+                created = await client.post(NOTES, json={"text": "while-away"})
                 assert created.status_code == 201
             await eventually_serves(client, created.json()["id"])
-            assert (await client.get("/api/v1/environments")).json() != old
-            await client.delete(f"/api/v1/releases/{created.json()['id']}")
+            assert (await client.get(SUMMARY)).json() != old
+            await client.delete(f"{NOTES}/{created.json()['id']}")
 
     async def test_down_and_back(self, own: Postgres, cache: Valkey) -> None:
         """Redis may end and begin again; reads never notice, and the cache is used again."""
         async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
             cache.stop()
-            assert (await client.get("/api/v1/environments")).status_code == 200
+            assert (await client.get(SUMMARY)).status_code == 200
             await asyncio.to_thread(cache.start)
-            hits = client._transport.app.state.environments.cache._metrics.cache.labels("hit")  # type: ignore[attr-defined]
+            hits = client._transport.app.state.health.cache._metrics.cache.labels("hit")  # type: ignore[attr-defined]
             async with asyncio.timeout(30):
                 while not hits._value.get():
-                    assert (await client.get("/api/v1/environments")).status_code == 200
+                    assert (await client.get(SUMMARY)).status_code == 200
                     await asyncio.sleep(0.05)
 
 
 async def eventually_serves(client: httpx2.AsyncClient, identity: str) -> None:
-    """Ask until the release is among what runs, for half a minute."""
+    """Ask until the summary knows the note, for half a minute."""
     async with asyncio.timeout(30):
-        while identity not in (await client.get("/api/v1/environments")).text:  # noqa: ASYNC110 - as above
+        while identity not in (await client.get(SUMMARY)).text:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)

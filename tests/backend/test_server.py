@@ -12,12 +12,18 @@ import httpx2
 import pytest
 
 from tests.backend.process import Service, serve, start, wait_until
+from tests.notes import NOTES
 
+BODY = b'{"text":"as long as it takes"}'
 POST = (
-    "POST /api/v1/releases HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-service-token-of-tests\r\n"
-    "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    f"POST {NOTES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-service-token-of-tests\r\n"
+    f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
 )
-BODY = b'{"service":"a","environment":"b","version":"1"}'
+
+
+@pytest.fixture(name="environ")
+def _environ(notes_environ: dict[str, str]) -> dict[str, str]:
+    return notes_environ
 
 
 @pytest.fixture(name="draining")
@@ -30,7 +36,7 @@ def _draining(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
 def _begin_post(service: Service) -> socket.socket:
     """A POST whose body has only half arrived: it is in flight until the rest is sent."""
     client = service.connect()
-    client.sendall(POST.format(length=len(BODY)).encode() + BODY[:10])
+    client.sendall(POST.encode() + BODY[:10])
     wait_until(lambda: service.metrics()["http_requests_in_flight"] == 1, "the request did not arrive")
     return client
 
@@ -50,7 +56,7 @@ class TestDraining:
             draining.send(signal.SIGTERM)
             wait_until(lambda: draining.client().get("/ready").status_code == 503, "it stays ready")
             for client in (kept, draining.client()):
-                answer = client.get("/api/v1/releases")
+                answer = client.get(NOTES)
                 assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
     def test_finishes_what_is_in_flight(self, environ: dict[str, str], tmp_path: Path) -> None:
@@ -135,11 +141,11 @@ class TestListening:
     def test_metrics_are_on_their_port_alone(self, environ: dict[str, str], tmp_path: Path) -> None:
         """/metrics answers on METRICS_PORT, and nothing else does; the service's port has no /metrics."""
         with serve(environ, tmp_path, on_socket=False) as service, service.client() as client:
-            client.get("/api/v1/releases/seven")
+            client.get(f"{NOTES}/seven")
             assert client.get("/metrics").status_code == 404
             assert httpx2.get(f"http://127.0.0.1:{service.metrics_port}/health").status_code == 404
             samples = service.metrics()
-            route = 'method="GET",route="/api/v1/releases/{release_id}"'
+            route = f'method="GET",route="{NOTES}/{{note_id}}"'
             assert samples[f'http_requests_total{{{route},status="422"}}'] == 1
             assert samples[f"http_request_duration_seconds_count{{{route}}}"] == 1
             assert samples['http_requests_total{method="GET",route="__unmatched__",status="404"}'] == 1
@@ -152,9 +158,7 @@ class TestStart:
         """Every line of a whole life, uvicorn's too, is an event of the same shape; no secret is in any."""
         with serve(environ, tmp_path) as service:
             with service.client() as client:
-                client.post(
-                    "/api/v1/releases", json={}, headers={"Authorization": f"Bearer {environ['SERVICE_TOKEN']}"}
-                )
+                client.post(NOTES, json={}, headers={"Authorization": f"Bearer {environ['SERVICE_TOKEN']}"})
             service.send(signal.SIGTERM)
             service.wait()
             events = [event for name in ("request", "draining", "Shutting down") for event in service.events(name)]
@@ -162,6 +166,6 @@ class TestStart:
                 frozenset()
             }
             (access,) = [event for event in service.events("request") if event["method"] == "POST"]
-            assert (access["status"], access["route"], access["level"]) == (422, "/api/v1/releases", "info")
+            assert (access["status"], access["route"], access["level"]) == (422, NOTES, "info")
             for secret in (environ["SERVICE_TOKEN"], environ["POSTGRES_PASSWORD"]):
                 assert secret not in service.printed()

@@ -12,14 +12,15 @@ import psutil
 import pytest
 
 from tests.backend.process import Service, serve, wait_until
+from tests.notes import NOTES
 
-COUNT = 'http_requests_total{method="GET",route="/api/v1/releases",status="200"}'
+COUNT = f'http_requests_total{{method="GET",route="{NOTES}",status="200"}}'
 
 
 @pytest.fixture(name="service")
-def _service(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
+def _service(notes_environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
     (tmp_path / "tmp").mkdir()
-    with serve({**environ, "BACKEND_WORKERS": "2", "TMPDIR": str(tmp_path / "tmp")}, tmp_path) as service:
+    with serve({**notes_environ, "BACKEND_WORKERS": "2", "TMPDIR": str(tmp_path / "tmp")}, tmp_path) as service:
         wait_until(lambda: len(service.events("started")) == 2, "there are no two workers")
         yield service
 
@@ -34,7 +35,7 @@ class TestWorkers:
         began = time.monotonic()  # not the process's own word for it, which is up to a second off
         for _ in range(30):
             with service.client() as client:
-                client.get("/api/v1/releases")
+                client.get(NOTES)
         wait_until(lambda: service.metrics()[COUNT] >= 30, "an answer is not counted")  # it is once it was sent
         assert {service.metrics()[COUNT] for _ in range(10)} == {30}
         first = _workers(service)[0]

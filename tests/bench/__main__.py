@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config.project import load_project
+from pipeline.config.requests import RequestSpec
 from pipeline.engines.embedded import throwaway_postgres, throwaway_valkey
+from pipeline.proof.template import Values
 from tests.backend.process import free_port
 from tests.bench.load import Load, WrongAnswer, measure
 
@@ -113,16 +117,17 @@ def _start(stack: contextlib.ExitStack) -> list[Row]:
         log = stack.enter_context((folder / f"{name}.log").open("wb"))
         servers[name] = stack.enter_context(_server(arguments, environ, log))
         _await(servers[name], ports[name], folder / f"{name}.log")
-    release = _create(ports["service"])
-    return [
+    rows = [
         Row("bare ASGI", ports["bare"], "/health", servers["bare"]),
         Row("FastAPI, nothing else", ports["framework"], "/health", servers["framework"]),
         Row("service: id, access log, metrics", ports["service"], "/health", servers["service"], bar=0.24),
-        Row(
-            "service: and a database row", ports["service"], f"/api/v1/releases/{release}", servers["service"], bar=0.13
-        ),
-        Row("service: and a cached answer", ports["service"], "/api/v1/environments", servers["service"]),
     ]
+    project = load_project(ROOT)
+    specs = {spec.name: spec for spec in project.requests}
+    for name, bar in project.bench.items():
+        path = _path(specs[name], f"http://127.0.0.1:{ports['service']}")
+        rows.append(Row(f"service: {name}", ports["service"], path, servers["service"], bar=bar))
+    return rows
 
 
 @contextlib.contextmanager
@@ -155,15 +160,20 @@ def _await(server: psutil.Process, port: int, log: Path) -> None:
         time.sleep(0.05)
 
 
-def _create(port: int) -> str:
-    answer = httpx2.post(
-        f"http://127.0.0.1:{port}/api/v1/releases",
-        json={"service": "bench", "environment": "bench", "version": "1", "status": "deployed"},
-        headers={"Authorization": f"Bearer {TOKEN}"},
+def _path(spec: RequestSpec, base: str) -> str:
+    """Return the path to measure: that of `spec`, or where what it writes is read back."""
+    values = Values(secrets.token_hex(8))
+    if spec.readback is None:
+        return values.fill_path(spec.path)
+    answer = httpx2.request(
+        spec.method,
+        base + values.fill_path(spec.path),
+        json=values.fill(spec.body),
+        headers={"Authorization": f"Bearer {TOKEN}", **values.fill(spec.headers)},
     )
-    if answer.status_code != 201:
-        raise CannotMeasure(f"the service did not take a release: {answer.text}")
-    return str(answer.json()["id"])
+    if answer.status_code != spec.status:
+        raise CannotMeasure(f"`{spec.name}`: the service answered {answer.status_code}: {answer.text}")
+    return Values(values.unique, answer.json() if answer.content else None).fill_path(spec.readback.path)
 
 
 def _run(module: str, *arguments: str, environ: Mapping[str, str]) -> None:

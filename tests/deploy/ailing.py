@@ -15,7 +15,7 @@ def tells_what_is_wrong(one: Checkout) -> None:
     well = one.run("doctor")
     assert well.code == 0, str(well)
     role = one.settings()["POSTGRES_USER"]
-    one.sql("CREATE INDEX ailing ON releases (version)")
+    one.sql("CREATE INDEX ailing ON testing_notes (text)")
     one.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ailing'::regclass")
     used = int(one.sql(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"))
     one.sql(f'ALTER ROLE "{role}" CONNECTION LIMIT {used + 1}')  # the last one is for doctor itself

@@ -10,7 +10,13 @@ from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
 
-__all__ = ["asks_a_database_that_did_not_run", "begins_a_history", "refuses_another_form", "runs_programs"]
+__all__ = [
+    "asks_a_database_that_did_not_run",
+    "begins_a_history",
+    "notes_revision",
+    "refuses_another_form",
+    "runs_programs",
+]
 
 PROGRAM = """
 import sys
@@ -28,27 +34,33 @@ except SlipwayError as error:
 """
 
 
+def notes_revision(one: Checkout) -> str:
+    """Return the revision that makes the table of notes."""
+    [path] = (one.root / "backend/migrations/versions").glob("*_testing_notes.py")
+    return path.name[:4]
+
+
 def refuses_another_form(sound: Checkout) -> None:
     """Refuse what was applied in another form, where its release was undone, too; rows go only with a reason."""
     old = sound.answering()
-    revision = add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text")
+    revision = add_migration(sound, "labels", "ALTER TABLE testing_notes ADD COLUMN label text")
     sound.append("backend/app.py", "raise RuntimeError('broken')\n")
     assert sound.deploy().verdict == "rolled_back"
     assert sound.sql("SELECT version_num FROM alembic_version") == revision
     sound.restore()
-    add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text, ADD COLUMN colour text")
+    add_migration(sound, "labels", "ALTER TABLE testing_notes ADD COLUMN label text, ADD COLUMN colour text")
     refused = sound.deploy()
     assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
     assert f"migration {revision} (labels) was applied in another form" in refused.reason
     sound.restore()
 
-    add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text")
-    sound.report_release("1.0.0")
-    rows = sound.sql("SELECT count(*) FROM releases")
-    later = add_migration(sound, "clean up", "TRUNCATE releases")
+    add_migration(sound, "labels", "ALTER TABLE testing_notes ADD COLUMN label text")
+    sound.write_note("1.0.0")
+    rows = sound.sql("SELECT count(*) FROM testing_notes")
+    later = add_migration(sound, "clean up", "TRUNCATE testing_notes")
     refused = sound.deploy()
     assert f"migration {later} (clean up) destroys {rows} row" in refused.reason, str(refused)
-    assert sound.sql("SELECT count(*) FROM releases") == rows
+    assert sound.sql("SELECT count(*) FROM testing_notes") == rows
     assert sound.answering() == old
     next((sound.root / "backend/migrations/versions").glob(f"{later}_*.py")).unlink()
     sound.proved()
@@ -61,11 +73,11 @@ def asks_a_database_that_did_not_run(sound: Checkout, serving: Callable[[], list
     `environ`: what `down` needs besides.
     """
     assert sound.run("down", **environ).code == 0
-    [path] = (sound.root / "backend/migrations/versions").glob("0001_*.py")
-    sound.patch(str(path.relative_to(sound.root)), "notes text,", "notes text, more text,")
+    first = notes_revision(sound)
+    sound.patch(f"backend/migrations/versions/{first}_testing_notes.py", "tag text,", "tag text, more text,")
     refused = sound.deploy()
     assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
-    assert "migration 0001" in refused.reason
+    assert f"migration {first}" in refused.reason
     assert "was applied in another form" in refused.reason
     assert serving() == []
     sound.restore()
@@ -97,9 +109,11 @@ def runs_programs(sound: Checkout) -> None:
         return run("psql", "--no-psqlrc", "-tAc", query)
 
     assert ask("SELECT version_num FROM alembic_version").stdout.strip() == sound.revision()
-    owner = ask("SELECT tableowner = current_user FROM pg_tables WHERE tablename = 'releases'")
+    owner = ask(
+        "SELECT tableowner = current_user FROM pg_tables WHERE schemaname = 'public' AND tablename = 'testing_notes'"
+    )
     assert owner.stdout.strip() == "t", str(owner)
-    assert "CREATE TABLE public.releases" in run("pg_dump", "--schema-only").stdout
+    assert "CREATE TABLE public.testing_notes" in run("pg_dump", "--schema-only").stdout
     refused = ask("SELECT * FROM nothing")
     assert refused.code == 1
     assert 'relation "nothing" does not exist' in refused.stderr.splitlines()[-1], str(refused)

@@ -20,11 +20,13 @@ import httpx2
 import psutil
 from dotenv import dotenv_values
 
+from pipeline.config.project import load_project
 from pipeline.config.settings import COMPOSE_IMAGES, variables
 from pipeline.targets.local.layout import make_layout
 from pipeline.targets.local.stores import SUPERUSER
 from tests.deploy.machine import free_port, processes, roster, scratch_folders, wait_until
 from tests.deploy.runs import Deploy, Outcome, newest
+from tests.notes import NOTES, replace_domain
 
 __all__ = ["Checkout"]
 
@@ -42,15 +44,23 @@ class Checkout:
     root: Path
     port: int = field(default_factory=free_port)
     environ: dict[str, str] = field(default_factory=dict)
+    asked: str = "/ready"  # what a user asks for
     started: list[Deploy] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Self:
-        """Copy `template` and commit it. Its proofs and drains are shorter than the shipped ones, to save minutes."""
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2, own: bool = False) -> Self:
+        """Copy `template` and commit it, with the tests' notes as its domain, or with its `own`.
+
+        Its proofs and drains are shorter than the shipped ones, to save minutes.
+        """
         shutil.copytree(template, root)
+        if not own:
+            replace_domain(root)
         clone = cls(root)
         clone.environ |= {"EDGE_PORT": str(clone.port), "DRAIN_SECONDS": "1"}
         clone.configure(rate=rate, bake_seconds=bake_seconds)
+        reads = [one.path for one in load_project(root).requests if one.method == "GET" and "{" not in one.path]
+        clone.asked = reads[0] if reads else clone.asked
         clone.git("init", "--quiet")
         clone.git("add", "--all")
         clone.git(*IDENTITY, "commit", "--quiet", "--message", "the template")
@@ -209,14 +219,13 @@ class Checkout:
 
     def answering(self, requests: int = 20) -> set[str]:
         """Return the releases that answer; each of the `requests` must succeed."""
-        answers = [self.request("GET", "/api/v1/releases?limit=1") for _ in range(requests)]
+        answers = [self.request("GET", self.asked) for _ in range(requests)]
         assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
         return {answer.headers["x-release"] for answer in answers}
 
-    def report_release(self, version: str) -> dict[str, Any]:
-        """Write a release as a user does; return the answer."""
-        body = {"service": "shop", "environment": "production", "version": version, "status": "deployed"}
-        answer = self.request("POST", "/api/v1/releases", token=True, json=body)
+    def write_note(self, text: str) -> dict[str, Any]:
+        """Write a note as a user does; return the answer."""
+        answer = self.request("POST", NOTES, token=True, json={"text": text, "tag": "a user's"})
         assert answer.status_code == 201, answer.text
         written: dict[str, Any] = answer.json()
         return written
@@ -232,6 +241,11 @@ class Checkout:
             return await connection.fetchval(query)
         finally:
             await connection.close()
+
+    def synthetic_rows(self) -> int:
+        """Return how many rows the proofs left in the tests' notes; none where it has another domain."""
+        there = self.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'testing_notes'")
+        return int(self.sql("SELECT count(*) FROM testing_notes WHERE synthetic")) if int(there) else 0
 
     def revision(self) -> str:
         """Return the schema revision of its database."""
@@ -267,7 +281,7 @@ class Checkout:
         ]
         wrong += [str(path.relative_to(self.home)) for path in files if "venvs" not in path.parts]
         wrong += [str(path) for path in self.home.glob("venvs/.part*")]
-        rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
+        rows = self.synthetic_rows()
         wrong += [f"{rows} synthetic rows"] if rows else []
         open_records = [path.name for path in self.records.iterdir() if not (path / "report.json").exists()]
         return wrong + [f"record {number} has no verdict" for number in open_records]

@@ -1,4 +1,4 @@
-"""Clones to deploy. The tests of a module share one if they leave it as they found it."""
+"""Clones to deploy, with the tests' notes as their domain. The tests of a module share one if it stays as it was."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _clones(template: Path, folder: Path) -> Iterator[MakeCheckout]:
     made: list[Checkout] = []
     scratch = scratch_folders()
 
-    def make(name: str = "clone", **options: int) -> Checkout:
-        made.append(Checkout.make(template, folder / name, **options))
+    def make(name: str = "clone", *, own: bool = False, **numbers: int) -> Checkout:
+        made.append(Checkout.make(template, folder / name, own=own, **numbers))
         return made[-1]
 
     try:
@@ -46,6 +46,12 @@ def make_checkout(template: Path, tmp_path: Path) -> Iterator[MakeCheckout]:
 def checkout(make_checkout: MakeCheckout) -> Checkout:
     """Return a clone without any deploy yet."""
     return make_checkout()
+
+
+@pytest.fixture
+def own(make_checkout: MakeCheckout) -> Checkout:
+    """Return a clone without any deploy yet, with the domain that the service itself has."""
+    return make_checkout(own=True)
 
 
 @pytest.fixture(scope="module")

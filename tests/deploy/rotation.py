@@ -27,7 +27,7 @@ def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
         psql(f'ALTER ROLE "{before}" PASSWORD NULL', "")
         assert one.sql("SELECT string_agg(DISTINCT usename, ' ') FROM pg_stat_activity"
                        " WHERE application_name LIKE '%-backend'") == role  # fmt: skip
-        assert one.report_release(f"as {role}")["version"] == f"as {role}"
+        assert one.write_note(f"as {role}")["text"] == f"as {role}"
         assert one.run("doctor").code == 0
         back = one.run("rollback")  # to a release from before the rotation, with the present secrets
         assert back.code == 0, str(back)
@@ -44,6 +44,6 @@ def rotates_the_others(one: Checkout) -> Outcome:
     one.set_env(**fresh)
     outcome = one.proved()
     assert not [name for name, value in fresh.items() if value in outcome.stderr + outcome.stdout]
-    assert one.report_release("with the new token")["version"] == "with the new token"
+    assert one.write_note("with the new token")["text"] == "with the new token"
     assert one.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
     return outcome

@@ -8,6 +8,7 @@ from tests.deploy import applied
 from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -23,8 +24,8 @@ def refused(outcome: Outcome, *words: str) -> None:
 
 
 def columns(checkout: Checkout) -> str:
-    """Return the columns of the table of releases, in one string."""
-    query = "SELECT string_agg(column_name, ' ') FROM information_schema.columns WHERE table_name = 'releases'"
+    """Return the columns of the table of notes, in one string."""
+    query = "SELECT string_agg(column_name, ' ') FROM information_schema.columns WHERE table_name = 'testing_notes'"
     return str(checkout.sql(query))
 
 
@@ -37,7 +38,7 @@ def edit(checkout: Checkout, revision: str, old: str, new: str) -> None:
 def test_an_edit_of_an_applied_migration_is_refused(sound: Checkout) -> None:
     """Also where its release was undone; comments, layout and what a migration says of itself may change."""
     [old] = sound.answering()
-    revision = add_migration(sound, "labels", "ALTER TABLE releases ADD COLUMN label text")
+    revision = add_migration(sound, "labels", "ALTER TABLE testing_notes ADD COLUMN label text")
     sound.append("backend/app.py", BROKEN)
     assert sound.deploy().verdict == "rolled_back"
     assert (sound.revision(), sound.answering()) == (revision, {old})
@@ -50,7 +51,7 @@ def test_an_edit_of_an_applied_migration_is_refused(sound: Checkout) -> None:
     assert "colour" not in columns(sound)
 
     edit(sound, revision, "ADD COLUMN label text, ADD COLUMN colour text", "add  column label text -- for people")
-    edit(sound, revision, '"""labels"""', '"""labels of releases"""\n# A comment.')
+    edit(sound, revision, '"""labels"""', '"""labels of notes"""\n# A comment.')
     outcome = sound.proved()
 
     before = sound.run("rollback", "--json")  # a proved release that was rolled back
@@ -69,7 +70,7 @@ def test_an_edit_of_an_applied_migration_is_refused(sound: Checkout) -> None:
 
 def test_what_is_forgotten_runs_anew(sound: Checkout) -> None:
     """Where no kept release needs it; what it did to the database stays."""
-    revision = add_migration(sound, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    revision = add_migration(sound, "sizes", "ALTER TABLE testing_notes ADD COLUMN size text")
     sound.append("backend/app.py", BROKEN)
     assert sound.deploy().verdict == "rolled_back"
     sound.git("checkout", "--quiet", "--", "backend/app.py")
@@ -101,39 +102,39 @@ def test_a_lower_number_that_arrives_later_is_refused(sound: Checkout) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["DELETE FROM releases", "TRUNCATE releases", "UPDATE releases SET notes = NULL",
-     "DO $$ BEGIN EXECUTE 'TRUNCATE releases'; END $$"])  # fmt: skip
+    ["DELETE FROM testing_notes", "TRUNCATE testing_notes", "UPDATE testing_notes SET tag = NULL",
+     "DO $$ BEGIN EXECUTE 'TRUNCATE testing_notes'; END $$"])  # fmt: skip
 def test_rows_are_destroyed_with_leave_alone(sound: Checkout, statement: str) -> None:
     """A statement that throws rows away is refused with their number."""
-    rows = [sound.report_release(f"1.0.{number}")["id"] for number in range(3)]
+    rows = [sound.write_note(f"1.0.{number}")["id"] for number in range(3)]
     revision = add_migration(sound, "clean up", statement)
-    count = sound.sql("SELECT count(*) FROM releases")
+    count = sound.sql("SELECT count(*) FROM testing_notes")
     refused(sound.deploy(), f"migration {revision} (clean up) destroys {count} rows: ", 'destroys = "why"')
-    assert sound.sql("SELECT count(*) FROM releases") == count
+    assert sound.sql("SELECT count(*) FROM testing_notes") == count
     for row in rows:
-        assert sound.request("DELETE", f"/api/v1/releases/{row}", token=True).status_code == 204
+        assert sound.request("DELETE", f"{NOTES}/{row}", token=True).status_code == 204
 
 
 def test_a_migration_that_says_why_may_destroy_rows(sound: Checkout) -> None:
     """The plan shows how many, and why."""
-    row = sound.report_release("1.0.0")["id"]
-    sound.report_release("1.0.1")
-    count = sound.sql("SELECT count(*) FROM releases")
-    revision = add_migration(sound, "no notes", "UPDATE releases SET notes = NULL")
-    edit(sound, revision, "contract_after:", 'destroys = "nobody reads the notes"\ncontract_after:')
+    row = sound.write_note("1.0.0")["id"]
+    sound.write_note("1.0.1")
+    count = sound.sql("SELECT count(*) FROM testing_notes")
+    revision = add_migration(sound, "no tags", "UPDATE testing_notes SET tag = NULL")
+    edit(sound, revision, "contract_after:", 'destroys = "nobody reads the tags"\ncontract_after:')
     outcome = sound.proved()
     told = [line for line in outcome.stderr.splitlines() if f"migration {revision}: " in line]
     assert len(told) == 1
     assert f"; destroys {count} rows (" in told[0]
-    assert told[0].endswith("(UPDATE releases without WHERE): nobody reads the notes")
-    assert sound.request("DELETE", f"/api/v1/releases/{row}", token=True).status_code == 204
+    assert told[0].endswith("(UPDATE testing_notes without WHERE): nobody reads the tags")
+    assert sound.request("DELETE", f"{NOTES}/{row}", token=True).status_code == 204
     sound.commit()
 
 
 def test_an_unknown_revision_is_refused(sound: Checkout) -> None:
     """However it sorts: nobody knows what such a database holds. The line has the way back."""
     revision = sound.revision()
-    migration = add_migration(sound, "more", "ALTER TABLE releases ADD COLUMN more text")
+    migration = add_migration(sound, "more", "ALTER TABLE testing_notes ADD COLUMN more text")
     for unknown in ("ae1027a6acf", "0000abcdef12"):
         sound.sql(f"UPDATE alembic_version SET version_num = '{unknown}'")
         back = f"UPDATE alembic_version SET version_num = '{revision}'"
@@ -151,8 +152,9 @@ def test_a_database_of_before_gets_a_history(sound: Checkout) -> None:
     """Recorded as what serves has it; an edit is refused as before, and from then on by the checksum."""
     revision = sound.revision()
     sound.sql("DROP TABLE alembic_history")
-    edit(sound, "0001", "notes text,", "notes text, more text,")
-    refused(sound.deploy(), "migration 0001 was applied in another form")
+    first = applied.notes_revision(sound)
+    edit(sound, first, "tag text,", "tag text, more text,")
+    refused(sound.deploy(), f"migration {first} was applied in another form")
     sound.restore()
     sound.proved()
     known = sound.sql("SELECT count(*) FROM alembic_history WHERE checksum IS NOT NULL")

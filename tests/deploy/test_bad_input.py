@@ -14,6 +14,7 @@ import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
+from tests.notes import NOTES
 from tests.project import NAME
 from tests.tools import missing
 
@@ -53,15 +54,15 @@ TABLES: dict[str, tuple[tuple[str, str], list[str]]] = {
         ('target = "local"\n', 'target = "nomad"\n'), ["environments.local", "`nomad`", "compose"]),
     "no TOML": ((LOCAL, "[tool.slipway.environments.local\n"), ["pyproject.toml", "TOML"]),
     "a request with a wrong key": (
-        ('name = "list releases"\n', 'name = "list releases"\nverb = "GET"\n'),
-        ["[[tool.slipway.requests]]", "`list releases`", "unknown key `verb`"]),
+        ('name = "list notes"\n', 'name = "list notes"\nverb = "GET"\n'),
+        ["[[tool.slipway.requests]]", "`list notes`", "unknown key `verb`"]),
 }  # fmt: skip
 VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "a placeholder": ({"SERVICE_TOKEN": "change_this_service_token"}, ["SERVICE_TOKEN", "placeholder"]),
     "a short secret": ({"SERVICE_TOKEN": "tooshort-Fq8"}, ["SERVICE_TOKEN", "16 characters"]),
     "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "WARNING"]),
     "the superuser as the service's role": ({"POSTGRES_USER": "slipway_superuser"}, ["POSTGRES_USER", "another name"]),
-    "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", "belongs to the role slipway"]),
+    "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", f"belongs to the role {NAME}"]),
     "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
     "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),
     "a database that would not be used": (
@@ -148,12 +149,12 @@ def test_a_shell_that_says_another_place_is_told_by_every_verb(deployed: Checkou
 
 def test_a_first_deploy_keeps_what_its_shell_says(checkout: Checkout) -> None:
     """A job that sets the database's name in its environment, and one that does not, find the same data afterwards."""
-    first = checkout.proved(POSTGRES_DB="board")
-    written = checkout.report_release("before")
-    assert checkout.settings()["POSTGRES_DB"] == "board"
-    for environ in ({}, {"POSTGRES_DB": "board"}):
+    first = checkout.proved(POSTGRES_DB="another")
+    written = checkout.write_note("before")
+    assert checkout.settings()["POSTGRES_DB"] == "another"
+    for environ in ({}, {"POSTGRES_DB": "another"}):
         assert checkout.deploy(**environ).release == first.release
-        assert checkout.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+        assert checkout.request("GET", f"{NOTES}/{written['id']}").json() == written
 
 
 def test_a_taken_port_is_named_with_who_has_it(deployed: Checkout, make_checkout: MakeCheckout) -> None:

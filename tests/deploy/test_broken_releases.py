@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.breaking import SLOW_SECONDS, wrap_service
 from tests.deploy.checkout import Checkout
+from tests.notes import NOTES
 from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
@@ -57,7 +58,7 @@ CASES = {
         layer(f"if path.startswith('/api/'):\n    await asyncio.sleep({SLOW_SECONDS})"), "rolled_back",
         ("release {release} is slow: p", "confirmed twice")),
     "a list that is no JSON": Case(
-        layer("if path == '/api/v1/releases' and method == 'GET':\n    body = b'<'"), "rolled_back",
+        layer(f"if path == '{NOTES}' and method == 'GET':\n    body = b'<'"), "rolled_back",
         ("requests failed", "× body", "all answered by release {release}")),
     "writes answered by what is no JSON": Case(
         layer("if path.startswith('/api/') and method == 'POST':\n    body = b'<'"), "rolled_back",

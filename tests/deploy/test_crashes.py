@@ -13,10 +13,11 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
-HEALTH, READY, LIST = "/health", "/ready", "/api/v1/releases?limit=1"
+HEALTH, READY, LIST = "/health", "/ready", f"{NOTES}?limit=1"
 BACK_SECONDS = 30  # patience only: the tables show how long it took
 NOTICED_SECONDS = HEALTH_FAILS * (HEALTH_INTERVAL_SECONDS + 1)  # including its timeout
 TABLE = "kill -9 under traffic"
@@ -71,7 +72,7 @@ def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add
 
 def test_a_killed_postgresql_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
     """Without it /health is 200 and /ready 503 with the reason, both within a second or so; then all is well again."""
-    written = deployed.report_release("before the crash")
+    written = deployed.write_note("before the crash")
     killed, dead = _kill(deployed, "postgres")
     visitors.wait_for(READY, 503, since=killed)
     _wait_back(deployed, "postgres", dead)
@@ -86,14 +87,14 @@ def test_a_killed_postgresql_comes_back(deployed: Checkout, visitors: Visitors, 
     assert checks["database"]["detail"]
     errors = [visit for visit in visitors.of(LIST, since=killed) if visit.status != 200]
     assert {(visit.status, visit.content_type) for visit in errors} <= {(503, "application/problem+json")}, errors
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
     add_row(TABLE, f"PostgreSQL   back in {seconds:4.1f} s  /health never failed, /ready 503 × {len(refusals)}")
 
 
 def test_a_killed_valkey_comes_back_and_nobody_notices(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
     """Reads bypass the cache, writes go on, and /ready says degraded and 200."""
     killed, dead = _kill(deployed, "valkey")
-    deployed.report_release("without a cache")
+    deployed.write_note("without a cache")
     _wait_back(deployed, "valkey", dead)
     wait_until(lambda: _redis(deployed) == "ok", "the service does not see it", BACK_SECONDS)
     assert {visit.status for visit in visitors.visits} == {200}
@@ -119,7 +120,7 @@ def test_after_all_that_nothing_is_left_to_mend(deployed: Checkout) -> None:
 
 def test_a_killed_supervisor_is_replaced_by_the_next_deploy(deployed: Checkout) -> None:
     """What it kept serves on without it; the next deploy starts a new one, and nothing runs twice."""
-    written = deployed.report_release("before the supervisor died")
+    written = deployed.write_note("before the supervisor died")
     supervisor = deployed.supervisor()
     assert supervisor is not None
     supervisor.kill()
@@ -130,18 +131,18 @@ def test_a_killed_supervisor_is_replaced_by_the_next_deploy(deployed: Checkout) 
     assert (healed.code, healed.verdict) == (0, "proved"), str(healed)
     assert deployed.answering() == {healed.release}
     assert deployed.untidy() == []
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
 
 
 @pytest.mark.parametrize("sockets", ["stale", "gone"])
 def test_the_next_deploy_brings_everything_back_after_a_power_cut(sockets: str, deployed: Checkout) -> None:
     """All processes ended at once; pid files are there, sockets may be: it is proved, with the data."""
-    written = deployed.report_release("before the power cut")
+    written = deployed.write_note("before the power cut")
     _cut_the_power(deployed, sockets)
     healed = deployed.proved()
     assert deployed.answering() == {healed.release}
     assert deployed.untidy() == []
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
 
 
 def test_a_power_cut_in_the_middle_of_a_deploy_is_no_worse(deployed: Checkout) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.checkout import Checkout
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +28,7 @@ def refused(one: Checkout, *arguments: str) -> str:
 def test_data_of_another_major_is_refused(checkout: Checkout) -> None:
     """Before anything is started, also where an empty database is asked for; put back, its row is there."""
     checkout.proved()
-    row = checkout.report_release("before")["id"]
+    row = checkout.write_note("before")["id"]
     assert checkout.run("down").code == 0
     version = checkout.data / "PG_VERSION"
     version.write_text("17\n")
@@ -39,13 +40,13 @@ def test_data_of_another_major_is_refused(checkout: Checkout) -> None:
     assert checkout.processes() == []
     version.write_text("18\n")
     assert checkout.deploy().code == 0
-    assert checkout.request("GET", f"/api/v1/releases/{row}").status_code == 200
+    assert checkout.request("GET", f"{NOTES}/{row}").status_code == 200
 
 
 def test_a_folder_that_is_gone_is_no_first_deploy(checkout: Checkout) -> None:
     """Nothing is started; with `--empty-database` it begins anew."""
     first = checkout.proved()
-    checkout.report_release("before")
+    checkout.write_note("before")
     assert checkout.run("down").code == 0
     shutil.rmtree(checkout.data)
     assert refused(checkout) == (
@@ -55,7 +56,7 @@ def test_a_folder_that_is_gone_is_no_first_deploy(checkout: Checkout) -> None:
     assert not checkout.data.exists()
     again = checkout.proved("--empty-database")
     assert again.release == first.release
-    assert checkout.sql("SELECT count(*) FROM releases") == 0
+    assert checkout.sql("SELECT count(*) FROM testing_notes") == 0
     assert checkout.untidy() == []
 
 

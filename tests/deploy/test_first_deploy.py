@@ -10,6 +10,7 @@ from pipeline.config.settings import variables
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
 from tests.deploy.machine import wait_until
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +36,7 @@ def test_a_first_deploy_is_proved_and_serves(checkout: Checkout) -> None:
     _keeps_its_files_closed(checkout)
     assert checkout.untidy() == []
 
-    written = checkout.report_release("1.4.2")
+    written = checkout.write_note("1.4.2")
     again = checkout.deploy()
     assert (again.code, again.verdict, again.release) == (0, "unchanged", first.release), str(again)
 
@@ -44,7 +45,7 @@ def test_a_first_deploy_is_proved_and_serves(checkout: Checkout) -> None:
     with pytest.raises(httpx2.TransportError):
         checkout.request("GET", "/health")
     assert checkout.deploy().code == 0
-    assert checkout.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert checkout.request("GET", f"{NOTES}/{written['id']}").json() == written
     assert [one["verdict"] for one in _releases(checkout)] == ["proved", "unchanged", "proved"]
 
     data = checkout.data
@@ -61,12 +62,10 @@ def _states(checkout: Checkout) -> tuple[int, dict[str, str]]:
 
 def _answers_as_promised(checkout: Checkout) -> None:
     wait_until(lambda: _states(checkout) == (200, READY), "not all is well")  # a check may be late on a busy machine
-    assert checkout.request("POST", "/api/v1/releases", json={}).status_code == 401
-    assert checkout.request("GET", "/api/v1/releases").json()["items"] == [], (
-        "what the proof wrote is nobody's business"
-    )
-    written = checkout.report_release("1.0.0")
-    assert checkout.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert checkout.request("POST", NOTES, json={}).status_code == 401
+    assert checkout.request("GET", NOTES).json()["items"] == [], "what the proof wrote is nobody's business"
+    written = checkout.write_note("1.0.0")
+    assert checkout.request("GET", f"{NOTES}/{written['id']}").json() == written
     assert checkout.request("GET", "/metrics").status_code == 404
     replicas = checkout.status()["replicas"]
     assert len({one["metrics"] for one in replicas}) == len(replicas) == 2

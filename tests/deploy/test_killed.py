@@ -73,10 +73,10 @@ MOMENTS = {
     "build": Moment(stage("build")),
     "check": Moment(stage("check")),
     "check, rehearsal": Moment(
-        _rehearses, lambda one: add_migration(one, "a", "ALTER TABLE releases ADD COLUMN a text")),
+        _rehearses, lambda one: add_migration(one, "a", "ALTER TABLE testing_notes ADD COLUMN a text")),
     "migrate, baseline": Moment(stage("migrate")),
     "migrate, in SQL": Moment(_migrates, lambda one: add_migration(
-        one, "b", "ALTER TABLE releases ADD COLUMN b text", "SELECT pg_sleep(1)")),
+        one, "b", "ALTER TABLE testing_notes ADD COLUMN b text", "SELECT pg_sleep(1)")),
     "roll out, first replica": Moment(new_replicas(1)),
     "roll out, second replica": Moment(new_replicas(2)),
     "prove": Moment(stage("prove")),

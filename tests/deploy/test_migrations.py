@@ -9,6 +9,7 @@ import pytest
 
 from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -25,25 +26,25 @@ class Case:
 
 REFUSED = {
     "has an error": Case(
-        ("ALTER TABLE releases ADD COLUMN colour no_such_type",),
+        ("ALTER TABLE testing_notes ADD COLUMN colour no_such_type",),
         ("migration {migration} failed", 'type "no_such_type" does not exist')),
     "is no SQL": Case(
-        ("ALTER TABEL releases ADD COLUMN colour text",), ("migration {migration}", "syntax")),
+        ("ALTER TABEL testing_notes ADD COLUMN colour text",), ("migration {migration}", "syntax")),
     "locks the table while an index is built": Case(
-        ("CREATE INDEX releases_status_idx ON releases (status)",),
+        ("CREATE INDEX testing_tag_idx ON testing_notes (tag)",),
         ("migration {migration}", "blocks the running release")),
     "locks the table outright": Case(
-        ("LOCK TABLE releases",), ("migration {migration}", "locks a table outright")),
+        ("LOCK TABLE testing_notes",), ("migration {migration}", "locks a table outright")),
     "rewrites the table": Case(
-        ("ALTER TABLE releases ALTER COLUMN notes TYPE varchar(100)",), ("migration {migration}", "running release")),
+        ("ALTER TABLE testing_notes ALTER COLUMN tag TYPE varchar(9)",), ("migration {migration}", "running release")),
     "drops a column": Case(
-        ("ALTER TABLE releases DROP COLUMN notes",), ("migration {migration}", "takes away", "contract_after")),
+        ("ALTER TABLE testing_notes DROP COLUMN tag",), ("migration {migration}", "takes away", "contract_after")),
     "asks for a value that the old release does not give": Case(
-        ("ALTER TABLE releases ADD COLUMN team text NOT NULL",), ("migration {migration}",)),
+        ("ALTER TABLE testing_notes ADD COLUMN team text NOT NULL",), ("migration {migration}",)),
     "refuses what the old release writes": Case(
         ("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no team'; END $$",
-         "CREATE TRIGGER team BEFORE INSERT ON releases FOR EACH ROW EXECUTE FUNCTION refuse()"),
-        ("running release {old} cannot live with the new schema", "POST /api/v1/releases")),
+         "CREATE TRIGGER team BEFORE INSERT ON testing_notes FOR EACH ROW EXECUTE FUNCTION refuse()"),
+        ("running release {old} cannot live with the new schema", f"POST {NOTES}")),
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_a_dangerous_migration_is_refused(name: str, sound: Checkout) -> None:
 
 
 def _two_of_one_number(checkout: Checkout) -> list[str]:
-    revision = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
+    revision = add_migration(checkout, "colours", "ALTER TABLE testing_notes ADD COLUMN colour text")
     first = checkout.root / VERSIONS / f"{revision}_colours.py"
     checkout.write(f"{VERSIONS}/{revision}_sizes.py", first.read_text(encoding="utf-8").replace("colour", "size"))
     return [f"{revision}_colours.py", f"{revision}_sizes.py"]
@@ -72,16 +73,16 @@ def _two_of_one_number(checkout: Checkout) -> list[str]:
 
 def _fork(checkout: Checkout) -> list[str]:
     before = checkout.revision()
-    first = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
-    second = add_migration(checkout, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    first = add_migration(checkout, "colours", "ALTER TABLE testing_notes ADD COLUMN colour text")
+    second = add_migration(checkout, "sizes", "ALTER TABLE testing_notes ADD COLUMN size text")
     name = f"{VERSIONS}/{second}_sizes.py"
     checkout.patch(name, f'down_revision = "{first}"', f'down_revision = "{before}"')
     return [f"{first}_colours.py", f"{second}_sizes.py", before]
 
 
 def _gap(checkout: Checkout) -> list[str]:
-    absent = add_migration(checkout, "colours", "ALTER TABLE releases ADD COLUMN colour text")
-    second = add_migration(checkout, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    absent = add_migration(checkout, "colours", "ALTER TABLE testing_notes ADD COLUMN colour text")
+    second = add_migration(checkout, "sizes", "ALTER TABLE testing_notes ADD COLUMN size text")
     (checkout.root / VERSIONS / f"{absent}_colours.py").unlink()
     return [f"{second}_sizes.py", absent]
 
@@ -115,10 +116,10 @@ def _state(checkout: Checkout) -> tuple[str, set[str], set[str], set[str]]:
 def test_a_migration_that_only_the_real_data_refuses_leaves_nothing(sound: Checkout) -> None:
     """It fails as a whole: no table of it stays, the revision is the old one, and so is the release that serves."""
     [old], revision = sound.answering(), sound.revision()
-    twins = [sound.report_release("1.0.0-twin")["id"] for _ in range(2)]
+    twins = [sound.write_note("a twin")["id"] for _ in range(2)]
     migration = add_migration(
-        sound, "labels", "CREATE TABLE labels (version text PRIMARY KEY)",
-        "INSERT INTO labels SELECT version FROM releases WHERE NOT synthetic")  # fmt: skip
+        sound, "labels", "CREATE TABLE labels (text text PRIMARY KEY)",
+        "INSERT INTO labels SELECT text FROM testing_notes WHERE NOT synthetic")  # fmt: skip
     outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert f"migration {migration} failed" in outcome.reason
@@ -129,26 +130,26 @@ def test_a_migration_that_only_the_real_data_refuses_leaves_nothing(sound: Check
     assert sound.answering() == {old}
     assert sound.untidy() == []
     for twin in twins:
-        assert sound.request("DELETE", f"/api/v1/releases/{twin}", token=True).status_code == 204
+        assert sound.request("DELETE", f"{NOTES}/{twin}", token=True).status_code == 204
 
 
 def test_an_index_that_failed_halfway_is_cleaned_up_by_the_next_try(sound: Checkout) -> None:
     """CREATE INDEX CONCURRENTLY has no transaction: what it leaves serves nobody, and the next deploy mends it."""
     [old], revision = sound.answering(), sound.revision()
-    twins = [sound.report_release("1.0.0-twin")["id"] for _ in range(2)]
+    twins = [sound.write_note("a twin")["id"] for _ in range(2)]
     migration = add_migration(
-        sound, "one row a version",
-        "CREATE UNIQUE INDEX CONCURRENTLY versions_idx ON releases (service, version) WHERE NOT synthetic",
+        sound, "one row a text",
+        "CREATE UNIQUE INDEX CONCURRENTLY texts_idx ON testing_notes (text) WHERE NOT synthetic",
         transactional=False)  # fmt: skip
     outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert f"migration {migration} failed" in outcome.reason
     assert (sound.revision(), sound.answering()) == (revision, {old})
     for twin in twins:
-        assert sound.request("DELETE", f"/api/v1/releases/{twin}", token=True).status_code == 204
+        assert sound.request("DELETE", f"{NOTES}/{twin}", token=True).status_code == 204
     mended = sound.proved()
     assert sound.revision() == migration
-    assert sound.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'versions_idx'::regclass") is True
+    assert sound.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'texts_idx'::regclass") is True
     assert sound.answering() == {mended.release}
     sound.commit()
 
@@ -156,7 +157,7 @@ def test_an_index_that_failed_halfway_is_cleaned_up_by_the_next_try(sound: Check
 def test_an_expanding_migration_ships(sound: Checkout) -> None:
     """Traffic of the old release runs through the migration, and nothing of it fails."""
     [old] = sound.answering()
-    migration = add_migration(sound, "colours", "ALTER TABLE releases ADD COLUMN colour text")
+    migration = add_migration(sound, "colours", "ALTER TABLE testing_notes ADD COLUMN colour text")
     outcome = sound.proved()
     assert sound.revision() == migration
     assert set(outcome.traffic["by_release"]) == {old, outcome.release}
@@ -168,10 +169,10 @@ def test_an_expanding_migration_ships(sound: Checkout) -> None:
 def test_a_contracting_migration_waits_until_no_release_needs_what_it_drops(sound: Checkout) -> None:
     """Declared, it is refused by name of the release that one could still go back to; without that one it ships."""
     [old] = sound.answering()
-    expand = add_migration(sound, "sizes", "ALTER TABLE releases ADD COLUMN size text")
+    expand = add_migration(sound, "sizes", "ALTER TABLE testing_notes ADD COLUMN size text")
     expanded = sound.proved()
     sound.commit()
-    contract = add_migration(sound, "no sizes", "ALTER TABLE releases DROP COLUMN size", contract_after=expand)
+    contract = add_migration(sound, "no sizes", "ALTER TABLE testing_notes DROP COLUMN size", contract_after=expand)
     refused = sound.deploy()
     assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
     assert f"migration {contract}" in refused.reason

@@ -7,6 +7,7 @@ import secrets
 import pytest
 
 from tests.deploy.checkout import Checkout
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -57,9 +58,9 @@ def test_a_rotated_secret_rolls_and_fails_no_request(name: str, deployed: Checko
     outcome = deployed.proved()
     assert old not in outcome.stderr + outcome.stdout
     assert fresh not in outcome.stderr + outcome.stdout
-    assert deployed.report_release("after the rotation")["version"] == "after the rotation"
+    assert deployed.write_note("after the rotation")["text"] == "after the rotation"
     assert deployed.deploy().verdict == "unchanged"
     assert deployed.untidy() == []
     if name == "SERVICE_TOKEN":
         with_the_old_one = {"Authorization": f"Bearer {old}"}
-        assert deployed.request("POST", "/api/v1/releases", headers=with_the_old_one, json={}).status_code == 401
+        assert deployed.request("POST", NOTES, headers=with_the_old_one, json={}).status_code == 401

@@ -99,6 +99,34 @@ class TestSettings:
         assert pipeline(tmp_path, "settings").returncode == 0
 
 
+FINALIZER = """
+import os, signal, time
+from pipeline.__main__ import watch_signals
+from pipeline.errors import Interrupted
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+watch_signals()
+try:
+    Finalized()
+    time.sleep(30)
+except Interrupted as error:
+    print(error)
+"""
+
+
+class TestSignals:
+    def test_one_that_comes_while_a_finalizer_runs_is_not_lost(self) -> None:
+        """Python ignores what a finalizer raises, and with it the interrupt of whoever pressed Ctrl-C."""
+        done = subprocess.run(
+            [sys.executable, "-c", FINALIZER], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "stopped by SIGINT\n", "")
+
+
 class TestBrokenSettings:
     def test_get_a_line_and_no_traceback(self, tmp_path: Path) -> None:
         """A working tree whose settings cannot be imported is told so."""

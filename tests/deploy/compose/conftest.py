@@ -25,6 +25,14 @@ def checkout(template: Path, tmp_path: Path) -> Iterator[ComposeCheckout]:
     one.remove(set())
 
 
+@pytest.fixture
+def own(template: Path, tmp_path: Path) -> Iterator[ComposeCheckout]:
+    """The same, with the domain that the service itself has."""
+    one = ComposeCheckout.make(template, tmp_path / "clone", own=True)
+    yield one
+    one.remove(set())
+
+
 @pytest.fixture(scope="module")
 def deployed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeCheckout]:
     """A clone whose first release is proved and serves; the module's tests share it."""

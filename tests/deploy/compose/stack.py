@@ -27,9 +27,9 @@ class ComposeCheckout(Checkout):
     environment: ClassVar[str] = "compose"
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2) -> Self:
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2, own: bool = False) -> Self:
         """Copy TEMPLATE and commit it, under a project's name that nobody has."""
-        one = super().make(template, root, rate=rate, bake_seconds=bake_seconds)
+        one = super().make(template, root, rate=rate, bake_seconds=bake_seconds, own=own)
         one.environ["PROJECT_NAME"] = f"slipway-test-{secrets.token_hex(3)}"
         return one
 
@@ -71,8 +71,8 @@ class ComposeCheckout(Checkout):
         wrong += docker("network", "ls", "--quiet", "--filter", throwaway).split()
         files = [path for path in self.home.rglob("*") if ".part" in path.name or path.name.endswith("writes.jsonl")]
         wrong += [str(path) for path in files] + (["lock"] if (self.home / "lock").exists() else [])
-        rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
-        return wrong + ([f"{rows} synthetic rows"] if rows != "0" else [])
+        rows = self.synthetic_rows()
+        return wrong + ([f"{rows} synthetic rows"] if rows else [])
 
     def remove(self, scratch: set[Path]) -> None:
         """`down --volumes`: nothing of it may be left."""

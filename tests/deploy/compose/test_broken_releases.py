@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from tests.deploy.applied import notes_revision
 from tests.deploy.breaking import SLOW_SECONDS, add_migration, wrap_service
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
@@ -58,7 +59,7 @@ def test_a_migration_that_the_old_image_cannot_live_with_is_refused(sound: Compo
         sound,
         "refuses what the old release writes",
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no team'; END $$",
-        "CREATE TRIGGER team BEFORE INSERT ON releases FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "CREATE TRIGGER team BEFORE INSERT ON testing_notes FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
@@ -70,8 +71,8 @@ def test_a_migration_that_the_old_image_cannot_live_with_is_refused(sound: Compo
 
 def test_a_column_that_a_kept_image_needs_stays(sound: ComposeCheckout) -> None:
     """A contracting migration is refused while a recorded image needs what it drops, and the image is named."""
-    [old] = sound.answering()
-    add_migration(sound, "drop notes", "ALTER TABLE releases DROP COLUMN notes", contract_after="0002")
+    [old], next_one = sound.answering(), f"{int(notes_revision(sound)) + 1:04}"
+    add_migration(sound, "drop tags", "ALTER TABLE testing_notes DROP COLUMN tag", contract_after=next_one)
     outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
     assert old.removeprefix("sha256:")[:12] in outcome.reason, outcome.reason

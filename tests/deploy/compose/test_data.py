@@ -11,6 +11,7 @@ from pipeline.targets.common.data import RUNBOOK
 from tests.containers import docker
 from tests.deploy.compose.stack import SERVICES, ComposeCheckout
 from tests.deploy.runs import Outcome
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +27,7 @@ WAY_ON = "or begin with an empty database: `nox -s deploy -- compose --empty-dat
 @pytest.fixture(scope="module")
 def row(deployed: ComposeCheckout) -> str:
     """The id of what a user wrote."""
-    return str(deployed.report_release("before")["id"])
+    return str(deployed.write_note("before")["id"])
 
 
 @pytest.fixture
@@ -61,14 +62,14 @@ def refused(one: ComposeCheckout, row: str, *arguments: str) -> str:
     assert outcome.code == 2, str(outcome)
     assert containers(one) == before
     assert one.answering() == release
-    assert one.request("GET", f"/api/v1/releases/{row}").status_code == 200
+    assert one.request("GET", f"{NOTES}/{row}").status_code == 200
     assert one.untidy() == []
     return line
 
 
 def rows(one: ComposeCheckout, row: str) -> int:
     """How many rows with the id ROW its database has."""
-    return int(one.sql(f"SELECT count(*) FROM releases WHERE id = '{row}'"))
+    return int(one.sql(f"SELECT count(*) FROM testing_notes WHERE id = '{row}'"))
 
 
 def proved(outcome: Outcome) -> bool:

@@ -17,25 +17,25 @@ NOX = Block("README.md", 0, "sh", "pip install --quiet nox", "")
 READ = [block for page in PAGES for block in blocks(page) if block.language == "sh" and block.needs == "Docker"]
 
 
-def test_a_renamed_clone_ships_as_the_page_says(checkout: ComposeCheckout) -> None:
+def test_a_renamed_clone_ships_as_the_page_says(own: ComposeCheckout) -> None:
     """Containers, images and labels carry the new name, the database too."""
     name = f"renamed-{secrets.token_hex(3)}"
-    checkout.environ["PROJECT_NAME"] = name  # as it will be called by itself: what the fixture has to remove
-    assert checkout.run("rename", name).code == 0
-    checkout.commit()
-    del checkout.environ["PROJECT_NAME"]
+    own.environ["PROJECT_NAME"] = name  # as it will be called by itself: what the fixture has to remove
+    assert own.run("rename", name).code == 0
+    own.commit()
+    del own.environ["PROJECT_NAME"]
     try:
         assert READ
         for block in (NOX, *READ):
-            done = follow(checkout, block)
+            done = follow(own, block)
             assert done.code == 0, f"{block}: {done}"
     finally:
-        checkout.environ["PROJECT_NAME"] = name
-    [postgres] = checkout.containers("postgres")
+        own.environ["PROJECT_NAME"] = name
+    [postgres] = own.containers("postgres")
     assert postgres == f"{name}-postgres-1"
     role = f"SELECT usename FROM pg_stat_activity WHERE datname = '{name}' AND usename <> 'postgres' LIMIT 1"
-    assert checkout.sql(role) == name
-    image = checkout.inspect(checkout.containers("backend")[0])["Image"]
+    assert own.sql(role) == name
+    image = own.inspect(own.containers("backend")[0])["Image"]
     labels = docker("inspect", "--format", "{{json .Config.Labels}}", image)
     assert f'"org.opencontainers.image.title":"{name}"' in labels
-    assert checkout.untidy() == []
+    assert own.untidy() == []

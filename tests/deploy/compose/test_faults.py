@@ -16,6 +16,7 @@ from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
 from tests.deploy.runs import Deploy
 from tests.deploy.visitors import Visitors
+from tests.notes import NOTES
 from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
@@ -84,7 +85,7 @@ def test_what_is_killed_comes_back_by_itself(service: str, deployed: ComposeChec
     release = deployed.answering()
     name = deployed.containers(service)[0]
     before = deployed.inspect(name)["State"]["Pid"]
-    with Visitors(f"http://localhost:{deployed.port}", "/api/v1/releases?limit=1") as seen:
+    with Visitors(f"http://localhost:{deployed.port}", f"{NOTES}?limit=1") as seen:
         subprocess.run(["kill", "-9", str(before)], check=True)
         wait_until(lambda: deployed.inspect(name)["State"]["Pid"] not in (0, before), f"{service} did not come back")
         healthy = "{{.State.Health.Status}}"
@@ -247,10 +248,10 @@ def test_docker_compose_up_alone_serves_and_is_adopted(checkout: ComposeCheckout
     started = compose("up", "--detach", "--wait", "--build")
     # `--wait` counts the one shot that ended as a failure where nobody depends on it any more.
     wait_until(checkout.serves, started.stderr, 60)
-    written = checkout.report_release("by hand")
+    written = checkout.write_note("by hand")
     outcome = checkout.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
-    assert checkout.request("GET", f"/api/v1/releases/{written['id']}").status_code == 200
+    assert checkout.request("GET", f"{NOTES}/{written['id']}").status_code == 200
     assert checkout.answering() == {outcome.release}
     for name in ("backend", "frontend", "migrate"):
         docker("rmi", "--force", f"{checkout.project}-{name}:dev")

@@ -10,6 +10,7 @@ import pytest
 from tests.containers import docker
 from tests.deploy.compose.stack import SERVICES, ComposeCheckout
 from tests.deploy.machine import free_port, wait_until
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -60,14 +61,14 @@ def test_a_shell_that_says_another_place_is_refused(name: str, deployed: Compose
 
 def test_an_image_of_a_store_is_what_env_says(deployed: ComposeCheckout) -> None:
     """The same image under the name of a mirror: PostgreSQL is made anew, its data is there, and every shell agrees."""
-    mirror, written = f"{deployed.project}-mirror:18", deployed.report_release("before the mirror")
+    mirror, written = f"{deployed.project}-mirror:18", deployed.write_note("before the mirror")
     docker("tag", "postgres:18-trixie", mirror)
     with deployed.dotenv(POSTGRES_IMAGE=mirror):
         assert deployed.deploy().code == 0
         [postgres] = deployed.containers("postgres")
         assert deployed.inspect(postgres)["Config"]["Image"] == mirror
         assert deployed.deploy(POSTGRES_IMAGE=mirror).verdict == "unchanged"
-        assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+        assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
     assert deployed.deploy().code == 0
     docker("rmi", mirror)
     assert deployed.untidy() == []
@@ -99,12 +100,12 @@ def test_a_changed_limit_in_the_compose_file_rolls(deployed: ComposeCheckout) ->
 
 def test_a_changed_store_is_made_anew_with_its_data(deployed: ComposeCheckout) -> None:
     """PostgreSQL is restarted once, before the baseline; nothing that was written is lost."""
-    written = deployed.report_release("before the larger store")
+    written = deployed.write_note("before the larger store")
     deployed.patch("docker-compose.yml", "shared_buffers=128MB", "shared_buffers=160MB")
     outcome = deployed.deploy()
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
     assert deployed.sql("SHOW shared_buffers") == "160MB"
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
     assert deployed.untidy() == []
 
 

@@ -12,6 +12,7 @@ from tests.deploy.breaking import wrap_service
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -42,7 +43,7 @@ def test_a_release_that_gets_unhealthy_later_is_seen_and_replaced(sound: Compose
 @pytest.mark.parametrize("moment", ["served", "in mid-roll"])
 def test_everything_killed_at_once_is_brought_back(moment: str, deployed: ComposeCheckout, add_row: AddRow) -> None:
     """As a power cut leaves it where Docker does not start it again: the next deploy proves it, with the data."""
-    written = deployed.report_release(f"before all was killed, {moment}")
+    written = deployed.write_note(f"before all was killed, {moment}")
     if moment == "in mid-roll":
         deployed.change("never finished")
         deploy = deployed.start("deploy")
@@ -55,7 +56,7 @@ def test_everything_killed_at_once_is_brought_back(moment: str, deployed: Compos
     # While containers start again, which may take longer than the baseline, what fails is nobody's failure.
     assert (healed.traffic["by_release"][healed.release]["failed"], healed.traffic["writes_lost"]) == (0, 0)
     assert deployed.answering() == {healed.release}
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
     assert deployed.untidy() == []
     deployed.commit()
     add_row(TABLE, f"all killed, {moment}: proved in {healed.seconds:.1f} s")
@@ -85,13 +86,13 @@ def test_a_one_shot_that_lost_its_client_is_removed(deployed: ComposeCheckout) -
 
 def test_down_leaves_the_project_of_another_folder_alone(deployed: ComposeCheckout, checkout: ComposeCheckout) -> None:
     """Least of all its data."""
-    written, before = deployed.report_release("not yours"), deployed.containers()
+    written, before = deployed.write_note("not yours"), deployed.containers()
     for more in ([], ["--volumes"]):
         refused = checkout.run("down", *more, PROJECT_NAME=deployed.project)
         assert refused.code == 2, str(refused)
         assert f"runs from {deployed.root} already" in refused.problems()[0]
     assert deployed.containers() == before
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").json() == written
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").json() == written
 
 
 def test_a_first_deploy_that_fails_leaves_what_was_started_by_hand(checkout: ComposeCheckout) -> None:

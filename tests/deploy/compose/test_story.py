@@ -7,6 +7,7 @@ import pytest
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -18,7 +19,7 @@ def test_ships_updates_and_goes_back(deployed: ComposeCheckout, add_row: AddRow)
     """Two digests share the traffic of an update, none fails, and a rollback brings the first back."""
     [first] = deployed.answering()
     assert first.startswith("sha256:")
-    deployed.report_release("before the update")
+    deployed.write_note("before the update")
     deployed.change("an update")
     outcome = deployed.proved()
     assert set(outcome.traffic["by_release"]) == {first, outcome.release}
@@ -71,7 +72,7 @@ def test_a_rotated_secret_rolls(deployed: ComposeCheckout) -> None:
     outcome = deployed.proved()
     assert "a-token-of" not in outcome.stderr + outcome.stdout
     assert "a-token-of" not in docker("inspect", *deployed.containers())
-    assert deployed.report_release("after the rotation")["version"] == "after the rotation"
+    assert deployed.write_note("after the rotation")["text"] == "after the rotation"
     assert deployed.untidy() == []
 
 
@@ -97,11 +98,11 @@ def test_without_draining_the_proof_fails(sound: ComposeCheckout) -> None:
 
 def test_down_keeps_the_data_and_volumes_end_it(deployed: ComposeCheckout) -> None:
     """What was written is there after `down` and the next deploy, and gone after `down --volumes`."""
-    written = deployed.report_release("before down")
+    written = deployed.write_note("before down")
     assert deployed.run("down").code == 0
     assert deployed.containers() == []
     deployed.deploy()
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").status_code == 200
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").status_code == 200
     assert deployed.run("down", "--volumes").code == 0
     deployed.proved()
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").status_code == 404
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").status_code == 404

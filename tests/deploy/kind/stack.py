@@ -19,7 +19,7 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import AS_SUPERUSER
 from tests.project import NAME
 
-__all__ = ["KindCheckout", "deployer_config", "image_ids", "kubectl"]
+__all__ = ["NAMESPACE", "KindCheckout", "deployer_config", "image_ids", "kubectl"]
 
 NAMESPACE = NAME
 
@@ -64,9 +64,9 @@ class KindCheckout(Checkout):
     environment: ClassVar[str] = "kind"
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 3) -> Self:
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 3, own: bool = False) -> Self:
         """Copy TEMPLATE and commit it; it deploys as `deployer`."""
-        one = super().make(template, root, rate=rate, bake_seconds=bake_seconds)
+        one = super().make(template, root, rate=rate, bake_seconds=bake_seconds, own=own)
         one.port = EDGE_PORT
         one.environ["KUBECONFIG"] = str(deployer_config(root.with_name(f"{root.name}-kubeconfig")))
         one.environ["PROJECT_NAME"] = "slipway-test-kind"
@@ -129,8 +129,8 @@ class KindCheckout(Checkout):
         wrong += [
             str(path) for path in self.home.rglob("*") if ".part" in path.name or path.name.endswith("writes.jsonl")
         ]
-        rows = self.sql("SELECT count(*) FROM releases WHERE synthetic")
-        return wrong + ([f"{rows} synthetic rows"] if rows != "0" else [])
+        rows = self.synthetic_rows()
+        return wrong + ([f"{rows} synthetic rows"] if rows else [])
 
     def _leaving(self, seconds: float) -> list[str]:
         """The Jobs of deploys and their pods that stay: a kubelet takes its time to end one that was deleted."""

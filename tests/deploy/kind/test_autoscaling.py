@@ -12,11 +12,12 @@ from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visit, Visitors
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
 TABLE = "kind: autoscaling"
-LIST = "/api/v1/releases?limit=5"
+LIST = f"{NOTES}?limit=5"
 CROWD = 4
 
 

@@ -16,7 +16,7 @@ from pipeline.registry.image import resolve
 from tests.containers import docker
 from tests.deploy.breaking import add_migration, wrap_service
 from tests.deploy.conftest import AddRow
-from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.deploy.kind.stack import NAMESPACE, KindCheckout, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.visitors import Visitors
 from tests.pipeline.targets.kubernetes.cases import FOREIGN_ELF
@@ -29,8 +29,9 @@ pytestmark = pytest.mark.e2e
 TABLE = "kind: broken releases"
 # A reader of the table, who takes his time; found and ended by what it runs.
 HOLD = (
-    "PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1 -U slipway -d slipway"
-    " -c 'BEGIN; LOCK TABLE releases IN ACCESS SHARE MODE; SELECT pg_sleep(120)'"
+    "PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) psql -h 127.0.0.1"
+    f" -U {NAME} -d {NAME}"
+    " -c 'BEGIN; LOCK TABLE testing_notes IN ACCESS SHARE MODE; SELECT pg_sleep(120)'"
 )
 HOLDER = "FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE%' AND wait_event = 'PgSleep'"
 HELD, RELEASE = f"SELECT count(*) {HOLDER}", f"SELECT pg_terminate_backend(pid) {HOLDER}"
@@ -114,7 +115,7 @@ def test_never_ready_is_told_at_the_deadline(sound: KindCheckout, add_row: AddRo
 
 
 NOT_ASKED = """
-@hot.get("/broken")
+@hot.get("/api/v1/testing-broken")
 async def broken(request: Request) -> Response:
     raise RuntimeError("people see this, and the proof does not")
 """
@@ -123,9 +124,9 @@ async def broken(request: Request) -> Response:
 def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: AddRow) -> None:
     """The proof sends nothing that fails; the pods' own metrics tell, to nobody but the vantage."""
     old = sound.answering()
-    sound.append("backend/environments/endpoints.py", NOT_ASKED)
+    sound.append("backend/domain.py", NOT_ASKED)
     sound.configure(bake_seconds=45)
-    with Visitors(f"http://localhost:{sound.port}", "/api/v1/environments/broken"):
+    with Visitors(f"http://localhost:{sound.port}", "/api/v1/testing-broken"):
         outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "requests from others with 5xx" in outcome.reason, str(outcome)
@@ -204,9 +205,13 @@ def test_a_failing_migration_stops_before_anything_real(sound: KindCheckout) -> 
     assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
     assert "a migration fails on an empty database" in outcome.reason
     sound.restore()
-    sound.report_release("a row")
-    add_migration(sound, "fails on real rows", "ALTER TABLE releases ADD CONSTRAINT nothing CHECK (false) NOT VALID",
-                  "ALTER TABLE releases VALIDATE CONSTRAINT nothing")  # fmt: skip
+    sound.write_note("a row")
+    add_migration(
+        sound,
+        "fails on real rows",
+        "ALTER TABLE testing_notes ADD CONSTRAINT nothing CHECK (false) NOT VALID",
+        "ALTER TABLE testing_notes VALIDATE CONSTRAINT nothing",
+    )
     outcome = sound.deploy()
     assert outcome.code == 1, str(outcome)
     assert sound.answering() == old
@@ -217,8 +222,9 @@ def test_a_failing_migration_stops_before_anything_real(sound: KindCheckout) -> 
 def test_a_migration_that_waits_for_a_lock_gives_up(sound: KindCheckout, add_row: AddRow) -> None:
     """Somebody holds the table: the Job ends at its lock_timeout instead of queueing every request behind itself."""
     old, revision = sound.answering(), sound.revision()
-    add_migration(sound, "waits", "ALTER TABLE releases ADD COLUMN waits text")
-    holder = ("kubectl", f"--context={CONTEXT}", "--namespace=slipway", "exec", "postgres-0", "--", "sh", "-c", HOLD)
+    add_migration(sound, "waits", "ALTER TABLE testing_notes ADD COLUMN waits text")
+    place = (f"--context={CONTEXT}", f"--namespace={NAMESPACE}")
+    holder = ("kubectl", *place, "exec", "postgres-0", "--", "sh", "-c", HOLD)
     with subprocess.Popen(holder, stdout=subprocess.DEVNULL) as holding:
         try:
             wait_until(lambda: sound.sql(HELD) == "1" or None, "nobody holds the table")
@@ -236,7 +242,7 @@ def test_a_migration_that_waits_for_a_lock_gives_up(sound: KindCheckout, add_row
 
 def test_a_migration_ships_with_its_release(sound: KindCheckout) -> None:
     """The Job brings the schema before the new pods need it, and the old ones live with it."""
-    revision = add_migration(sound, "adds a column", "ALTER TABLE releases ADD COLUMN team text")
+    revision = add_migration(sound, "adds a column", "ALTER TABLE testing_notes ADD COLUMN team text")
     outcome = sound.proved()
     assert sound.revision() == revision
     assert kubectl("get", "jobs", "--output=name") == ""

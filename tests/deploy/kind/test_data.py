@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.notes import NOTES
 
 pytestmark = pytest.mark.e2e
 
@@ -27,13 +28,13 @@ def pods(one: KindCheckout) -> set[str]:
 
 def refused(one: KindCheckout, *arguments: str) -> str:
     """The line that refuses a deploy: nothing was restarted or left, and the old release answers with its row."""
-    row, before, release = one.report_release("before")["id"], pods(one), one.answering()
+    row, before, release = one.write_note("before")["id"], pods(one), one.answering()
     outcome = one.deploy(*arguments)
     [line] = outcome.problems()
     assert outcome.code == 2, str(outcome)
     assert pods(one) == before
     assert one.answering() == release
-    assert one.request("GET", f"/api/v1/releases/{row}").status_code == 200
+    assert one.request("GET", f"{NOTES}/{row}").status_code == 200
     assert one.untidy() == []
     return line
 
@@ -70,7 +71,7 @@ def test_another_claim_is_refused(sound: KindCheckout) -> None:
 
 def test_a_claim_that_is_gone_is_no_first_deploy(deployed: KindCheckout) -> None:
     """Nothing is made; with `--empty-database` it begins anew."""
-    row = deployed.report_release("before")["id"]
+    row = deployed.write_note("before")["id"]
     assert deployed.run("down", KUBECONFIG=str(Path.home() / ".kube/config")).code == 0
     kubectl("delete", "persistentvolumeclaim", CLAIM, "--timeout=120s")
     outcome = deployed.deploy()
@@ -79,5 +80,5 @@ def test_a_claim_that_is_gone_is_no_first_deploy(deployed: KindCheckout) -> None
     assert outcome.problems() == [f"{says} before: restore the claim, {EMPTY}"]
     assert kubectl("get", "statefulsets,deployments", "--output=name") == ""
     deployed.proved("--empty-database")
-    assert deployed.sql(f"SELECT count(*) FROM releases WHERE id = '{row}'") == "0"
+    assert deployed.sql(f"SELECT count(*) FROM testing_notes WHERE id = '{row}'") == "0"
     assert deployed.untidy() == []

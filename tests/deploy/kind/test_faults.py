@@ -16,6 +16,7 @@ from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl
 from tests.deploy.machine import wait_until
 from tests.deploy.runs import Deploy
 from tests.deploy.visitors import Visitors
+from tests.notes import NOTES
 from tests.project import NAME
 from tests.tiers import in_gate
 
@@ -65,7 +66,7 @@ def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: KindChecko
 def test_a_killed_store_comes_back(component: str, deployed: KindCheckout, add_row: AddRow) -> None:
     """With its data; the service says 503 and recovers by itself, Redis only degrades."""
     release = deployed.answering()
-    with Visitors(f"http://localhost:{deployed.port}", "/api/v1/releases?limit=1") as seen:
+    with Visitors(f"http://localhost:{deployed.port}", f"{NOTES}?limit=1") as seen:
         kubectl("delete", "pod", f"{component}-0", "--grace-period=0", "--force", "--wait=false")
         kubectl("rollout", "status", f"statefulset/{component}", "--timeout=120s")
         wait_until(lambda: deployed.serves() or None, f"not ready after {component} came back", 60)

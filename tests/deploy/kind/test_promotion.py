@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.kind import EDGE_PORT, REGISTRY
+from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, image_ids, kubectl
 from tests.deploy.runs import Outcome
@@ -24,7 +24,7 @@ ENVIRONMENT = f"""
 target = "kubernetes"
 url = "http://localhost:{EDGE_PORT}"
 overlay = "k8s/overlays/promoted"
-context = "kind-slipway"
+context = "{CONTEXT}"
 namespace = "{NAMESPACE}"
 repository = "{REGISTRY}/{NAME}"
 promote_from = "kind"

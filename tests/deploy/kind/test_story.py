@@ -11,6 +11,7 @@ import pytest
 from pipeline.engines.kind import REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.notes import NOTES
 from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +31,7 @@ def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) ->
     [first] = deployed.answering()
     assert first.startswith("sha256:")
     assert len({one["spec"]["nodeName"] for one in deployed.pods()}) == 2, "one worker runs every replica"
-    deployed.report_release("before the update")
+    deployed.write_note("before the update")
     deployed.change("an update")
     outcome = deployed.proved()
     assert set(outcome.traffic["by_release"]) == {first, outcome.release}
@@ -145,7 +146,7 @@ def test_a_rotated_secret_rolls(deployed: KindCheckout) -> None:
     outcome = deployed.proved()
     assert "a-token-of" not in outcome.stderr + outcome.stdout
     assert "a-token-of" not in kubectl("get", "configmaps,deployments,pods", "--output=json")
-    assert deployed.report_release("after the rotation")["version"] == "after the rotation"
+    assert deployed.write_note("after the rotation")["text"] == "after the rotation"
     assert deployed.untidy() == []
 
 
@@ -164,13 +165,13 @@ def test_without_draining_the_proof_fails(sound: KindCheckout) -> None:
 def test_down_keeps_the_data(deployed: KindCheckout) -> None:
     """What was written is there after `down` and the next deploy."""
     deployed.deploy()
-    written = deployed.report_release("before down")
+    written = deployed.write_note("before down")
     admin = str(Path.home() / ".kube/config")
     assert deployed.run("down", KUBECONFIG=admin).code == 0
     assert deployed.pods() == []
     outcome = deployed.deploy()
     assert outcome.code == 0, str(outcome)
-    assert deployed.request("GET", f"/api/v1/releases/{written['id']}").status_code == 200
+    assert deployed.request("GET", f"{NOTES}/{written['id']}").status_code == 200
 
 
 def _objects() -> dict[str, str]:

@@ -158,3 +158,39 @@ class TestLoadProject:
         project = load_project(Path(__file__).parents[3])
         assert project.environment("local").target == "local"
         assert any(request.writes for request in project.requests)
+
+
+class TestBench:
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ('"lists" = 0.1', "no request has the name `lists`: did you mean `list`?"),
+            ('"search" = 0.1', "`search` is neither a GET nor a write that is read back by one"),
+            ('"list" = 0', "must be 0.001 or more"),
+        ],
+    )
+    def test_refuses_what_cannot_be_measured(self, tmp_path: Path, line: str, message: str) -> None:
+        """A ratio belongs to a request of the table that a GET can ask again."""
+        requests = """
+            [[tool.slipway.requests]]
+            name = "list"
+            method = "GET"
+            path = "/things"
+            [[tool.slipway.requests]]
+            name = "search"
+            method = "POST"
+            path = "/search"
+            writes = false
+            [tool.slipway.bench]
+        """
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, f"{GOOD}\n{requests}\n{line}\n"))
+        (problem,) = caught.value.problems
+        assert problem.startswith("pyproject.toml [tool.slipway]: bench: ")
+        assert message in problem
+
+    def test_a_request_of_the_table_may_have_a_ratio(self, tmp_path: Path) -> None:
+        """By its name."""
+        text = '[[tool.slipway.requests]]\nname = "list"\nmethod = "GET"\npath = "/things"\n'
+        project = load_project(write(tmp_path, f'{GOOD}\n{text}[tool.slipway.bench]\n"list" = 0.2\n'))
+        assert project.bench == {"list": 0.2}

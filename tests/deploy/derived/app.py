@@ -1,0 +1,65 @@
+"""The wiring of a derived service: its own text, with a task that works beside the requests. See test_derived.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi import FastAPI
+
+from backend import domain, openapi, problems
+from backend.cache import Cache
+from backend.database import Database, DatabaseUnavailable
+from backend.drain import Drain
+from backend.health import endpoints as health
+from backend.health.service import HealthService
+from backend.metrics import Metrics
+from backend.middleware import LastResort, Observation
+from backend.settings import Settings
+
+__all__ = ["create_app"]
+
+log = structlog.get_logger("carrier")
+
+
+def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None) -> FastAPI:
+    """Return the service, with a task that asks the carrier."""
+    drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database, cache = Database(settings, metrics), Cache(settings, metrics)
+        await database.open()
+        app.state.health = HealthService(database, cache, drain)
+        log.info("started")
+        worker = asyncio.create_task(_ask_the_carrier(settings, database))
+        try:
+            async with domain.running(app, database, cache):
+                yield
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+            await cache.close()
+            await database.close()
+
+    app = FastAPI(title="parcels", version=settings.release, lifespan=lifespan, redoc_url=None)
+    app.state.settings = settings
+    app.add_middleware(LastResort, debug=settings.debug)
+    app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
+    problems.install(app)
+    openapi.install(app)
+    for router in (*domain.HOT, *domain.ROUTERS, health.hot, health.router):
+        app.include_router(router)
+    return app
+
+
+async def _ask_the_carrier(settings: Settings, database: Database) -> None:
+    key = getattr(settings, "carrier_key", None)
+    while True:
+        with contextlib.suppress(DatabaseUnavailable):
+            async with database.lease() as connection:
+                await connection.fetchval("SELECT 1")
+        log.info("asked the carrier", key=key is not None)
+        await asyncio.sleep(1)

@@ -1,0 +1,7 @@
+        CREATE TABLE testing_notes (
+            id uuid PRIMARY KEY,
+            name text UNIQUE,
+            text text NOT NULL,
+            tag text,
+            synthetic boolean NOT NULL DEFAULT false
+        )
