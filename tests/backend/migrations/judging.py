@@ -42,7 +42,7 @@ def pending(run: Run) -> list[Migration]:
 
 
 def checked(run: Run, *kept: str) -> list[str]:
-    """Return what `check` has against the migrations that the database lacks, beside releases of the revisions `kept`."""
+    """Return what `check` has against what the database lacks, beside releases of the revisions `kept`."""
     retained = [RetainedRelease(f"release-{revision}", revision) for revision in kept]
     return migration_problems(pending(run), retained)
 
