@@ -47,7 +47,9 @@ HARMLESS = (
     "require-timeout-settings",
     "ban-truncate-cascade",  # refused with the rows that go: see `_loss_problems`
 )
-EXPLICIT_LOCK = re.compile(r"^\s*lock\s+(table\s+)?\w", re.IGNORECASE | re.MULTILINE)
+COMMENT = re.compile(r"--[^\n]*")
+# Where a statement begins, also in a DO block: a column may be called `lock`.
+EXPLICIT_LOCK = re.compile(r"(?:\A|;|\b(?:begin|then|else|loop)\b)\s*lock\s+(?:table\s+)?\w", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def migration_problems(migrations: Iterable[Migration], retained: Iterable[Retai
                     ' that no longer uses it, then say so in the migration: `contract_after = "NNNN"`, the'
                     " first revision whose release no longer uses it"
                 )
-        if EXPLICIT_LOCK.search(migration.sql):
+        if EXPLICIT_LOCK.search(COMMENT.sub("", migration.sql)):
             problems.append(
                 f"{where} blocks the running release: it locks a table outright; take the LOCK statement out"
             )

@@ -22,6 +22,7 @@ class TestMigrationProblems:
             "CREATE TABLE t (id bigint PRIMARY KEY, at timestamptz NOT NULL);\nCREATE INDEX i ON t (at);",
             "ALTER TABLE board ADD COLUMN notes text, ADD COLUMN weight_g integer;",
             "CREATE INDEX CONCURRENTLY i ON board (service);",
+            "-- People come; lock and key follow.\nCREATE TABLE doors (\n    lock text\n);",
         ],
     )
     def test_let_expanding_ones_pass(self, sql: str) -> None:
@@ -35,7 +36,8 @@ class TestMigrationProblems:
             ("ALTER TABLE board ALTER COLUMN url SET NOT NULL;", "adding-not-nullable-field"),
             ("ALTER TABLE board ADD COLUMN z int NOT NULL;", "adding-required-field"),
             ("ALTER TABLE board ADD CONSTRAINT u UNIQUE (version);", "disallowed-unique-constraint"),
-            ("LOCK TABLE board IN ACCESS EXCLUSIVE MODE;", "locks a table outright"),
+            ("SELECT 1;\n\n-- For a moment.\nLOCK TABLE board IN ACCESS EXCLUSIVE MODE;", "locks a table outright"),
+            ("DO $$ BEGIN\n  LOCK board; END $$;", "locks a table outright"),
         ],
     )
     def test_refuse_blocking_ones(self, sql: str, rule: str) -> None:
