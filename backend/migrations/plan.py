@@ -51,7 +51,7 @@ from alembic import op
 
 revision = "{revision}"
 down_revision = {down_revision}
-# Drops or renames something? Name the revision after which no release needs it: contract_after = "0001".
+# Drops or renames something? Name the first revision whose release no longer uses it: contract_after = "0001".
 contract_after: str | None = None
 # Throws rows away? Say why they may go: destroys = "the drafts of before 2020, which nobody reads".
 destroys: str | None = None

@@ -145,9 +145,9 @@ def _lint(sql: str) -> list[tuple[str, int, str]]:
         path, configuration = Path(folder) / "migration.sql", Path(folder) / ".squawk.toml"
         path.write_text(sql, encoding="utf-8")
         configuration.touch()  # none of the folder that somebody happens to be in: each judgement is the same
-        command = [Path(sys.executable).parent / "squawk", "--reporter", "json", "--assume-in-transaction"]
-        options = [f"--exclude={','.join(HARMLESS)}", "--config", configuration]
-        done = subprocess.run([*command, *options, path], capture_output=True, text=True, check=False)
+        squawk = [str(Path(sys.executable).parent / "squawk"), "--reporter=json", f"--config={configuration}"]
+        options = ["--assume-in-transaction", f"--exclude={','.join(HARMLESS)}"]
+        done = subprocess.run([*squawk, *options, path], capture_output=True, text=True, check=False)
     try:
         findings = json.loads(done.stdout)
     except ValueError:
