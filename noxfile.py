@@ -276,7 +276,7 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting, lint, types, settings schema, migration files, Dockerfiles, workflows, rendered manifests."""
+    """Check formatting, lint, types, settings schema, migrations, Dockerfiles, workflows, rendered manifests."""
     python = environment(session, "lint")
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")

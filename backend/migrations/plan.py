@@ -51,7 +51,7 @@ from alembic import op
 
 revision = "{revision}"
 down_revision = {down_revision}
-# Drops or renames something? Name the revision after which no release needs it: contract_after = "0001".
+# Drops or renames something? Name the first revision whose release no longer uses it: contract_after = "0001".
 contract_after: str | None = None
 # Throws rows away? Say why they may go: destroys = "the drafts of before 2020, which nobody reads".
 destroys: str | None = None
@@ -194,10 +194,19 @@ def scripts() -> list[Script]:
             folder = ScriptDirectory.from_config(alembic_config())
             heads, known = folder.get_heads(), list(folder.walk_revisions())[::-1]
         except (UserWarning, RevisionError, CommandError) as error:
-            raise UnsoundMigrations(f"the migrations are not a single chain: {error}") from error
+            raise UnsoundMigrations(f"the migrations are not a single chain: {error}{_twins()}") from error
     if len(heads) > 1:
         raise UnsoundMigrations(f"the migrations are not a single chain: they have the heads {', '.join(heads)}")
     return known
+
+
+def _twins() -> str:
+    """Name the files that have a number in common, and the way out; an empty string where none have."""
+    # By their names, because Alembic tells the number alone.
+    names = sorted(path.name for path in (HERE / "versions").glob("[0-9]*_*.py"))
+    numbers = [name.partition("_")[0] for name in names]
+    twins = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]
+    return f": {', '.join(twins)}: `nox -s migration -- --renumber {twins[-1]}`" if twins else ""
 
 
 def render(script: Script) -> list[str]:

@@ -13,6 +13,7 @@ from pipeline.config.secrets import SECRET_FILES, write_secret_files
 from pipeline.config.settings import fill_env, read_values, split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
+from pipeline.releases.migrations import repository_problems
 from pipeline.system.progress import Progress
 
 __all__ = ["add_parsers"]
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def add_parsers(verbs: Verbs) -> None:
     verbs.add("init", init, "write .env with fresh secrets")
-    parser = verbs.add("migrations", migrations, "check the migration files")
+    parser = verbs.add("migrations", migrations, "judge the migrations as a deploy does")
     parser.prog = "nox -s migration --"  # the session that has --renumber
     parser.add_argument("--renumber", metavar="NNNN", help="move this one (number or file name) to the end")
     parser = verbs.add("settings", settings, "check the files that are made from the settings schema")
@@ -40,9 +41,9 @@ def init(project: Project, *_: object) -> None:
 
 
 def migrations(project: Project, options: Namespace, _: Progress) -> None:
-    """Check the migration files, or move one to the end of the chain."""
+    """Judge the migrations as a deploy does, without a database, or move one to the end of the chain."""
     if options.renumber is None:
-        if problems := migration_file_problems(project.root):
+        if problems := repository_problems(project.root):
             raise SlipwayError(*problems)
         return
     for line in renumber_migration(project.root, options.renumber):

@@ -1,4 +1,7 @@
-"""Which migrations may run while the old release serves: expand first, contract when no release needs it any more."""
+"""The judge of migrations: which may run while the old release serves.
+
+`nox -s lint` and `nox -s test` ask it about the files (`repository_problems`), `check` about what a database lacks.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SlipwayError
+from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.model import Loss, Migration
+from pipeline.releases.schema import plan_repository
 
-__all__ = ["RetainedRelease", "migration_line", "migration_problems", "required_revision"]
+__all__ = ["RetainedRelease", "migration_line", "migration_problems", "repository_problems", "required_revision"]
 
 # squawk's rules (https://squawkhq.com/docs/rules) against taking something away from a release that still runs.
 CONTRACTING = frozenset(
@@ -42,7 +47,9 @@ HARMLESS = (
     "require-timeout-settings",
     "ban-truncate-cascade",  # refused with the rows that go: see `_loss_problems`
 )
-EXPLICIT_LOCK = re.compile(r"^\s*lock\s+(table\s+)?\w", re.IGNORECASE | re.MULTILINE)
+COMMENT = re.compile(r"--[^\n]*")
+# Where a statement begins, also in a DO block: a column may be called `lock`.
+EXPLICIT_LOCK = re.compile(r"(?:\A|;|\b(?:begin|then|else|loop)\b)\s*lock\s+(?:table\s+)?\w", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,22 @@ class RetainedRelease:
     revision: str
 
 
-def migration_problems(pending: Iterable[Migration], retained: Iterable[RetainedRelease]) -> list[str]:
-    """Return why the `pending` migrations must not run now, one line each; empty where they may."""
+def repository_problems(root: Path) -> list[str]:
+    """Return what a deploy would refuse of the migrations of the repository at `root`, one line each with its fix.
+
+    `check` alone refuses for what only the real database knows: rows, kept releases.
+    """
+    problems = migration_file_problems(root)
+    if problems or required_revision(root) is None:
+        return problems
+    return migration_problems(plan_repository(root))
+
+
+def migration_problems(migrations: Iterable[Migration], retained: Iterable[RetainedRelease] = ()) -> list[str]:
+    """Return why the `migrations` must not run beside the `retained` releases, one line each; empty where they may."""
     retained = list(retained)
     problems = []
-    for migration in pending:
+    for migration in migrations:
         where = f"migration {migration.revision} ({migration.message})"
         for rule, line, message in _lint(migration.sql) if migration.sql else ():
             if rule not in CONTRACTING:
@@ -70,7 +88,7 @@ def migration_problems(pending: Iterable[Migration], retained: Iterable[Retained
                     ' that no longer uses it, then say so in the migration: `contract_after = "NNNN"`, the'
                     " first revision whose release no longer uses it"
                 )
-        if EXPLICIT_LOCK.search(migration.sql):
+        if EXPLICIT_LOCK.search(COMMENT.sub("", migration.sql)):
             problems.append(
                 f"{where} blocks the running release: it locks a table outright; take the LOCK statement out"
             )
@@ -93,7 +111,7 @@ def migration_line(migration: Migration) -> str:
     """Return what a plan says of a migration, including the rows that it says it may destroy."""
     line = f"migration {migration.revision}: {migration.message}"
     if not migration.sql:
-        line += " (Python code: only its rehearsal tries it)"
+        line += " (no SQL before it runs: only its rehearsal tries it)"
     for loss in migration.losses if migration.destroys else ():
         line += f"; destroys {_count_rows(loss)} ({loss.what}): {migration.destroys}"
     return line
@@ -124,15 +142,12 @@ def _contract_problems(where: str, contract_after: str | None, retained: list[Re
 def _lint(sql: str) -> list[tuple[str, int, str]]:
     """Return squawk's findings on `sql`: rule, line (from 1), message."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "migration.sql"
+        path, configuration = Path(folder) / "migration.sql", Path(folder) / ".squawk.toml"
         path.write_text(sql, encoding="utf-8")
-        excluded = [f"--exclude={','.join(HARMLESS)}"]
-        done = subprocess.run(
-            [Path(sys.executable).parent / "squawk", "--reporter", "json", "--assume-in-transaction", *excluded, path],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        configuration.touch()  # none of the folder that somebody happens to be in: each judgement is the same
+        squawk = [str(Path(sys.executable).parent / "squawk"), "--reporter=json", f"--config={configuration}"]
+        options = ["--assume-in-transaction", f"--exclude={','.join(HARMLESS)}"]
+        done = subprocess.run([*squawk, *options, path], capture_output=True, text=True, check=False)
     try:
         findings = json.loads(done.stdout)
     except ValueError:

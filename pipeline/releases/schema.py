@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact, Loss, Migration
+from pipeline.system.run import CommandFailed, run
 
-__all__ = ["AskedDatabase", "Schema", "ask_schema", "plan_migrations"]
+__all__ = ["AskedDatabase", "Schema", "ask_schema", "plan_migrations", "plan_repository"]
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +100,27 @@ def plan_migrations(database: AskedDatabase, release: Artifact) -> list[Migratio
     """Return all migrations of `release`, oldest first, as for an empty database."""
     if release.revision is None:
         return []
-    planned = json.loads(database.migrations(release, "plan", "--from", NEVER, database=False))
-    return [_migration({**migration, "losses": []}) for migration in planned]
+    return _planned(database.migrations(release, "plan", "--from", NEVER, database=False))
+
+
+def plan_repository(root: Path) -> list[Migration]:
+    """Return all migrations of the repository at `root`, oldest first. This Python must have the service's packages.
+
+    Raise `SlipwayError` where one cannot be loaded.
+    """
+    try:
+        return _planned(run([sys.executable, "-m", "backend.migrations", "plan"], cwd=root, level=logging.DEBUG))
+    except CommandFailed as error:
+        raise SlipwayError(f"the migrations cannot be loaded: {error.problems[0]}") from None
+
+
+def _planned(said: str) -> list[Migration]:
+    """Return the migrations that `plan` has printed. Of their losses, those stay that no database can count."""
+    planned = json.loads(said)
+    for one in planned:
+        lost = [loss["what"] for loss in one.get("losses", []) if not loss.get("names", True)]
+        one["losses"] = [{"what": what, "rows": None} for what in lost]
+    return [_migration(one) for one in planned]
 
 
 def _ask_without_history(database: AskedDatabase, new: Artifact) -> Schema:

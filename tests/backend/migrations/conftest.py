@@ -1,4 +1,4 @@
-"""A copy of the migrations, an empty database, and the command that brings the two together."""
+"""Migrations of the tests' own, an empty database, and the command that brings the two together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ __all__ = ["Done", "Run", "add", "query"]
 EXPAND = '''"""{message}"""
 from alembic import op
 revision = "{revision}"
-down_revision = "{down}"
-contract_after = None
+down_revision = {down!r}
+contract_after = {contract_after!r}
+destroys = {destroys!r}
 transactional = {transactional}
 def upgrade():
     {body}
@@ -51,13 +52,19 @@ def _database(services: Services, worker_id: str) -> Iterator[str]:
     psql(services, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(name="root")
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with the service's package and one migration, of these tests; those of the service do not matter."""
+    shutil.copytree(HERE.parent, tmp_path / "backend", ignore=shutil.ignore_patterns("__pycache__", "[0-9]*_*.py"))
+    monkeypatch.setattr("backend.migrations.plan.HERE", tmp_path / "backend/migrations")
+    add(tmp_path / "backend/migrations/versions", 1, 'op.execute("CREATE TABLE board (id bigint, notes text)")')
+    return tmp_path
+
+
 @pytest.fixture(name="code")
-def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the migrations up to the first, to which a test adds its own (a team's 0002 is none of its matter)."""
-    later = shutil.ignore_patterns("__pycache__", "000[2-9]_*", "00[1-9]?_*", "0[1-9]??_*")
-    shutil.copytree(HERE, tmp_path / "migrations", ignore=later)
-    monkeypatch.setattr("backend.migrations.plan.HERE", tmp_path / "migrations")
-    return tmp_path / "migrations/versions"
+def _code(root: Path) -> Path:
+    """The folder of its migrations, to which a test adds."""
+    return root / "backend/migrations/versions"
 
 
 @pytest.fixture(name="run")
@@ -76,14 +83,24 @@ def _run(
     return run
 
 
-def add(code: Path, number: int, body: str, *, transactional: bool = True) -> None:
+def add(
+    code: Path,
+    number: int,
+    body: str,
+    *,
+    transactional: bool = True,
+    contract_after: str | None = None,
+    destroys: str | None = None,
+) -> None:
     """Write migration NUMBER, whose upgrade() is BODY."""
     text = EXPAND.format(
         message=f"step {number}",
         revision=f"{number:04d}",
-        down=f"{number - 1:04d}",
+        down=f"{number - 1:04d}" if number > 1 else None,
         body=body,
         transactional=transactional,
+        contract_after=contract_after,
+        destroys=destroys,
     )
     (code / f"{number:04d}_step.py").write_text(text)
 

@@ -19,7 +19,7 @@ def planned(*revisions: str, form: str = "1:a:a") -> list[Planned]:
 
 
 def history(*applied: str, form: str | None = "1:a:a", version: str | None = None) -> History:
-    return History((version or applied[-1],), dict.fromkeys(applied, form), recorded=True, tables=("releases",))
+    return History((version or applied[-1],), dict.fromkeys(applied, form), recorded=True, tables=("board",))
 
 
 class TestCompare:
@@ -41,7 +41,7 @@ class TestCompare:
             (planned("0001", "0003"), history("0001", "0002"), "has migration 0002, which is not in this release"),
             (planned("0001"), history("0001", version="ae1027a"), "alembic_version says `ae1027a`, which is not"),
             (planned("0001", "0002"), history("0001", "0002", version="0001"), "and 0002 was applied after it"),
-            (planned("0001"), History((), {}, tables=("releases",)), "alembic_version is empty, and the database has"),
+            (planned("0001"), History((), {}, tables=("board",)), "alembic_version is empty, and the database has"),
             (planned("0001"), History(("0001", "0002"), {"0001": "1:a:a"}), "alembic_version has 2 rows (0001, 0002)"),
         ],
     )  # fmt: skip
@@ -52,7 +52,7 @@ class TestCompare:
 
     def test_believes_a_revision_that_a_kept_release_is_of(self) -> None:
         """A release that kept no history may have brought it there."""
-        theirs = History(("0002",), {}, tables=("releases",))
+        theirs = History(("0002",), {}, tables=("board",))
         found = compare(planned("0001"), theirs, kept=["0002"])
         assert (found.pending, found.problems, found.unknown) == ([], [], ["0001"])
         [problem] = compare(planned("0001"), theirs, kept=["0001"]).problems
@@ -60,7 +60,7 @@ class TestCompare:
 
     def test_does_not_follow_what_a_kept_release_brought(self) -> None:
         """Its migration is not ours, and ours would come after it."""
-        theirs = History(("0003",), {"0001": "1:a:a"}, recorded=True, tables=("releases",))
+        theirs = History(("0003",), {"0001": "1:a:a"}, recorded=True, tables=("board",))
         [problem] = compare(planned("0001", "0004"), theirs, kept=["0003"]).problems
         assert "the database has migration 0003, which is not in this release" in problem
 
@@ -73,7 +73,7 @@ class TestCompare:
 
     def test_does_not_know_the_form_of_what_has_no_history(self) -> None:
         """All up to the database's revision was applied, in some form."""
-        found = compare(planned("0001", "0002", "0003"), History(("0002",), {}, tables=("releases",)))
+        found = compare(planned("0001", "0002", "0003"), History(("0002",), {}, tables=("board",)))
         assert (found.unknown, [one.revision for one in found.pending]) == (["0001", "0002"], ["0003"])
 
     def test_forgets_the_last_one_alone(self) -> None:
@@ -100,12 +100,12 @@ class TestChecksum:
             ('"""step 2"""', '"""Another name."""\n# and a comment'),
             ("contract_after = None", 'contract_after: str | None = "0001"\ndestroys = "why"'),
             ("ADD COLUMN a text", "add  column a\\n text -- squawk-ignore adding-a-column"),
-            ('down_revision = "0001"', "down_revision = '0001'"),
+            ("down_revision = '0001'", 'down_revision = "0001"'),
         ],
     )
     def test_is_of_what_it_does(self, run: Run, code: Path, old: str, new: str) -> None:
         """Comments, layout and what a migration says of itself can be changed once it is applied."""
-        add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN a text")')
+        add(code, 2, 'op.execute("ALTER TABLE board ADD COLUMN a text")')
         before, path = self.checksum(run), code / "0002_step.py"
         text = path.read_text()
         assert old in text
@@ -118,7 +118,7 @@ class TestChecksum:
     )
     def test_changes_with_what_it_does(self, run: Run, code: Path, old: str, new: str) -> None:
         """Whether a transaction holds it is a part of that."""
-        add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN a text"); op.execute("SELECT 1")')
+        add(code, 2, 'op.execute("ALTER TABLE board ADD COLUMN a text"); op.execute("SELECT 1")')
         before, path = self.checksum(run), code / "0002_step.py"
         path.write_text(path.read_text().replace(old, new))
         assert not same_form(before, self.checksum(run))
@@ -213,7 +213,7 @@ class TestStatus:
     def test_takes_no_name_that_it_does_not_find_for_an_empty_table(self, run: Run, code: Path) -> None:
         """It may be a table under the name that the same release gives it; IF EXISTS and a new one are sure."""
         run("upgrade")
-        add(code, 2, 'op.execute("ALTER TABLE releases RENAME TO old"); op.execute("TRUNCATE old")')
+        add(code, 2, 'op.execute("ALTER TABLE board RENAME TO old"); op.execute("TRUNCATE old")')
         add(code, 3, 'op.execute("DELETE FROM nowhere"); op.execute("DROP TABLE IF EXISTS nowhere")')
         pending = json.loads(run("status").stdout)["pending"]
         assert [loss["rows"] for step in pending for loss in step["losses"]] == [None, None, 0]

@@ -41,7 +41,7 @@ class TestLosses:
     @pytest.mark.parametrize(
         ("sql", "what", "names"),
         [
-            ("DELETE FROM releases", "DELETE FROM releases without WHERE", ("releases",)),
+            ("DELETE FROM board", "DELETE FROM board without WHERE", ("board",)),
             ("delete from only a.\"B c\" where true", 'DELETE FROM a."B c" without WHERE', ('a."B c"',)),
             ("DELETE FROM a USING b", "DELETE FROM a without WHERE", ("a",)),
             ("WITH gone AS (DELETE FROM a RETURNING *) SELECT 1 WHERE x", "DELETE FROM a without WHERE", ("a",)),

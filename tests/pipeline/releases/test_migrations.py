@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.releases.migrations import RetainedRelease, migration_line, migration_problems
@@ -18,8 +20,9 @@ class TestMigrationProblems:
         "sql",
         [
             "CREATE TABLE t (id bigint PRIMARY KEY, at timestamptz NOT NULL);\nCREATE INDEX i ON t (at);",
-            "ALTER TABLE releases ADD COLUMN notes text;",
-            "CREATE INDEX CONCURRENTLY i ON releases (service);",
+            "ALTER TABLE board ADD COLUMN notes text, ADD COLUMN weight_g integer;",
+            "CREATE INDEX CONCURRENTLY i ON board (service);",
+            "-- People come; lock and key follow.\nCREATE TABLE doors (\n    lock text\n);",
         ],
     )
     def test_let_expanding_ones_pass(self, sql: str) -> None:
@@ -29,11 +32,12 @@ class TestMigrationProblems:
     @pytest.mark.parametrize(
         ("sql", "rule"),
         [
-            ("CREATE INDEX i ON releases (service);", "require-concurrent-index-creation"),
-            ("ALTER TABLE releases ALTER COLUMN url SET NOT NULL;", "adding-not-nullable-field"),
-            ("ALTER TABLE releases ADD COLUMN z int NOT NULL;", "adding-required-field"),
-            ("ALTER TABLE releases ADD CONSTRAINT u UNIQUE (version);", "disallowed-unique-constraint"),
-            ("LOCK TABLE releases IN ACCESS EXCLUSIVE MODE;", "locks a table outright"),
+            ("CREATE INDEX i ON board (service);", "require-concurrent-index-creation"),
+            ("ALTER TABLE board ALTER COLUMN url SET NOT NULL;", "adding-not-nullable-field"),
+            ("ALTER TABLE board ADD COLUMN z int NOT NULL;", "adding-required-field"),
+            ("ALTER TABLE board ADD CONSTRAINT u UNIQUE (version);", "disallowed-unique-constraint"),
+            ("SELECT 1;\n\n-- For a moment.\nLOCK TABLE board IN ACCESS EXCLUSIVE MODE;", "locks a table outright"),
+            ("DO $$ BEGIN\n  LOCK board; END $$;", "locks a table outright"),
         ],
     )
     def test_refuse_blocking_ones(self, sql: str, rule: str) -> None:
@@ -48,6 +52,12 @@ class TestMigrationProblems:
     def test_refuse_undeclared_contracting_ones(self, sql: str) -> None:
         """What takes something away is refused, with the declaration that would allow it."""
         assert 'contract_after = "NNNN"' in problems(sql)[0]
+
+    def test_are_the_same_in_each_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A configuration of squawk that lies there is not asked: what is excluded stands in one place."""
+        (tmp_path / ".squawk.toml").write_text('excluded_rules = ["ban-drop-table"]\n')
+        monkeypatch.chdir(tmp_path)
+        assert "ban-drop-table" in problems("DROP TABLE r;")[0]
 
     def test_let_declared_contracting_ones_pass_when_nobody_needs_it(self) -> None:
         """Once every retained release is of the declared revision or newer, the column may go."""
@@ -81,7 +91,7 @@ class TestMigrationLine:
 
     def test_shows_what_nothing_can_judge(self) -> None:
         """Code has no SQL before it runs."""
-        assert "Python code" in migration_line(Migration("0003", "change", None, ""))
+        assert "no SQL before it runs" in migration_line(Migration("0003", "change", None, ""))
 
 
 def destroying(rows: int | None, why: str | None = None) -> Migration:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact, Loss
-from pipeline.releases.schema import Schema, ask_schema
+from pipeline.releases.schema import Schema, ask_schema, plan_migrations
 from pipeline.system.git import Source
 from tests.logs import logged
 
@@ -83,6 +83,15 @@ class TestAskSchema:
         """A wrong password is no empty database."""
         with pytest.raises(SlipwayError, match="password"):
             ask(Place({("new", "status"): SlipwayError("password authentication failed")}))
+
+
+class TestPlanMigrations:
+    def test_keeps_the_losses_that_no_database_can_count(self) -> None:
+        """Of tables with a name, only a database can tell whether they have rows."""
+        losses = [{"what": "TRUNCATE t", "names": ["t"]}, {"what": "DROP OWNED", "names": []}]
+        place = Place({("new", "plan"): json.dumps([{**STEP, "losses": losses}], indent=2)})
+        [planned] = plan_migrations(place, release("new"))
+        assert planned.losses == (Loss("DROP OWNED", None),)
 
 
 class TestADatabaseOfBefore:
