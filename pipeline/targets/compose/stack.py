@@ -56,10 +56,10 @@ class Stack:
 
     def services(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return each service as the files and `env` define it."""
-        services: dict[str, Any] = json.loads(self.docker.ask(*self.command("config", "--format", "json"), env=env))[
-            "services"
-        ]
-        return services
+        config: dict[str, dict[str, Any]] = json.loads(
+            self.docker.ask(*self.command("config", "--format", "json"), env=env)
+        )
+        return config["services"]
 
     def network(self, name: str) -> str:
         """Return the name in the engine of the network `name` of the files."""
