@@ -93,6 +93,26 @@ class TestASecret:
         assert ".env: PULSE_TOKEN: is missing; `nox -s init` adds its line to .env, for you to fill in" in line
         assert not (copy / ".slipway/local/artifacts").exists()
 
+    def test_may_be_empty_in_development_alone(self, copy: Path) -> None:
+        """A migration reads the database's settings and no others: it does not ask for it."""
+        follow(copy, "A secret")
+        code = """if True:
+            from backend.settings import SettingsError, load_settings
+            from pipeline.config.settings import needed_secrets
+            production = {"ENVIRONMENT": "production", "POSTGRES_PASSWORD": "some-password-of-a-database"}
+            assert load_settings({}).pulse_token.get_secret_value() == "", "development"
+            assert load_settings(production, sections=["database"]), "migrations"
+            try:
+                load_settings(production)
+            except SettingsError as error:
+                assert "PULSE_TOKEN: is missing; `nox -s init` adds its line to .env" in str(error), "production"
+            else:
+                raise AssertionError("production")
+            assert "PULSE_TOKEN" in needed_secrets(), "releases"
+        """
+        done = subprocess.run([sys.executable, "-c", code], cwd=copy, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
 
 class TestADependency:
     def test_is_one_of_the_packages_that_the_service_carries(self, copy: Path) -> None:
