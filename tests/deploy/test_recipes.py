@@ -79,6 +79,6 @@ def test_the_four_recipes_ship(checkout: Checkout, listening: Monitor) -> None:
         refused = checkout.run(*arguments)
         assert refused.code == 2, str(refused)
         [line] = [line for line in refused.problems() if "PULSE_TOKEN" in line]
-        assert "does not start without this secret, and backend/settings.py does not declare it any more" in line
+        assert "does not start without this secret: backend/settings.py does not declare it any more" in line
     assert checkout.answering() == {without.release}
     assert checkout.untidy() == []
