@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -21,8 +22,7 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 RELEASE_SECONDS = 1.0
-LOST = (
-    OSError,  # refused, reset, no such socket; includes TimeoutError
+BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,  # starting up, in recovery, shutting down
     asyncpg.AdminShutdownError,
@@ -34,6 +34,7 @@ LOST = (
     asyncpg.InvalidCatalogNameError,  # being restored
     asyncpg.UndefinedTableError,  # not migrated yet
 )
+LOST = (OSError, *BROKEN)  # while connecting: refused, reset, no such socket, timed out
 
 
 class DatabaseUnavailable(Problem):
@@ -116,7 +117,8 @@ class Database:
         """Return a context manager that lends one connection: `async with database.lease() as connection`.
 
         It waits for its turn, at most DATABASE_POOL_TIMEOUT seconds. Raise `DatabaseUnavailable` when there is no
-        connection, and when one breaks or times out in the block.
+        connection, and when one breaks or times out in the block. What else fails there (a file, a request, a timeout
+        of the block's own) is raised as it is.
         """
         return Lease(self)
 
@@ -172,6 +174,12 @@ class Database:
         connection.add_termination_listener(lambda _: self._metrics.connections.dec())
 
 
+def _is_asyncpg(error: OSError) -> bool:
+    """Return whether `error` came out of asyncpg, as the TimeoutError of a command does."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("asyncpg.") for frame in frames)
+
+
 class Lease:
     """One connection for the length of a block."""
 
@@ -193,7 +201,11 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         assert self._connection is not None
-        lost = isinstance(error, LOST) or (isinstance(error, asyncpg.InterfaceError) and self._connection.is_closed())
+        lost = (
+            isinstance(error, BROKEN)
+            or (isinstance(error, OSError) and _is_asyncpg(error))
+            or (isinstance(error, asyncpg.InterfaceError) and self._connection.is_closed())
+        )
         if isinstance(error, asyncpg.InternalClientError):
             # PostgreSQL has ended the idle connection, and asyncpg has read that but not yet noticed the close ("cannot
             # switch to state 12"). Nothing was sent, and nothing can be sent on it any more.

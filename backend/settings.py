@@ -77,10 +77,15 @@ def _url_of(*schemes: str) -> BeforeValidator:
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
     """Return a field. `section` groups it in `.env.example`; a field of a secret has the type `SecretStr`.
 
-    `generate=True`: `nox -s init` makes the secret, and outside development it must be there. `outside=True`: the
-    service does not read it, but compose or the pipeline does.
+    A secret with `...` for a `default` must be there outside development; in development it may be empty.
+    `generate=True`: so must this one, and `nox -s init` makes it. `outside=True`: the service does not read the
+    setting, but compose or the pipeline does.
     """
     marks = {mark: True for mark in ("generate", "outside") if limits.pop(mark, False)}
+    if default is ... or "generate" in marks:
+        marks["needed"] = True
+    # Not pydantic's own `...`: it would demand the secret in development and of a migration, which reads none.
+    default = SecretStr("") if default is ... else default
     extra: dict[str, Any] = {"section": section, **marks}
     return Field(default, description=description, json_schema_extra=extra, validate_default=False, **limits)
 
@@ -324,12 +329,13 @@ def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret that is missing, with the fix."""
     # A Unix socket is guarded by the file system, and a URL may rely on certificates: neither needs a password.
-    needed = dict.fromkeys((name for name in Settings.model_fields if _extra(name).get("generate")), True)
+    needed = dict.fromkeys((name for name in Settings.model_fields if _extra(name).get("needed")), True)
     needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
     needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
     for name, necessary in needed.items():
-        if necessary and getattr(settings, name) is None:
-            yield name, f"is missing; `nox -s init` makes one, or give it in the file that {name.upper()}_FILE names"
+        if necessary and not getattr(settings, name):
+            way = "makes one" if _extra(name).get("generate") else "adds its line to .env, for you to fill in"
+            yield name, f"is missing; `nox -s init` {way}, or give it in the file that {name.upper()}_FILE names"
 
 
 def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:

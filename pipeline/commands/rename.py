@@ -37,7 +37,7 @@ KEPT = re.compile(
     | kind-slipway | cluster\ `slipway | slipway-(?:cluster|registry|control-plane|worker)
     | slipway-(?:deploy|proof|release|synthetic)
     | slipway/(?:record|release|secrets)
-    | slipway\.(?:config|drain|password|proof|release|report|schema|slot|throwaway|token)
+    | slipway\.(?:config|drain|needs|password|proof|release|report|schema|slot|throwaway|token)
     | rename\ --\ [\w-]+
     """,
     re.VERBOSE,

@@ -75,7 +75,7 @@ def _pod_blocks() -> dict[str, list[str]]:
         optional = "" if needed else "optional: true, "
         return f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {name}, path: {name}}}]}}"
 
-    lines = [source(secret.name, needed=secret.generate) for secret in service_secrets()]
+    lines = [source(secret.name, needed=secret.needed) for secret in service_secrets()]
     if RETIRED_SECRETS:
         lines.append(
             "# Retired: an older image that is shipped by digest, with these manifests, may not start without them."
@@ -124,6 +124,8 @@ def _settings_page() -> str:
 
 
 def _default(variable: Variable) -> str:
-    if variable.secret:
-        return "made by `nox -s init`" if variable.generate else "none"
+    if variable.generate:
+        return "made by `nox -s init`"
+    if variable.needed:
+        return "none, and needed outside development"
     return f"`{variable.default}`" if variable.default else "none"

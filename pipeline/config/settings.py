@@ -33,6 +33,7 @@ __all__ = [
     "ensure_env",
     "env_text",
     "fill_env",
+    "needed_secrets",
     "read_env",
     "read_values",
     "release_settings",
@@ -95,19 +96,23 @@ PLACED = frozenset(
 
 @dataclass(frozen=True)
 class Variable:
-    """One setting: its environment variable, its meaning, and its default as written in `.env`."""
+    """One setting: its environment variable, its meaning, and its default as written in `.env`.
+
+    `generate`: `nox -s init` makes this secret. `needed`: outside development, no process starts without it.
+    """
 
     name: str
     section: str
     description: str
     default: str
-    secret: bool
-    generate: bool
+    secret: bool = False
+    generate: bool = False
+    needed: bool = False
 
 
 def _image(name: str, store: str) -> Variable:
     text = f"Image of {store} on compose, for example from a mirror; if unset, the one in docker-compose.yml."
-    return Variable(name, section="compose", description=text, default="", secret=False, generate=False)
+    return Variable(name, section="compose", description=text, default="")
 
 
 # docker-compose.yml reads these; the service does not.
@@ -119,15 +124,15 @@ def variables() -> list[Variable]:
     settings = []
     for name, field in _schema().Settings.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        secret = "SecretStr" in str(field.annotation)
         settings.append(
             Variable(
                 name=name.upper(),
                 section=str(extra.get("section", "")),
                 description=field.description or "",
                 default=_written(field.default),
-                secret=secret,
+                secret="SecretStr" in str(field.annotation),
                 generate=bool(extra.get("generate")),
+                needed=bool(extra.get("needed")),
             )
         )
     return settings
@@ -141,6 +146,11 @@ def documented() -> list[Variable]:
 def service_secrets() -> list[Variable]:
     """Return the secrets that targets pass on to the service: all but the URLs."""
     return [variable for variable in variables() if variable.secret and variable.name not in URLS]
+
+
+def needed_secrets() -> list[str]:
+    """Return the names of the secrets without which the service does not start outside development."""
+    return [secret.name for secret in service_secrets() if secret.needed]
 
 
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.project import Environment, Project
+from pipeline.config.settings import needed_secrets
 from pipeline.deploy import board, github
 from pipeline.deploy.chapter import Chapter, now, source_of
 from pipeline.deploy.evidence import write_evidence
@@ -81,8 +82,7 @@ class Story:
                 problems = self.target.problems() + ([] if wanted else migration_file_problems(self.project.root))
                 if problems:
                     raise UsageError(*problems)
-                if wanted:
-                    self.releases.recorded(wanted)  # raises where the release or what was built for it is not kept
+                self._refuse_undelivered(wanted)
                 stack.enter_context(self.target.lock())
                 self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
@@ -108,6 +108,16 @@ class Story:
         proved = any(record.verdict == "proved" for record in self.records.all())
         self.schema.expected = proved and not self._empty_database
         problems = self.target.database.problems(expected=self.schema.expected, release=wanted)
+        if problems:
+            raise UsageError(*problems)
+
+    def _refuse_undelivered(self, wanted: str | None) -> None:
+        """Raise `UsageError` where the release needs a secret that its replicas would not get.
+
+        Raise it, too, where the release `wanted` or what was built for it is not kept.
+        """
+        needs = self.releases.recorded(wanted).needs if wanted else needed_secrets()
+        problems = self.fleet.undelivered(needs, wanted)
         if problems:
             raise UsageError(*problems)
 
@@ -212,6 +222,9 @@ class Story:
         if chapter.old:
             for line in self.releases.difference(new, chapter.old):
                 log.info(f"changes {line}")
+            dropped = [name for name in chapter.old.needs if name not in new.needs]
+            for line in self.fleet.undelivered(dropped, chapter.old.name) if dropped else ():
+                log.warning(f"the release that serves could not be brought back: {line}")
         self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
         proved = serving is not None and serving.release == new.name
         return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.config.settings import read_values
+from pipeline.config.settings import needed_secrets, read_values
 from pipeline.engines.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.registry.image import image_labels, resolve
@@ -33,6 +33,7 @@ __all__ = [
     "built_from",
     "find_pushed",
     "image_repository",
+    "needs_of",
     "push_references",
     "repository_problem",
     "same_build",
@@ -46,6 +47,7 @@ BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py
                   "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
 FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend", ".dockerignore")
 SCHEMA_LABEL = "slipway.schema"
+NEEDS_LABEL = "slipway.needs"
 REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
 PLATFORMS = re.compile(r"linux/[a-z0-9]+(/[a-z0-9]+)?(,linux/[a-z0-9]+(/[a-z0-9]+)?)*")
 EXAMPLE = "linux/amd64,linux/arm64"
@@ -229,6 +231,7 @@ def labels(root: Path, change: Change, title: str) -> dict[str, str]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     return {
         "CREATED": datetime.fromtimestamp(change.epoch, UTC).isoformat().replace("+00:00", "Z"),
+        "NEEDS": " ".join(needed_secrets()),
         "REVISION": _revision(change),
         "SCHEMA": required_revision(root) or "",
         "SOURCE": remote_address(root) or "",
@@ -251,6 +254,11 @@ def source_of(image_labels: Mapping[str, str]) -> Source:
     revision = image_labels.get("org.opencontainers.image.revision", "")
     commit = revision.removesuffix("-dirty")
     return Source(commit=None if commit in ("", "unknown") else commit, dirty=revision.endswith("-dirty"))
+
+
+def needs_of(image_labels: Mapping[str, str]) -> list[str]:
+    """Return the secrets without which the service in an image does not start; none where its labels do not say."""
+    return image_labels.get(NEEDS_LABEL, "").split()
 
 
 def same_build(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

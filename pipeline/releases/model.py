@@ -20,6 +20,7 @@ class Artifact:
     source: Source
     revision: str | None  # the schema revision that its code needs, None without migrations
     requests: tuple[RequestSpec, ...]  # those that its own proof and smoke test send
+    needs: tuple[str, ...] = ()  # the secrets without which it does not start; of an older release, none are known
 
 
 @dataclass(frozen=True)

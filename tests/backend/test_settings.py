@@ -12,52 +12,14 @@ from typing import TypeAlias
 import pytest
 
 from backend.settings import SECTIONS, Settings, SettingsError, load_settings
-from pipeline.config.settings import variables
+from pipeline.config.derived import CLUSTER_FIXED
+from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, PLACED, needed_secrets, variables
 from tests.project import NAME
 
 BACKEND = Path(__file__).parents[2] / "backend"
-CONTRACT = [
-    "ENVIRONMENT",
-    "DEBUG",
-    "PROJECT_NAME",
-    "BUILD_TARGET",
-    "PYTHON_VERSION",
-    "POSTGRES_DB",
-    "POSTGRES_USER",
-    "POSTGRES_PASSWORD",
-    "POSTGRES_HOST",
-    "POSTGRES_PORT",
-    "DATABASE_URL",
-    "DATABASE_POOL_SIZE",
-    "DATABASE_MAX_OVERFLOW",
-    "DATABASE_POOL_TIMEOUT",
-    "REDIS_HOST",
-    "REDIS_PORT",
-    "REDIS_PASSWORD",
-    "REDIS_URL",
-    "REDIS_EXPIRE_SECONDS",
-    "REDIS_MAX_CONNECTIONS",
-    "SERVICE_TOKEN",
-    "CORS_ORIGINS",
-    "BACKEND_HOST",
-    "BACKEND_PORT",
-    "METRICS_PORT",
-    "FRONTEND_PORT",
-    "EDGE_PORT",
-    "BACKEND_WORKERS",
-    "TRUSTED_PROXIES",
-    "MAX_BODY_BYTES",
-    "LOG_LEVEL",
-    "LOG_FORMAT",
-    "DRAIN_SECONDS",
-    "RELEASE",
-]
 CANARY = "canary-Zq8"
 # No value of these may be printed; they are good enough to start production.
-PRODUCTION = {
-    "ENVIRONMENT": "production",
-    **{one.name: f"{CANARY}-{one.name}-0123456789" for one in variables() if one.generate},
-}
+PRODUCTION = {"ENVIRONMENT": "production", **{name: f"{CANARY}-{name}-0123456789" for name in needed_secrets()}}
 
 Problems: TypeAlias = Callable[..., list[str]]
 
@@ -83,9 +45,10 @@ def _named(problems: list[str]) -> list[str]:
 
 
 class TestSchema:
-    def test_every_name_of_the_contract_is_a_field(self) -> None:
-        """A service of one's own may have more of them."""
-        assert set(CONTRACT) <= {name.upper() for name in Settings.model_fields}
+    def test_has_each_setting_that_a_deploy_sets(self) -> None:
+        """A service of one's own may have any others, but these reach it, and it has to honour them."""
+        placed = {*PLACED, *DECISIVE, *(name for name, _, _ in CLUSTER_FIXED)} - {one.name for one in COMPOSE_IMAGES}
+        assert placed <= {one.name for one in variables()}
 
     def test_every_field_says_what_it_means(self) -> None:
         """Each field has one line of description, and a section that exists."""
@@ -95,9 +58,10 @@ class TestSchema:
             assert isinstance(field.json_schema_extra, dict)
             assert field.json_schema_extra["section"] in SECTIONS
 
-    def test_says_which_secrets_init_makes(self) -> None:
-        """The passwords of the stores, and the token."""
-        assert _marked("generate") >= {"postgres_password", "redis_password", "service_token"}
+    def test_has_a_default_for_what_is_no_secret(self) -> None:
+        """A process must be able to start without it; what must be there outside development is a secret."""
+        assert not any(field.is_required() for field in Settings.model_fields.values())
+        assert _marked("generate") <= _marked("needed") <= {one.name.lower() for one in variables() if one.secret}
 
     def test_importing_settings_imports_no_framework(self) -> None:
         """The pipeline imports the settings alone: neither FastAPI nor a database driver comes along."""

@@ -6,7 +6,7 @@ target overrides it if its engine has something to add. docs/10-add-a-target.md 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.images.build import PushedImages
@@ -105,6 +105,13 @@ class Fleet(Protocol):
 
     def token_changes(self) -> bool:
         """Return whether the running replicas still have another token."""
+
+    def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
+        """List those of `secrets` that a replica would not get, one line each with its fix. Touch nothing.
+
+        `release`: the recorded release that needs them; None for that of the working tree.
+        """
+        return []
 
     def heal(self) -> bool:
         """Clean up after a killed deploy, and start what should run but does not. Return whether anything was started.

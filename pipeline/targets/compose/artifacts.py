@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.config.project import Project
 from pipeline.config.requests import parse_requests
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images.build import SCHEMA_LABEL, ReleaseImages, same_build, short_digest, source_of
+from pipeline.images.build import SCHEMA_LABEL, ReleaseImages, needs_of, same_build, short_digest, source_of
 from pipeline.registry.reference import split_digest
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
@@ -37,12 +37,13 @@ class Kept:
     revision: str | None
     requests: list[dict[str, Any]]
     files: dict[str, str]
+    needs: list[str] = field(default_factory=list)
 
     @property
     def artifact(self) -> Artifact:
         """The engine-neutral `Artifact` of this release."""
         requests = parse_requests(self.requests, f"release {self.name}")
-        return Artifact(self.name, self.source, self.revision, requests)
+        return Artifact(self.name, self.source, self.revision, requests, tuple(self.needs))
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Artifacts:
             requests=[spec.table() for spec in self.project.requests],
             # The working tree's files belong only to a release that was built from it.
             files={} if digest else shipped_hashes(self.project),
+            needs=needs_of(labels),
         )
         path = self._path(kept.name)
         path.parent.mkdir(parents=True, exist_ok=True)

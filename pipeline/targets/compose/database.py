@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from pipeline.config.settings import split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
@@ -66,6 +63,4 @@ class ComposeDatabase(roles.Database):
     def _image(self, service: str) -> str:
         """Return the image of a `service` of docker-compose.yml."""
         site = self.site
-        text = site.docker.ask(*site.stack.command("config", "--format", "json"), env=site.variables.environment(None))
-        config: dict[str, Any] = json.loads(text)
-        return str(config["services"][service]["image"])
+        return str(site.stack.services(site.variables.environment(None))[service]["image"])

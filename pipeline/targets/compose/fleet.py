@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.releases.model import Artifact, Running, short
 from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
@@ -23,6 +25,7 @@ from pipeline.targets.compose.problems import login_problems, taken_problems, vo
 from pipeline.targets.compose.replicas import slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
+from pipeline.targets.compose.stack import FILES, passed_secrets
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
 
@@ -115,6 +118,15 @@ class ComposeFleet(roles.Fleet):
         """Compare the token with those of the replicas, each of which has a hash of its token as a label."""
         mark = self.site.variables.token_mark
         return any(replica.labels.get("slipway.token", mark) != mark for replica in self.site.replicas.all())
+
+    def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
+        """List what `.env` lacks, and what docker-compose.yml does not pass on."""
+        site = self.site
+        missing = missing_secrets(secrets, split_secrets(site.values)[1], release)
+        if missing:
+            return missing
+        passed = passed_secrets(site.stack.services(site.variables.environment(None))["backend"])
+        return unmounted(FILES[0], [name for name in secrets if name not in passed])
 
     def heal(self) -> bool:
         """Remove the throwaway containers of a killed deploy; restart what was stopped with the engine or by hand."""

@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.settings import service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
-__all__ = ["FILES", "Stack", "config_fingerprint", "project_name_problem"]
+__all__ = ["FILES", "Stack", "config_fingerprint", "passed_secrets", "project_name_problem"]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -53,9 +54,22 @@ class Stack:
         hashes = self.docker.ask(*self.command("config", "--hash", "*"), env=env)
         return dict(line.split() for line in hashes.splitlines())
 
+    def services(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return each service as the files and `env` define it."""
+        config: dict[str, dict[str, Any]] = json.loads(
+            self.docker.ask(*self.command("config", "--format", "json"), env=env)
+        )
+        return config["services"]
+
     def network(self, name: str) -> str:
         """Return the name in the engine of the network `name` of the files."""
         return f"{self.name}_{name}"
+
+
+def passed_secrets(service: Mapping[str, Any]) -> set[str]:
+    """Return the names of the secrets that a `service` of the files gets: as a mounted file, or as a variable."""
+    mounted = {Path(one.get("target") or one["source"]).name for one in service.get("secrets") or ()}
+    return mounted | {name.removesuffix("_FILE") for name in service.get("environment") or ()}
 
 
 def config_fingerprint(definition: str, secrets: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config.project import KubernetesEnvironment, Project
+from pipeline.config.settings import needed_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object
 from pipeline.errors import UsageError
@@ -15,6 +16,7 @@ from pipeline.images.build import (
     PushedImages,
     find_pushed,
     image_repository,
+    needs_of,
     repository_problem,
     source_of,
 )
@@ -64,6 +66,7 @@ class Artifacts:
             requests=[spec.table() for spec in self.project.requests],
             files=shipped_hashes(self.project),
             manifests=objects,
+            needs=needed_secrets(),
         )
         self.releases.keep(release)
         return release
@@ -89,6 +92,7 @@ class Artifacts:
             requests=[spec.table() for spec in self.project.requests],
             files={},  # the working tree's hashes belong only to what was built from it
             manifests=objects,
+            needs=needs_of(labels),
         )
         self.releases.keep(release)
         return release

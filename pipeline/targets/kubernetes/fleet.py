@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,14 @@ from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods
-from pipeline.targets.kubernetes.secret import secrets_fingerprint
+from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
 
@@ -73,6 +74,17 @@ class KubernetesFleet(roles.Fleet):
         # Any secret counts, not only the token: so it returns True more often than needed, but never too rarely.
         mark = secrets_fingerprint(self.site.secrets)
         return any(secrets_mark(pod) != mark for pod in service_pods(self.site.rollout.glance()))
+
+    def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
+        """List what the Secret lacks, and what the manifests of the release do not mount from it."""
+        site = self.site
+        if site.on_this_machine:
+            missing = missing_secrets(secrets, site.secrets, release)
+        else:
+            missing = missing_keys(secrets, site.secrets, site.kubectl, site.secret)
+        manifests = site.kept.find(release).manifests if release else site.objects
+        service = [each for each in manifests if (each["kind"], name_of(each)) == ("Deployment", SERVICE)]
+        return missing or unmounted(site.env.overlay, unread_keys(secrets, service, site.secret))
 
     def heal(self) -> bool:
         """Remove the throwaway containers of a killed deploy; return False, because nothing has to be started."""

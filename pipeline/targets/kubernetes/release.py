@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,13 @@ class Release:
     requests: list[dict[str, Any]]
     files: dict[str, str]
     manifests: list[Object]
+    needs: list[str] = field(default_factory=list)
 
     @property
     def artifact(self) -> Artifact:
         """The engine-neutral `Artifact`, which is what the story knows of a release."""
-        return Artifact(self.name, self.source, self.revision, parse_requests(self.requests, f"release {self.name}"))
+        requests = parse_requests(self.requests, f"release {self.name}")
+        return Artifact(self.name, self.source, self.revision, requests, tuple(self.needs))
 
     @property
     def config(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.config.settings import RETIRED_SECRETS, service_secrets
+from pipeline.config.settings import RETIRED_SECRETS, needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "secret_object",
     "secret_values",
     "secrets_fingerprint",
+    "unread_keys",
     "unread_urls",
 ]
 
@@ -38,8 +39,11 @@ def needed_keys(objects: Iterable[Object]) -> list[str]:
     PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
     """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
-    keys = [secret.name for secret in service_secrets() if secret.generate]
-    return [*keys, *([SUPERUSER_PASSWORD] if "postgres" in sets else []), *([REDIS_ACL] if "redis" in sets else [])]
+    return [
+        *needed_secrets(),
+        *([SUPERUSER_PASSWORD] if "postgres" in sets else []),
+        *([REDIS_ACL] if "redis" in sets else []),
+    ]
 
 
 def secret_name(service: str) -> str:
@@ -108,6 +112,12 @@ def unread_urls(there: Mapping[str, str], objects: Iterable[Object], kubectl: Ku
         for key in URLS
         if there.get(key) and not _reads(objects, name, key)
     ]
+
+
+def unread_keys(keys: Iterable[str], objects: Iterable[Object], name: str) -> list[str]:
+    """Return those of `keys` that no pod of `objects` takes from the Secret `name`."""
+    objects = list(objects)
+    return [key for key in keys if not _reads(objects, name, key)]
 
 
 def _reads(value: Any, secret: str, key: str) -> bool:

@@ -42,6 +42,7 @@ class Site:
         self.rollout, self.lease = RolloutWatch(self.kubectl), Lease(self.kubectl)
         self.values = read_values(project.root)
         self.secrets: dict[str, str] = {}  # once `problems` has read them
+        self.objects: list[Object] = []  # of the overlay, once `problems` has rendered it
         self.drift: list[str] = []  # what an apply of this deploy would change
         self.prepared = False  # the stores and settings of what this deploy ships are up
 

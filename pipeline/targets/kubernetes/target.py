@@ -62,6 +62,7 @@ class KubernetesTarget:
         if not (overlay / "kustomization.yaml").exists():
             return [f"pyproject.toml [tool.slipway.environments.{self.env.name}]: overlay: there is no {overlay}"]
         _, objects = self.site.artifacts.render(NOTHING_YET)
+        self.site.objects = objects
         unknown = sorted({each["kind"] for each in objects} - RESOURCES.keys())
         what = "is not something that a deploy applies: move it to k8s/bootstrap"
         problems = [f"{self.env.overlay}: {kind} {what}" for kind in unknown]

@@ -19,6 +19,7 @@ import uv
 
 from pipeline.config.project import Project
 from pipeline.config.requests import parse_requests
+from pipeline.config.settings import needed_secrets
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.migrations import required_revision
 from pipeline.releases.model import Artifact
@@ -67,6 +68,7 @@ class Artifacts:
                 **read_json(folder / META),
                 "source": asdict(source),
                 "requests": [spec.table() for spec in self.project.requests],
+                "needs": needed_secrets(),
             }
             write_json(folder / META, meta)
         finally:
@@ -96,6 +98,7 @@ class Artifacts:
             source=Source(**meta["source"]),
             revision=required_revision(folder),
             requests=parse_requests(meta["requests"], f"release {name}"),
+            needs=tuple(meta.get("needs", ())),
         )
 
     def _intact(self, name: str) -> bool:

@@ -6,13 +6,15 @@ import logging
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
+from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
@@ -107,6 +109,10 @@ class LocalFleet(roles.Fleet):
         configs, slots = self.site.layout.configs, self.site.replicas.slots()
         known = [configs / slot.config / "SERVICE_TOKEN" for slot in slots]
         return any(path.read_text(encoding="utf-8") != self.token() for path in known if path.exists())
+
+    def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
+        """List what `.env` lacks: a replica gets whatever secret that has."""
+        return missing_secrets(secrets, split_secrets(self.site.values)[1], release)
 
     def heal(self) -> bool:
         """End the strays of a killed deploy, and restart what the supervisor should keep running."""

@@ -48,7 +48,7 @@ def _copy(tmp_path: Path) -> Path:
 
 
 def add_secret(root: Path, limits: str = "") -> None:
-    """Add PROBE_PASSWORD to the schema in `root`; the example of docs/2-your-own-service.md may be there already."""
+    """Add PROBE_PASSWORD to the schema in `root`."""
     path = root / "backend/settings.py"
     text = path.read_text(encoding="utf-8")
     field = f'    probe_password: SecretStr | None = _setting("secrets", "Of a probe.", None{limits})\n'

@@ -25,6 +25,8 @@ from tests.project import NAME
 
 NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
 GENERATED = {one.name for one in variables() if one.generate}
+# What a service of one's own may need besides: `nox -s init` leaves the value to people.
+GIVEN = {one.name: f"{one.name.lower()}-of-somebody-else" for one in variables() if one.needed and not one.generate}
 
 
 class TestFillEnv:
@@ -33,7 +35,7 @@ class TestFillEnv:
         added = fill_env(tmp_path)
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
         assert set(added) == NAMES == set(dotenv_values(tmp_path / ".env"))
-        assert check_values(tmp_path, read_values(tmp_path, {})) == []
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN)) == []
 
     def test_takes_from_the_environment_what_decides_where_the_data_is(self, tmp_path: Path) -> None:
         """A job that sets these from its first deploy on finds the same data in its second; nothing else is taken."""
@@ -48,7 +50,7 @@ class TestFillEnv:
         """The default is in the file, which the plan then tells from the environment."""
         fill_env(tmp_path, {"PROJECT_NAME": value})
         assert dotenv_values(tmp_path / ".env")["PROJECT_NAME"] == NAME
-        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN), {}) == []
 
     def test_makes_every_secret_anew(self, tmp_path: Path) -> None:
         """Two files share no secret, and no two secrets of a file are the same."""
@@ -114,7 +116,7 @@ class TestCheckValues:
         fill_env(tmp_path)
         before = (tmp_path / ".env").read_text()
         (tmp_path / ".env").write_text(f"LOG_LEVEL: canary\n{before}")
-        assert check_values(tmp_path, read_values(tmp_path, {})) == [
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN)) == [
             ".env: line 1 is not NAME=VALUE: fix it, or put # before it"
         ]
 
@@ -125,7 +127,7 @@ class TestCheckValues:
         fill_env(tmp_path)
         with (tmp_path / ".env").open("a") as file:
             file.write(f"{name}=x\n")
-        assert check_values(tmp_path, read_values(tmp_path, {})) == []
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN)) == []
 
     @pytest.mark.parametrize(
         ("line", "message"),
@@ -142,7 +144,7 @@ class TestCheckValues:
         fill_env(tmp_path)
         kept = [row for row in (tmp_path / ".env").read_text().splitlines() if not row.startswith(f"{name}=")]
         (tmp_path / ".env").write_text("\n".join([*kept, line]) + "\n")
-        (problem,) = check_values(tmp_path, read_values(tmp_path, {}))
+        (problem,) = check_values(tmp_path, read_values(tmp_path, GIVEN))
         assert problem.startswith(".env: ")
         assert message in problem
         assert value == "x" or value not in problem
@@ -150,7 +152,7 @@ class TestCheckValues:
     def test_blames_the_environment_for_what_came_from_it(self, tmp_path: Path) -> None:
         """Nobody should look for it in the file."""
         fill_env(tmp_path)
-        environ = {"EDGE_PORT": "many"}
+        environ = {**GIVEN, "EDGE_PORT": "many"}
         [problem] = check_values(tmp_path, read_values(tmp_path, environ), environ)
         assert problem.startswith("the environment: EDGE_PORT: ")
 
@@ -159,7 +161,7 @@ class TestCheckValues:
         fill_env(tmp_path)
         with (tmp_path / ".env").open("a") as file:
             file.write("POSTGRES_IMAGE=mirror.example.org/postgres:18\nREDIS_IMAGE=mirror.example.org/redis:8\n")
-        assert check_values(tmp_path, read_values(tmp_path, {}), {}) == []
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN), {}) == []
 
 
 class TestEdgePort:

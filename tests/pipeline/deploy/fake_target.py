@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -212,7 +212,7 @@ class FakeDatabase(Database):
 class FakeFleet(Fleet):
     """Replicas in a list, `wanted` of them. `breaks`: the paths that a release answers with 500.
 
-    `slow` releases take 900 ms, `unready` ones never get ready.
+    `slow` releases take 900 ms, `unready` ones never get ready; no replica gets the `lost` secrets.
     """
 
     script: Script
@@ -222,6 +222,7 @@ class FakeFleet(Fleet):
     breaks: dict[str, Collection[str]] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     _turn: int = 0
     _started: int = 0
 
@@ -244,6 +245,10 @@ class FakeFleet(Fleet):
     def token_changes(self) -> bool:
         """Keep it."""
         return False
+
+    def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
+        """Look among the lost ones."""
+        return [f"{name} of release {release} is lost: find it" for name in secrets if name in self.lost]
 
     def heal(self) -> bool:
         """End what never got ready."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from backend.settings import load_settings
-from pipeline.config.settings import RETIRED_SECRETS, service_secrets, variables
+from pipeline.config.settings import RETIRED_SECRETS, needed_secrets, service_secrets
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
 from tests.edge import CADDYFILE, adapted, handlers
@@ -172,7 +172,7 @@ def test_settings_are_named_by_content_never_change_and_reach_the_service(name: 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
-    for secret in (one.name for one in variables() if one.generate):
+    for secret in needed_secrets():
         (tmp_path / secret).write_text(token_urlsafe(36), encoding="utf-8")
     loaded = load_settings(settings(overlay(name)), secrets_dir=tmp_path)
     assert loaded.environment == {"kind": "development"}.get(name, name)
@@ -189,7 +189,7 @@ def test_the_service_gets_its_secrets_and_an_older_image_the_retired_ones(name: 
     keys = {item["key"]: each.get("optional", False) for each in sources for item in each["items"]}
     assert {item["path"] for each in sources for item in each["items"]} == set(keys)
     assert keys == {
-        **{secret.name: not secret.generate for secret in service_secrets()},
+        **{secret.name: not secret.needed for secret in service_secrets()},
         **dict.fromkeys(RETIRED_SECRETS, True),
     }
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.config.secrets import delivered_secrets
 from pipeline.config.settings import PLACED, service_secrets, variables
-from pipeline.targets.compose.stack import FILES
+from pipeline.targets.compose.stack import FILES, passed_secrets
 from tests.tools import missing
 
 ROOT = Path(__file__).parents[4]
@@ -95,6 +95,16 @@ class TestSecrets:
             for files in (["docker-compose.yml"], FILES)
         ]
         assert mounted == [{one.name for one in service_secrets()}, set(delivered_secrets())]
+
+    def test_are_passed_as_files_or_as_variables(self, project: dict[str, Any]) -> None:
+        """The plan counts either, in a file that a team has changed."""
+        backend = project["services"]["backend"]
+        assert {one.name for one in service_secrets()} <= passed_secrets(backend)
+        assert "CARRIER_KEY" not in passed_secrets(backend)
+        for name in ("CARRIER_KEY", "CARRIER_KEY_FILE"):
+            assert "CARRIER_KEY" in passed_secrets({**backend, "environment": {name: "x"}})
+        other = {"source": "another", "target": "/run/secrets/CARRIER_KEY"}
+        assert passed_secrets({"secrets": [other]}) == {"CARRIER_KEY"}
 
 
 class TestNetworks:

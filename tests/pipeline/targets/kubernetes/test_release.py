@@ -109,6 +109,13 @@ class TestReleases:
 
 
 class TestRelease:
+    def test_that_an_older_pipeline_recorded_says_nothing_of_secrets(self) -> None:
+        """It is shipped as it was."""
+        value = {**kept("sha256:1", []).dump(), "needs": ["SERVICE_TOKEN"]}
+        assert Release.load(value).artifact.needs == ("SERVICE_TOKEN",)
+        del value["needs"]
+        assert Release.load(value).artifact.needs == ()
+
     def test_says_where_its_database_is(self) -> None:
         """By its own settings: a release that names another one must not be compared with that of another release."""
         settings = {"POSTGRES_HOST": "db", "POSTGRES_PORT": "5432", "POSTGRES_DB": "board", "LOG_LEVEL": "INFO"}

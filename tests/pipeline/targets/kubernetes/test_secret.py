@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from pipeline.config.settings import RETIRED_SECRETS
+from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.targets.kubernetes.secret import (
     missing_keys,
@@ -17,6 +17,7 @@ from pipeline.targets.kubernetes.secret import (
     secret_object,
     secret_values,
     secrets_fingerprint,
+    unread_keys,
     unread_urls,
 )
 from tests.project import NAME
@@ -142,6 +143,24 @@ class TestUnreadUrls:
         assert [key for line, key in zip(lines, there, strict=True) if f"has {key}, which no pod reads" in line] == [
             *there
         ]
+
+
+class TestUnreadKeys:
+    @pytest.mark.parametrize("what", READ)
+    def test_are_none_where_a_pod_reads_them(self, what: str) -> None:
+        """In whichever way a pod can take a key of a Secret."""
+        assert unread_keys(["DATABASE_URL"], [READ[what]], "shop-secrets") == []
+
+    @pytest.mark.parametrize("what", UNREAD)
+    def test_are_those_that_no_pod_reads(self, what: str) -> None:
+        """A pod would start without it, and not get ready."""
+        assert unread_keys(["DATABASE_URL"], [UNREAD[what]], "shop-secrets") == ["DATABASE_URL"]
+
+    def test_are_none_of_the_manifests_that_ship(self) -> None:
+        """The service's pods get what the service needs, and optional secrets, too."""
+        objects = yaml.safe_load_all((ROOT / "k8s/base/backend.yaml").read_text(encoding="utf-8"))
+        names = [secret.name for secret in service_secrets()]
+        assert unread_keys([*names, "OTHER"], objects, f"{NAME}-secrets") == ["OTHER"]
 
 
 class TestSecretObject:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.project import LocalEnvironment, Project
+from pipeline.config.settings import needed_secrets
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.migrations import required_revision
 from pipeline.targets.local import difference
@@ -58,6 +60,16 @@ class TestBuild:
         """The highest number of its migrations; none without migrations."""
         assert artifacts.build({}).revision == "0002"
         assert required_revision(artifacts.layout.home) is None
+
+    def test_knows_the_secrets_without_which_it_does_not_start(self, artifacts: Artifacts) -> None:
+        """By the schema that it is built with; a release that was kept before they were noted says nothing."""
+        release = artifacts.build({})
+        assert list(release.needs) == needed_secrets() != []
+        meta = artifacts.folder(release.name) / "release.json"
+        meta.write_text(
+            json.dumps({name: value for name, value in json.loads(meta.read_text()).items() if name != "needs"})
+        )
+        assert artifacts.recorded(release.name).needs == ()
 
     def test_says_which_package_cannot_be_had(self, artifacts: Artifacts) -> None:
         """A lock that cannot be installed is named, and no half environment is kept."""
