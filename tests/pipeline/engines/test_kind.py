@@ -100,7 +100,7 @@ class TestDown:
         """A file that says what was removed of a cluster that a test's `kubectl` answers for."""
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         file = tmp_path / "removed"
-        program(tmp_path, "docker", "case \"$*\" in version*) echo 29.1.0;; *) echo no such >&2; exit 1;; esac")
+        program(tmp_path, "docker", 'case "$*" in version*) echo 29.1.0;; *) echo no such >&2; exit 1;; esac')
         said = f'case "$*" in version*) echo 0.33.0;; "get nodes"*) echo node;; *) echo "$*" >>{file};; esac'
         program(tmp_path, "kind", said)
         return file
