@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack, suppress
+
 import pytest
 
+from pipeline.config.settings import DEFAULT_EDGE_PORT
+from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow, MakeCheckout
 from tests.deploy.visitors import Visitors
 
@@ -24,6 +29,7 @@ def test_two_services_share_a_machine(make_checkout: MakeCheckout, add_row: AddR
     [line] = refused.problems()
     assert f"EDGE_PORT: port {one.port} is taken by `local` of {one.root}: `nox -s down -- local` there, or" in line
     assert other.processes() == []
+    _takes_the_next_free_port(other)
 
     second = other.proved()
     assert other.settings()["POSTGRES_DB"] == OTHER
@@ -37,3 +43,19 @@ def test_two_services_share_a_machine(make_checkout: MakeCheckout, add_row: AddR
     assert one.untidy() == []
     failed = [outcome.traffic["failed"] for outcome in (first, second, update)]
     add_row("two services beside each other", f"local: three proofs, {failed} failed, {len(seen.visits)} visits of one")
+
+
+def _takes_the_next_free_port(one: Checkout) -> None:
+    """Do as a refused first deploy says, where somebody has the port that it would have had."""
+    del one.environ["EDGE_PORT"]
+    (one.root / ".env").unlink()
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody else has it, which is as well
+            stack.enter_context(socket.create_server(("127.0.0.1", DEFAULT_EDGE_PORT)))
+        [line] = one.deploy().problems()
+        assert line.startswith(f"EDGE_PORT: port {DEFAULT_EDGE_PORT} is taken by "), line
+        assert "or `nox -s init`, which writes the next free port, " in line
+        assert not (one.root / ".env").exists()
+        assert one.run("init").code == 0
+    one.port = int(one.settings()["EDGE_PORT"])
+    assert one.port > DEFAULT_EDGE_PORT
