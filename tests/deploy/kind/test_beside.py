@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 
-from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY
+from pipeline.engines.kind import CONTEXT, REGISTRY
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.conftest import GATEWAY_API, cluster
 from tests.deploy.kind.stack import KindCheckout, deployer_config, image_ids, kubectl
@@ -25,21 +22,11 @@ OVERLAY = "k8s/overlays/kind/kustomization.yaml"
 ADMIN = {"KUBECONFIG": str(Path.home() / ".kube/config")}
 
 
-@dataclass
-class Neighbour(KindCheckout):
-    """The other service, which is asked by its own host."""
-
-    def request(self, method: str, path: str, *, token: bool = False, **options: Any) -> httpx2.Response:
-        """Send one request, as `Checkout` does, with the host of the service."""
-        headers = {"Host": f"{OTHER}.localhost:{EDGE_PORT}", **options.pop("headers", {})}
-        return super().request(method, path, token=token, headers=headers, **options)
-
-
 @pytest.fixture(name="other")
-def _other(deployed: KindCheckout, template: Path, tmp_path: Path) -> Iterator[Neighbour]:
+def _other(deployed: KindCheckout, template: Path, tmp_path: Path) -> Iterator[KindCheckout]:
     """A renamed clone beside the one that serves; its namespace is not there yet, and is gone afterwards."""
-    one = Neighbour.make(template, tmp_path / "other")
-    one.environ["PROJECT_NAME"] = "slipway-test-beside"
+    one = KindCheckout.make(template, tmp_path / "other")
+    one.host, one.environ["PROJECT_NAME"] = f"{OTHER}.localhost", "slipway-test-beside"
     assert one.run("rename", OTHER).code == 0
     one.commit()
     yield one
@@ -48,7 +35,7 @@ def _other(deployed: KindCheckout, template: Path, tmp_path: Path) -> Iterator[N
     assert done.code == 0, done.stderr
 
 
-def test_two_services_share_the_cluster(deployed: KindCheckout, other: Neighbour, add_row: AddRow) -> None:
+def test_two_services_share_the_cluster(deployed: KindCheckout, other: KindCheckout, add_row: AddRow) -> None:
     """Namespace, images and host are each one's own; the cluster goes only when it is nobody else's."""
     serving = deployed.answering()
     refused = other.deploy(**ADMIN)
@@ -60,7 +47,7 @@ def test_two_services_share_the_cluster(deployed: KindCheckout, other: Neighbour
     assert made.code == 0, str(made)
     other.environ["KUBECONFIG"] = str(deployer_config(other.root.with_name("deployer"), {CONTEXT: OTHER}))
     first = other.proved()
-    assert first.report["url"] == f"http://{OTHER}.localhost:{EDGE_PORT}"
+    assert first.report["url"] == other.url
     assert image_ids(OTHER) == {f"{REGISTRY}/{OTHER}@{first.release}"}
     assert other.answering() == {first.release}
     assert deployed.answering() == serving
