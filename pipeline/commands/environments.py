@@ -26,7 +26,7 @@ __all__ = ["Opener", "add_parsers", "open_environment"]
 log = logging.getLogger(__name__)
 
 COMMIT_DIGITS = 7  # as git shortens a commit, with `-dirty` as `git describe` has it: so a line fits 80 columns
-INDENT = "    "  # of a reason
+INDENT, NARROWEST = "    ", 20  # of a reason
 
 Opener = Callable[[Project, Environment, Progress], Target]
 
@@ -131,7 +131,7 @@ def _print_releases(rows: Sequence[Mapping[str, Any]], back: str) -> None:
         text = Text.assemble(*cells)
         text.rstrip()
         console.print(text, soft_wrap=True)
-        for part in textwrap.wrap(str((row or {}).get("reason") or ""), console.width - len(INDENT)):
+        for part in textwrap.wrap(str((row or {}).get("reason") or ""), max(console.width - len(INDENT), NARROWEST)):
             console.print(f"{INDENT}{part}", markup=False, soft_wrap=True, style="dim")
     console.print(f"* kept: `{back} --release NUMBER` ships it again", style="dim", soft_wrap=True)
 
