@@ -30,7 +30,8 @@ def cluster(project: Project, options: Namespace, progress: Progress) -> None:
     Services of this template share one: it is removed only where no other is in it, or with `--all`.
     """
     kind = Cluster(project.root, project.name, progress)
-    with hold_lock(project.state("cluster") / "lock"):
+    # Not the project's lock: another project may be at the same cluster.
+    with hold_lock(Path.home() / ".kube" / f"{CONTEXT}.lock"):
         if options.action == "down":
             log.info("removed all of it" if kind.down(everything=options.all) else "there was nothing to remove")
             return
