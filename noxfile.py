@@ -198,7 +198,7 @@ def access(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Set up a kind cluster and a local registry for `deploy -- kind` (-- [up | down] [--gateway-api FILE])."""
+    """Set up a kind cluster and a local registry for `deploy -- kind` (-- [up | down [--all]] [--gateway-api FILE])."""
     slipway(session, "cluster", *session.posargs)
 
 

@@ -20,19 +20,24 @@ log = logging.getLogger(__name__)
 def add_parsers(verbs: Verbs) -> None:
     add = verbs.add("cluster", cluster, "create or remove a Kubernetes cluster on this machine, with kind").add_argument
     add("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
+    add("--all", action="store_true", help="with `down`: even if another service is in it")
     add("--gateway-api", type=Path, metavar="FILE", help="the Gateway API's manifest, if GitHub cannot be reached")
 
 
 def cluster(project: Project, options: Namespace, progress: Progress) -> None:
-    """Set up a kind cluster and a registry, ready for `deploy -- kind`, or remove all of it."""
-    kind = Cluster(project.root, progress)
-    with hold_lock(project.state("cluster") / "lock"):
+    """Set up a kind cluster and a registry, ready for `deploy -- kind`, or remove all of it.
+
+    Services of this template share one: it is removed only where no other is in it, or with `--all`.
+    """
+    kind = Cluster(project.root, project.name, progress)
+    # Not the project's lock: another project may be at the same cluster.
+    with hold_lock(Path.home() / ".kube" / f"{CONTEXT}.lock"):
         if options.action == "down":
-            log.info("removed all of it" if kind.down() else "there was nothing to remove")
+            log.info("removed all of it" if kind.down(everything=options.all) else "there was nothing to remove")
             return
         changed = kind.up(options.gateway_api)
     log.info(
         f"{'ready' if changed else 'already up to date'}: context {CONTEXT}, registry {REGISTRY},"
-        f" edge http://localhost:{EDGE_PORT}"
+        f" edge 127.0.0.1:{EDGE_PORT}"
     )
     log.info("next: nox -s deploy -- kind")

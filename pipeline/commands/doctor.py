@@ -23,6 +23,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
+from pipeline.system.ports import dial
 from pipeline.system.progress import Progress
 from pipeline.targets import Target
 from pipeline.targets.common.stores import store_findings
@@ -126,7 +127,9 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
         if finding:
             yield finding
     try:
-        answer = httpx2.get(f"{url}/ready", timeout=SECONDS, trust_env=False)  # as the proof does: no proxy
+        address, headers = dial(url)
+        # As the proof does: no proxy.
+        answer = httpx2.get(f"{address}/ready", headers=headers, timeout=SECONDS, trust_env=False)
     except httpx2.TransportError as error:
         yield f"{url} does not answer ({error or type(error).__name__}): is the edge up, does its name lead to it?"
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.place_of_data import shell_problems
@@ -23,6 +24,9 @@ from pipeline.targets import Target, open_target
 __all__ = ["Opener", "add_parsers", "open_environment"]
 
 log = logging.getLogger(__name__)
+
+COMMIT_DIGITS = 7  # as git shortens a commit, with `-dirty` as `git describe` has it: so a line fits 80 columns
+INDENT, NARROWEST = "    ", 20  # of a reason
 
 Opener = Callable[[Project, Environment, Progress], Target]
 
@@ -100,24 +104,44 @@ def releases(project: Project, options: Namespace, progress: Progress, *, opened
     records = target.records()
     retained = records.retained(project.retain)
     rows = [
-        _fields(record, "number", "release", "verdict", "reason", "commit", "started", "finished")
+        _fields(record, "number", "release", "verdict", "reason", "commit", "dirty", "started", "finished")
         | {"retained": record.release in retained}
         for record in reversed(records.all())
     ]
     if options.json:
         return 0, rows
-    table = Table("#", "release", "verdict", "started", "commit", "reason")
-    for row in rows:
-        verdict = {"proved": "[green]proved[/]", "unchanged": "unchanged"}.get(
-            str(row["verdict"]), f"[red]{row['verdict'] or 'died'}[/]"
-        )
-        release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
-        started, commit, reason = row["started"], str(row["commit"] or "-")[:9], escape(str(row["reason"] or ""))
-        table.add_row(str(row["number"]), release, verdict, str(started), commit, reason)
-    Console().print(table if rows else f"nothing deployed yet: `nox -s deploy -- {env.name}`")
     if rows:
-        Console().print(f"* kept: `nox -s rollback -- {env.name} --release NUMBER` ships it again", style="dim")
+        _print_releases(rows, f"nox -s rollback -- {env.name}")
+    else:
+        Console().print(f"nothing deployed yet: `nox -s deploy -- {env.name}`")
     return 0, None
+
+
+def _print_releases(rows: Sequence[Mapping[str, Any]], back: str) -> None:
+    """Print `rows`, each on a line of at most 80 columns with its reason below, and how to go `back` to one."""
+    console = Console(highlight=False)
+    head = ("#", "release", "verdict", "started (UTC)", "commit")
+    lines = [head, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line, row in zip(lines, [None, *rows], strict=True):
+        verdict = "bold" if row is None else {"proved": "green", "unchanged": ""}.get(str(row["verdict"]), "red")
+        styles = ["bold" if row is None else ""] * len(head)
+        styles[head.index("verdict")] = verdict
+        cells = [(f"{cell:<{width}}  ", style) for cell, width, style in zip(line, widths, styles, strict=True)]
+        text = Text.assemble(*cells)
+        text.rstrip()
+        console.print(text, soft_wrap=True)
+        for part in textwrap.wrap(str((row or {}).get("reason") or ""), max(console.width - len(INDENT), NARROWEST)):
+            console.print(f"{INDENT}{part}", markup=False, soft_wrap=True, style="dim")
+    console.print(f"* kept: `{back} --release NUMBER` ships it again", style="dim", soft_wrap=True)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    release = f"{short(str(row['release'] or '-'))}{' *' if row['retained'] else ''}"
+    at = datetime.fromisoformat(row["started"]).astimezone(UTC) if row["started"] else None
+    commit = f"{str(row['commit'] or '-')[:COMMIT_DIGITS]}{'-dirty' if row['dirty'] else ''}"
+    started = f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"
+    return str(row["number"]), release, str(row["verdict"] or "died"), started, commit
 
 
 def _fields(source: Record | Replica, *names: str) -> dict[str, Any]:

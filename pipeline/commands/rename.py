@@ -43,6 +43,7 @@ KEPT = re.compile(
     re.VERBOSE,
 )
 TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.DOTALL)  # in Markdown
+TEMPLATE_LINES = re.compile(r"^ *# template\n.*?^ *# /template\n", re.DOTALL | re.MULTILINE)  # in YAML
 PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
 
 
@@ -92,6 +93,8 @@ def renamed(name: str, text: str, old: str, new: str) -> str:
     """Return the `text` of the file `name` after the service `old` is renamed to `new`."""
     if name.endswith(".md"):
         text = TEMPLATE_ONLY.sub("", text)
+    if name.endswith(".yaml"):
+        text = TEMPLATE_LINES.sub("", text)
     if name == "README.md":
         text = re.sub(rf"\A# {old}$", f"# {new}", text, count=1, flags=re.IGNORECASE | re.MULTILINE)
     return _word(old, name).sub(lambda match: match[0] if match["kept"] else new, text)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from pathlib import Path
 
 from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
 from pipeline.config.secrets import SECRET_FILES, write_secret_files
-from pipeline.config.settings import fill_env, read_values, split_secrets
+from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, split_secrets
+from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.migrations import repository_problems
+from pipeline.system.ports import next_free_port, port_free
 from pipeline.system.progress import Progress
 
 __all__ = ["add_parsers"]
@@ -32,12 +35,25 @@ def add_parsers(verbs: Verbs) -> None:
 
 def init(project: Project, *_: object) -> None:
     """Add what is missing in `.env`, and write the secret files of docker-compose.yml."""
-    added = fill_env(project.root)
+    added = fill_env(project.root, port=_first_port(project.root))
     for line in shell_problems(project.root):
         log.warning(line)
     log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
     log.info(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
+
+
+def _first_port(root: Path) -> int:
+    """Return the EDGE_PORT of a first `.env`: the default, or the next free port where that is somebody else's."""
+    port = DEFAULT_EDGE_PORT
+    if (root / ".env").exists() or port_free(port):
+        return port
+    occupant = occupant_of(port, root)
+    if occupant.ours:  # it was deployed with an `.env` that is lost
+        return port
+    free = next_free_port(port + 1)
+    log.info(f"port {port} is taken by {occupant.who}: EDGE_PORT is {free}, the next free one")
+    return free
 
 
 def migrations(project: Project, options: Namespace, _: Progress) -> None:

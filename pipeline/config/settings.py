@@ -23,6 +23,7 @@ from pipeline.system.files import write_whole
 __all__ = [
     "COMPOSE_IMAGES",
     "DECISIVE",
+    "DEFAULT_EDGE_PORT",
     "PLACED",
     "RETIRED",
     "RETIRED_SECRETS",
@@ -237,10 +238,10 @@ def settings_environment(config: Mapping[str, str]) -> dict[str, str]:
     return {setting.name: config.get(setting.name, setting.default) for setting in variables() if not setting.secret}
 
 
-def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
+def fill_env(root: Path, environ: Mapping[str, str] | None = None, *, port: int = DEFAULT_EDGE_PORT) -> list[str]:
     """Write what `.env` lacks, with fresh secrets, and return the names that were added; existing lines stay.
 
-    A new `.env` takes what is `DECISIVE` from the environment. The file's mode is 0600.
+    A new `.env` takes what is `DECISIVE` from the environment, and has the EDGE_PORT `port`. The file's mode is 0600.
     """
     environ = os.environ if environ is None else environ
     path = root / ".env"
@@ -248,7 +249,7 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
         given = {name: environ.get(name, "").strip() for name in DECISIVE}
         # A value that would need quotes is not valid for any of these: write the default, and let the plan report it.
         plain = {name: value for name, value in given.items() if PLAIN.fullmatch(value)}
-        text = env_text(fresh_secrets=True, given=plain)
+        text = env_text(fresh_secrets=True, given={**plain, "EDGE_PORT": str(port)})
         added = [variable.name for variable in documented()]
     else:
         present, _ = read_env(root)

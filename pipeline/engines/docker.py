@@ -19,6 +19,8 @@ from pipeline.system.run import CommandFailed, run
 
 __all__ = ["Docker", "docker_problems", "essence", "run_docker"]
 
+log = logging.getLogger(__name__)
+
 OLDEST_ENGINE = (25, 0)  # has a health check's start interval, without which a rollout waits 5 s for each replica
 OLDEST_COMPOSE = (2, 24)  # `!override`
 ASK_SECONDS = 60
@@ -110,6 +112,23 @@ class Docker:
         if done.returncode and "no such" not in done.stderr.lower():
             raise SlipwayError(f"docker container inspect: {essence(done.stderr)}")
         return containers
+
+    def publishing(self, port: int) -> list[dict[str, Any]]:
+        """Return what Docker knows of the running containers that publish the TCP `port` of this machine."""
+        return self.inspect(*self.ask("ps", "--quiet", "--filter", f"publish={port}/tcp").split())
+
+    def forget(self, *names: str) -> None:
+        """Remove `names` of images; an image that has no other name goes with its last one. Warn of what stays."""
+        for name in names:
+            try:
+                self.do("rmi", "--no-prune", name)
+            except SlipwayError as error:  # a container that is not ours may run it
+                log.warning(f"image {name} stays: {error.problems[0]}")
+
+    def names(self, *repositories: str) -> list[str]:
+        """Return the names that images of `repositories` have on this machine: `REPOSITORY:TAG`."""
+        shown = [self.ask("images", "--format", "{{.Repository}}:{{.Tag}}", one) for one in repositories]
+        return [name for name in " ".join(shown).split() if not name.endswith(":<none>")]
 
     def succeeds(self, *arguments: str) -> bool:
         """Return whether a command exits with 0."""

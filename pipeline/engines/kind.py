@@ -9,17 +9,18 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.engines import gateway_api
-from pipeline.engines.docker import Docker, docker_problems
+from pipeline.engines.docker import Docker
+from pipeline.engines.kind_needs import cluster_problems, inotify_hint
 from pipeline.engines.kustomize import IMAGES
+from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.registry.reference import parse_reference
-from pipeline.system.ports import describe_process, port_free, port_holder
+from pipeline.system.ports import port_free
 from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
 from pipeline.system.waiting import attempts
@@ -40,12 +41,12 @@ REGISTRY_PORT = 5001
 REGISTRY = f"localhost:{REGISTRY_PORT}"  # its name on this machine and on the nodes
 HOSTS = f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml"
 
-OLDEST_KIND = (0, 27)  # from here on nodes read certs.d: https://kind.sigs.k8s.io/docs/user/local-registry
 MANIFESTS = "k8s/cluster"
 BOOTSTRAP = "k8s/bootstrap/kind"
 OVERLAY = "k8s/overlays/kind"
-ASK_SECONDS, CREATE_SECONDS, WAIT_SECONDS = 60, 600, 180
-FEWEST_WATCHERS = 512  # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
+# The labels of the namespaces that an administrator's bootstrap makes.
+BOOTSTRAPPED, SERVICE = "app.kubernetes.io/managed-by=administrator", "app.kubernetes.io/part-of"
+ANSWER_SECONDS, ASK_SECONDS, CREATE_SECONDS, WAIT_SECONDS = 20, 60, 600, 180
 
 
 def create_command(config: Path, image: str) -> list[str]:
@@ -102,26 +103,14 @@ def full_name(image: str) -> str:
     return f"{named.host}/{named.path}{image.removeprefix(named.repository)}"
 
 
-def cluster_problems() -> list[str]:
-    """Return what this machine lacks, one line each with its fix."""
-    problems = docker_problems(compose=False)
-    if shutil.which("kind") is None:
-        problems.append("kind: not installed (or not on the PATH): https://kind.sigs.k8s.io/docs/user/quick-start")
-    elif (version := _kind_version()) < OLDEST_KIND:
-        problems.append(
-            f"kind {'.'.join(map(str, version))} is too old, {'.'.join(map(str, OLDEST_KIND))} is needed:"
-            " https://kind.sigs.k8s.io/docs/user/quick-start"
-        )
-    if shutil.which("kubectl") is None:
-        problems.append("kubectl: not installed (or not on the PATH): https://kubernetes.io/docs/tasks/tools")
-    return problems
-
-
 class Cluster:
-    """The kind cluster of the repository at `root`."""
+    """The kind cluster of this machine, as the repository at `root` with the service `service` has it.
 
-    def __init__(self, root: Path, progress: Progress) -> None:
-        self.root, self.progress = root, progress
+    Other services of this template share it, each with a namespace of its own.
+    """
+
+    def __init__(self, root: Path, service: str, progress: Progress) -> None:
+        self.root, self.service, self.progress = root, service, progress
         self.docker = Docker(root)
 
     def up(self, file: Path | None) -> bool:
@@ -150,12 +139,17 @@ class Cluster:
             changed = changed or did
         return changed
 
-    def down(self) -> bool:
-        """Remove nodes, registry and images; return whether there was anything to remove."""
+    def down(self, *, everything: bool) -> bool:
+        """Remove nodes, registry and images; return whether there was anything to remove.
+
+        Raise `UsageError` where another service is in the cluster, unless `everything` is to go.
+        """
         with self.progress.stage("down") as record:
-            problems = [problem for problem in cluster_problems() if not problem.startswith("kubectl")]
+            problems = [problem for problem in cluster_problems() if not (everything and problem.startswith("kubectl"))]
             if problems:
                 raise UsageError(*problems)
+            if self._existing() and not everything:
+                self._refuse_others()
             there = bool(self._existing()) or bool(self.docker.inspect(REGISTRY_NAME)) or self._has_volume()
             if self._existing():
                 self._kind("delete", "cluster", "--name", CLUSTER)
@@ -166,6 +160,19 @@ class Cluster:
             record.note = "" if there else "there was none"
         return there
 
+    def _refuse_others(self) -> None:
+        """Raise `UsageError` where the cluster has a namespace that is another service's."""
+        selector = f"--selector={BOOTSTRAPPED},{SERVICE}!={self.service}"
+        asked = kubectl_command("get", "namespaces", selector, "--output=name", f"--request-timeout={ANSWER_SECONDS}s")
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
+        every = "`nox -s cluster -- down --all` removes it with all that is in it"
+        if done.returncode:
+            unknown = f"the cluster cannot be asked who else is in it ({_essence(done.stderr)})"
+            raise UsageError(f"{unknown}: `nox -s cluster` mends it, or {every}")
+        others = [name.partition("/")[2] for name in done.stdout.split()]
+        if others:
+            raise UsageError(f"other services are in the cluster, in namespace {', '.join(others)}: {every}")
+
     def _plan(self) -> None:
         problems = cluster_problems()
         if problems:
@@ -174,7 +181,7 @@ class Cluster:
         if existing and existing != set(NODES):
             raise UsageError(
                 f"kind's cluster `{CLUSTER}` has the nodes {', '.join(sorted(existing))} and not {', '.join(NODES)}:"
-                " something else made it, or only half of it was made: `nox -s cluster -- down`, then again"
+                " something else made it, or only half of it was made: `nox -s cluster -- down --all`, then again"
             )
         ports = [] if existing else [(EDGE_PORT, "the edge")]
         registry = self.docker.inspect(REGISTRY_NAME)
@@ -187,11 +194,8 @@ class Cluster:
     def _port_problem(self, port: int, use: str) -> str | None:
         if port_free(port):
             return None
-        # Docker's proxy does not tell whose port it is; Docker does.
-        container = self.docker.ask("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").split()
-        holder = f"container {container[0]}" if container else describe_process(port_holder(port))
-        fix = f"`docker stop {container[0]}`" if container else "stop that"
-        return f"port {port} of 127.0.0.1, for {use}, is taken by {holder}: {fix}, then again"
+        occupant = occupant_of(port, self.root)
+        return f"port {port} of 127.0.0.1, for {use}, is taken by {occupant.who}: {occupant.frees}, then again"
 
     def _nodes(self) -> bool:
         existing = self._existing()
@@ -217,7 +221,7 @@ class Cluster:
             if self._existing():
                 self._kind("delete", "cluster", "--name", CLUSTER)
             if isinstance(error, CommandFailed):
-                raise SlipwayError(f"kind create cluster: {_essence(error.output)}{_inotify_hint()}") from None
+                raise SlipwayError(f"kind create cluster: {_essence(error.output)}{inotify_hint()}") from None
             raise
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
@@ -229,7 +233,7 @@ class Cluster:
         else:
             raise SlipwayError(
                 f"the API server of {CONTEXT} did not answer within {WAIT_SECONDS} s of its node's start:"
-                f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down`, then `nox -s cluster` makes another"
+                f" `docker logs {NODES[0]}` says why; `nox -s cluster -- down --all`, then `nox -s cluster` again"
             )
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
@@ -372,26 +376,8 @@ class Cluster:
             raise SlipwayError(f"{' '.join(words)}: {_essence(error.output)}") from error
 
 
-def _kind_version() -> tuple[int, int]:
-    said = run(["kind", "version", "--quiet"], level=logging.DEBUG, timeout=ASK_SECONDS)
-    found = re.search(r"(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
 def _essence(said: str) -> str:
     """Return the line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.lower().startswith("error")]
     return re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE)[:300]
-
-
-def _inotify_hint() -> str:
-    """Return a hint where this machine allows few inotify instances, "" otherwise."""
-    # With several nodes, a machine runs out of these first.
-    path = Path("/proc/sys/fs/inotify/max_user_instances")
-    if not path.exists() or (watchers := int(path.read_text(encoding="ascii"))) >= FEWEST_WATCHERS:
-        return ""
-    return (
-        f"; this machine allows {watchers} inotify instances, kind advises {FEWEST_WATCHERS}:"
-        f" `sudo sysctl fs.inotify.max_user_instances={FEWEST_WATCHERS}`"
-    )

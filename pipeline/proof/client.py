@@ -12,6 +12,7 @@ import httpcore2
 
 from pipeline.errors import UsageError
 from pipeline.proof.template import mismatch
+from pipeline.system.ports import dial
 
 __all__ = ["Answer", "Call", "Client", "NoAnswer", "RequestFailed", "check"]
 
@@ -70,7 +71,8 @@ class Client:
 
     def __init__(self, base: str, token: str | None = None) -> None:
         socket = base.removeprefix("unix:") if base.startswith("unix:") else None
-        parts = urlsplit("http://localhost" if socket else base)
+        address, named = dial("http://localhost" if socket else base)
+        parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"url: `{base}` is not a valid address: write it as http://host:port")
         self._prefix = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -84,6 +86,7 @@ class Client:
         self._fresh, self._kept = pools[0], itertools.cycle(pools[1:])
         self._pools = pools
         self._headers = [("User-Agent", "slipway-proof"), ("Accept", "*/*"), ("Slipway-Synthetic", "true")]
+        self._headers += named.items()
         if token:
             self._headers.append(("Authorization", f"Bearer {token}"))
 

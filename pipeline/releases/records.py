@@ -33,6 +33,7 @@ class Record:
     started: str | None
     finished: str | None
     commit: str | None
+    dirty: bool  # files differed from the commit
     stage: str | None
 
 
@@ -140,6 +141,7 @@ class Records:
             started=facts.get("started"),
             finished=facts.get("finished"),
             commit=facts.get("commit"),
+            dirty=bool(facts.get("dirty")),
             stage=begun.get("stage"),
         )
 

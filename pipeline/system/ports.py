@@ -1,4 +1,4 @@
-"""TCP ports of this machine: which ones are free, and who holds one that is not."""
+"""TCP ports of this machine: which ones are free, who holds one that is not, and how one is reached by its name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import contextlib
 import errno
 import secrets
 import socket
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["describe_process", "free_port", "port_free", "port_holder", "port_ours_to_open"]
+__all__ = ["describe_process", "dial", "free_port", "next_free_port", "port_free", "port_holder", "port_ours_to_open"]
 
 # Below the ephemeral ports, which the kernel hands out itself (Linux from 32768 on, macOS from 49152).
 PORTS = range(20000, 30000)
+HIGHEST_PORT = 65535
 
 
 def free_port() -> int:
@@ -22,6 +25,11 @@ def free_port() -> int:
     while not port_free(port := secrets.choice(PORTS)):
         continue
     return port
+
+
+def next_free_port(first: int) -> int:
+    """Return the lowest TCP port of 127.0.0.1 from `first` on that nothing listens on now."""
+    return next((port for port in range(first, HIGHEST_PORT + 1) if port_free(port)), first)
 
 
 def port_free(port: int) -> bool:
@@ -47,12 +55,23 @@ def port_ours_to_open(port: int) -> bool:
 
 def port_holder(port: int) -> psutil.Process | None:
     """Return the process that listens on a TCP port; None if there is none, or if we may not know it."""
+    try:
+        found = [one.pid for one in psutil.net_connections("tcp") if one.pid and _listens(one, port)]
+    except psutil.AccessDenied:  # macOS shows them all to root alone, and anybody their own
+        found = [process.pid for process in psutil.process_iter() if _holds(process, port)]
     with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN
-            if connection.laddr and connection.laddr.port == port and listens and connection.pid:
-                return psutil.Process(connection.pid)
+        return psutil.Process(found[0]) if found else None
     return None
+
+
+def _holds(process: psutil.Process, port: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(_listens(one, port) for one in process.net_connections("tcp"))
+    return False
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return bool(connection.laddr) and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
 
 
 def describe_process(process: psutil.Process | None) -> str:
@@ -61,3 +80,15 @@ def describe_process(process: psutil.Process | None) -> str:
         if process is not None:
             return f"{process.name()} (pid {process.pid})"
     return "another process"
+
+
+def dial(url: str) -> tuple[str, dict[str, str]]:
+    """Return the address to connect to for `url`, and the headers that say what was meant.
+
+    A name below `.localhost` is this machine (RFC 6761), which many resolvers do not know.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not (parts.hostname or "").endswith(".localhost"):
+        return url, {}
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"127.0.0.1{port}").geturl(), {"Host": parts.netloc}

@@ -163,7 +163,7 @@ def test_a_taken_port_is_named_with_who_has_it(deployed: Checkout, make_checkout
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         _refused_first(other, str(port), ["EDGE_PORT", str(port), f"pid {os.getpid()}"])
-    _refused_first(other, str(deployed.port), ["EDGE_PORT", str(deployed.port), "caddy"])
+    _refused_first(other, str(deployed.port), ["EDGE_PORT", str(deployed.port), f"`local` of {deployed.root}"])
 
 
 def _refused_first(checkout: Checkout, port: str, words: list[str]) -> None:

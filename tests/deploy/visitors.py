@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx2
 
+from pipeline.system.ports import dial
 from tests.deploy.machine import wait_until
 
 __all__ = ["Visit", "Visitors"]
@@ -41,7 +42,7 @@ class Visitors:
 
     def __init__(self, base: str, *paths: str) -> None:
         self.visits: list[Visit] = []
-        self._base = base
+        self._base, self._headers = dial(base)
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(path,), daemon=True) for path in paths]
 
@@ -77,7 +78,7 @@ class Visitors:
         while not self._over.wait(PAUSE_SECONDS):
             at = time.monotonic()
             try:
-                answer = httpx2.get(self._base + path, timeout=10)
+                answer = httpx2.get(self._base + path, headers=self._headers, timeout=10)
             except httpx2.TransportError as error:
                 self.visits.append(Visit(path, at, time.monotonic() - at, 0, "", repr(error).encode(), None))
             else:

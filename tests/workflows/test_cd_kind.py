@@ -33,13 +33,14 @@ pytestmark = pytest.mark.e2e
 
 BY_HAND = (*(one.name for one in variables() if one.generate), "POSTGRES_SUPERUSER_PASSWORD")
 GATEWAY_API = "SLIPWAY_TEST_GATEWAY_API"  # a manifest of it, for machines that do not reach GitHub
-# One edge for both: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
-URLS = {"staging": f"http://127.0.0.1:{EDGE_PORT}", "production": f"http://localhost:{EDGE_PORT}"}
-ONLY_FOR = f"""
+# One edge for both: each has its host.
+HOSTS = {name: f"{name}.localhost:{EDGE_PORT}" for name in ("staging", "production")}
+URLS = {name: f"http://{host}" for name, host in HOSTS.items()}
+ONLY_FOR = """
 patches:
-  - target: {{kind: HTTPRoute, name: {NAME}}}
+  - target: {{kind: HTTPRoute, name: {name}}}
     patch: |
-      - {{op: add, path: /spec/hostnames, value: [localhost]}}
+      - {{op: add, path: /spec/hostnames, value: [{environment}.localhost]}}
 """
 
 
@@ -71,7 +72,7 @@ def _first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         try:
             yield Pushed(one, place, place.run(one))
         finally:
-            down = [sys.executable, "-m", "pipeline", "cluster", "down"]
+            down = [sys.executable, "-m", "pipeline", "cluster", "down", "--all"]
             subprocess.run(down, cwd=one.root, env={**os.environ, "HOME": str(one.home)}, check=True, timeout=300)
 
 
@@ -106,7 +107,8 @@ class Configured:
 
     def serves(self, name: str) -> str:
         """The release that answers in the environment NAME."""
-        return str(httpx2.get(f"{URLS[name]}/health", trust_env=False).headers["x-release"])
+        asked = httpx2.get(f"http://127.0.0.1:{EDGE_PORT}/health", headers={"Host": HOSTS[name]}, trust_env=False)
+        return str(asked.headers["x-release"])
 
 
 @pytest.fixture(name="configured", scope="module")
@@ -115,7 +117,7 @@ def _configured(first: Pushed) -> Configured:
     what a workflow signed. Staging runs what the first push made.
     """
     assert first.done.code == 0, str(first.done)
-    first.pipeline("down", "kind", "--volumes")  # its route has no host either
+    first.pipeline("down", "kind", "--volumes")  # one small cluster has no room for three
     before, checkout = attested(first.done), first.checkout
     for name in URLS:
         bootstrap = f"--kustomize={checkout.root}/k8s/bootstrap/{name}"
@@ -248,7 +250,7 @@ def _configure(checkout: Checkout, name: str) -> None:
     text, times = re.subn(rf"(?ms)^\[tool\.slipway\.environments\.{name}\]\n.*?(?=^\[)", lambda _: new, text)
     assert times == 1
     path.write_text(text, encoding="utf-8")
-    overlay = f"namespace: {NAME}-{name}\nresources: [../kind]\n{ONLY_FOR if name == 'production' else ''}"
+    overlay = f"namespace: {NAME}-{name}\nresources: [../kind]\n{ONLY_FOR.format(name=NAME, environment=name)}"
     for old in (checkout.root / f"k8s/overlays/{name}").iterdir():
         old.unlink()
     (checkout.root / f"k8s/overlays/{name}/kustomization.yaml").write_text(overlay, encoding="utf-8")

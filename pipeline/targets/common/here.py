@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from urllib.parse import urlsplit
 
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import edge_port, ensure_env, read_values
+from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
+from pipeline.system.ports import next_free_port, port_free
 
-__all__ = ["FEWEST_SLOTS", "LONGEST_REQUEST_SECONDS", "KeptHere", "SiteHere", "max_connections"]
+__all__ = ["FEWEST_SLOTS", "LONGEST_REQUEST_SECONDS", "KeptHere", "SiteHere", "max_connections", "own_port"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ class SiteHere:
     def read_settings(self) -> None:
         """Read `.env` anew."""
         self.values = read_values(self.project.root)
-        self.port = edge_port(self.values)
+        self.port = own_port(self.env) or edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
 
     def ensure_env(self) -> None:
@@ -37,6 +40,35 @@ class SiteHere:
         if ensure_env(self.project.root):
             log.info("wrote .env with fresh secrets (mode 0600)")
             self.read_settings()
+
+    @property
+    def chooses_port(self) -> bool:
+        """Whether nothing names the edge's port yet, so that `nox -s init` can choose it."""
+        return not ((self.project.root / ".env").exists() or "EDGE_PORT" in self.values or own_port(self.env))
+
+    @property
+    def port_setting(self) -> str:
+        """What names the edge's port."""
+        return f"pyproject.toml {self._table}: url" if own_port(self.env) else "EDGE_PORT"
+
+    def port_problems(self) -> list[str]:
+        """Return a line, with its fix, where something else listens on the edge's port."""
+        if port_free(self.port):
+            return []
+        occupant, free = occupant_of(self.port, self.project.root), next_free_port(self.port + 1)
+        if own_port(self.env):
+            way = f"write another port there: {free} is free"
+        elif occupant.ours:
+            way = f'give {self.env.name} a port of its own, `url = "http://localhost:{free}"` in {self._table}'
+        elif self.chooses_port:
+            way = f"`nox -s init`, which writes the next free port, {free}, to .env"
+        else:
+            way = f"set another EDGE_PORT in .env: {free} is free"
+        return [f"{self.port_setting}: port {self.port} is taken by {occupant.who}: {occupant.frees}, or {way}"]
+
+    @property
+    def _table(self) -> str:
+        return f"[tool.slipway.environments.{self.env.name}]"
 
 
 class KeptHere:
@@ -68,3 +100,14 @@ def max_connections(replicas: int, settings: Mapping[str, str]) -> int:
     """Return PostgreSQL's `max_connections` for `replicas` with these `settings`, and one more during a rollout."""
     pool = int(settings.get("DATABASE_POOL_SIZE", "5")) + int(settings.get("DATABASE_MAX_OVERFLOW", "5"))
     return max(100, (replicas + 1) * int(settings.get("BACKEND_WORKERS", "1")) * pool + CONNECTION_RESERVE)
+
+
+def own_port(env: Environment) -> int | None:
+    """Return the port that the `url` of `env` names on this machine; None where EDGE_PORT decides.
+
+    Any other address is that of a proxy in front of the edge.
+    """
+    parts = urlsplit(env.url.replace("{EDGE_PORT}", ""))
+    host = parts.hostname or ""
+    here = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
+    return parts.port if here and parts.scheme == "http" else None

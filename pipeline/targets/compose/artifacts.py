@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pipeline.targets.common.difference import shipped_hashes
 __all__ = ["Artifacts", "Kept"]
 
 SETTINGS_DIGITS = 8
+PARTS = ("backend", "migrate", "frontend")  # the images of a project are named NAME-PART
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,21 @@ class Artifacts:
                     if self.docker.image(name):
                         self.docker.do("rmi", "--no-prune", name)
             shutil.rmtree(self.folder / folder)
+
+    def forget_images(self) -> None:
+        """Remove every name that this project gave an image, and those by which it pulled one."""
+        known = [read_json(path) for path in self.folder.glob("*/release.json")]
+        pulled = {name for meta in known if meta for name in self._pulled(meta["name"], meta["images"]["backend"])}
+        self.docker.forget(*self.docker.names(*(f"{self.prefix}-{part}" for part in PARTS)), *sorted(pulled))
+
+    def _pulled(self, release: str, backend: str) -> Iterator[str]:
+        """Yield the names by which `adopt` pulled `release`, whose service has the image ID `backend`."""
+        digest = release.partition("+")[0]
+        for place in (self.docker.image(backend) or {}).get("RepoDigests") or ():
+            repository, _, known = place.partition("@")
+            if known == digest != backend:
+                names = (place, f"{repository}:migrate-{short_digest(digest)}")
+                yield from (name for name in names if self.docker.image(name))
 
     def _name(self, digest: str, config: Mapping[str, str]) -> str:
         """Return `digest` for the first settings that an image is kept with, otherwise `digest` and their hash."""

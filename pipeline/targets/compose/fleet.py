@@ -184,7 +184,7 @@ class ComposeFleet(roles.Fleet):
         self._stop([replica for replica in self.site.replicas.all() if slot_of(replica) is not None])
 
     def down(self, *, volumes: bool) -> None:
-        """Drain the replicas, then stop everything; remove networks and, with `volumes`, data, releases and reports."""
+        """Drain the replicas, then stop everything; remove networks, with `volumes` data, images and reports, too."""
         site = self.site
         problems = docker_problems(compose=True) or taken_problems(site.stack, site.env.name)
         if problems:
@@ -194,7 +194,7 @@ class ComposeFleet(roles.Fleet):
         options = ["--volumes"] if volumes else []
         site.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=site.variables.environment(None))
         if volumes:
-            site.artifacts.prune(set())
+            site.artifacts.forget_images()
             shutil.rmtree(site.home, ignore_errors=True)
 
     def _stop(self, containers: list[Container]) -> None:

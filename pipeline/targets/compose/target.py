@@ -6,7 +6,6 @@ from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
 from pipeline.engines.docker import docker_problems
-from pipeline.system.ports import describe_process, port_free, port_holder
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
@@ -36,8 +35,10 @@ class ComposeTarget(KeptHere):
     def problems(self) -> list[str]:
         """Check Docker, settings, secrets, the project's name and the port."""
         root, site = self.project.root, self.site
-        site.ensure_env()
         problems = docker_problems(compose=True)
+        if not problems and site.chooses_port and (taken := self._port_problems()):
+            return taken  # before `.env` is written with this port
+        site.ensure_env()
         problems += settings_problems(root, site.values, "compose runs a {store} of its own", STORES)
         named, closed = project_name_problem(site.stack.name), closed_problem(site.secrets)
         problems += [problem for problem in (named, closed) if problem]
@@ -54,8 +55,9 @@ class ComposeTarget(KeptHere):
         taken = taken_problems(site.stack, self.env.name)
         if taken:
             return taken
+        return self._port_problems() or login_problems(site.variables)
+
+    def _port_problems(self) -> list[str]:
+        site = self.site
         mine = any(site.port in container.ports for container in site.stack.containers("frontend"))
-        if not mine and not port_free(site.port):
-            holder = describe_process(port_holder(site.port))
-            return [f"EDGE_PORT: port {site.port} is taken by {holder}: stop that, or set another EDGE_PORT in .env"]
-        return login_problems(site.variables)
+        return [] if mine else site.port_problems()

@@ -17,7 +17,7 @@ from pipeline.config.settings import (
     split_secrets,
 )
 from pipeline.targets.common.container import BACKEND_PORT
-from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
+from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import slot_name
 from pipeline.targets.compose.stack import Stack, config_fingerprint
@@ -89,7 +89,7 @@ class Variables:
             # A role goes with its password, which is not part of a release: in a rollback, too.
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
-            "EDGE_PORT": str(edge_port(self.values)),
+            "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
             "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
             "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),

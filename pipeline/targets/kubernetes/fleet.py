@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import describe, name_of
+from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
@@ -132,7 +133,10 @@ class KubernetesFleet(roles.Fleet):
         self.site.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
 
     def down(self, *, volumes: bool) -> None:
-        """Delete all that a deploy applied; storage claims, the records and the Secret only with `volumes`."""
+        """Delete all that a deploy applied; with `volumes` storage claims and records, on this machine more.
+
+        That is the Secret, and the names of the images that were built for the cluster; its registry keeps them.
+        """
         site, kubectl = self.site, self.site.kubectl
         served = kubectl.ask("api-resources", "--output=name").split()
         there = {name.partition(".")[0] for name in served}
@@ -147,4 +151,17 @@ class KubernetesFleet(roles.Fleet):
             kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)
             if site.on_this_machine:
                 kubectl.do("delete", f"secret/{site.secret}", "--ignore-not-found")
+                self._forget_images()
             shutil.rmtree(site.home, ignore_errors=True)
+
+    def _forget_images(self) -> None:
+        site, docker = self.site, self.site.docker
+        if docker_problems(compose=False):
+            return
+        envs = site.project.environments.items()
+        composed = any(
+            env.target == "compose" and (site.project.state(name) / "artifacts").exists() for name, env in envs
+        )
+        project = site.values.get("PROJECT_NAME", site.project.name)
+        built = [] if composed else [f"{project}-{part}" for part in IMAGES]  # else compose has releases of those names
+        docker.forget(*docker.names(*built, *filter(None, [site.env.repository])))

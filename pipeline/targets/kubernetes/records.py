@@ -17,7 +17,7 @@ from pipeline.releases.records import Record, Records, read_json
 from pipeline.system.files import write_whole
 from pipeline.targets.kubernetes.release import KeptReleases, Release
 
-__all__ = ["ClusterRecords"]
+__all__ = ["NAMESPACE_MARK", "ClusterRecords"]
 
 LABEL = "slipway/record"
 KEPT = 10

@@ -16,7 +16,7 @@ from pipeline.system.progress import Progress
 from pipeline.targets.kubernetes.database import KubernetesDatabase
 from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.permissions import RESOURCES, access_problems
-from pipeline.targets.kubernetes.records import ClusterRecords
+from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.releases import KubernetesReleases
 from pipeline.targets.kubernetes.rollout.bake import Bake
@@ -61,6 +61,9 @@ class KubernetesTarget:
         overlay = self.site.artifacts.overlay
         if not (overlay / "kustomization.yaml").exists():
             return [f"pyproject.toml [tool.slipway.environments.{self.env.name}]: overlay: there is no {overlay}"]
+        if self.site.on_this_machine and not self.site.kubectl.get("configmap", NAMESPACE_MARK):
+            # The cluster is shared: another service may have made it.
+            return [f"the cluster has no namespace {self.env.namespace}: `nox -s cluster` makes it"]
         _, objects = self.site.artifacts.render(NOTHING_YET)
         self.site.objects = objects
         unknown = sorted({each["kind"] for each in objects} - RESOURCES.keys())

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from pipeline.engines.occupant import HOME, home_of
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
 from pipeline.system.ports import describe_process
@@ -26,7 +27,6 @@ __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_stra
 START_SECONDS = 15
 STOPPED = ("STOPPED", "EXITED", "FATAL")
 _DO_NOT_WAIT = False
-MARK = "SLIPWAY_HOME"  # in the environment of everything that a local deploy starts, so that strays can be found
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def clean_environment(home: Path) -> dict[str, str]:
         if name in os.environ
     }
     # Caddy keeps its own files below these; without them it would write to the user's home.
-    return {**kept, MARK: str(home), "XDG_DATA_HOME": str(home / "caddy"), "XDG_CONFIG_HOME": str(home / "caddy")}
+    return {**kept, HOME: str(home), "XDG_DATA_HOME": str(home / "caddy"), "XDG_CONFIG_HOME": str(home / "caddy")}
 
 
 def kill_strays(home: Path, supervisord: int | None) -> list[str]:
@@ -252,11 +252,9 @@ def kill_strays(home: Path, supervisord: int | None) -> list[str]:
 
 def is_marked(process: psutil.Process, home: Path) -> bool:
     """Return whether `process` was started for `home`, by this deploy or another."""
-    with contextlib.suppress(psutil.Error, OSError):
-        return bool(process.environ().get(MARK) == str(home))
-    return False
+    return home_of(process) == home
 
 
 def mark(environment: Mapping[str, str], home: Path) -> dict[str, str]:
     """Return `environment` with the mark by which `kill_strays` finds what was started for `home`."""
-    return {**environment, MARK: str(home)}
+    return {**environment, HOME: str(home)}

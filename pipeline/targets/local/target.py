@@ -6,7 +6,7 @@ from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import LocalEnvironment, Project
 from pipeline.engines.embedded import postgres_user
 from pipeline.releases.records import read_json
-from pipeline.system.ports import describe_process, port_free, port_holder, port_ours_to_open
+from pipeline.system.ports import port_holder, port_ours_to_open
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.local.database import LocalDatabase
 from pipeline.targets.local.fleet import LocalFleet, LocalWatch
@@ -36,6 +36,8 @@ class LocalTarget(KeptHere):
     def problems(self) -> list[str]:
         """Check settings, secrets, free disk space, the port, and the user that PostgreSQL runs as."""
         root, site = self.project.root, self.site
+        if site.chooses_port and (taken := self._port_problems()):
+            return taken  # before `.env` is written with this port
         site.ensure_env()
         problems = settings_problems(root, site.values, "local runs a {store} of its own")
         if set(str(root)) & set(UNUSABLE):
@@ -62,11 +64,8 @@ class LocalTarget(KeptHere):
     def _port_problems(self) -> list[str]:
         site, port = self.site, self.site.port
         if not port_ours_to_open(port):
-            return [f"EDGE_PORT: this user may not listen on port {port}: set EDGE_PORT to 1024 or above in .env"]
+            return [f"{site.port_setting}: this user may not listen on port {port}: take one of 1024 or above"]
         ours = site.edge.configured_port() == port and "edge" in site.supervisor.processes()
         holder = port_holder(port)
         ours = ours or (holder is not None and is_marked(holder, site.layout.home))
-        if ours or port_free(port):
-            return []
-        who = describe_process(holder)
-        return [f"EDGE_PORT: port {port} is taken by {who}: stop that, or set another EDGE_PORT in .env"]
+        return [] if ours else site.port_problems()

@@ -59,9 +59,10 @@ def deployer_config(path: Path, namespaces: Mapping[str, str] = MappingProxyType
 
 @dataclass
 class KindCheckout(Checkout):
-    """See `Checkout`; its environment is `kind`."""
+    """See `Checkout`; its environment is `kind`, where it is asked by its `host`."""
 
     environment: ClassVar[str] = "kind"
+    host: str = f"{NAME}.localhost"  # by which the cluster's edge, which other services may share, knows it
 
     @classmethod
     def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 3, own: bool = False) -> Self:
@@ -71,6 +72,16 @@ class KindCheckout(Checkout):
         one.environ["KUBECONFIG"] = str(deployer_config(root.with_name(f"{root.name}-kubeconfig")))
         one.environ["PROJECT_NAME"] = "slipway-test-kind"
         return one
+
+    @property
+    def url(self) -> str:
+        """Where it answers, for `Visitors`."""
+        return f"http://{self.host}:{self.port}"
+
+    def request(self, method: str, path: str, *, token: bool = False, **options: Any) -> httpx2.Response:
+        """Send one request, as `Checkout` does, with its host."""
+        headers = {"Host": f"{self.host}:{self.port}", **options.pop("headers", {})}
+        return super().request(method, path, token=token, headers=headers, **options)
 
     def pods(self, component: str = "backend") -> list[dict[str, Any]]:
         """The pods of a component that have not ended."""

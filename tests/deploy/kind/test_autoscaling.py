@@ -33,7 +33,7 @@ class Crowd(Visitors):
         return [visit.status for visit in self.visits]
 
     def _ask(self, path: str) -> None:
-        with httpx2.Client(timeout=10) as client:
+        with httpx2.Client(timeout=10, headers=self._headers) as client:
             while not self._over.is_set():
                 at = time.monotonic()
                 try:
@@ -49,7 +49,7 @@ def _hpa() -> str:
 
 def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: AddRow) -> None:
     """The HorizontalPodAutoscaler moves; each request is answered, also by a replica that is on its way out."""
-    base = f"http://localhost:{deployed.port}"
+    base = deployed.url
     wait_until(lambda: len(deployed.pods()) == 2 or None, "two replicas at rest", 180)
     with Visitors(base, LIST) as one:
         started = time.monotonic()
@@ -67,7 +67,7 @@ def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: Ad
 
 def test_a_deploy_while_it_scales_is_proved(deployed: KindCheckout, add_row: AddRow) -> None:
     """Replicas come and go with the load while releases change: the rollout keeps what the autoscaler wants."""
-    base = f"http://localhost:{deployed.port}"
+    base = deployed.url
     deployed.change("scaled in mid-roll")
     with Crowd(base) as crowd:
         wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)  # from here on it goes up

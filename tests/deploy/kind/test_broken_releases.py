@@ -126,7 +126,7 @@ def test_what_breaks_for_people_alone_is_undone(sound: KindCheckout, add_row: Ad
     old = sound.answering()
     sound.append("backend/domain.py", NOT_ASKED)
     sound.configure(bake_seconds=45)
-    with Visitors(f"http://localhost:{sound.port}", "/api/v1/testing-broken"):
+    with Visitors(sound.url, "/api/v1/testing-broken"):
         outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "requests from others with 5xx" in outcome.reason, str(outcome)

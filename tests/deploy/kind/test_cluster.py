@@ -33,7 +33,9 @@ def status(seconds: float = ANSWER_SECONDS) -> int:
     deadline, code = time.monotonic() + seconds, 0
     while code != 200 and time.monotonic() < deadline:
         try:
-            code = httpx2.get(f"http://localhost:{EDGE_PORT}/v2/", timeout=2).status_code
+            # No service takes that host, if another test has deployed one.
+            host = {"Host": f"{NAME}.localhost"}
+            code = httpx2.get(f"http://127.0.0.1:{EDGE_PORT}/v2/", headers=host, timeout=2).status_code
         except httpx2.HTTPError:
             code = 0
         time.sleep(0.2)
@@ -56,7 +58,6 @@ def manifest(image: str) -> str:
     gateway = "gateway.networking.k8s.io/v1"
     container = {"name": "web", "image": image, "readinessProbe": {"httpGet": {"path": "/v2/", "port": 5000}}}
     listener = {"name": "web", "port": 80, "protocol": "HTTP"}
-    # The longer path wins over the service's route, if another test has deployed that.
     rule = {"matches": [{"path": {"type": "PathPrefix", "value": "/v2"}}], "backendRefs": [{"name": NAME, "port": 80}]}
     objects: list[dict[str, object]] = [
         {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [container]}},

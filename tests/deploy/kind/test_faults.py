@@ -66,7 +66,7 @@ def test_a_killed_deploy_is_healed_by_the_next(moment: str, deployed: KindChecko
 def test_a_killed_store_comes_back(component: str, deployed: KindCheckout, add_row: AddRow) -> None:
     """With its data; the service says 503 and recovers by itself, Redis only degrades."""
     release = deployed.answering()
-    with Visitors(f"http://localhost:{deployed.port}", f"{NOTES}?limit=1") as seen:
+    with Visitors(deployed.url, f"{NOTES}?limit=1") as seen:
         kubectl("delete", "pod", f"{component}-0", "--grace-period=0", "--force", "--wait=false")
         kubectl("rollout", "status", f"statefulset/{component}", "--timeout=120s")
         wait_until(lambda: deployed.serves() or None, f"not ready after {component} came back", 60)
@@ -109,7 +109,7 @@ def test_a_stopped_worker_takes_its_pods_out_of_the_edge(deployed: KindCheckout,
         kubectl("rollout", "restart", "deployment/backend")
         kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
         assert spread()
-    with Visitors(f"http://localhost:{deployed.port}", "/health") as seen:
+    with Visitors(deployed.url, "/health") as seen:
         stopped = time.monotonic()
         docker("stop", "--time=0", worker)
         try:

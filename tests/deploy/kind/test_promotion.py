@@ -18,11 +18,11 @@ from tests.project import NAME
 pytestmark = pytest.mark.e2e
 
 NAMESPACE = f"{NAME}-production"
-# One edge, two environments: whoever says `localhost` is sent to production, and 127.0.0.1 is staging.
+# One edge, two environments, each with its host.
 ENVIRONMENT = f"""
 [tool.slipway.environments.promoted]
 target = "kubernetes"
-url = "http://localhost:{EDGE_PORT}"
+url = "http://promoted.localhost:{EDGE_PORT}"
 overlay = "k8s/overlays/promoted"
 context = "{CONTEXT}"
 namespace = "{NAMESPACE}"
@@ -38,7 +38,7 @@ resources: [../kind]
 patches:
   - target: {{kind: HTTPRoute, name: {NAME}}}
     patch: |
-      - {{op: add, path: /spec/hostnames, value: [localhost]}}
+      - {{op: add, path: /spec/hostnames, value: [promoted.localhost]}}
 """
 
 
@@ -49,8 +49,7 @@ def _two(deployed: KindCheckout) -> Iterator[KindCheckout]:
     kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production", namespace=NAMESPACE)
     path = deployed.root / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
-    text = before.replace(f'url = "http://localhost:{EDGE_PORT}"', f'url = "http://127.0.0.1:{EDGE_PORT}"')
-    path.write_text(text + ENVIRONMENT, encoding="utf-8")
+    path.write_text(before + ENVIRONMENT, encoding="utf-8")
     deployed.write("k8s/overlays/promoted/kustomization.yaml", OVERLAY)
     yield deployed
     path.write_text(before, encoding="utf-8")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pipeline.errors import DeployFailed
+from pipeline.releases.records import write_json
 from tests.pipeline.deploy.world import World, release
 
 
@@ -67,6 +68,25 @@ class TestReleases:
         assert "bbbb *" in said
         assert "died" in said
         assert "--release NUMBER" in said
+
+    def test_fits_a_terminal_of_80_columns(self, served: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """With whole times and reasons, the longest names, and a mark where the tree was dirty."""
+        facts = {"release": f"sha256:{'c' * 64}+12345678", "commit": "d" * 40, "dirty": True, "stage": "prove"}
+        record = served.target.records().begin({**facts, "started": "2026-11-27T20:30:01+02:00"})
+        reason = f"12 of 251 requests failed: {'a long reason, '[:-1] * 12}[end]"
+        write_json(record.folder / "report.json", {"verdict": "inconclusive", "reason": reason})
+        served.target.records().begin({**facts, "dirty": False, "started": None})
+        assert served.run("releases") == (0, None)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert [line.split()[0] for line in lines if line[:1].isdigit()] == ["4", "3", "2", "1"]
+        [row] = [line for line in lines if line.startswith("3 ")]
+        assert row.split() == ["3", "cccccccccccc…+12345678", "inconclusive", "2026-11-27", "18:30:01", "ddddddd-dirty"]
+        assert "".join(line.strip() for line in lines[3:-3]).replace(" ", "") == reason.replace(" ", "")
+        [died] = [line for line in lines if line.startswith("4 ")]
+        assert died.split()[2:] == ["died", "-", "ddddddd"]
+        _, rows = served.run("releases", "--json")
+        assert [row["dirty"] for row in rows] == [False, True, False, False]
 
     def test_of_nothing_says_how_to_begin(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         """The message names the command of a first deploy."""

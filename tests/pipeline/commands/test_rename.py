@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands.rename import renamed
+from pipeline.config.project import KubernetesEnvironment, load_project
 from pipeline.engines.kustomize import render, trees
 from tests.project import NAME
 
@@ -104,6 +105,18 @@ class TestRename:
             assert NAME not in text, tree.name
             labels = [one["metadata"]["labels"] for one in objects]
             assert {one["app.kubernetes.io/part-of"] for one in labels} == {NEW}, tree.name
+
+    def test_has_a_place_of_its_own_in_the_cluster_that_services_share(self, clone: Path) -> None:
+        """Namespace, images and host, and not the address at which the template itself answers, too."""
+        assert run(clone, "rename", NEW).returncode == 0
+        env = load_project(clone).environment("kind")
+        assert isinstance(env, KubernetesEnvironment)
+        assert (env.context, env.namespace, env.repository) == ("kind-slipway", NEW, f"localhost:5001/{NEW}")
+        assert env.url == f"http://{NEW}.localhost:8088"
+        [tree] = [tree for tree in trees(clone) if tree.name == "k8s/overlays/kind"]
+        assert [one["spec"]["hostnames"] for one in render(tree.kustomization) if one["kind"] == "HTTPRoute"] == [
+            [f"{NEW}.localhost"]
+        ]
 
     def test_works_again_from_the_name_that_it_gave(self, clone: Path, template: Path, tmp_path: Path) -> None:
         """By way of any name: the same tree as at once, and nothing left of the one between."""

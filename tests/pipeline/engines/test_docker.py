@@ -11,6 +11,7 @@ from pipeline.errors import SlipwayError
 from pipeline.images.build import Images, build_command, image_repository, push_references, repository_problem
 from pipeline.registry.image import tagged_digest
 from pipeline.targets.common.container import refused_login
+from tests.logs import logged
 from tests.registries import played, push_image
 
 # What BuildKit says of a step that fails.
@@ -176,6 +177,22 @@ class TestDocker:
         with pytest.raises(SlipwayError) as caught:
             Docker(tmp_path).ask("exec", "one", "true")
         assert caught.value.problems[0] == "docker exec: OCI runtime exec failed: procReady not received: unknown"
+
+    def test_forgets_what_it_can(self, engine: Path, tmp_path: Path) -> None:
+        """Every name of a repository; one that a container of somebody's runs stays, and is said."""
+        says(
+            engine,
+            "*'images --format'*) echo shop-backend:1; echo shop-backend:dev; echo 'shop-backend:<none>' ;;",
+            "*rmi*:dev) echo 'Error response from daemon: conflict: container f00d is using it' >&2; exit 1 ;;",
+            f'*rmi*) echo "$*" >>{tmp_path}/removed ;;',
+        )
+        docker = Docker(tmp_path)
+        names = docker.names("shop-backend")
+        assert names == ["shop-backend:1", "shop-backend:dev"]
+        with logged() as warnings:
+            docker.forget(*names)
+        assert (tmp_path / "removed").read_text() == "rmi --no-prune shop-backend:1\n"
+        assert warnings == ["image shop-backend:dev stays: docker rmi: conflict: container f00d is using it"]
 
 
 class TestImages:

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.engines import gateway_api
 from pipeline.engines import kind as cluster
 from pipeline.errors import UsageError
+from pipeline.system.progress import Progress
 from tests.logs import logged
 from tests.played import serving
 
@@ -90,6 +92,45 @@ class TestProblems:
         assert problem.startswith("kind 0.26 is too old, 0.27 is needed")
         program(tmp_path, "kind", "echo v0.33.0")
         assert cluster.cluster_problems() == []
+
+
+class TestDown:
+    @pytest.fixture
+    def removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A file that says what was removed of a cluster that a test's `kubectl` answers for."""
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        file = tmp_path / "removed"
+        program(tmp_path, "docker", 'case "$*" in version*) echo 29.1.0;; *) echo no such >&2; exit 1;; esac')
+        said = f'case "$*" in version*) echo 0.33.0;; "get nodes"*) echo node;; *) echo "$*" >>{file};; esac'
+        program(tmp_path, "kind", said)
+        return file
+
+    def down(self, root: Path, *, everything: bool = False) -> bool:
+        """Remove the cluster, from the clone of `shop` at `root`."""
+        return cluster.Cluster(root, "shop", Progress(Console(quiet=True))).down(everything=everything)
+
+    def test_leaves_the_cluster_to_another_service(self, removed: Path, tmp_path: Path) -> None:
+        """Its namespace is named, and what removes it all the same."""
+        selector = "--selector=app.kubernetes.io/managed-by=administrator,app.kubernetes.io/part-of!=shop"
+        program(tmp_path, "kubectl", f'case "$*" in *{selector}*) echo namespace/parcels;; *) exit 1;; esac')
+        with pytest.raises(UsageError, match="in namespace parcels: `nox -s cluster -- down --all`"):
+            self.down(tmp_path)
+        assert not removed.exists()
+        assert self.down(tmp_path, everything=True)
+        assert removed.read_text() == "delete cluster --name slipway\n"
+
+    def test_leaves_a_cluster_that_does_not_say_who_is_in_it(self, removed: Path, tmp_path: Path) -> None:
+        """It may be stopped, and somebody's."""
+        program(tmp_path, "kubectl", "echo 'error: the server was refused' >&2; exit 1")
+        with pytest.raises(UsageError, match=r"the server was refused\): `nox -s cluster` mends it"):
+            self.down(tmp_path)
+        assert not removed.exists()
+
+    def test_removes_what_is_ones_own(self, removed: Path, tmp_path: Path) -> None:
+        """Nobody else is in it."""
+        program(tmp_path, "kubectl", "")
+        assert self.down(tmp_path)
+        assert removed.read_text() == "delete cluster --name slipway\n"
 
 
 class TestManifests:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from pipeline.config.settings import RETIRED_SECRETS, needed_secrets, service_se
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
 from tests.edge import CADDYFILE, adapted, handlers
-from tests.project import NAME
+from tests.project import NAME, PROJECT
 
 ROOT = Path(__file__).parents[3]
 OVERLAYS = ("kind", "staging", "production")
@@ -89,6 +90,12 @@ def test_every_pod_keeps_the_restricted_standard(name: str) -> None:
             assert container["resources"]["limits"]["memory"], owner
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}, owner
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], owner
+
+
+def test_the_route_of_kind_answers_to_the_address_of_the_environment() -> None:
+    """The edge of that cluster is shared: a service that took every name would take another's requests."""
+    hostnames = one(overlay("kind"), "HTTPRoute", NAME)["spec"]["hostnames"]
+    assert urlsplit(PROJECT.environment("kind").url).hostname in hostnames
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

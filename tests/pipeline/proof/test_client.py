@@ -85,6 +85,15 @@ class TestClient:
         await client.aclose()
         assert service.requests[0].path == "/board/x?a=1"
 
+    async def test_reaches_a_name_of_this_machine(self, service: Service) -> None:
+        """It connects to 127.0.0.1, whatever the resolver knows, and the edge is told the name."""
+        client = Client(service.url.replace("127.0.0.1", "shop.localhost"))
+        await client.send(GET)
+        await client.send(GET, fresh=True)
+        await client.aclose()
+        port = service.url.rpartition(":")[2]
+        assert [request.headers["host"] for request in service.requests] == [f"shop.localhost:{port}"] * 2
+
     def test_refuses_what_is_no_address(self) -> None:
         """A wrong url is said before anything is sent."""
         with pytest.raises(UsageError, match="write it as http://host:port"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
-from pipeline.system.ports import describe_process, free_port, port_holder
+import psutil
+import pytest
+
+from pipeline.system.ports import describe_process, dial, free_port, next_free_port, port_free, port_holder
 
 
 class TestPorts:
@@ -29,3 +33,36 @@ class TestPorts:
             other.stdout.readline()
             assert f"(pid {other.pid})" in describe_process(port_holder(port))
             other.communicate(b"")
+
+    def test_know_who_listens_where_only_root_may_see_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on macOS: each process shows its own."""
+
+        def denied(kind: str) -> None:
+            raise psutil.AccessDenied
+
+        monkeypatch.setattr(psutil, "net_connections", denied)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            holder = port_holder(server.getsockname()[1])
+        assert holder is not None
+        assert holder.pid == psutil.Process().pid
+
+    def test_are_counted_up_to_one_that_is_free(self) -> None:
+        """A port that somebody has is passed over."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            free = next_free_port(port)
+            assert free > port
+            assert port_free(free)
+        assert next_free_port(port) == port
+
+
+class TestDial:
+    def test_connects_to_this_machine_for_its_names(self) -> None:
+        """The name is the Host: an edge that several services share tells them apart by it."""
+        assert dial("http://shop.localhost:8088/x") == ("http://127.0.0.1:8088/x", {"Host": "shop.localhost:8088"})
+        assert dial("http://shop.localhost") == ("http://127.0.0.1", {"Host": "shop.localhost"})
+
+    @pytest.mark.parametrize("url", ["http://localhost:8088", "https://shop.localhost", "http://localhost.example.com"])
+    def test_leaves_every_other_address_as_it_is(self, url: str) -> None:
+        """Their names are the resolver's matter, a certificate's too."""
+        assert dial(url) == (url, {})

@@ -118,6 +118,18 @@ class TestVariables:
             assert said.environment(None)[name] == image
             assert name not in said.config()
 
+    def test_say_the_port_that_the_address_of_the_environment_names(self, tmp_path: Path) -> None:
+        """So that `compose` serves beside `local`, whose EDGE_PORT is in `.env`; without one, they share that."""
+        docker, values = Docker(tmp_path), {"EDGE_PORT": "9090"}
+        stack, shipped = Stack(tmp_path, "shop", docker), PROJECT.environment("compose")
+        artifacts = Artifacts(PROJECT, tmp_path, docker, "shop")
+        for url, port in (("http://localhost:8081", "8081"), ("http://localhost:{EDGE_PORT}", "9090")):
+            env = shipped.model_copy(update={"url": url})
+            assert isinstance(env, ComposeEnvironment)
+            assert (
+                Variables(PROJECT, env, values, stack, artifacts, frontend="x").environment(None)["EDGE_PORT"] == port
+            )
+
 
 class TestProjectNameProblem:
     @pytest.mark.parametrize("name", ["Slipway", "my shop", "-shop", "", "shop.de", "café"])

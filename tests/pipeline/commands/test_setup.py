@@ -1,0 +1,58 @@
+"""`nox -s init`: the port that a first `.env` gets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands import setup
+from pipeline.config.project import Project
+from pipeline.config.settings import DEFAULT_EDGE_PORT, read_values
+from pipeline.system.ports import next_free_port
+from tests.logs import logged
+from tests.pipeline.engines.test_occupant import listening
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The default port, which somebody has; another one stands in for it, which may be free on this machine."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(setup, "DEFAULT_EDGE_PORT", port)
+        yield port
+
+
+def init(root: Path) -> str | None:
+    """Run it in a clone at `root`; return the port in `.env`."""
+    setup.init(Project(root=root, name="shop", environments={}, requests=()))
+    return read_values(root, {}).get("EDGE_PORT")
+
+
+class TestInit:
+    def test_writes_the_next_free_port(self, tmp_path: Path, taken: int) -> None:
+        """And says who has the usual one."""
+        with logged(20) as lines:
+            port = init(tmp_path)
+        assert port == str(next_free_port(taken))
+        assert any(line.startswith(f"port {taken} is taken by ") and f"EDGE_PORT is {port}" in line for line in lines)
+
+    def test_never_touches_a_port_that_stands_there(self, tmp_path: Path, taken: int) -> None:
+        """Taken or not, and a second run changes nothing."""
+        (tmp_path / ".env").write_text(f"EDGE_PORT={taken}\n")
+        assert init(tmp_path) == init(tmp_path) == str(taken)
+
+    def test_keeps_the_port_of_what_runs_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where `.env` was lost, the deploy is found where it was."""
+        with listening(tmp_path / ".slipway/local") as port:
+            monkeypatch.setattr(setup, "DEFAULT_EDGE_PORT", port)
+            assert init(tmp_path) == str(port)
+
+    def test_usually_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody has it."""
+        free = next_free_port(DEFAULT_EDGE_PORT)
+        monkeypatch.setattr(setup, "DEFAULT_EDGE_PORT", free)
+        assert init(tmp_path) == str(free)
