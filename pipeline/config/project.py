@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.config.tables import Table, Text, read_table, there_is
@@ -102,6 +103,7 @@ class Project(Table):
     source: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("backend",)
     retain: Annotated[int, Field(ge=2)] = Field(default=5, description="the running release and one to go back to")
     allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
+    harmless: Harmless = Harmless()  # what CI need not test the pipeline for
 
     @field_validator("source")
     @classmethod

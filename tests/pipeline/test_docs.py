@@ -15,6 +15,7 @@ from pipeline.__main__ import FAMILIES, parser
 from pipeline.config.project import ComposeEnvironment, KubernetesEnvironment, LocalEnvironment
 from pipeline.errors import UsageError
 from tests.pages import PAGES, ROOT, Block, blocks
+from tests.workflows.flows import read, table
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
@@ -126,3 +127,9 @@ def test_every_block_says_what_it_is() -> None:
         prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
         indented = re.findall(r"(?m)^ {4,}(?:nox|kubectl|docker|curl|git|pip|gh) .*", prose)
         assert indented == [], page
+
+
+def test_the_documented_rights_are_those_of_the_jobs() -> None:
+    """docs/8-github.md has the table that this makes. It stands here, as a change of a page alone runs no more."""
+    page = (ROOT / "docs/8-github.md").read_text(encoding="utf-8")
+    assert table(read()) in page, f"put this into docs/8-github.md:\n{table(read())}"
