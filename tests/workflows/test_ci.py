@@ -84,27 +84,30 @@ def run(checkout: Checkout, event: str, base: str) -> Run:
         "push": {"before": base},
         "workflow_dispatch": {},
     }
-    called = {"workflow": "cd.yml", "job": "ci"} if event == "push" else {"workflow": "ci.yml"}
-    return checkout.run(event=event, payload=payloads[event], **called)
+    if event == "push":
+        return checkout.run("cd.yml", event, payload=payloads[event], job="ci")
+    return checkout.run("ci.yml", event, payload=payloads[event])
 
 
-@pytest.mark.parametrize(
-    ("event", "names", "jobs", "words"),
-    [
-        ("pull_request", ["docs/notes.md"], ALWAYS, None),
-        ("pull_request", ["backend/notes/a.py"], ALWAYS | {"image", "e2e"}, "e2e was given ['own']"),
-        ("pull_request", ["docs/notes.md", OTHER], EVERYTHING, GATE),
-        ("merge_group", ["docker/frontend/notes.js"], ALWAYS | {"e2e"}, "e2e was given ['page']"),
-        ("merge_group", [OTHER], EVERYTHING, GATE),
-        ("push", ["backend/notes/a.py", "docker/frontend/a.js"], ALWAYS | {"image", "e2e"}, "given ['own', 'page']"),
-        ("push", [OTHER], EVERYTHING, GATE),
-        ("workflow_dispatch", ["docs/notes.md"], EVERYTHING, GATE),
-    ],
+# Event, what changed, the jobs that run for it, and what the end-to-end tests were given.
+CHANGES = (
+    ("pull_request", ["docs/notes.txt"], ALWAYS, None),
+    ("pull_request", ["backend/notes/a.py"], ALWAYS | {"image", "e2e"}, "e2e was given ['own']"),
+    ("pull_request", ["docs/notes.txt", OTHER], EVERYTHING, GATE),
+    ("merge_group", ["docker/frontend/notes.js"], ALWAYS | {"e2e"}, "e2e was given ['page']"),
+    ("merge_group", [OTHER], EVERYTHING, GATE),
+    ("push", ["backend/notes/a.py", "docker/frontend/a.js"], ALWAYS | {"image", "e2e"}, "given ['own', 'page']"),
+    ("push", [OTHER], EVERYTHING, GATE),
+    ("workflow_dispatch", ["docs/notes.txt"], EVERYTHING, GATE),
 )
+
+
+@pytest.mark.parametrize("case", CHANGES, ids=lambda case: f"{case[0]} {'+'.join(case[1])}")
 def test_what_a_change_cannot_break_is_left_out(
-    quick: Checkout, event: str, names: list[str], jobs: set[str], words: str | None, add_row: AddRow
+    quick: Checkout, case: tuple[str, list[str], set[str], str | None], add_row: AddRow
 ) -> None:
     """By each event that starts it; and `all green` is green with what its first job left out."""
+    event, names, jobs, words = case
     base = quick.git("rev-parse", "HEAD").strip()
     for name in names:
         (quick.root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +125,7 @@ def test_what_a_change_cannot_break_is_left_out(
 @pytest.mark.parametrize("base", ["", "0" * 40, "1" * 40])
 def test_an_unknown_base_runs_everything(quick: Checkout, base: str) -> None:
     """None, a new branch's, or one that a forced push took away."""
-    (quick.root / "docs/notes.md").write_text("new\n", encoding="utf-8")
+    (quick.root / "docs/notes.txt").write_text("new\n", encoding="utf-8")
     quick.commit("a page")
     done = run(quick, "pull_request", base)
     assert (done.code, done.jobs.keys()) == (0, EVERYTHING), str(done)
