@@ -61,7 +61,7 @@ def answer(names: Sequence[str] | None, harmless: Harmless) -> Answer:
         return Answer((), "", f"{others[0]!r}{more} can break the pipeline: not in `[tool.slipway.harmless]`")
     met = [kind for kind in CAN_BREAK if kind in kinds.values()]
     image = any(CAN_BREAK[kind][0] for kind in met)
-    e2e = " ".join(CAN_BREAK[kind][1] for kind in met).strip()
+    e2e = " ".join(filter(None, (CAN_BREAK[kind][1] for kind in met)))
     needed = {"image": image, "e2e": bool(e2e)}
     why = f"only {', '.join(met)} changed, as `[tool.slipway.harmless]` lists them"
     return Answer(tuple(job for job in JOBS if not needed.get(job)), e2e, why)

@@ -283,6 +283,8 @@ def _matrix(flows: Flows) -> Iterator[str]:
     """It waits for nobody, nobody waits for it, it is not red in silence, and it runs what ci may leave out."""
     flow = flows.flows["matrix"]
     yield from (f"matrix: no {name}, which ci may leave out" for name in JOBS if name not in flow["jobs"])
+    if "" not in [shard["args"] for shard in flow["jobs"]["workflows"]["strategy"]["matrix"]["include"]]:
+        yield "matrix: no judge of the workflows, which ci may leave out"
     if flow["on"].keys() != {"schedule", "workflow_dispatch"}:
         yield f"matrix: started by {', '.join(flow['on'])}"
     red = flow["jobs"]["red"]
@@ -291,7 +293,7 @@ def _matrix(flows: Flows) -> Iterator[str]:
 
 
 def _shards(flows: Flows) -> Iterator[str]:
-    """Every file with an end-to-end test or of the workflows in one shard; or in two, with `-k` and its contrary."""
+    """Every file with an end-to-end test in one shard; or in two, whose `-k` are each other's contrary."""
     parts: dict[str, list[str]] = {}
     jobs = flows.flows["matrix"]["jobs"]
     for shard in [one for job in ("e2e", "workflows") for one in jobs[job]["strategy"]["matrix"]["include"]]:
@@ -303,7 +305,7 @@ def _shards(flows: Flows) -> Iterator[str]:
             for file in files:
                 parts.setdefault(str(file.relative_to(ROOT)), []).append(chosen)
     tests = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")}
-    wanted = {name for name, text in tests.items() if "pytest.mark.e2e" in text or "/workflows/" in name}
+    wanted = {name for name, text in tests.items() if "pytest.mark.e2e" in text}
     yield from (f"matrix: {name} is in no shard" for name in sorted(wanted - parts.keys()))
     for name, chosen_by in parts.items():
         if sorted(chosen_by) not in ([""], sorted([chosen_by[0], f"not {chosen_by[0]}".replace("not not ", "")])):
