@@ -197,6 +197,12 @@ def access(session: nox.Session) -> None:
 
 
 @nox.session
+def changes(session: nox.Session) -> None:
+    """Say what CI runs for the difference to a commit, by `[tool.slipway.harmless]` (-- [--base COMMIT])."""
+    slipway(session, "changes", *session.posargs)
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Set up a kind cluster and a local registry for `deploy -- kind` (-- [up | down [--all]] [--gateway-api FILE])."""
     slipway(session, "cluster", *session.posargs)
@@ -239,21 +245,23 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Test each target's deploy story; with a target or all, faults too (-- [own | local | compose | kind | all])."""
+    """Test each target's deploy story; named ones with faults (-- [local compose kind own page | all | ARGS])."""
     # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
     beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
     machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/supply", aside)
-    targets: dict[tuple[str, ...], list[tuple[str, ...]]] = {
-        (): [machine, ("tests/deploy/kind",)],
-        ("all",): [machine, ("tests/deploy/kind",), ("tests/workflows",)],
-        ("local",): [(*beside, "tests/deploy", "tests/page", "--ignore=tests/deploy/compose", aside)],
-        ("compose",): [(*beside, "tests/deploy/compose")],
-        ("kind",): [("tests/deploy/kind",)],
-        ("own",): [(*beside, "tests/deploy", aside)],
+    targets: dict[str, list[tuple[str, ...]]] = {
+        "": [machine, ("tests/deploy/kind",)],
+        "all": [machine, ("tests/deploy/kind",), ("tests/workflows",)],
+        "local": [(*beside, "tests/deploy", "tests/page", "--ignore=tests/deploy/compose", aside)],
+        "compose": [(*beside, "tests/deploy/compose")],
+        "kind": [("tests/deploy/kind",)],
+        "own": [(*beside, "-m", "own", "tests/deploy", aside)],  # the story of the service that is here
+        "page": [("tests/page",)],
     }
-    tier = {(): "e2e and gate", ("own",): "own"}.get(tuple(session.posargs), "e2e")
+    tier, asked = ("e2e" if session.posargs else "e2e and gate"), session.posargs or [""]
+    chosen = [one for name in asked for one in targets.get(name, [])] if targets.keys() >= {*asked} else [tuple(asked)]
     codes = []
-    for arguments in targets.get(tuple(session.posargs), [tuple(session.posargs)]):
+    for arguments in chosen:
         python = environment(session, "workflows" if arguments == ("tests/workflows",) else "test")
         codes.append(tried(python, "-m", "pytest", "-m", tier, *arguments))
         if codes[-1] not in (0, 1):  # 1: a test failed, which hides nothing of the next target

@@ -29,6 +29,7 @@ FAMILIES = {
     "setup": ("init", "migrations", "settings"),
     "images": ("build", "pins", "push", "scan", "audit", "sign", "verify-image", "copy", "proved"),
     "access": ("access",),
+    "changes": ("changes",),
     "dev": ("dev",),
     "cluster": ("cluster",),
 }

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.config.tables import Table, Text, read_table, there_is
@@ -104,6 +105,7 @@ class Project(Table):
     allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
     # What `nox -s bench` measures: a request's name, and the least ratio to a bare ASGI app that is held.
     bench: dict[str, Annotated[float, Field(ge=0.001, le=1)]] = Field(default={}, examples=['{ "list notes" = 0.1 }'])
+    harmless: Harmless = Harmless()  # what CI need not test the pipeline for
 
     @field_validator("source")
     @classmethod

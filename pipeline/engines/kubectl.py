@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
@@ -11,12 +12,13 @@ import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import SlipwayError
 from pipeline.system.run import CommandFailed, run
 
-__all__ = ["FIELD_MANAGER", "Kubectl", "Object", "Refused", "Unreachable", "describe", "name_of"]
+__all__ = ["FIELD_MANAGER", "Kubectl", "Object", "Refused", "Token", "Unreachable", "describe", "name_of", "read_token"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ AWAY = re.compile(
     r"|apiserver not ready|error validating data: unknown;|error: You must be logged in",
     re.IGNORECASE,
 )
+SOON = timedelta(days=14)
 NOISE = ("Warning:", "Flag --", "I0", "E0", "W0")
 
 
@@ -47,6 +50,23 @@ class Refused(SlipwayError):
     def __init__(self, problem: str, said: str) -> None:
         super().__init__(problem)
         self.said = said
+
+
+@dataclass(frozen=True)
+class Token:
+    """The life of a bearer token: its `begin`, if it says that, and its `end`."""
+
+    begin: datetime | None
+    end: datetime
+
+    @property
+    def late(self) -> datetime:
+        """From when on the end is near: the last two weeks, of a token of hours its last sixth."""
+        life = self.end - self.begin if self.begin else SOON * 6
+        return self.end - min(SOON, life / 6)
+
+    def __str__(self) -> str:
+        return f"on {self.end:%Y-%m-%d} at {self.end:%H:%M} UTC"
 
 
 @dataclass(frozen=True)
@@ -142,12 +162,30 @@ class Kubectl:
         try:
             version: Object = json.loads(self.ask("version", "--output=json", timeout=10))["serverVersion"]
         except SlipwayError as error:
-            return f"{error.problems[0]}: is the cluster up, and may you use it?"
+            # A token that is over gets the same answer as an API server that is not ready.
+            return self.token_problem(ahead=False) or f"{error.problems[0]}: is the cluster up, and may you use it?"
         server = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
         if server < OLDEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             return f"Kubernetes {version['gitVersion']} is too old, {oldest} is needed: update it"
         return None
+
+    def token(self) -> Token | None:
+        """Return when the bearer token of the context ends; None if it has no token, or one that does not say it."""
+        try:
+            view: Object = json.loads(self.ask("config", "view", "--raw", "--minify", "--output=json"))
+        except SlipwayError:  # no such context
+            return None
+        tokens = [read_token((user.get("user") or {}).get("token", "")) for user in view.get("users") or ()]
+        return next((token for token in tokens if token), None)
+
+    def token_problem(self, now: datetime | None = None, *, ahead: bool = True) -> str | None:
+        """Return what is wrong with the token of the context: it ended, or (if `ahead`) ends soon; otherwise None."""
+        token, now = self.token(), now or datetime.now(UTC)
+        if token is None or now < (token.late if ahead else token.end):
+            return None
+        verb = "ended" if token.end <= now else "ends"
+        return f"the token of context `{self.context}` {verb} {token}: make another one: docs/8-github.md, Day 91"
 
     def _error(self, arguments: tuple[str, ...], said: str) -> SlipwayError:
         lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(NOISE)]
@@ -157,6 +195,17 @@ class Kubectl:
             return Unreachable(f"the cluster of context `{self.context}` cannot be reached: {best[:300]}")
         verb = next((word for word in arguments if not word.startswith("-")), "")
         return Refused(f"kubectl {verb}: {best[:400]}", said)
+
+
+def read_token(text: str) -> Token | None:
+    """Return what a JSON Web Token says of its life (RFC 7519); None for another token, or one without an end."""
+    try:
+        part = text.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(f"{part}{'=' * (-len(part) % 4)}"))
+        end = datetime.fromtimestamp(claims["exp"], UTC)
+        return Token(datetime.fromtimestamp(claims["iat"], UTC) if "iat" in claims else None, end)
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def as_list(objects: Iterable[Object]) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "Change",
     "Source",
     "changed_files",
+    "changed_since",
     "content_hash",
     "has_commit",
     "is_older",
@@ -78,6 +79,18 @@ def changed_files(root: Path) -> list[str]:
     """Return the files of `root` that differ from the commit, new ones included."""
     lines = (_git(root, "status", "--porcelain", "-z", "--no-renames") or "").split("\0")
     return [line[3:] for line in lines if line]
+
+
+def changed_since(root: Path, commit: str) -> list[str] | None:
+    """Return the files of HEAD that differ from `commit`; None if the clone at `root` does not have that commit.
+
+    A file that was moved is two: it is gone from one place and new in another.
+    """
+    if not has_commit(root, commit):
+        return None
+    # A comparison of two trees, whatever way led from one to the other; `diff-tree` heeds nobody's configuration.
+    listed = _git(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", commit, "HEAD")
+    return None if listed is None else [name for name in listed.split("\0") if name]
 
 
 def has_commit(root: Path, commit: str) -> bool:

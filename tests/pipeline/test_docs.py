@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +17,7 @@ from pipeline.__main__ import FAMILIES, parser
 from pipeline.config.project import ComposeEnvironment, KubernetesEnvironment, LocalEnvironment
 from pipeline.errors import UsageError
 from tests.pages import PAGES, ROOT, Block, blocks
+from tests.workflows.flows import read, table
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]
@@ -126,3 +129,30 @@ def test_every_block_says_what_it_is() -> None:
         prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
         indented = re.findall(r"(?m)^ {4,}(?:nox|kubectl|docker|curl|git|pip|gh) .*", prose)
         assert indented == [], page
+
+
+def test_the_documented_rights_are_those_of_the_jobs() -> None:
+    """docs/8-github.md has the table that this makes. It stands here, as a change of a page alone runs no more."""
+    page = (ROOT / "docs/8-github.md").read_text(encoding="utf-8")
+    assert table(read()) in page, f"put this into docs/8-github.md:\n{table(read())}"
+
+
+@pytest.mark.needs("jq")
+def test_whoever_works_alone_asks_nobody_and_keeps_the_check() -> None:
+    """The command of docs/8-github.md for one person, but for the part that is GitHub's."""
+    [block] = [one for one in COMMANDS if one.page == "docs/8-github.md" and one.text.startswith("jq ")]
+    script, count = re.subn(r"gh api \S+ --input -", "cat", block.text)
+    assert count == 1
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env={"PATH": os.environ["PATH"]},
+                          check=True, capture_output=True, text=True)  # fmt: skip
+    alone = json.loads(done.stdout)
+    whole = json.loads((ROOT / ".github/rulesets/main.json").read_text(encoding="utf-8"))
+    [asked] = [rule["parameters"] for rule in whole["rules"] if rule["type"] == "pull_request"]
+    off = {
+        "required_approving_review_count": 0,
+        "require_code_owner_review": False,
+        "require_last_push_approval": False,
+    }
+    assert off.keys() <= asked.keys()
+    asked |= off
+    assert alone == whole

@@ -33,7 +33,7 @@ STAND_INS = {
         "session: lint": "session: settings",
         "session: test,": "session: test, args: tests/pipeline/releases/test_lock.py,",
         "session: workflows,": "session: workflows, args: tests/workflows/test_action.py,",
-        "session: e2e,": "session: e2e, args: tests/deploy --collect-only -q,",
+        "needs.changes.outputs.e2e }}": "needs.changes.outputs.e2e || 'tests/deploy --collect-only -q' }}",
     },
     "matrix": {'args: "${{ matrix.args }}"': 'args: "${{ matrix.args }} --collect-only -q"'},
     "image": {"${{ inputs.image }}": "${{ inputs.image || 'tests/image -k says_where_it_comes_from' }}"},

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.commands.changes import JOBS
+
 __all__ = [
     "ACTIONS",
     "LOCAL",
@@ -31,6 +33,12 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 NOX = "$/.github/actions/nox"
 GATE = "all-green"
+# What the gate is content with, and what the end-to-end tests are given.
+PASSES = (
+    'jq --exit-status \'(.changes.outputs.left_out | fromjson) as $left | to_entries | all(.value.result == "success"'
+    ' or (.value.result == "skipped" and IN(.key; $left[])))\' <<< "$NEEDS"'
+)
+WORDS = "${{ needs.changes.outputs.e2e }}"
 DEPLOYS = "$/.github/workflows/deploy.yml"
 LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml", DEPLOYS)
 
@@ -58,12 +66,14 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "cd.staging": {**DEPLOY, **SIGN},
     "deploy.deploy": {**DEPLOY, **SIGN},
     "ci.all-green": {},
+    "ci.changes": READ,
     "ci.e2e": READ,
     "ci.image": {**READ, "packages": "read"},
     "ci.lint": READ,
     "ci.test": READ,
     "ci.workflows": READ,
     "matrix.e2e": READ,
+    "matrix.image": {**READ, "packages": "read"},
     "matrix.red": {"issues": "write"},
     "matrix.workflows": READ,
     "image.image": {**READ, "packages": "read"},
@@ -74,9 +84,12 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "security.rescan": {**READ, "packages": "read"},
 }
 
-# What an outsider cannot choose: a number, and whether the repository is private. Titles, branches and messages are not
-# here, and so are in no workflow.
-EVENT = {"github.event.pull_request.number", "github.event.repository", "github.event.repository.private"}
+# What an outsider cannot choose: a number, a commit, whether the repository is private. Titles, branches and messages
+# are not here, and so are in no workflow.
+EVENT = {
+    *("github.event.pull_request.number", "github.event.repository", "github.event.repository.private"),
+    *("github.event.before", "github.event.merge_group.base_sha", "github.event.pull_request.base.sha"),
+}
 # Workflows that a fork's pull request starts, or that such a one calls.
 OPEN = ("ci", "image")
 # Those that publish and deploy nothing: what others wrote into a cache reaches nobody.
@@ -154,6 +167,7 @@ def problems(flows: Flows) -> list[str]:
         _jobs,
         _calls,
         _gate,
+        _left_out,
         _matrix,
         _shards,
         _groups,
@@ -241,18 +255,36 @@ def _gate(flows: Flows) -> Iterator[str]:
     gate = jobs[GATE]
     if set(gate["needs"]) != jobs.keys() - {GATE}:
         yield f"ci.{GATE}: does not need {', '.join(sorted(jobs.keys() - {GATE} - set(gate['needs'])))}"
-    if gate.get("if") != "always()" or '.result == "success"' not in gate["steps"][-1]["run"]:
+    if gate.get("if") != "always()" or gate["steps"][-1]["run"] != PASSES:
         yield f"ci.{GATE}: skipped, or content with less than success"
     for name in ("e2e", "test", "workflows"):
-        if any(step["with"].get("args") for step in jobs[name]["steps"] if step.get("uses") == NOX):
+        given = {step["with"].get("args") for step in jobs[name]["steps"] if step.get("uses") == NOX}
+        if given != {WORDS if name == "e2e" else None}:
             yield f"ci.{name}: not the whole session"
-    yield from (f"ci.{name}: has a condition, and what is skipped counts as passed" for name in jobs
-                if name != GATE and "if" in jobs[name])  # fmt: skip
+
+
+def _left_out(flows: Flows) -> Iterator[str]:
+    """Jobs of ci are left out by the word of its first job and by nothing else, and cd goes on behind them."""
+    for name, job in flows.flows["ci"]["jobs"].items():
+        says = f"${{{{ !contains(fromJSON(needs.changes.outputs.left_out), '{name}') }}}}"
+        wanted = (says, ["changes"]) if name in JOBS else (None, None)
+        if name != GATE and (job.get("if"), job.get("needs")) != wanted:
+            yield f"ci.{name}: has a condition that is not the first job's word on it"
+    for name, job in flows.flows["cd"]["jobs"].items():
+        waits = f"!cancelled() && needs.{job.get('needs', [''])[-1]}.result == 'success'"
+        if "needs" in job and job.get("if") != "always()" and waits not in job.get("if", ""):
+            yield f"cd.{name}: GitHub skips it where ci left a job out"
+    for name, flow in flows.flows.items():
+        filtered = [event for event, how in flow["on"].items() if re.search("'paths(-ignore)?'", repr(how))]
+        yield from (f"{name}: {event} by paths, and a required check that never starts hangs" for event in filtered)
 
 
 def _matrix(flows: Flows) -> Iterator[str]:
-    """It waits for nobody, nobody waits for it, and it is not red in silence."""
+    """It waits for nobody, nobody waits for it, it is not red in silence, and it runs what ci may leave out."""
     flow = flows.flows["matrix"]
+    yield from (f"matrix: no {name}, which ci may leave out" for name in JOBS if name not in flow["jobs"])
+    if "" not in [shard["args"] for shard in flow["jobs"]["workflows"]["strategy"]["matrix"]["include"]]:
+        yield "matrix: no judge of the workflows, which ci may leave out"
     if flow["on"].keys() != {"schedule", "workflow_dispatch"}:
         yield f"matrix: started by {', '.join(flow['on'])}"
     red = flow["jobs"]["red"]

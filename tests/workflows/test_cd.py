@@ -59,7 +59,7 @@ def test_a_push_is_tested_signed_and_proved(checkout: Checkout, place: Place, tm
     assert {name for name, result in done.jobs.items() if result != "success"} <= {"staging", "production"}
     assert {"push", "image", "sign", "kind", "left-out"} <= done.jobs.keys()
     assert "staging" not in done.jobs
-    assert done.played() == {"astral-sh/setup-uv": 9, LOGIN: 4, "docker/setup-qemu-action": 1,
+    assert done.played() == {"astral-sh/setup-uv": 10, LOGIN: 4, "docker/setup-qemu-action": 1,
                              "docker/setup-buildx-action": 1, "sigstore/cosign-installer": 2, ATTEST: 2, UPLOAD: 1}  # fmt: skip
 
     [subject] = [call["with"] for call in done.calls if call["action"] == ATTEST and call["job"] == "sign"]

@@ -127,8 +127,10 @@ def _configured(first: Pushed) -> Configured:
     public = first.place.key.with_suffix(".pub").read_text()
     (checkout.root / "cosign.pub").write_text(public)
     # The tests were run, and the cluster of the runner was seen to serve: from here on it is about what comes after.
-    checkout.replace(".github/workflows/cd.yml", "    needs: [ci]\n", "")
-    checkout.replace(".github/workflows/cd.yml", "needs: [push, kind]", "needs: [push, sign]")
+    cd, waits = ".github/workflows/cd.yml", "!cancelled() && needs.{}.result == 'success'"
+    checkout.replace(cd, f"    if: ${{{{ {waits.format('ci')} }}}}\n    needs: [ci]\n", "")
+    checkout.replace(cd, f"{waits.format('kind')} && vars.STAGING_URL", f"{waits.format('sign')} && vars.STAGING_URL")
+    checkout.replace(cd, "needs: [push, kind]", "needs: [push, sign]")
     checkout.commit("staging and production")
     repository = f"{REGISTRY}/acme/app"
     first.pipeline("copy", f"{REGISTRY}/{NAME}@{before}", repository)

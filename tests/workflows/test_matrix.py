@@ -37,7 +37,7 @@ def test_a_red_matrix_opens_one_issue(checkout: Checkout, told: Path, add_row: A
     """Green, it says nothing; red, it opens one; red again, it comments on that."""
     green = checkout.run("matrix.yml", "schedule")
     assert green.code == 0, str(green)
-    assert green.jobs == {"e2e": "success", "workflows": "success"}
+    assert green.jobs == {"e2e": "success", "workflows": "success", "image": "success"}
     assert told.read_text() == ""
     checkout.replace(".github/workflows/matrix.yml", "--collect-only -q", "--collect-only --no-such-option")
     checkout.commit("a mistake")

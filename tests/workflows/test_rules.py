@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.workflows.flows import ROOT, Flows, problems, read, table
+from tests.workflows.flows import ROOT, Flows, problems, read
 
 USED = {name: f"{name}{rest}" for _, name, rest in read().uses()}
 CHECKOUT, LOGIN = USED["actions/checkout"], USED["docker/login-action"]
@@ -18,19 +18,27 @@ BROKEN = {
     "a test of the workflows in no shard": ("matrix", "tests/workflows/test_ci.py ", "", "test_ci.py is in no shard"),
     "a gate that runs less": ("ci", "session: test,", "session: test, args: -k quick,", "ci.test: not the whole session"),
     "a matrix that something waits for": ("matrix", "  workflow_dispatch:\n", "  workflow_dispatch:\n  workflow_call:\n", "matrix: started by"),
-    "a matrix that is red in silence": ("matrix", "needs: [e2e, workflows]", "needs: [e2e]", "matrix: red, and silent"),
-    "a need dropped": ("ci", "needs: [lint, test, workflows, image, e2e]", "needs: [lint, test, image, e2e]",
+    "a matrix that is red in silence": ("matrix", "needs: [e2e, workflows, image]", "needs: [e2e, image]", "matrix: red, and silent"),
+    "a need dropped": ("ci", "needs: [changes, lint, test, workflows, image, e2e]", "needs: [changes, lint, test, image, e2e]",
                        "ci.all-green: does not need workflows"),
     "a gate that is content with less": ("ci", '.result == "success"', '.result != "failure"', "content with less than success"),
+    "a gate that lets others be skipped": ("ci", " and IN(.key; $left[])", "", "content with less than success"),
     "a gate that can be skipped": ("ci", "    if: always()\n", "", "ci.all-green: skipped"),
     "a job that can be skipped": ("ci", "    name: lint\n", "    name: lint\n    if: github.actor != 'x'\n", "ci.lint: has a condition"),
+    "a job that is left out by another word": ("ci", "left_out), 'e2e')", "left_out), 'image')", "ci.e2e: has a condition"),
+    "a first job that can be skipped": ("ci", "    name: what changed\n", "    name: what changed\n    if: github.actor != 'x'\n", "ci.changes: has a condition"),
+    "a required check that hangs": ("ci", "  pull_request:\n", "  pull_request:\n    paths: [backend/**]\n", "ci: pull_request by paths"),
+    "a session with other words": ("ci", 'args: "${{ needs.changes.outputs.e2e }}"', "args: own", "ci.e2e: not the whole session"),
+    "a deploy that is skipped in silence": ("cd", "    if: ${{ !cancelled() && needs.ci.result == 'success' }}\n", "", "cd.push: GitHub skips it"),
+    "a night that leaves out": ("matrix", "  image:\n    name: image\n", "  other:\n    name: image\n", "matrix: no image, which ci may leave out"),
+    "a judge at no time": ("matrix", 'args: ""', "args: tests/workflows/test_gate.py", "matrix: no judge of the workflows"),
     "unpinned": ("ci", CHECKOUT, "actions/checkout@v7", "ci: actions/checkout@v7 is not pinned"),
     "a version that is not the pin's": ("cd", LOGIN, re.sub("# .*", "# v0.0.1", LOGIN), "docker/login-action: more than one version"),
     "a version without its commit": ("cd", LOGIN, "docker/login-action@v4.6.0", "cd: docker/login-action@v4.6.0 is not pinned"),
     "a uv that nobody chose": ("action", "        version-file: requirements/uv.txt\n", "", "a uv that no lock names"),
     "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout is no action that"),
     "no timeout": ("matrix", "    timeout-minutes: 30\n", "", "matrix.e2e: no timeout"),
-    "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.lint: may {'contents': 'write'}"),
+    "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.changes: may {'contents': 'write'}"),
     "rights at the top": ("cd", "\npermissions: {}\n", "\npermissions: write-all\n", "cd: not `permissions: {}`"),
     "a file in no shard": ("matrix", "tests/deploy/test_killed.py ", "", "matrix: tests/deploy/test_killed.py is in no shard"),
     "half a file in no shard": ("matrix", '-k "not is_undone"', '-k "not undone"', "leave something out"),
@@ -41,7 +49,7 @@ BROKEN = {
     "a deploy that waits for itself": ("cd", "    name: staging\n", "    name: staging\n    concurrency: deploy-staging\n", "cd.staging: a group around"),
     "a group by the caller's name": ("ci", "group: ci-$", "group: ${{ github.workflow }}-$", "by the caller's name"),
     "a title in a script": ("ci", '        run: jq', "        run: echo ${{ github.event.pull_request.title }}; jq", "an expression in a script"),
-    "a branch's name": ("ci", "session: e2e,", 'session: e2e, args: "${{ github.head_ref }}",', "ci: github.head_ref is chosen by"),
+    "a branch's name": ("ci", "session: e2e, args: \"${{ needs.changes.outputs.e2e }}", "session: e2e, args: \"${{ github.head_ref }}", "ci: github.head_ref is chosen by"),
     "strangers with secrets": ("ci", "  pull_request:\n", "  pull_request_target:\n", "ci: pull_request_target runs with secrets"),
     "a secret for strangers": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { X: "${{ secrets.X }}" }', "ci.lint: a pull request reaches a secret"),
     "a login for strangers": ("image", "      - if: inputs.image != ''\n        uses: docker", "      - uses: docker", "image.image: logs in for a pull request"),
@@ -93,9 +101,3 @@ def test_the_ruleset_requires_the_gate() -> None:
     gate = read().flows["ci"]["jobs"]["all-green"]["name"]
     assert checks["required_status_checks"] == [{"context": gate, "integration_id": 15368}]
     assert ruleset["enforcement"] == "active"
-
-
-def test_the_documented_rights_are_those_of_the_jobs() -> None:
-    """docs/8-github.md has the table that this makes."""
-    page = (ROOT / "docs/8-github.md").read_text(encoding="utf-8")
-    assert table(read()) in page, f"put this into docs/8-github.md:\n{table(read())}"

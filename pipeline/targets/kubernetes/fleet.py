@@ -57,8 +57,12 @@ class KubernetesFleet(roles.Fleet):
         return lines
 
     def findings(self) -> list[str]:
-        """Return what holds up any of our pods, or its storage."""
-        return self.site.rollout.findings()
+        """Return what holds up any of our pods, or its storage, and whether our own access ends soon."""
+        kubectl = self.site.kubectl
+        token, problem = kubectl.token(), kubectl.token_problem()
+        if token and not problem:
+            log.info(f"the token of context `{kubectl.context}` ends {token}")
+        return [*filter(None, [problem]), *self.site.rollout.findings()]
 
     def stores(self, release: str) -> Mapping[str, Any]:
         """Return what the stores report to a short Job beside the service."""

@@ -58,6 +58,8 @@ class KubernetesTarget:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the overlay, the permissions or the secrets."""
+        if line := self.site.kubectl.token_problem():  # it is good for this deploy still
+            log.warning(line)
         overlay = self.site.artifacts.overlay
         if not (overlay / "kustomization.yaml").exists():
             return [f"pyproject.toml [tool.slipway.environments.{self.env.name}]: overlay: there is no {overlay}"]

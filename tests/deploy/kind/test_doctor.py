@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -60,3 +61,10 @@ def test_says_that_a_claim_is_pending(deployed: KindCheckout) -> None:
         kubectl("delete", "persistentvolumeclaim", "nowhere")
     assert line is not None
     assert "create the storage class nowhere" in line
+
+
+def test_names_the_last_day_of_its_token(deployed: KindCheckout) -> None:
+    """That of the account that deploys: it is no finding while there is time."""
+    outcome = deployed.run("doctor")
+    assert outcome.code == 0, str(outcome)
+    assert re.search(r"the token of context `\S+` ends on \d{4}-\d\d-\d\d at \d\d:\d\d UTC", outcome.stderr), outcome
