@@ -102,6 +102,7 @@ class Project(Table):
     source: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("backend",)
     retain: Annotated[int, Field(ge=2)] = Field(default=5, description="the running release and one to go back to")
     allow: tuple[Allowance, ...] = ()  # findings of `scan` that ship all the same
+    template: Text | None = Field(default=None, examples=['"COMMIT"'])  # of which it was made; `rename` writes it
 
     @field_validator("source")
     @classmethod
