@@ -209,7 +209,7 @@ def _deployed(project: Project, env: Environment, progress: Progress, *, never: 
 
 def _plain(name: str) -> Callable[[str, str], str]:
     """Return a function that gives a file's text as it is in every repository, whatever the service's name."""
-    return lambda file, text: renamed(file, text, name, "\0")
+    return lambda file, text: text if _is_left_alone(file) else renamed(file, text, name, "\0")
 
 
 def renamed(name: str, text: str, old: str, new: str) -> str:
@@ -232,13 +232,17 @@ def _texts(root: Path, names: Iterable[str]) -> dict[str, str]:
     texts = {}
     for name in names:
         path = root / name
-        if name.startswith(PIPELINE) or MIGRATIONS in name or path.is_symlink() or not path.is_file():
+        if _is_left_alone(name) or path.is_symlink() or not path.is_file():
             continue
         try:
             texts[name] = path.read_bytes().decode()
         except UnicodeDecodeError:
             continue  # an image
     return texts
+
+
+def _is_left_alone(name: str) -> bool:
+    return name.startswith(PIPELINE) or MIGRATIONS in name
 
 
 def _half_renamed(texts: Mapping[str, str], old: str) -> list[str]:
