@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.commands import Verbs
+from pipeline.commands.environments import Opener
 from pipeline.config.example import DIGESTS, Parts, digest_text, part_problems, read_parts, without
 from pipeline.config.example import changed_files as not_the_templates
 from pipeline.config.project import Environment, KubernetesEnvironment, Project
@@ -188,7 +189,9 @@ def _bare_problems(
     return problems
 
 
-def _deployed(project: Project, env: Environment, progress: Progress, *, never: bool) -> list[str]:
+def _deployed(
+    project: Project, env: Environment, progress: Progress, *, never: bool, opened: Opener = open_target
+) -> list[str]:
     """Return a line if releases were deployed to `env`, or may have been: its database has the example's tables."""
     volumes = f"`nox -s down -- {env.name} --volumes` removes them and their data"
     away = f"{env.name} has releases with the example: {volumes}; data to keep: docs/3-migrations.md, contract later"
@@ -200,7 +203,7 @@ def _deployed(project: Project, env: Environment, progress: Progress, *, never: 
         log.info(f"{env.name} was not asked for releases: {env.url} is the template's, and nobody's address")
         return []
     try:
-        return [away] if open_target(project, env, progress).records().all() else []
+        return [away] if opened(project, env, progress).records().all() else []
     except SlipwayError as error:
         here = env.context.startswith("kind-")  # a cluster on this machine that is not there has no releases
         asked = f"{env.name} cannot be asked for its releases ({error.problems[0]})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.commands.rename import _deployed
 from pipeline.config.example import PARTS, read_parts
+from pipeline.config.project import KubernetesEnvironment
+from pipeline.system.progress import Progress
 from tests.pipeline.commands.clones import commit, files, git, run
+from tests.pipeline.deploy.world import World
 from tests.project import PROJECT
 
 pytestmark = pytest.mark.skipif(PROJECT.template is not None, reason="made from the template: the example is its own")
@@ -244,6 +249,15 @@ class TestRefusal:
         refused(clone, "say `--never-deployed staging`")
         assert bare(clone, "--never-deployed", "staging").returncode == 0
 
+    def test_where_another_cluster_has_releases(self, world: World, served: World) -> None:
+        """An environment elsewhere is asked: each record is one too many."""
+        env = KubernetesEnvironment(
+            name="staging", url="https://staging.acme.dev", overlay="x", context="staging", namespace="x"
+        )
+        for never in (False, True):
+            [line] = _deployed(world.target.project, env, Progress(), never=never, opened=lambda *_: served.target)
+            assert "staging has releases with the example: `nox -s down -- staging --volumes`" in line
+
     def test_of_an_environment_that_is_none(self, kept: Path) -> None:
         """A misspelled one would be asked."""
         refused(kept, "unknown environment `stagin`", "--never-deployed", "stagin")
@@ -253,6 +267,18 @@ class TestRefusal:
         done = run(kept, "rename", NEW, "--bare")
         assert (done.returncode, git(kept, "status", "--porcelain")) == (2, "")
         assert "CODEOWNERS names nobody: say who reviews changes, `--owner @org/team`" in done.stderr
+
+    def test_asks_for_the_owner_in_a_terminal(self, clone: Path) -> None:
+        """An answer is taken; one that names nobody changes nothing."""
+        command = [sys.executable, "-m", "pipeline", "rename", NEW, "--bare"]
+        for answer, code, line in (("me", 2, "@your-organization/your-team"), ("@me", 0, "@me")):
+            keys, terminal = pty.openpty()
+            os.write(keys, f"{answer}\n".encode())
+            done = subprocess.run(command, cwd=clone, stdin=terminal, check=False, capture_output=True, text=True)
+            os.close(keys)
+            os.close(terminal)
+            assert done.returncode == code, done.stderr
+            assert (clone / ".github/CODEOWNERS").read_text().endswith(f"\n* {line}\n")
 
     def test_is_all_or_nothing(self, clone: Path) -> None:
         """A file that cannot be written brings back those that were removed."""
