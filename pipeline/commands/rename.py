@@ -205,9 +205,16 @@ def _deployed(
     try:
         return [away] if opened(project, env, progress).records().all() else []
     except SlipwayError as error:
-        here = env.context.startswith("kind-")  # a cluster on this machine that is not there has no releases
         asked = f"{env.name} cannot be asked for its releases ({error.problems[0]})"
-        return [] if here or never else [f"{asked}: if there never was one, say `--never-deployed {env.name}`"]
+        # A cluster on this machine that is not there has no releases.
+        if never or _is_here(env):
+            return []
+        return [f"{asked}: if there never was one, say `--never-deployed {env.name}`"]
+
+
+def _is_here(env: Environment) -> bool:
+    """Return whether `env` is on this machine, and its settings in `.env`."""
+    return not isinstance(env, KubernetesEnvironment) or env.context.startswith("kind-")
 
 
 def _plain(name: str) -> Callable[[str, str], str]:
@@ -345,9 +352,8 @@ def _rename_in_env(project: Project, new: str) -> None:
         return
     named = [name for name, value in values.items() if value == old]
     said = f".env says `{old}` for {', '.join(named)}"
-    deployed = [
-        env.name for env in project.environments.values() if Records(project.state(env.name) / "releases").all()
-    ]
+    here = [env.name for env in project.environments.values() if _is_here(env)]
+    deployed = [name for name in here if Records(project.state(name) / "releases").all()]
     if deployed:
         log.info(
             f"{said}, and what runs in {', '.join(deployed)} keeps that name and its data; to start empty under the new"

@@ -49,7 +49,7 @@ MARKED = re.compile(
 SECTION = re.compile(r'<section aria-labelledby="([\w-]+)"')
 NEW_TABLE = re.compile(r'CREATE TABLE (?:IF NOT EXISTS )?"?(\w+)', re.IGNORECASE)
 MIGRATION = re.compile(r"(?P<folder>\w+/migrations/versions/)(?P<number>[0-9]+|NNNN)_\w+\.py")
-DOWN = re.compile(r"^(down_revision\b[^=\n]*= )(.+)$", re.MULTILINE)
+DOWN = re.compile(r"""^(down_revision\b[^=\n]*= )(None|"[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
 
 Texts = Mapping[str, str]
 Plain = Callable[[str, str], str]  # of a file's name and text: the text as it was before any rename
@@ -205,13 +205,14 @@ def _number_migrations(root: Path, names: Iterable[str], changed: dict[str, byte
     for name in kept:  # `NNNN` comes after every number
         match = MIGRATION.fullmatch(name)
         assert match
-        content = changed.pop(name, None) or (root / name).read_bytes()
+        given = changed.pop(name, None)
+        content = (root / name).read_bytes() if given is None else given
         number = match["number"]
         if number == UNNUMBERED:
             number = f"{int(before or 0) + 1:04d}"
         text = content.decode().replace(f'revision = "{UNNUMBERED}"', f'revision = "{number}"', 1)
         text = _follows(text, before)
-        if number != match["number"] or text.encode() != content or not (root / name).exists():
+        if given is not None or text.encode() != content:
             changed[name.replace(UNNUMBERED, number)] = text.encode()
         before = number
 
