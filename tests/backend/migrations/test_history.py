@@ -105,7 +105,7 @@ class TestChecksum:
     )
     def test_is_of_what_it_does(self, run: Run, code: Path, old: str, new: str) -> None:
         """Comments, layout and what a migration says of itself can be changed once it is applied."""
-        add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN a text")')
+        add(code, 2, 'op.execute("ALTER TABLE idempotency_keys ADD COLUMN a text")')
         before, path = self.checksum(run), code / "0002_step.py"
         text = path.read_text()
         assert old in text
@@ -118,7 +118,7 @@ class TestChecksum:
     )
     def test_changes_with_what_it_does(self, run: Run, code: Path, old: str, new: str) -> None:
         """Whether a transaction holds it is a part of that."""
-        add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN a text"); op.execute("SELECT 1")')
+        add(code, 2, 'op.execute("ALTER TABLE idempotency_keys ADD COLUMN a text"); op.execute("SELECT 1")')
         before, path = self.checksum(run), code / "0002_step.py"
         path.write_text(path.read_text().replace(old, new))
         assert not same_form(before, self.checksum(run))
@@ -213,7 +213,7 @@ class TestStatus:
     def test_takes_no_name_that_it_does_not_find_for_an_empty_table(self, run: Run, code: Path) -> None:
         """It may be a table under the name that the same release gives it; IF EXISTS and a new one are sure."""
         run("upgrade")
-        add(code, 2, 'op.execute("ALTER TABLE releases RENAME TO old"); op.execute("TRUNCATE old")')
+        add(code, 2, 'op.execute("ALTER TABLE idempotency_keys RENAME TO old"); op.execute("TRUNCATE old")')
         add(code, 3, 'op.execute("DELETE FROM nowhere"); op.execute("DROP TABLE IF EXISTS nowhere")')
         pending = json.loads(run("status").stdout)["pending"]
         assert [loss["rows"] for step in pending for loss in step["losses"]] == [None, None, 0]

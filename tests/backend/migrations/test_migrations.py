@@ -24,7 +24,7 @@ class TestUpgrade:
         """Upgrade applies all, current says the revision, and upgrade again says that there is nothing to do."""
         assert run("current").stdout == "none\n"
         first = run("upgrade")
-        assert (first.returncode, first.stdout.splitlines()[0]) == (0, "applied 0001 releases and idempotency keys")
+        assert (first.returncode, first.stdout.startswith("applied 0001 ")) == (0, True)
         assert run("current").stdout == "0001\n"
         again = run("upgrade")
         assert (again.returncode, again.stdout) == (0, "nothing to do: the database is at revision 0001\n")
@@ -93,7 +93,7 @@ class TestUpgrade:
         """A table that another session holds ends the migration after lock_timeout: later queries wait behind it."""
         monkeypatch.setattr("backend.migrations.runner.LOCK_TIMEOUT", "200ms")
         run("upgrade")
-        add(code, 2, 'op.execute("ALTER TABLE releases ADD COLUMN extra text")')
+        add(code, 2, 'op.execute("ALTER TABLE idempotency_keys ADD COLUMN extra text")')
 
         async def hold() -> Done:
             connection = await asyncpg.connect(
@@ -102,7 +102,7 @@ class TestUpgrade:
             )  # fmt: skip
             try:
                 async with connection.transaction():
-                    await connection.execute("LOCK TABLE releases IN ACCESS SHARE MODE")
+                    await connection.execute("LOCK TABLE idempotency_keys IN ACCESS SHARE MODE")
                     return await asyncio.to_thread(run, "upgrade")
             finally:
                 await connection.close()
@@ -168,7 +168,7 @@ class TestConcurrently:
 class TestPlan:
     def test_is_json_and_needs_no_database(self, run: Run, code: Path) -> None:
         """Plan gives revision, message, contract_after and the SQL of what comes after --from."""
-        add(code, 2, 'op.execute("ALTER TABLE releases DROP COLUMN notes")')
+        add(code, 2, 'op.execute("ALTER TABLE idempotency_keys DROP COLUMN body")')
         path = code / "0002_step.py"
         path.write_text(path.read_text().replace("contract_after = None", 'contract_after = "0001"'))
         (step,) = json.loads(run("plan", "--from", "0001").stdout)
@@ -178,7 +178,7 @@ class TestPlan:
             "contract_after": "0001",
             "destroys": None,
             "checksum": step["checksum"],
-            "sql": "ALTER TABLE releases DROP COLUMN notes;",
+            "sql": "ALTER TABLE idempotency_keys DROP COLUMN body;",
             "losses": [],
         }
         assert [step["revision"] for step in json.loads(run("plan", "--from", "none", "--to", "0001").stdout)] == [
