@@ -132,7 +132,7 @@ def init(session: nox.Session) -> None:
 
 @nox.session
 def rename(session: nox.Session) -> None:
-    """Make the template yours: rename package, images, labels, docs and badges (-- NAME)."""
+    """Make the template yours: package, images, labels, docs; --bare: without the example (-- NAME [--bare])."""
     slipway(session, "rename", *session.posargs)
 
 
@@ -294,6 +294,7 @@ def lint(session: nox.Session) -> None:
     run(python, "-m", "mypy")
     run(python, "-m", "pipeline", "settings")
     run(python, "-m", "pipeline", "migrations")
+    run(python, "-m", "pipeline", "parts")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
     run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
     run(environment(session, "manifests"), "-m", "pipeline.engines.kustomize")

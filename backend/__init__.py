@@ -1,1 +1,1 @@
-"""The release board: the service that Slipway ships in its example."""
+"""The service that is shipped. What it is about is in `domain.py`."""

@@ -25,7 +25,7 @@ FAMILIES = {
     "deploy": ("deploy", "rollback"),
     "doctor": ("doctor",),
     "environments": ("down", "status", "releases"),
-    "rename": ("rename",),
+    "rename": ("rename", "parts"),
     "setup": ("init", "migrations", "settings"),
     "images": ("build", "pins", "push", "scan", "audit", "sign", "verify-image", "copy", "proved"),
     "access": ("access",),

@@ -1,20 +1,13 @@
-// The release board. All it shows comes from the API; all text goes in as text, never as markup.
+// What the page shows comes from the service; all text goes in as text, never as markup.
 
 const ASK_MS = 200; // five requests a second show a rolling update replica by replica
 const ASK_AWAY_MS = 1000;
 const ASK_TIMEOUT_MS = 2000;
 const SHOWN = 60;
 const RECENT = 10;
-const READ_MS = 3000;
-const READ_TIMEOUT_MS = 5000;
-const ROWS = 30; // a page of releases
-const MOST_PAGES = 10; // all pages that are shown are read again each time
 const MARKS = 4; // colours and patterns of the strip, in style.css
 const SPEAK_MS = 5000; // a screen reader hears one summary at most in that time
 
-const STATUS = { pending: "Pending", deployed: "Deployed", failed: "Failed", rolled_back: "Rolled back" };
-
-const status = (item) => STATUS[item.status] ?? item.status; // the service may be newer than this page
 const $ = (id) => document.getElementById(id);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const count = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
@@ -27,15 +20,6 @@ function element(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) if (value != null) made.setAttribute(name, value);
   made.append(...children);
   return made;
-}
-
-function symbol(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "use"));
-  use.setAttribute("href", `#${name}`);
-  svg.setAttribute("class", "symbol");
-  svg.setAttribute("aria-hidden", "true");
-  return svg;
 }
 
 // A release is named by content: `sha256:` and 64 digits, with a suffix where only its settings differ.
@@ -59,7 +43,7 @@ function announce(about, text) {
   if (unsaid.size === 0) {
     setTimeout(() => {
       const texts = [...unsaid.values()];
-      $("announcements").textContent = texts.length > 3 ? `${texts.length} changes on the board.` : texts.join(" ");
+      $("announcements").textContent = texts.length > 3 ? `${texts.length} changes.` : texts.join(" ");
       unsaid.clear();
     }, SPEAK_MS);
   }
@@ -193,10 +177,31 @@ async function watchAnswers() {
   }
 }
 
+$("notice").remove();
+watchAnswers();
+
+// example-only
 // --- the board ---
 
+const READ_MS = 3000;
+const READ_TIMEOUT_MS = 5000;
+const ROWS = 30; // a page of releases
+const MOST_PAGES = 10; // all pages that are shown are read again each time
+
+const STATUS = { pending: "Pending", deployed: "Deployed", failed: "Failed", rolled_back: "Rolled back" };
+
+const status = (item) => STATUS[item.status] ?? item.status; // the service may be newer than this page
 const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+
+function symbol(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "use"));
+  use.setAttribute("href", `#${name}`);
+  svg.setAttribute("class", "symbol");
+  svg.setAttribute("aria-hidden", "true");
+  return svg;
+}
 
 function relative(date) {
   const seconds = Math.max(0, (Date.now() - date) / 1000);
@@ -401,6 +406,5 @@ $("older").addEventListener("click", () => {
   wake();
 });
 
-$("notice").remove();
-watchAnswers();
 watchBoard();
+// /example-only

@@ -99,6 +99,8 @@ class Project(Table):
     root: Path = Field(exclude=True)
     name: str = Field(exclude=True)
     environments: dict[str, Environment]
+    # The commit of the template that it was made from: `rename` records it.
+    template: Text | None = Field(default=None, examples=['"COMMIT"'])
     requests: tuple[RequestSpec, ...]
     source: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("backend",)
     retain: Annotated[int, Field(ge=2)] = Field(default=5, description="the running release and one to go back to")

@@ -1,4 +1,4 @@
-"""Notifies a release board (such as backend/) of the outcome of each deploy, if `RELEASE_BOARD_URL` names one."""
+"""Notifies a release board of the outcome of each deploy, if `RELEASE_BOARD_URL` names one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tell(service: str, report: Report, environ: Mapping[str, str] = os.environ) 
 
 
 def _release(service: str, report: Report, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the body of `POST /api/v1/releases` (backend/releases/schemas.py) and its idempotency key."""
+    """Return the body of the board's `POST /api/v1/releases` and its idempotency key."""
     commit, run, rollback = report.commit or "", environ.get("GITHUB_RUN_ID"), report.rollback
     undone = "rolled_back" if rollback and rollback.verdict == "proved" else "failed"
     body = {

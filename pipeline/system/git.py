@@ -17,10 +17,13 @@ __all__ = [
     "Source",
     "changed_files",
     "changed_since",
+    "common_commit",
     "content_hash",
+    "count_commits",
     "has_commit",
     "is_older",
     "last_change",
+    "origin",
     "read_source",
     "remote_address",
     "shipped_files",
@@ -98,6 +101,17 @@ def has_commit(root: Path, commit: str) -> bool:
     return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
+def count_commits(root: Path) -> int:
+    """Return the number of commits behind `root`, 0 if there is none."""
+    return int(_git(root, "rev-list", "--count", "HEAD") or 0)
+
+
+def common_commit(root: Path) -> str | None:
+    """Return the newest commit that `root` shares with the main branch of `origin`; its own newest without one."""
+    shared = _git(root, "merge-base", "HEAD", "origin/HEAD") or _git(root, "rev-parse", "--verify", "HEAD")
+    return shared.strip() if shared else None
+
+
 def is_older(root: Path, commit: str, other: str) -> bool:
     """Return whether `commit` is an ancestor of `other`, and not the same; the clone at `root` must have both."""
     return commit != other and _git(root, "merge-base", "--is-ancestor", commit, other) is not None
@@ -109,6 +123,12 @@ def remote_address(root: Path) -> str | None:
     scheme = r"(?:https?://(?:[^@/]*@)?|ssh://[^@/]*@|[\w.-]+@)"
     match = re.fullmatch(rf"{scheme}([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", address)
     return f"https://{match[1]}/{match[2]}" if match else None
+
+
+def origin(root: Path) -> str | None:
+    """Return the address of the remote `origin` without credentials, which may be a path; None without that remote."""
+    plain = (_git(root, "remote", "get-url", "origin") or "").strip()
+    return remote_address(root) or (None if "@" in plain else plain.removesuffix(".git") or None)
 
 
 def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> list[str]:

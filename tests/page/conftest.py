@@ -9,26 +9,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from pipeline.system.ports import free_port
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
 from tests.backend.process import Service, serve
-from tests.conftest import TOKEN
 from tests.edge import CADDY, CADDYFILE, running
 from tests.tools import BROWSERS, need
 
 PAGE = Path(__file__).parents[2] / "docker" / "frontend"
 
 OpenPage = Callable[..., Awaitable[Page]]
+SECONDS = 1000
+PATIENCE = 30 * SECONDS  # a machine may be busy
+expect.set_options(timeout=PATIENCE)
+
+# The smallest contrast of text with what lies behind it, and the text that has it (WCAG 2.2, 1.4.3). What only screen
+# readers see is left out.
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([red, green, blue]) => [red, green, blue]
+    .map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = parse(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; (text = texts.nextNode()); ) {
+    const node = text.parentElement;
+    if (!text.data.trim() || !node.checkVisibility() || node.closest(".unseen, noscript")) continue;
+    const [one, other] = [light(parse(getComputedStyle(node).color)), light(behind(node))];
+    found.push([(Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05), text.data.trim()]);
+  }
+  return found.sort((one, other) => one[0] - other[0])[0];
+}"""
 
 
 @dataclass
-class Board:
+class Front:
     """The edge on `url` with the page, and its replicas."""
 
     url: str
@@ -45,19 +71,6 @@ class Board:
         self.edge.wait_admitted(slot, lambda: None)
         return service
 
-    def report(self, **release: str) -> dict[str, Any]:
-        """Record a release, as a pipeline does."""
-        given = {"service": "checkout", "environment": "production", "version": "1.0.0", **release}
-        answer = httpx2.post(f"{self.url}/api/v1/releases", json=given, headers={"Authorization": f"Bearer {TOKEN}"})
-        assert answer.status_code == 201, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def change(self, release: dict[str, Any], **change: str) -> None:
-        """Say what became of RELEASE."""
-        url, headers = f"{self.url}/api/v1/releases/{release['id']}", {"Authorization": f"Bearer {TOKEN}"}
-        assert httpx2.patch(url, json=change, headers=headers).status_code == 200
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
@@ -70,24 +83,24 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-def board(environ: dict[str, str], tmp_path: Path) -> Iterator[Board]:
-    """A board with nothing on it, answered by one replica of the release `one`."""
+def front(environ: dict[str, str], tmp_path: Path) -> Iterator[Front]:
+    """The page in front of an empty service: one replica, of the release `one`."""
     layout = make_layout(tmp_path / "state")
     layout.make()
     edge = Edge(layout, free_port())
     edge.place(PAGE)
     edge.write_config(CADDY, CADDYFILE, 2)
-    board = Board(f"http://127.0.0.1:{edge.port}", edge, environ)
-    with running(edge, tmp_path), board.replicas:
-        board.start(0, "one")
-        yield board
+    front = Front(f"http://127.0.0.1:{edge.port}", edge, environ)
+    with running(edge, tmp_path), front.replicas:
+        front.start(0, "one")
+        yield front
     if not layout.run.is_relative_to(tmp_path):
         shutil.rmtree(layout.run)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def open_page(browser: Browser, board: Board) -> AsyncIterator[OpenPage]:
-    """Opens the board; what the browser refused or stumbled over fails the test."""
+async def open_page(browser: Browser, front: Front) -> AsyncIterator[OpenPage]:
+    """Opens the page; what the browser refused or stumbled over fails the test."""
     complaints: list[str] = []
 
     async with AsyncExitStack() as contexts:
@@ -98,7 +111,7 @@ async def open_page(browser: Browser, board: Board) -> AsyncIterator[OpenPage]:
             page = await context.new_page()
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda said: complaints.append(said.text) if "Failed to load" not in said.text else None)
-            await page.goto(board.url)
+            await page.goto(front.url)
             return page
 
         yield opened

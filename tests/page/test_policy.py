@@ -6,7 +6,7 @@ import re
 
 import httpx2
 
-from tests.page.conftest import PAGE, Board
+from tests.page.conftest import PAGE, Front
 
 
 class TestPolicy:
@@ -21,7 +21,7 @@ class TestPolicy:
             found = set(re.findall(r"https?://[^\"' )]+", file.read_text()))
             assert found <= {"http://www.w3.org/2000/svg"}, file.name
 
-    def test_leaves_all_other_paths_to_the_service(self, board: Board) -> None:
+    def test_leaves_all_other_paths_to_the_service(self, front: Front) -> None:
         """A path that is no file, and a method that is no reading."""
-        for answer in (httpx2.get(f"{board.url}/nowhere"), httpx2.post(board.url), httpx2.get(f"{board.url}/health")):
+        for answer in (httpx2.get(f"{front.url}/nowhere"), httpx2.post(front.url), httpx2.get(f"{front.url}/health")):
             assert answer.headers["X-Release"] == "one"

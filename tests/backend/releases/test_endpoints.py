@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import httpx2
@@ -12,7 +13,9 @@ from fastapi import FastAPI
 
 from backend.app import create_app
 from backend.settings import Settings
+from pipeline.deploy import board
 from tests.conftest import asgi_client
+from tests.pipeline.proof.test_report import FACTS, NO_BUILD, STUCK, UNDONE
 from tests.services import Services, psql
 
 RELEASES = "/api/v1/releases"
@@ -66,6 +69,14 @@ class TestCreate:
         answer = await writer.post(RELEASES, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 422)
         assert answer.headers["content-type"] == "application/problem+json"
+
+    async def test_takes_what_a_deploy_reports(self, writer: httpx2.AsyncClient) -> None:
+        """The board is one that `RELEASE_BOARD_URL` may name: it takes what the pipeline sends, field by field."""
+        for number, report in enumerate((FACTS, UNDONE, NO_BUILD, STUCK)):
+            sent = board._release("shop", replace(report, number=number), {})
+            answer = await writer.post(RELEASES, json=sent["body"], headers={"Idempotency-Key": sent["key"]})
+            assert answer.status_code == 201, answer.text
+            assert answer.json().items() >= sent["body"].items()
 
 
 class TestAuthorization:

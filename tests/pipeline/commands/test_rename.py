@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,13 @@ import pytest
 from pipeline.commands.rename import renamed
 from pipeline.config.project import KubernetesEnvironment, load_project
 from pipeline.engines.kustomize import render, trees
-from tests.project import NAME
+from tests.pipeline.commands.clones import IDENTITY, commit, files, git, run
+from tests.project import NAME, PROJECT
 
 ROOT = Path(__file__).parents[3]
+MADE = PROJECT.template is not None  # of the template, by a rename
+AUTHOR = {f"GIT_{who}_{what}": "t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 NEW = "quite-another"  # neither the template's name nor likely that of a service made from it
-IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
 # The template's own name is the pipeline's too: these stay.
 PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
@@ -28,26 +29,6 @@ PIPELINES = re.compile(
 )
 
 
-def git(root: Path, *arguments: str) -> str:
-    """What a git command says in ROOT."""
-    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
-
-
-def commit(root: Path) -> None:
-    git(root, "add", "--all")
-    git(root, *IDENTITY, "commit", "--quiet", "--message", "x")
-
-
-def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A verb of the pipeline in ROOT."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {name: (root / name).read_bytes() for name in git(root, "ls-files").splitlines()}
-
-
 def uses(root: Path, name: str) -> list[str]:
     """The lines that hold NAME, whatever it is called there, but for what rename leaves to the pipeline."""
     places = (":!pipeline", ":!tests", ":!noxfile.py")
@@ -55,33 +36,6 @@ def uses(root: Path, name: str) -> list[str]:
         ["git", "grep", "-nI", name, "--", ".", *places], cwd=root, check=False, capture_output=True, text=True
     )
     return done.stdout.splitlines()
-
-
-@pytest.fixture(name="template", scope="module")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone would hold, uncommitted work included, committed."""
-    root = tmp_path_factory.mktemp("template")
-    for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    git(root, "init", "--quiet")
-    commit(root)
-    return root
-
-
-@pytest.fixture(name="clone")
-def _clone(template: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "--quiet", str(template), "clone")
-    return tmp_path / "clone"
-
-
-@pytest.fixture(name="kept", scope="module")
-def _kept(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One clone for every test that sees it refused: it stays as it was."""
-    root = tmp_path_factory.mktemp("kept")
-    git(root, "clone", "--quiet", str(template), ".")
-    return root
 
 
 class TestRename:
@@ -199,12 +153,79 @@ class TestRename:
         assert done.returncode == 1, done.stderr
         assert git(clone, "status", "--porcelain") == ""
 
-    def test_says_what_stays(self, clone: Path) -> None:
-        """What runs here keeps its name: .env is not git's."""
-        (clone / ".env").write_text(f"PROJECT_NAME={NAME}\n")
+    def test_lets_the_names_in_env_follow(self, clone: Path) -> None:
+        """Where nothing was deployed: those that are the old name, and nothing else; the file stays private."""
+        env = clone / ".env"
+        text = f"PROJECT_NAME={NAME}\nPOSTGRES_DB='{NAME}'\nPOSTGRES_USER={NAME}-x\nLOG_LEVEL=INFO\n"
+        env.write_text(text)
         said = run(clone, "rename", NEW).stderr
-        assert f".env still says `{NAME}` for PROJECT_NAME" in said
+        assert env.read_text() == text.replace(f"={NAME}\n", f"={NEW}\n").replace(f"'{NAME}'", f"'{NEW}'")
+        assert env.stat().st_mode & 0o077 == 0
+        assert f".env says `{NAME}` for PROJECT_NAME, POSTGRES_DB: `{NEW}` now" in said
+
+    def test_leaves_the_names_of_data_in_env(self, clone: Path) -> None:
+        """Where something was deployed they stay; it says how they move, and that works."""
+        env, state = clone / ".env", clone / ".slipway/local"
+        env.write_text(f"PROJECT_NAME={NAME}\n")
+        (state / "releases/1").mkdir(parents=True)
+        said = run(clone, "rename", NEW).stderr
+        assert env.read_text() == f"PROJECT_NAME={NAME}\n"
+        assert f"`nox -s down -- local --volumes`, then `nox -s rename -- {NEW}` again" in said
+        shutil.rmtree(state)  # as `down --volumes` does
+        assert run(clone, "rename", NEW).returncode == 0
+        assert env.read_text() == f"PROJECT_NAME={NEW}\n"
+
+    @pytest.mark.skipif(MADE, reason="what is said once was said")
+    def test_records_the_commit_of_the_template(self, clone: Path) -> None:
+        """The first time, the newest commit that is the template's, not one's own; from then on it stays."""
+        template = git(clone, "rev-parse", "HEAD").strip()
+        (clone / "docs/own.md").write_text("mine\n")
+        commit(clone)
+        for name in (NEW, "other-2"):
+            assert run(clone, "rename", name).returncode == 0
+            commit(clone)
+            assert load_project(clone).template == template
+
+    @pytest.mark.skipif(MADE, reason="what is said once was said")
+    def test_says_how_to_leave_the_templates_history(self, clone: Path) -> None:
+        """It changes neither that nor `origin`; the commands that it prints do."""
+        commit_again = ("commit", "--quiet", "--allow-empty", "--message", "y")
+        git(clone, *IDENTITY, *commit_again)
+        git(clone, "remote", "set-url", "origin", f"git@github.com:acme/{NAME}.git")
+        said = run(clone, "rename", NEW, "--owner", "@shop/team").stderr
+        assert (git(clone, "rev-list", "--count", "HEAD"), NAME in git(clone, "remote", "-v")) == ("2\n", True)
+        commands = re.findall(r"`(git [^`]+)`", said.replace("`git diff`", ""))
+        before = files(clone)
+        for command in commands:
+            done = subprocess.run(["bash", "-c", command], cwd=clone, check=False, env={**os.environ, **AUTHOR})
+            assert done.returncode == 0, command
+        assert git(clone, "remote", "get-url", "origin") == f"git@github.com:shop/{NEW}.git\n"
+        assert git(clone, "rev-list", "--count", "HEAD") == "1\n"
+        assert files(clone) == before
+
+    def test_says_nothing_of_a_history_of_ones_own(self, clone: Path) -> None:
+        """A repository that GitHub made from the template has one commit, and an `origin` of its name."""
+        git(clone, "remote", "set-url", "origin", f"https://github.com/acme/{NEW}.git")
+        said = run(clone, "rename", NEW).stderr
+        assert "origin" not in said
+        assert "begin anew" not in said
         assert "LICENSE stays" in said
+
+    @pytest.mark.skipif(MADE, reason="the owner is known")
+    def test_writes_who_reviews(self, clone: Path) -> None:
+        """`--owner` takes the place of nobody in CODEOWNERS, at once or later; without it, it says so."""
+        assert f"`nox -s rename -- {NEW} --owner @org/team`" in run(clone, "rename", NEW).stderr
+        commit(clone)
+        assert run(clone, "rename", NEW, "--owner", "@acme/shop").returncode == 0
+        assert (clone / ".github/CODEOWNERS").read_text().endswith("\n* @acme/shop\n")
+        assert git(clone, "diff", "--name-only") == ".github/CODEOWNERS\n"
+
+    @pytest.mark.parametrize("owner", ["acme", "@", "@a b", "@a/b/c", ""])
+    def test_refuses_who_is_nobody(self, kept: Path, owner: str) -> None:
+        """GitHub ignores a line of CODEOWNERS that names nobody."""
+        done = run(kept, "rename", NEW, "--owner", owner)
+        assert (done.returncode, git(kept, "status", "--porcelain")) == (2, "")
+        assert f"`{owner}` is nobody's name on GitHub" in done.stderr
 
     def _refused(self, clone: Path, line: str, name: str) -> None:
         before = git(clone, "status", "--porcelain")

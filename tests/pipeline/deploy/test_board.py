@@ -1,4 +1,4 @@
-"""What the release board learns of a deploy: asked of the board itself, as a process."""
+"""What a release board learns of a deploy: a stub that takes what the board takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,19 +13,29 @@ import pytest
 
 from pipeline.deploy import board
 from pipeline.proof.report import Report, Rollback
-from tests.backend.process import Service, free_port, serve
-from tests.conftest import TOKEN
+from pipeline.system.ports import free_port
 from tests.logs import logged
+from tests.pipeline.proof.servers import Reply, Request, Service
 from tests.pipeline.proof.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
 
 CUT_SHORT = replace(INTERRUPTED, rollback=Rollback(release="77c0de4410aa", verdict="proved", reason=None))
+TOKEN = "a-service-token-of-a-board"
 RUN = {"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "acme/shop"}
 
 
+def behave(_: Service, request: Request) -> Reply | None:
+    """Answer as a board does that has TOKEN: what is posted with it to its one path is kept, once for each key."""
+    if (request.method, request.path) != ("POST", "/api/v1/releases"):
+        return Reply(404)
+    return None if request.headers.get("authorization") == f"Bearer {TOKEN}" else Reply(401)
+
+
 @pytest.fixture(name="running")
-def _running(environ: dict[str, str], tmp_path: Path) -> Iterator[Service]:
-    with serve(environ, tmp_path, on_socket=False) as service:
-        yield service
+def _running() -> Iterator[Service]:
+    service = Service(behave=behave)
+    service.start()
+    yield service
+    service.stop()
 
 
 def told(report: Report, **environ: str) -> list[str]:
@@ -37,19 +46,18 @@ def told(report: Report, **environ: str) -> list[str]:
 
 
 def on_board(service: Service) -> list[dict[str, Any]]:
-    """What a person sees on it, oldest first."""
-    with service.client() as client:
-        found: list[dict[str, Any]] = client.get("/api/v1/releases?service=shop").json()["items"]
-    return found[::-1]
+    """What it keeps, oldest first."""
+    return list(service.things.values())
 
 
 class TestTell:
     def test_records_what_became_of_each_deploy(self, running: Service) -> None:
         """Each verdict in the board's own words, with the commit and the sentence; nothing of what shipped nothing."""
-        place = {"RELEASE_BOARD_URL": f"http://127.0.0.1:{running.port}/", "RELEASE_BOARD_TOKEN": f"{TOKEN}\n"}
+        place = {"RELEASE_BOARD_URL": f"{running.url}/", "RELEASE_BOARD_TOKEN": f"{TOKEN}\n"}
         for number, facts in enumerate((FACTS, UNDONE, NO_BUILD, STUCK, CUT_SHORT, INTERRUPTED, UNCHANGED)):
             assert told(replace(facts, number=number), **place, **RUN) == []
         seen = on_board(running)
+        assert {one["service"] for one in seen} == {"shop"}
         assert [one["status"] for one in seen] == [
             "deployed", "rolled_back", "failed", "failed", "rolled_back", "failed",
         ]  # fmt: skip
@@ -62,18 +70,16 @@ class TestTell:
 
     def test_records_the_same_deploy_once(self, running: Service) -> None:
         """What is sent again after a lost answer is the same release; the next deploy of it is another."""
-        place = {"RELEASE_BOARD_URL": f"http://127.0.0.1:{running.port}", "RELEASE_BOARD_TOKEN": TOKEN}
+        place = {"RELEASE_BOARD_URL": running.url, "RELEASE_BOARD_TOKEN": TOKEN}
         for facts in (FACTS, FACTS, replace(FACTS, number=13)):
             assert told(facts, **place) == []
         assert len(on_board(running)) == 2
 
     def test_says_what_is_wrong_with_the_token(self, running: Service) -> None:
         """One line, which does not hold it; nor what the address hides."""
-        address = f"http://user:hidden@127.0.0.1:{running.port}"
+        address = running.url.replace("http://", "http://user:hidden@")
         [line] = told(FACTS, RELEASE_BOARD_URL=address, RELEASE_BOARD_TOKEN="not-the-right-token")
-        assert line.endswith(
-            f"http://127.0.0.1:{running.port} answers 401: RELEASE_BOARD_TOKEN is not the board's SERVICE_TOKEN"
-        )
+        assert line.endswith(f"{running.url} answers 401: RELEASE_BOARD_TOKEN is not the board's SERVICE_TOKEN")
 
     @pytest.mark.parametrize(
         ("environ", "problem"),

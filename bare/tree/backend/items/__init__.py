@@ -1,0 +1,1 @@
+"""Items: one small resource, to copy from."""
