@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.deploy.proving import Proof
-from pipeline.proof.report import Report, Rollback, traffic_report
+from pipeline.proof.report import Report, Rollback, Toll, traffic_report
+from pipeline.proof.verdict import until_undone
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Record, read_json
 from pipeline.system.git import Source
+from pipeline.system.progress import StageRecord
 from pipeline.targets import Target
 
 __all__ = ["Chapter", "now", "source_of"]
@@ -27,8 +30,28 @@ class Chapter:
     verdict: str = "failed"
     reason: str | None = None
     proof: Proof | None = None
+    back: Proof | None = None  # of what was brought back
     rollback: Rollback | None = None
     code: int = 1
+
+    def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
+        """Note how undoing ended; where it did the `whole` of it, count the requests that failed until then."""
+        for proof in (self.proof, self.back):
+            if proof:
+                proof.wait()
+        rollout, back = (proof.result if proof else None for proof in (self.proof, self.back))
+        shares = until_undone(rollout, back) if whole and rollout else []
+        if shares and self.reason and self.proof and self.proof.refusal:
+            self.reason = self.proof.refusal.recounted(self.reason, shares)
+        release = self.old.name if self.old else None
+        self.rollback = Rollback(
+            release=release,
+            verdict=verdict,
+            reason=reason,
+            until_undone=Toll.of(shares) if shares else None,
+            stages=tuple(stages),
+            traffic=traffic_report(back, release),
+        )
 
     def report(self, target: Target) -> Report:
         """Return the report of the deploy to `target` so far: nothing of its stages, and without an end."""

@@ -45,7 +45,7 @@ class Proof:
     journal: Path  # of the writes that have not been removed yet
     old_counts: bool = True  # see `Limits`
     result: TrafficResult | None = None
-    slow: bool = False
+    refusal: Judgement | None = None  # what was last held against the release
     traffic: Callable[[TrafficPlan], Traffic] = Traffic
     baseline_seconds: float = BASELINE_SECONDS
     _traffic: Traffic | None = None
@@ -121,15 +121,23 @@ class Proof:
         self.target.watch.dismiss()
         self.result = self._traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
-        self.slow = verdict.slow
         self._must_hold(verdict)
         return verdict.reason
 
-    def finish(self) -> None:
-        """Wait until the traffic that `__exit__` stopped has ended; remove the writes that the failed release kept."""
+    def wait(self) -> None:
+        """Wait until the traffic that `__exit__` stopped has ended."""
         if self._ending:
             self._ending.join()
+
+    def finish(self) -> None:
+        """Wait until the traffic has ended; remove the writes that a failed release kept."""
+        self.wait()
         clean_up(self.journal, self.target.url, self.target.fleet.token())
+
+    @property
+    def slow(self) -> bool:
+        """Whether the release was refused for being slow."""
+        return self.refusal is not None and self.refusal.slow
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +168,8 @@ class Proof:
 
         The engine may know, for example, that the release ended.
         """
+        if not verdict.ok:
+            self.refusal = verdict
         against = [self.target.watch.trouble(), None if verdict.ok else verdict.reason]
         if any(against):
             raise DeployFailed("; ".join(reason for reason in against if reason))

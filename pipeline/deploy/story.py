@@ -22,7 +22,7 @@ from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
-from pipeline.proof.report import Report, Rollback, traffic_report
+from pipeline.proof.report import Report
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
@@ -264,26 +264,19 @@ class Story:
             return
         with deaf():
             before = len(self.progress.stages)
-            proof = self._proof(chapter, "rollback")
-            verdict, reason = "proved", None
+            chapter.back = self._proof(chapter, "rollback")
+            verdict, reason, whole = "proved", None, True
             try:
                 if chapter.old is None:
                     verdict, reason = "failed", self._withdraw(chapter)
                 else:
-                    self._roll_back(chapter, chapter.old, proof)
+                    self._roll_back(chapter, chapter.old, chapter.back)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except Exception as second:  # noqa: BLE001 - the record is written whatever it is
-                verdict, reason = "failed", problems_of(second)[0]
+                verdict, reason, whole = "failed", problems_of(second)[0], False
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 log.error(f"the rollback failed, too: {reason}")
-            back = chapter.old.name if chapter.old else None
-            chapter.rollback = Rollback(
-                release=back,
-                verdict=verdict,
-                reason=reason,
-                stages=tuple(self.progress.stages[before:]),
-                traffic=traffic_report(proof.result, back),
-            )
+            chapter.undone(verdict, reason, self.progress.stages[before:], whole=whole)
 
     def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
         journal = chapter.record.folder / JOURNAL.format(of)
