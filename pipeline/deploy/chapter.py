@@ -70,6 +70,7 @@ class Chapter:
             reason=self.reason,
             started=self.record.started or now(),
             traffic=traffic_report(self.proof.result, release, slow=self.proof.slow) if self.proof else None,
+            remarks=tuple(self.proof.remarks) if self.proof else (),
             rollback=self.rollback,
         )
 

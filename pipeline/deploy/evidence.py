@@ -42,7 +42,11 @@ def _picture(report: Report) -> str:
 
 
 def summary_line(report: Report) -> str:
-    """Return what happened, as a sentence without a final period."""
+    """Return what happened, and what to know besides, as a sentence without a final period."""
+    return "; ".join([_outcome(report), *report.remarks])
+
+
+def _outcome(report: Report) -> str:
     where, reason, name = report.environment, report.reason, f"release {short(report.release)}"
     name = name if report.release else "the new release"
     match report.verdict:
@@ -101,7 +105,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
         _table(("", ""), _facts(report)),
         *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None),
         *([f"Seen from inside: {_prose(report.inside[0])}."] if report.inside else []),
-        *(f"Meanwhile {_prose(line)}." for line in report.remarks),
+        *(f"Remark: {_prose(line)}." for line in report.remarks),
         "## Stages",
         _stages(report.stages),
     ]

@@ -44,6 +44,8 @@ class Proof:
     progress: Progress
     journal: Path  # of the writes that have not been removed yet
     old_counts: bool = True  # see `Limits`
+    must_hide: bool = True  # see `Limits`
+    unwatched: str | None = None  # what the traffic of the rollout did not watch, in words
     result: TrafficResult | None = None
     refusal: Judgement | None = None  # what was last held against the release
     traffic: Callable[[TrafficPlan], Traffic] = Traffic
@@ -65,9 +67,8 @@ class Proof:
         if self.target.fleet.token_changes():
             both = tuple(request for request in both if not request.writes)
         if serving and not both:
-            log.warning(
-                "the two releases share no request: the rollout goes unwatched, and the new one is proved alone"
-            )
+            self.unwatched = _unwatched(new, old)
+            log.warning(self.unwatched)
         self._plan = TrafficPlan(
             base=self.target.url,
             rate=self.env.rate,
@@ -135,6 +136,16 @@ class Proof:
         clean_up(self.journal, self.target.url, self.target.fleet.token())
 
     @property
+    def remarks(self) -> list[str]:
+        """What a reader of the verdict should know besides, one line each."""
+        shown = self.result.shown if self.result and not self.must_hide else ()
+        return [
+            *([self.unwatched] if self.unwatched else []),
+            *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
+            *(self.result.unchecked if self.result else ()),
+        ]
+
+    @property
     def slow(self) -> bool:
         """Whether the release was refused for being slow."""
         return self.refusal is not None and self.refusal.slow
@@ -178,7 +189,18 @@ class Proof:
         return judge(result, self._limits(), new=self._release, old=self._old, rollback=rollback)
 
     def _limits(self) -> Limits:
-        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts)
+        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts, self.must_hide)
+
+
+def _unwatched(new: Artifact, old: Artifact | None) -> str:
+    """Return what nobody watched while replicas of `old` were exchanged for `new`."""
+    names = ", ".join(f"`{spec.name}`" for spec in (old or new).requests)
+    why = (
+        "the two releases share no other request"
+        if old and not common(new.requests, old.requests)
+        else ("the token changes, and all other requests write")
+    )
+    return f"the rollout was watched by /health alone, not by {names}: {why}"
 
 
 def _standing(snapshot: Snapshot) -> str:

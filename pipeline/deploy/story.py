@@ -168,6 +168,7 @@ class Story:
             chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
             return
         proof = chapter.proof = self._proof(chapter, "rollout", old_counts=not unfinished)
+        proof.must_hide = not self._proved_before(chapter.new)
         with proof:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
@@ -224,14 +225,16 @@ class Story:
         policy = self.env.verify
         # A proved release was verified when it came: going back to it at night must not wait for a registry or for
         # Sigstore. Refused releases are in the records too.
-        proved = any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
-        if policy is None or (self._recorded and proved):
+        if policy is None or (self._recorded and self._proved_before(new)):
             return []
         images = self.releases.pushed(new)
         if images is None:
             what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
         return verification_problems(images, policy)
+
+    def _proved_before(self, new: Artifact) -> bool:
+        return any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
 
     def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
         """Return the releases that a contracting migration must not break: what runs and what can be rolled back to."""
@@ -348,7 +351,7 @@ class Story:
             log.info(f"meanwhile {line}")
         undoing = report.rollback.stages if report.rollback else ()
         stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks))
+        return replace(report, finished=now(), stages=stages, inside=inside, remarks=(*report.remarks, *remarks))
 
     def _keep(self, chapter: Chapter, report: Report) -> None:
         """Write `report` where this environment and others look for it; remove what nobody needs any more."""

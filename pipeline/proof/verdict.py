@@ -26,12 +26,14 @@ P99_FACTOR = 4  # times max_latency_ms: one answer in a hundred may take longer 
 class Limits:
     """How many requests may fail, and within how many milliseconds 95 of 100 answers must come.
 
-    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge.
+    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge. `must_hide`
+    is false for a release that was proved before, which must not be kept from coming back.
     """
 
     max_failures: int = 0
     max_latency_ms: float = 500
     old_counts: bool = True
+    must_hide: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,12 @@ def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollb
     Call this at the end of the phase `bake` (with a snapshot) and at the very end (with the result). With `rollback`,
     `new` is what a rollback brought back, and what happened before its `bake` belongs to the failed release.
     """
-    if not traffic.sent:
+    if not traffic.telling:
         return Judgement(ok=False, reason="nothing was sent, so nothing is proved: declare [[tool.slipway.requests]]")
     failed = _judge_failures(traffic, limits, new, rollback)
     against = [failed.failed] if failed.failed else []
     against += [*_lost(traffic), *_silence(traffic, limits, new, rollback), *_strangers(traffic, new), *_left(traffic)]
+    against += _shown(traffic) if limits.must_hide and not rollback else []
     if against:
         return replace(failed, ok=False, reason="; ".join(against))
     return _judge_latency(traffic, list(_judged(traffic, limits, new, rollback)), limits, new, old)
@@ -148,7 +151,7 @@ def _lost(traffic: Snapshot) -> list[str]:
 
 
 def _silence(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
-    if any(share.sent for share in _judged(traffic, limits, new, rollback) if share.release == new):
+    if any(share.telling for share in _judged(traffic, limits, new, rollback) if share.release == new):
         return []
     nameless = any(share.ok for share in traffic.shares if share.release is None)
     hint = ": its answers must carry the header X-Release with the value of the variable RELEASE" if nameless else ""
@@ -167,6 +170,12 @@ def _strangers(traffic: Snapshot, new: str) -> list[str]:
 
 def _left(traffic: Snapshot) -> list[str]:
     return [f"{traffic.left} synthetic writes could not be removed"] if traffic.left else []
+
+
+def _shown(traffic: Snapshot) -> list[str]:
+    shown = " and ".join(f"GET {route}" for route in traffic.shown)
+    fix = "leave out what a synthetic caller wrote (docs/2-your-own-service.md)"
+    return [f"{shown} shows people what the proof wrote: {fix}"] if shown else []
 
 
 def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:

@@ -7,7 +7,7 @@ from typing import Self
 
 from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import RequestFailed
-from pipeline.proof.exchange import Exchange
+from pipeline.proof.exchange import HEALTH, Exchange
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
@@ -86,7 +86,7 @@ class FakeTraffic(Traffic):
         )
 
     def _send(self) -> None:
-        for spec in self._specs:
+        for spec in self._specs or (HEALTH,):
             for _ in range(AT_ONCE):
                 exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
                 try:

@@ -85,6 +85,8 @@ class Service:
 
     def answer(self, request: Request) -> Reply:
         """What a good service answers."""
+        if request.path == "/health":
+            return Reply(200, {"status": "ok"}, self.release)
         identity = request.path.removeprefix("/things").strip("/")
         if request.method == "POST":
             key = request.headers["idempotency-key"]
