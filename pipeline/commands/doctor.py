@@ -20,6 +20,7 @@ from rich.console import Console
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.commands.environments import open_environment
 from pipeline.config.project import Environment, Project
+from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
@@ -66,6 +67,11 @@ def _examine(env: Environment, target: Target, records: Records) -> list[str]:
     findings += _replicas(env, target.fleet.running(), serving, deploying=deploying)
     findings += _stores(env, target, serving)
     findings += _edge(target.url, serving, deploying=deploying)
+    left = unremoved(records)
+    if left:
+        findings.append(
+            f"what a proof wrote is still in the database: {left}: `nox -s deploy -- {env.name}` tries again"
+        )
     if not deploying:
         findings += [
             f"the deploy of release record {record.number} died in stage `{record.stage}`:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,6 +32,7 @@ class Chapter:
     proof: Proof | None = None
     back: Proof | None = None  # of what was brought back
     rollback: Rollback | None = None
+    unremoved: str | None = None  # why what the proofs wrote may still be there
     code: int = 1
 
     def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
@@ -70,9 +71,16 @@ class Chapter:
             reason=self.reason,
             started=self.record.started or now(),
             traffic=traffic_report(self.proof.result, release, slow=self.proof.slow) if self.proof else None,
-            remarks=tuple(self.proof.remarks) if self.proof else (),
+            remarks=tuple(self._remarks()),
+            unremoved=self.unremoved,
+            log=target.fleet.log_command("REQUEST_ID"),
             rollback=self.rollback,
         )
+
+    def _remarks(self) -> Iterator[str]:
+        yield from self.proof.remarks if self.proof else ()
+        if self.unremoved:
+            yield f"what the proof wrote is still there, and the next deploy tries again to remove it: {self.unremoved}"
 
 
 def source_of(record: Record) -> Source:

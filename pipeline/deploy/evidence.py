@@ -209,7 +209,11 @@ def _advice(report: Report) -> list[str]:
             f"`nox -s releases -- {environment}` lists the releases that `nox -s rollback` can bring back.",
             again,
         ]
-    return ["Look for the request ids above in the service's log (`request_id`).", again] if report.traffic else [again]
+    examples = [one for kind in (report.traffic.failures if report.traffic else {}).values() for one in kind.examples]
+    if not report.log or not examples:
+        return [again]
+    found = report.log.replace("REQUEST_ID", examples[0].request_id)
+    return [f"`{found}` finds the first request above in the service's log, by its id.", again]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

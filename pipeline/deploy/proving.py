@@ -136,6 +136,11 @@ class Proof:
         clean_up(self.journal, self.target.url, self.target.fleet.token())
 
     @property
+    def began(self) -> bool:
+        """Whether anything was sent."""
+        return self._traffic is not None
+
+    @property
     def remarks(self) -> list[str]:
         """What a reader of the verdict should know besides, one line each."""
         shown = self.result.shown if self.result and not self.must_hide else ()

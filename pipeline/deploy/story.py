@@ -20,6 +20,7 @@ from pipeline.deploy.chapter import Chapter, now, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
+from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
@@ -323,6 +324,9 @@ class Story:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
+            with best_effort():
+                if not dry_run:
+                    chapter.unremoved = remove_written(self.target.database, chapter, self.records)
             report = self._report(chapter)
             place = chapter.record.folder.relative_to(self.project.root)
             with best_effort():

@@ -13,19 +13,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
-from pipeline.proof.exchange import HEALTH, Exchange, Sent, idents
+from pipeline.proof.exchange import Exchange
 from pipeline.proof.hiding import look
+from pipeline.proof.mix import Mix, Turn
 from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
-from pipeline.proof.writes import Ledger, Write
+from pipeline.proof.writes import Ledger
 
 __all__ = ["Generator", "StallClock"]
 
@@ -33,7 +31,6 @@ T = TypeVar("T")
 
 SKIP_AFTER_SECONDS = 1.0
 HELD_SECONDS = 0.01
-HEALTH_EVERY = 20
 
 
 class StallClock:
@@ -81,63 +78,6 @@ class StallClock:
         self._handle = self._loop.call_at(self._due, self._tick)
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """What to send now, over a `fresh` connection or not. `write` and `rest`: of a step, the write and what follows."""
-
-    sent: Sent
-    fresh: bool
-    write: Write | None = None
-    rest: Sequence[Sent] = ()
-
-
-class _Mix:
-    """Requests in turn by weight, evenly spread (nginx's smooth weighted round robin).
-
-    A step of a write is sent as soon as it can be, and counts for the write's weight. Every twentieth request is to
-    /health; where there is no other, each is.
-    """
-
-    def __init__(self, specs: Sequence[RequestSpec], before: _Mix | None = None) -> None:
-        self._specs = {spec.name: spec for spec in specs}
-        self._credit = dict.fromkeys(self._specs, 0)
-        self._sum = sum(spec.weight for spec in specs)
-        # Each request alternates between fresh and kept-alive connections on its own, so that in a table of two neither
-        # is sent over fresh connections only.
-        self._fresh = {name: index % 2 == 1 for index, name in enumerate(self._specs)}
-        self.ready: deque[tuple[Write, Sequence[Sent]]] = before.ready if before else deque()  # the steps to send next
-        self._idents = idents()
-        self._turns = 0
-
-    def follow(self, write: Write, steps: Sequence[Sent]) -> None:
-        """Let the first of `steps` be sent next: what it rests on was answered."""
-        if steps:
-            self.ready.append((write, steps))
-
-    def next(self) -> _Turn:
-        """Return what to send now."""
-        self._turns += 1
-        if not self._specs or self._turns % HEALTH_EVERY == 0:
-            return _Turn(Exchange.new(HEALTH, next(self._idents)), self._alternate(HEALTH.name))
-        for name, spec in self._specs.items():
-            self._credit[name] += spec.weight
-        if self.ready:
-            write, (step, *rest) = self.ready.popleft()
-            self._charge(write.exchange.spec.name)
-            return _Turn(step, self._alternate(step.spec.name), write, rest)
-        chosen = max(self._credit, key=self._credit.__getitem__)
-        self._charge(chosen)
-        return _Turn(Exchange.new(self._specs[chosen], next(self._idents)), self._alternate(chosen))
-
-    def _charge(self, name: str) -> None:
-        if name in self._credit:
-            self._credit[name] -= self._sum
-
-    def _alternate(self, name: str) -> bool:
-        self._fresh[name] = not self._fresh.get(name, True)
-        return self._fresh[name]
-
-
 class Generator:
     """The sender of a plan's requests until it is told to stop. Create it inside a running event loop."""
 
@@ -147,7 +87,7 @@ class Generator:
         self._clock = StallClock(self._loop)
         self._client = Client(plan.base, plan.token)
         self._ledger = Ledger(plan.journal)
-        self._mix = _Mix(plan.requests)
+        self._mix = Mix(plan.requests)
         self._started, self._epoch = self._loop.time(), time.time()
         self._tally = Tally(self._epoch, plan.slow_ms)
         self._phases = [Phase(plan.phase, self._epoch)]
@@ -163,7 +103,7 @@ class Generator:
         self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
         if full:
-            self._mix = _Mix(self._plan.full, self._mix)
+            self._mix = Mix(self._plan.full, self._mix)
 
     def hold(self) -> None:
         """Let nothing more fall due until the next phase."""
@@ -239,7 +179,7 @@ class Generator:
             self._outstanding.add(task)
             task.add_done_callback(self._outstanding.discard)
 
-    async def _one(self, turn: _Turn, due: float, phase: str) -> None:
+    async def _one(self, turn: Turn, due: float, phase: str) -> None:
         exchange, write = turn.sent, turn.write
         if isinstance(exchange, Exchange) and exchange.spec.writes:
             write = self._ledger.begin(exchange, phase)

@@ -6,7 +6,7 @@ target overrides it if its engine has something to add. docs/10-add-a-target.md 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.images.build import PushedImages
@@ -81,6 +81,12 @@ class Database(Protocol):
         Return the output, which must be text. If the program fails, raise `SlipwayError` with its last telling line.
         """
 
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Run `python -m backend.synthetic` of `release` near the database, as the service's role; return its output.
+
+        `ids` are its standard input, one a line. Raise `SlipwayError` if it fails, or does not end within a minute.
+        """
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Migrate a throwaway database with `new`, then send the smoke requests of `old` to a replica of it there."""
 
@@ -99,6 +105,9 @@ class Fleet(Protocol):
 
         See `pipeline.targets.common.stores`. Raise `SlipwayError` if they cannot be queried.
         """
+
+    def log_command(self, words: str) -> str:
+        """Return the command that finds `words`, such as a request's id, in the log of the replicas."""
 
     def token(self) -> str | None:
         """Return the token that the proof authenticates with."""

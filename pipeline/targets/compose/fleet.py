@@ -107,6 +107,10 @@ class ComposeFleet(roles.Fleet):
             return {}
         return read_stores(self.site.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
 
+    def log_command(self, words: str) -> str:
+        """Search what the engine keeps of the containers."""
+        return f"docker compose --project-name {self.site.stack.name} logs backend | grep -F {words}"
+
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""
         return self.site.variables.token

@@ -64,6 +64,12 @@ class KubernetesFleet(roles.Fleet):
         site = self.site
         return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
 
+    def log_command(self, words: str) -> str:
+        """Search what the cluster keeps of the pods."""
+        place = f"--context {self.site.kubectl.context} --namespace {self.site.kubectl.namespace}"
+        which = f"--selector app.kubernetes.io/component={SERVICE} --prefix --tail=-1"
+        return f"kubectl {place} logs {which} | grep -F {words}"
+
     def token(self) -> str | None:
         """Return SERVICE_TOKEN; None if it is not known."""
         return self.site.secrets.get("SERVICE_TOKEN")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -178,6 +178,11 @@ class FakeDatabase(Database):
         self.script.do("run", command[0])
         return ""
 
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Note the words, and how many ids; print what the command would."""
+        self.script.do("synthetic", f"{release.name}: {' '.join(arguments[:2])} {len(ids)}")
+        return f'{{"removed": {len(ids)}}}\n'
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Note it."""
         self.script.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
@@ -236,6 +241,10 @@ class FakeFleet(Fleet):
     def stores(self, release: str) -> Mapping[str, Any]:
         """Say nothing."""
         return {}
+
+    def log_command(self, words: str) -> str:
+        """Look into a file."""
+        return f"grep {words} board.log"
 
     def token(self) -> str | None:
         """Ask for none."""
