@@ -350,7 +350,7 @@ class FakeWatch(Watch):
 
 
 class FakeTarget(Script):
-    """See the module. `tree` is the release of the working tree."""
+    """See the module. `tree` is the release of the working tree; `exposed` are routes that show synthetic rows."""
 
     url = "http://service.invalid"
 
@@ -358,6 +358,7 @@ class FakeTarget(Script):
         super().__init__()
         self.project, self.env = project, env
         self.wrong: list[str] = []  # the answer of `problems`
+        self.exposed: tuple[str, ...] = ()
         self.database = FakeDatabase(self)
         self.fleet = FakeFleet(self, self.database, env.replicas)
         self.releases = FakeReleases(self, self.fleet, tree)
