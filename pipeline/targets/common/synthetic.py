@@ -10,8 +10,8 @@ SECONDS = 60
 TIMED_OUT = "124|137"  # what `timeout` ends with, for a command that obeyed SIGTERM and for one that did not
 
 
-def shell_script(*arguments: str) -> str:
-    """Return the script that runs the command with `arguments`, and ends it after a minute."""
-    command = shlex.join(["timeout", "--kill-after=5", str(SECONDS), "python", "-m", "backend.synthetic", *arguments])
-    late = f"echo 'it did not end within {SECONDS} s' >&2"
+def shell_script(*arguments: str, seconds: int = SECONDS) -> str:
+    """Return the script that runs the command with `arguments`, and ends it after so many `seconds`."""
+    command = shlex.join(["timeout", "--kill-after=5", str(seconds), "python", "-m", "backend.synthetic", *arguments])
+    late = f"echo 'it did not end within {seconds} s' >&2"
     return f"{command} || {{ code=$?; case $code in {TIMED_OUT}) {late};; esac; exit $code; }}"
