@@ -268,6 +268,7 @@ class Story:
             return
         with deaf():
             before = len(self.progress.stages)
+            chapter.keep_log(self.fleet)
             chapter.back = self._proof(chapter, "rollback")
             verdict, reason, whole = "proved", None, True
             try:

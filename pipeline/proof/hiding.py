@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
 
-from pipeline.config.requests import RequestSpec
+from pipeline.config.requests import PLACEHOLDER, RequestSpec, Step
 from pipeline.proof.client import Answer, Call, Client, NoAnswer
 
 __all__ = ["look"]
@@ -26,7 +26,8 @@ async def look(
     Return the routes that show any of these, and, in words, those that could not be checked. Where reading is closed,
     the `token` opens it, without saying that the request is synthetic.
     """
-    lists = [spec for spec in specs if _is_for_everybody(spec)] if traces else []
+    reads = [each for spec in specs for each in (spec, *spec.then) if _is_for_everybody(each)]
+    lists = list({each.path: each for each in reads}.values()) if traces else []
     person, reader = Client(base, synthetic=False), Client(base, token, synthetic=False)
     try:
         found = await asyncio.gather(*(_ask(spec, person, reader if token else None, traces) for spec in lists))
@@ -37,15 +38,13 @@ async def look(
     return shown, tuple(why for _, why in found if why)
 
 
-def _is_for_everybody(spec: RequestSpec) -> bool:
+def _is_for_everybody(spec: Step) -> bool:
     """Return whether `spec` reads something that is not only about one write of the proof."""
-    own = "{unique" in spec.path or any("{unique" in value for value in spec.headers.values())
+    own = any(PLACEHOLDER.search(text) for text in (spec.path, *spec.headers.values()))
     return spec.method == "GET" and not own and spec.status == HTTPStatus.OK
 
 
-async def _ask(
-    spec: RequestSpec, person: Client, reader: Client | None, traces: Collection[str]
-) -> tuple[bool, str | None]:
+async def _ask(spec: Step, person: Client, reader: Client | None, traces: Collection[str]) -> tuple[bool, str | None]:
     """Return whether the route of `spec` shows any of `traces`, and what prevented to see that."""
     call = Call("GET", spec.path, tuple(spec.headers.items()))
     shows = False
@@ -63,7 +62,7 @@ async def _ask(
     return shows, None
 
 
-def _unchecked(spec: RequestSpec, why: str) -> str:
+def _unchecked(spec: Step, why: str) -> str:
     what = f"whether GET {spec.path} hides what the proof wrote"
     return f"{what} is unchecked: it {why} when it was asked as people ask"
 

@@ -175,7 +175,8 @@ def _left(traffic: Snapshot) -> list[str]:
 def _shown(traffic: Snapshot) -> list[str]:
     shown = " and ".join(f"GET {route}" for route in traffic.shown)
     fix = "leave out what a synthetic caller wrote (docs/2-your-own-service.md)"
-    return [f"{shown} shows people what the proof wrote: {fix}"] if shown else []
+    verb = "shows" if len(traffic.shown) == 1 else "show"
+    return [f"{shown} {verb} people what the proof wrote: {fix}"] if shown else []
 
 
 def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:

@@ -106,6 +106,10 @@ class Fleet(Protocol):
         See `pipeline.targets.common.stores`. Raise `SlipwayError` if they cannot be queried.
         """
 
+    def log(self, release: str) -> str:
+        """Return what the replicas of `release` logged last, where nobody can read it once they are removed."""
+        return ""
+
     def log_command(self, words: str) -> str:
         """Return the command that finds `words`, such as a request's id, in the log of the replicas."""
 

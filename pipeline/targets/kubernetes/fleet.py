@@ -15,6 +15,7 @@ from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
+from pipeline.targets.common.diagnosis import LOG_LINES
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import must_run
@@ -63,6 +64,12 @@ class KubernetesFleet(roles.Fleet):
         # They cannot be reached from outside the cluster.
         site = self.site
         return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
+
+    def log(self, release: str) -> str:
+        """Return the end of each pod's log, which is removed with it."""
+        names = [each.name for each in self.site.replicas() if each.release == release]
+        tail = (f"--container={SERVICE}", f"--tail={LOG_LINES}")
+        return "".join(self.site.kubectl.ask("logs", name, *tail) for name in names)
 
     def log_command(self, words: str) -> str:
         """Search what the cluster keeps of the pods."""

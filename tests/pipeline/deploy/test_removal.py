@@ -178,4 +178,27 @@ def test_the_report_says_how_to_find_a_request_in_the_log(served: World) -> None
     assert f"`grep {ident} board.log` finds the first request above" in (
         (served.records[-1].folder / "report.md").read_text()
     )
+    assert [path.name for path in served.records[-1].folder.glob("service.log")] == []
     assert "goes back to the previous release" not in (served.records[-1].folder / "report.md").read_text()
+
+
+def test_the_log_of_what_was_undone_is_kept_where_it_would_be_lost(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine removes it with the replica, which is when somebody wants to read it."""
+    monkeypatch.setattr(served.target.fleet, "log", lambda release: f"{release} said no\n", raising=False)
+    served.target.fleet.breaks["b"] = ["/list"]
+    told = served.deploy(release("b"))
+    path = served.records[-1].folder / "service.log"
+    assert path.read_text() == "b said no\n"
+    assert told.report.log
+    assert told.report.log.startswith("grep -F REQUEST_ID ")
+    assert told.report.log.endswith("/2/service.log")
+
+
+def test_a_first_release_has_none_to_go_back_to(world: World) -> None:
+    """The report offers no rollback."""
+    world.deploy(release("a"))
+    assert "nox -s rollback" not in (world.records[-1].folder / "report.md").read_text()
+    world.deploy(release("b"))
+    assert "`nox -s rollback -- here` goes back" in (world.records[-1].folder / "report.md").read_text()

@@ -70,6 +70,12 @@ class TestLook:
         (_, (why,)) = await found(service)
         assert "did not answer" in why
 
+    async def test_asks_for_the_lists_of_steps_too(self, service: Service) -> None:
+        """A list may be in the table as a step alone."""
+        step = {"name": "see", "method": "GET", "path": "/things?sort=1"}
+        service.behave = lambda _, request: listing({"id": "0f9e8d7c"}) if "sort" in request.path else None
+        assert await found(service, LIST, {**MAKE, "then": [step]}) == (("/things?sort=1",), ())
+
     async def test_leaves_out_what_is_about_one_write(self, service: Service) -> None:
         """What a write was given as its address is its own; a search, and what is meant to be refused, is no list."""
         own = {"name": "own", "method": "GET", "path": "/things/{unique}"}

@@ -1,0 +1,25 @@
+"""A service without a DELETE on Kubernetes: a Job removes what the proof wrote."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.deploy.kind.stack import KindCheckout, kubectl
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_job_removes_what_the_proof_wrote(sound: KindCheckout) -> None:
+    """As the deployer, under the namespace's policies and quota; no Job and no synthetic row is left."""
+    text = (sound.root / "pyproject.toml").read_text(encoding="utf-8")
+    changed, count = re.subn(r"(?m)^remove = \{.*\}$", 'remove = "command"', text)
+    assert count >= 1
+    sound.write("pyproject.toml", changed)
+    sound.change("no DELETE for the proof")
+    outcome = sound.proved()
+    assert outcome.report["unremoved"] is None
+    assert re.search(r"removed [1-9]\d* synthetic rows", outcome.stderr)
+    assert kubectl("get", "jobs", "--output=name") == ""
+    assert sound.untidy() == []
