@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pipeline.config.requests import COMMAND
-from pipeline.deploy.chapter import Chapter, now
+from pipeline.deploy.chapter import Chapter
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Records, read_json
@@ -37,7 +38,7 @@ def remove_written(database: Database, chapter: Chapter, records: Records) -> st
     if known and not ids:
         return None
     try:
-        _run(database, release, ids, () if known else ("--before", now()))
+        _run(database, release, ids, () if known else ("--before", datetime.now(UTC).isoformat()))
     except SlipwayError as error:
         return error.problems[0]
     return None

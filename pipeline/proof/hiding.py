@@ -10,10 +10,10 @@ from http import HTTPStatus
 
 from pipeline.config.requests import PLACEHOLDER, RequestSpec, Step
 from pipeline.proof.client import Answer, Call, Client, NoAnswer
+from pipeline.proof.plan import LOOK_SECONDS
 
 __all__ = ["look"]
 
-ANSWER_SECONDS = 5.0
 TWICE = 2  # the second answer may come from a cache
 CLOSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -50,7 +50,7 @@ async def _ask(spec: Step, person: Client, reader: Client | None, traces: Collec
     shows = False
     for _ in range(TWICE):
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(LOOK_SECONDS / TWICE):
                 answer = await person.send(call)
                 if answer.status in CLOSED and reader:
                     answer = await reader.send(call)

@@ -65,7 +65,7 @@ class TestLook:
 
     async def test_does_not_wait_for_ever(self, service: Service, monkeypatch: Any) -> None:
         """A list that hangs is unchecked."""
-        monkeypatch.setattr("pipeline.proof.hiding.ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr("pipeline.proof.hiding.LOOK_SECONDS", 0.4)
         service.behave = lambda _, __: HANG
         (_, (why,)) = await found(service)
         assert "did not answer" in why
