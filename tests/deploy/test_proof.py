@@ -8,20 +8,18 @@ import subprocess
 import pytest
 
 from tests.deploy.checkout import Checkout
-from tests.deploy.conftest import MakeCheckout
 from tests.deploy.parcels import DOMAIN, REQUESTS, SYNTHETIC, replace_the_domain, set_requests
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(name="parcels")
-def _parcels(make_checkout: MakeCheckout) -> Checkout:
+def _parcels(own: Checkout) -> Checkout:
     """A clone whose service of parcels is deployed."""
-    checkout = make_checkout()
-    replace_the_domain(checkout)
-    checkout.commit()
-    checkout.proved()
-    return checkout
+    replace_the_domain(own)
+    own.commit()
+    own.proved()
+    return own
 
 
 def test_a_write_is_followed_by_its_steps_and_removed_by_a_command(parcels: Checkout) -> None:

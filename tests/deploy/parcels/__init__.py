@@ -12,6 +12,7 @@ __all__ = ["DOMAIN", "REQUESTS", "SYNTHETIC", "replace_the_domain", "set_request
 PARCELS = Path(__file__).parent
 REQUESTS = PARCELS / "requests.toml"
 DOMAIN = "backend/domain.py"
+REMOVED = ("[[tool.slipway.requests", "[tool.slipway.bench", "[[tool.slipway.bench")
 SYNTHETIC = "SELECT count(*) FROM parcels WHERE synthetic"
 
 
@@ -27,6 +28,8 @@ def replace_the_domain(checkout: Checkout) -> None:
 
 def set_requests(checkout: Checkout, table: str) -> None:
     """Replace the table of requests in pyproject.toml."""
-    text = (checkout.root / "pyproject.toml").read_text(encoding="utf-8")
-    before, _, rest = text.partition("[[tool.slipway.requests]]")
-    checkout.write("pyproject.toml", before + table + rest[rest.index("\n[tool.ruff]") :])
+    kept, others = [], True
+    for line in (checkout.root / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        others = not line.startswith(REMOVED) if line.startswith("[") else others
+        kept += [line] if others else []
+    checkout.write("pyproject.toml", "\n".join([*kept, table]))
