@@ -61,7 +61,8 @@ def _left_over(chapter: Chapter, records: Records) -> str | None:
     report = read_json(before[-1].folder / "report.json") if before else {}
     if report.get("verdict") == "interrupted" and report.get("finished") is None:
         return f"deploy {before[-1].number} was killed"
-    return report.get("unremoved")
+    left: str | None = report.get("unremoved")
+    return left
 
 
 def _run(database: Database, release: Artifact, ids: Sequence[str], when: Sequence[str]) -> None:
