@@ -1,4 +1,4 @@
-"""Write access for callers with SERVICE_TOKEN, who also say whether they are synthetic traffic of the proof."""
+"""Callers with SERVICE_TOKEN: they may write, and they say whether they are synthetic traffic of the proof."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from backend.problems import Problem
 
-__all__ = ["SERVICE_ONLY", "Caller", "ServiceCaller", "TokenUnset", "Unauthorized"]
+__all__ = ["SERVICE_ONLY", "Caller", "SeesSynthetic", "ServiceCaller", "TokenUnset", "Unauthorized", "sees_synthetic"]
 
 BEARER = HTTPBearer(auto_error=False, description="SERVICE_TOKEN of the service", scheme_name="SERVICE_TOKEN")
 
@@ -53,8 +53,29 @@ async def _service_caller(
     given = credentials.credentials.encode() if credentials else b""
     if not hmac.compare_digest(given, token.get_secret_value().encode()):
         raise Unauthorized
-    return Caller(synthetic=request.headers.get("slipway-synthetic", "").lower() == "true")
+    return Caller(synthetic=_says_synthetic(request))
 
 
+def sees_synthetic(request: Request) -> bool:
+    """Return whether lists show the caller what the proof wrote: it says that it is synthetic, and has SERVICE_TOKEN.
+
+    No answer to such a caller may be put into a cache, or come from one.
+    """
+    token = request.app.state.settings.service_token
+    if token is None or not _says_synthetic(request):
+        return False
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
+
+
+def _says_synthetic(request: Request) -> bool:
+    return request.headers.get("slipway-synthetic", "").lower() == "true"
+
+
+async def _sees_synthetic(request: Request) -> bool:
+    return sees_synthetic(request)
+
+
+SeesSynthetic = Annotated[bool, Depends(_sees_synthetic)]
 SERVICE_ONLY = Depends(_service_caller)
 ServiceCaller = Annotated[Caller, SERVICE_ONLY]

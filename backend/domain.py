@@ -18,12 +18,17 @@ from backend.environments.service import EnvironmentService
 from backend.releases import endpoints as releases
 from backend.releases.service import ReleaseService
 
-__all__ = ["DESCRIPTION", "HOT", "ROUTERS", "TITLE", "running"]
+__all__ = ["DESCRIPTION", "HOT", "REMOVE_SYNTHETIC", "ROUTERS", "TITLE", "running"]
 
 TITLE = "the release board"
 DESCRIPTION = "Services' releases, and what runs where."
 HOT = (releases.hot, environments.hot)  # the routes that are asked most: they are tried first, in this order
 ROUTERS = (releases.router,)
+# How `python -m backend.synthetic` removes what the proof wrote, statement by statement: $1 are ids as text, $2 is null
+# or the time before which the rows of all proofs go. Children first, where one row refers to another.
+REMOVE_SYNTHETIC = (
+    "DELETE FROM releases WHERE synthetic AND (id = ANY ($1::text[]::uuid[]) OR created_at < $2::timestamptz)",
+)
 
 
 @asynccontextmanager

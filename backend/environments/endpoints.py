@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from backend.auth import sees_synthetic
 from backend.database import DatabaseUnavailable
 from backend.environments.schemas import Environments
 from backend.environments.service import EnvironmentService
@@ -19,4 +20,4 @@ hot = APIRouter(prefix="/api/v1/environments", tags=["environments"], route_clas
 async def list_environments(request: Request) -> Response:
     """List what is running where."""
     environments: EnvironmentService = request.app.state.environments
-    return Response(await environments.running(), media_type="application/json")
+    return Response(await environments.running(synthetic=sees_synthetic(request)), media_type="application/json")

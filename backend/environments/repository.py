@@ -13,11 +13,11 @@ RUNNING = """
 SELECT DISTINCT ON (environment, service)
     environment, service, version, commit, url, id AS release_id, updated_at AS since
 FROM releases
-WHERE status = 'deployed' AND NOT synthetic
+WHERE status = 'deployed' AND {}
 ORDER BY environment, service, id DESC
 """
 
 
-async def running(connection: Connection) -> list[asyncpg.Record]:
-    """Return what is running where; synthetic releases are left out."""
-    return await connection.fetch(RUNNING)
+async def running(connection: Connection, *, synthetic: bool) -> list[asyncpg.Record]:
+    """Return what is running where; without `synthetic`, what the proof wrote is left out."""
+    return await connection.fetch(RUNNING.format("TRUE" if synthetic else "NOT synthetic"))

@@ -21,13 +21,18 @@ class EnvironmentService:
     database: Database
     cache: Cache
 
-    async def running(self) -> bytes:
-        """Return the answer as JSON (`Environments`)."""
+    async def running(self, *, synthetic: bool = False) -> bytes:
+        """Return the answer as JSON (`Environments`); with `synthetic`, with what the proof wrote, and uncached."""
+        if synthetic:
+            return await self._read(synthetic=True)
         cached = await self.cache.get(ENVIRONMENTS)
         if cached.value is not None:
             return cached.value
-        async with self.database.lease() as connection:
-            rows = await repository.running(connection)
-        answer = Environments(items=[Running(**row) for row in rows]).model_dump_json().encode()
+        answer = await self._read(synthetic=False)
         await self.cache.put(ENVIRONMENTS, cached, answer)
         return answer
+
+    async def _read(self, *, synthetic: bool) -> bytes:
+        async with self.database.lease() as connection:
+            rows = await repository.running(connection, synthetic=synthetic)
+        return Environments(items=[Running(**row) for row in rows]).model_dump_json().encode()

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from backend import idempotency
-from backend.auth import SERVICE_ONLY, ServiceCaller, TokenUnset, Unauthorized
+from backend.auth import SERVICE_ONLY, SeesSynthetic, ServiceCaller, TokenUnset, Unauthorized
 from backend.database import DatabaseUnavailable
 from backend.problems import BodyTooLarge, responses
 from backend.releases.schemas import Environment, NewRelease, Page, Release, ReleaseChange, ReleaseStatus, Service
@@ -48,6 +48,7 @@ async def read_release(request: Request, release_id: UUID) -> Response:
 async def list_releases(
     *,
     releases: Releases,
+    synthetic: SeesSynthetic,
     service: Annotated[Service | None, Query()] = None,
     environment: Annotated[Environment | None, Query()] = None,
     status: ReleaseStatus | None = None,
@@ -57,7 +58,7 @@ async def list_releases(
     """List releases, newest first, in pages."""
     wanted = {"service": service, "environment": environment, "status": status}
     filters = {column: value for column, value in wanted.items() if value is not None}
-    return await releases.page(filters, cursor=cursor, limit=limit)
+    return await releases.page(filters, cursor=cursor, limit=limit, synthetic=synthetic)
 
 
 @router.post(

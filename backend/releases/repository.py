@@ -39,13 +39,13 @@ async def find(connection: Connection, identity: UUID) -> asyncpg.Record | None:
 
 
 async def newest(
-    connection: Connection, filters: Mapping[str, str], *, before: UUID | None, limit: int
+    connection: Connection, filters: Mapping[str, str], *, before: UUID | None, limit: int, synthetic: bool
 ) -> list[asyncpg.Record]:
     """Return at most `limit` releases, newest first, older than the one with the id `before`.
 
-    `filters`: column → value. Synthetic releases are never among them.
+    `filters`: column → value. Without `synthetic`, what the proof wrote is not among them.
     """
-    conditions = ["NOT synthetic"]
+    conditions = ["TRUE" if synthetic else "NOT synthetic"]
     values: list[Any] = []
     for column, value in filters.items():
         values.append(value)

@@ -64,11 +64,14 @@ class ReleaseService:
             raise ReleaseNotFound
         return orjson.dumps(dict(row), default=str, option=orjson.OPT_UTC_Z)  # its UUIDs are a subclass
 
-    async def page(self, filters: Mapping[str, str], *, cursor: str | None, limit: int) -> Page:
-        """Return `limit` releases after `cursor`, newest first. Raise `InvalidRequest` for a cursor not made here."""
+    async def page(self, filters: Mapping[str, str], *, cursor: str | None, limit: int, synthetic: bool) -> Page:
+        """Return `limit` releases after `cursor`, newest first, and with `synthetic` also those of the proof.
+
+        Raise `InvalidRequest` for a cursor not made here.
+        """
         before = _read_cursor(cursor) if cursor else None
         async with self.database.lease() as connection:
-            rows = await repository.newest(connection, filters, before=before, limit=limit + 1)
+            rows = await repository.newest(connection, filters, before=before, limit=limit + 1, synthetic=synthetic)
         items = [Release(**row) for row in rows[:limit]]
         return Page(items=items, next_cursor=_cursor(items[-1].id) if len(rows) > limit else None)
 

@@ -18,14 +18,15 @@ import httpx2
 from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
-from pipeline.commands.environments import open_environment
+from pipeline.commands.environments import Opener, open_environment
 from pipeline.config.project import Environment, Project
+from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
 from pipeline.system.ports import dial
 from pipeline.system.progress import Progress
-from pipeline.targets import Target
+from pipeline.targets import Target, open_target
 from pipeline.targets.common.stores import store_findings
 
 __all__ = ["add_parsers", "certificate_finding", "handshake_finding", "ready_findings"]
@@ -42,12 +43,12 @@ def add_parsers(verbs: Verbs) -> None:
     parser.add_argument("--json", **JSON)
 
 
-def doctor(project: Project, options: Namespace, progress: Progress) -> Result:
+def doctor(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
     """Print what is wrong with what runs, each finding with its fix.
 
     The exit code is 1 where there is a finding.
     """
-    env, target = open_environment(project, options, progress)
+    env, target = open_environment(project, options, progress, opened)
     findings = _examine(env, target, target.records())
     if not options.json:
         for line in findings:
@@ -67,6 +68,11 @@ def _examine(env: Environment, target: Target, records: Records) -> list[str]:
     findings += _replicas(env, target.fleet.running(), serving, deploying=deploying)
     findings += _stores(env, target, serving)
     findings += _edge(target.url, serving, deploying=deploying)
+    left = unremoved(records)
+    if left:
+        findings.append(
+            f"what a proof wrote is still in the database: {left}: `nox -s deploy -- {env.name}` tries again"
+        )
     if not deploying:
         findings += [
             f"the deploy of release record {record.number} died in stage `{record.stage}`:"

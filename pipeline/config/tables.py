@@ -84,13 +84,16 @@ def _problem(kind: type[Table], location: Sequence[str | int], error: ErrorDetai
         return _unknown(kind, key)
     types = [one for one in (field.annotation, *get_args(field.annotation)) if isinstance(one, type)]
     inner = [one for one in types if issubclass(one, Table)]
+    place, hinted = key, True
+    if rest and isinstance(rest[0], int):  # of a list of tables
+        place, hinted, rest = f"{key}, number {rest[0] + 1}", False, rest[1:]
     if rest and inner:
-        return f"{key}: {_problem(inner[0], rest, error)}"
+        return f"{place}: {_problem(inner[0], rest, error)}"
     if error["type"] == "missing":
         return f"missing key `{key}`: {_hint(key, field)}"
     words = WORDS[error["type"]].format(**error.get("ctx", {}), input=error["input"])
-    hint = _hint(key, field) if words.startswith("must") else ""
-    return f"{key}: {words}{'; ' if hint else ''}{hint}"
+    hint = _hint(key, field) if hinted and words.startswith("must") else ""
+    return f"{place}: {words}{'; ' if hint else ''}{hint}"
 
 
 def _unknown(kind: type[Table], key: str) -> str:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipeline.deploy.protection import best_effort
 from pipeline.deploy.proving import Proof
-from pipeline.proof.report import Report, Rollback, traffic_report
+from pipeline.proof.report import Report, Rollback, Toll, traffic_report
+from pipeline.proof.verdict import until_undone
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Record, read_json
+from pipeline.system.files import write_whole
 from pipeline.system.git import Source
-from pipeline.targets import Target
+from pipeline.system.progress import StageRecord
+from pipeline.targets import Fleet, Target
 
 __all__ = ["Chapter", "now", "source_of"]
+
+LOG = "service.log"
 
 
 @dataclass
@@ -27,8 +36,32 @@ class Chapter:
     verdict: str = "failed"
     reason: str | None = None
     proof: Proof | None = None
+    back: Proof | None = None  # of what was brought back
     rollback: Rollback | None = None
+    unremoved: str | None = None  # why what the proofs wrote may still be there
     code: int = 1
+    _keeping: threading.Thread | None = None
+
+    def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
+        """Note how undoing ended; where it did the `whole` of it, count the requests that failed until then."""
+        for proof in (self.proof, self.back):
+            if proof:
+                proof.wait()
+        if self._keeping:
+            self._keeping.join()
+        rollout, back = (proof.result if proof else None for proof in (self.proof, self.back))
+        shares = until_undone(rollout, back) if whole and rollout else []
+        if shares and self.reason and self.proof and self.proof.refusal:
+            self.reason = self.proof.refusal.recounted(self.reason, shares)
+        release = self.old.name if self.old else None
+        self.rollback = Rollback(
+            release=release,
+            verdict=verdict,
+            reason=reason,
+            until_undone=Toll.of(shares) if shares else None,
+            stages=tuple(stages),
+            traffic=traffic_report(back, release),
+        )
 
     def report(self, target: Target) -> Report:
         """Return the report of the deploy to `target` so far: nothing of its stages, and without an end."""
@@ -47,8 +80,35 @@ class Chapter:
             reason=self.reason,
             started=self.record.started or now(),
             traffic=traffic_report(self.proof.result, release, slow=self.proof.slow) if self.proof else None,
+            remarks=tuple(self._remarks()),
+            unremoved=self.unremoved,
+            log=self._log_command(target),
             rollback=self.rollback,
         )
+
+    def keep_log(self, fleet: Fleet) -> None:
+        """Keep what the replicas of the failed release logged, beside the way back, which removes them."""
+
+        def keep() -> None:
+            with best_effort():
+                said = fleet.log(self.new.name) if self.new else ""
+                if said:
+                    write_whole(self.record.folder / LOG, said)
+
+        self._keeping = threading.Thread(target=keep)
+        self._keeping.start()
+
+    def _log_command(self, target: Target) -> str:
+        """Return the command that finds REQUEST_ID in what the service logged."""
+        path = self.record.folder / LOG
+        return (
+            f"grep -F REQUEST_ID {os.path.relpath(path)}" if path.exists() else target.fleet.log_command("REQUEST_ID")
+        )
+
+    def _remarks(self) -> Iterator[str]:
+        yield from self.proof.remarks if self.proof else ()
+        if self.unremoved:
+            yield f"what the proof wrote is still there, and the next deploy tries again to remove it: {self.unremoved}"
 
 
 def source_of(record: Record) -> Source:

@@ -42,7 +42,11 @@ def _picture(report: Report) -> str:
 
 
 def summary_line(report: Report) -> str:
-    """Return what happened, as a sentence without a final period."""
+    """Return what happened, and what to know besides, as a sentence without a final period."""
+    return "; ".join([_outcome(report), *report.remarks])
+
+
+def _outcome(report: Report) -> str:
     where, reason, name = report.environment, report.reason, f"release {short(report.release)}"
     name = name if report.release else "the new release"
     match report.verdict:
@@ -53,13 +57,19 @@ def summary_line(report: Report) -> str:
                 f"Nothing was changed on {where}: {reason or f'{name} is already running and every replica is ready'}"
             )
         case "rolled_back":
-            return f"{_capital(name)} was undone on {where}: {reason}; {_serving(report)}"
+            return f"{_capital(name)} was undone on {where}: {reason}{_toll(report)}; {_serving(report)}"
         case "interrupted" if not report.finished:
             return f"The deploy of {name} to {where} was killed: {reason}; the next one cleaned up after it"
         case "interrupted":
-            return f"The deploy of {name} to {where} was interrupted; {_serving(report)}"
+            return f"The deploy of {name} to {where} was interrupted{_toll(report)}; {_serving(report)}"
         case _:
-            return f"The deploy of {name} to {where} failed: {reason}; {_serving(report)}"
+            return f"The deploy of {name} to {where} failed: {reason}{_toll(report)}; {_serving(report)}"
+
+
+def _toll(report: Report) -> str:
+    """Return how many requests failed until the release was undone, unless the reason says so."""
+    toll = report.rollback.until_undone if report.rollback else None
+    return f"; {toll}" if toll and str(toll) not in (report.reason or "") else ""
 
 
 def _serving(report: Report) -> str:
@@ -88,13 +98,14 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
     `picture` is the line that shows the timeline: GitHub needs another one.
     """
     rollback = report.rollback
+    toll = rollback.until_undone if rollback else None
     parts = [
         f"# {_prose(summary_line(report))}",
         picture,
         _table(("", ""), _facts(report)),
-        *_traffic_parts("The traffic", report.traffic),
+        *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None),
         *([f"Seen from inside: {_prose(report.inside[0])}."] if report.inside else []),
-        *(f"Meanwhile {_prose(line)}." for line in report.remarks),
+        *(f"Remark: {_prose(line)}." for line in report.remarks),
         "## Stages",
         _stages(report.stages),
     ]
@@ -102,7 +113,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
         serves = f"Release {short(rollback.release)} serves again."
         parts += ["## The rollback", _prose(rollback.reason or serves)]
         parts += [_stages(rollback.stages)] if rollback.stages else []
-        parts += _traffic_parts("The rollback's traffic", rollback.traffic)
+        parts += _traffic_parts("The rollback's traffic", rollback.traffic, _counts_back(report))
     parts += ["## What now", "\n".join(f"- {line}" for line in _advice(report))]
     return "\n\n".join(parts) + "\n"
 
@@ -123,12 +134,23 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _traffic_parts(title: str, traffic: TrafficReport | None) -> list[str]:
+def _counts_back(report: Report) -> str | None:
+    """Return how many requests failed until the release was undone, and how many afterwards; None where it was not."""
+    rollback, traffic = report.rollback, report.traffic
+    if not rollback or not rollback.until_undone or not rollback.traffic or not traffic:
+        return None
+    toll, back = rollback.until_undone, rollback.traffic
+    sent, failed = traffic.sent + back.sent - toll.sent, traffic.failed + back.failed - toll.failed
+    return f"{toll}, and {failed or 'none'} of {sent} afterwards"
+
+
+def _traffic_parts(title: str, traffic: TrafficReport | None, counts: str | None) -> list[str]:
+    """Return the part of the report on `traffic`. `counts`: what its first line says instead of its own counts."""
     if traffic is None:
         return []
     unread = "not read back, because the rollout had already failed"
     read = unread if traffic.writes_unread else f"{traffic.writes_lost or 'none'} lost"
-    lines = [f"{_counts(traffic)}; {traffic.writes_acknowledged} writes acknowledged, {read}."]
+    lines = [f"{counts or _counts(traffic)}; {traffic.writes_acknowledged} writes acknowledged, {read}."]
     if traffic.baseline:
         lines.append(
             f"{traffic.baseline} requests had already failed before anything was changed:"
@@ -174,10 +196,8 @@ def _advice(report: Report) -> list[str]:
     again = f"`nox -s deploy -- {environment}` deploys again once it is fixed."
     match report.verdict:
         case "proved":
-            return [
-                f"`nox -s rollback -- {environment}` goes back to the previous release.",
-                f"`nox -s status -- {environment}` shows each replica.",
-            ]
+            back = f"`nox -s rollback -- {environment}` goes back to the previous release."
+            return [*([back] if report.previous else []), f"`nox -s status -- {environment}` shows each replica."]
         case "unchanged":
             return [f"`nox -s status -- {environment}` shows each replica."]
         case "interrupted":
@@ -189,7 +209,11 @@ def _advice(report: Report) -> list[str]:
             f"`nox -s releases -- {environment}` lists the releases that `nox -s rollback` can bring back.",
             again,
         ]
-    return ["Look for the request ids above in the service's log (`request_id`).", again] if report.traffic else [again]
+    examples = [one for kind in (report.traffic.failures if report.traffic else {}).values() for one in kind.examples]
+    if not report.log or not examples:
+        return [again]
+    found = report.log.replace("REQUEST_ID", examples[0].request_id)
+    return [f"`{found}` finds the first request above in the service's log, by its id.", again]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

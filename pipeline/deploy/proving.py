@@ -44,8 +44,10 @@ class Proof:
     progress: Progress
     journal: Path  # of the writes that have not been removed yet
     old_counts: bool = True  # see `Limits`
+    must_hide: bool = True  # see `Limits`
+    unwatched: str | None = None  # what the traffic of the rollout did not watch, in words
     result: TrafficResult | None = None
-    slow: bool = False
+    refusal: Judgement | None = None  # what was last held against the release
     traffic: Callable[[TrafficPlan], Traffic] = Traffic
     baseline_seconds: float = BASELINE_SECONDS
     _traffic: Traffic | None = None
@@ -65,9 +67,8 @@ class Proof:
         if self.target.fleet.token_changes():
             both = tuple(request for request in both if not request.writes)
         if serving and not both:
-            log.warning(
-                "the two releases share no request: the rollout goes unwatched, and the new one is proved alone"
-            )
+            self.unwatched = _unwatched(new, old)
+            log.warning(self.unwatched)
         self._plan = TrafficPlan(
             base=self.target.url,
             rate=self.env.rate,
@@ -121,15 +122,38 @@ class Proof:
         self.target.watch.dismiss()
         self.result = self._traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
-        self.slow = verdict.slow
         self._must_hold(verdict)
         return verdict.reason
 
-    def finish(self) -> None:
-        """Wait until the traffic that `__exit__` stopped has ended; remove the writes that the failed release kept."""
+    def wait(self) -> None:
+        """Wait until the traffic that `__exit__` stopped has ended."""
         if self._ending:
             self._ending.join()
+
+    def finish(self) -> None:
+        """Wait until the traffic has ended; remove the writes that a failed release kept."""
+        self.wait()
         clean_up(self.journal, self.target.url, self.target.fleet.token())
+
+    @property
+    def began(self) -> bool:
+        """Whether anything was sent."""
+        return self._traffic is not None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the verdict should know besides, one line each."""
+        shown = self.result.shown if self.result and not self.must_hide else ()
+        return [
+            *([self.unwatched] if self.unwatched else []),
+            *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
+            *(self.result.unchecked if self.result else ()),
+        ]
+
+    @property
+    def slow(self) -> bool:
+        """Whether the release was refused for being slow."""
+        return self.refusal is not None and self.refusal.slow
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +184,8 @@ class Proof:
 
         The engine may know, for example, that the release ended.
         """
+        if not verdict.ok:
+            self.refusal = verdict
         against = [self.target.watch.trouble(), None if verdict.ok else verdict.reason]
         if any(against):
             raise DeployFailed("; ".join(reason for reason in against if reason))
@@ -168,7 +194,18 @@ class Proof:
         return judge(result, self._limits(), new=self._release, old=self._old, rollback=rollback)
 
     def _limits(self) -> Limits:
-        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts)
+        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts, self.must_hide)
+
+
+def _unwatched(new: Artifact, old: Artifact | None) -> str:
+    """Return what nobody watched while replicas of `old` were exchanged for `new`."""
+    names = ", ".join(f"`{spec.name}`" for spec in (old or new).requests)
+    why = (
+        "the two releases share no other request"
+        if old and not common(new.requests, old.requests)
+        else ("the token changes, and all other requests write")
+    )
+    return f"the rollout was watched by /health alone, not by {names}: {why}"
 
 
 def _standing(snapshot: Snapshot) -> str:

@@ -21,9 +21,10 @@ from pipeline.deploy.chapter import Chapter, now, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
+from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
-from pipeline.proof.report import Report, Rollback, traffic_report
+from pipeline.proof.report import Report
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
@@ -178,6 +179,7 @@ class Story:
             chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
             return
         proof = chapter.proof = self._proof(chapter, "rollout", old_counts=not unfinished)
+        proof.must_hide = not self._proved_before(chapter.new)
         with proof:
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
@@ -237,14 +239,16 @@ class Story:
         policy = self.env.verify
         # A proved release was verified when it came: going back to it at night must not wait for a registry or for
         # Sigstore. Refused releases are in the records too.
-        proved = any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
-        if policy is None or (self._recorded and proved):
+        if policy is None or (self._recorded and self._proved_before(new)):
             return []
         images = self.releases.pushed(new)
         if images is None:
             what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
             return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
         return verification_problems(images, policy)
+
+    def _proved_before(self, new: Artifact) -> bool:
+        return any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
 
     def _retained(self, new: Artifact, running: Running) -> list[RetainedRelease]:
         """Return the releases that a contracting migration must not break: what runs and what can be rolled back to."""
@@ -277,26 +281,20 @@ class Story:
             return
         with deaf():
             before = len(self.progress.stages)
-            proof = self._proof(chapter, "rollback")
-            verdict, reason = "proved", None
+            chapter.keep_log(self.fleet)
+            chapter.back = self._proof(chapter, "rollback")
+            verdict, reason, whole = "proved", None, True
             try:
                 if chapter.old is None:
                     verdict, reason = "failed", self._withdraw(chapter)
                 else:
-                    self._roll_back(chapter, chapter.old, proof)
+                    self._roll_back(chapter, chapter.old, chapter.back)
                     chapter.verdict = "interrupted" if interrupted else "rolled_back"
             except Exception as second:  # noqa: BLE001 - the record is written whatever it is
-                verdict, reason = "failed", problems_of(second)[0]
+                verdict, reason, whole = "failed", problems_of(second)[0], False
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
                 log.error(f"the rollback failed, too: {reason}")
-            back = chapter.old.name if chapter.old else None
-            chapter.rollback = Rollback(
-                release=back,
-                verdict=verdict,
-                reason=reason,
-                stages=tuple(self.progress.stages[before:]),
-                traffic=traffic_report(proof.result, back),
-            )
+            chapter.undone(verdict, reason, self.progress.stages[before:], whole=whole)
 
     def _proof(self, chapter: Chapter, of: str, *, old_counts: bool = True) -> Proof:
         journal = chapter.record.folder / JOURNAL.format(of)
@@ -340,6 +338,9 @@ class Story:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
+            with best_effort():
+                if not dry_run:
+                    chapter.unremoved = remove_written(self.target.database, chapter, self.records)
             report = self._report(chapter)
             place = chapter.record.folder.relative_to(self.project.root)
             with best_effort():
@@ -368,7 +369,7 @@ class Story:
             log.info(f"meanwhile {line}")
         undoing = report.rollback.stages if report.rollback else ()
         stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks))
+        return replace(report, finished=now(), stages=stages, inside=inside, remarks=(*report.remarks, *remarks))
 
     def _keep(self, chapter: Chapter, report: Report) -> None:
         """Write `report` where this environment and others look for it; remove what nobody needs any more."""

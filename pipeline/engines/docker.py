@@ -82,10 +82,12 @@ class Docker:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
+    def do(
+        self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600, given: str | None = None
+    ) -> str:
         """Run a command that changes something, and print it. Raise `SlipwayError` with docker's complaint."""
         try:
-            return run_docker(*arguments, level=logging.INFO, env=env, cwd=self.root, timeout=timeout)
+            return run_docker(*arguments, level=logging.INFO, env=env, cwd=self.root, timeout=timeout, given=given)
         except CommandFailed as error:
             problem = f"docker {_verb(arguments)}: {essence(error.output)}"
             raise SlipwayError(f"{problem}{_login(arguments, error.output)}") from error

@@ -63,13 +63,16 @@ class NoAnswer(RequestFailed):
 
 
 class Client:
-    """A client of `base` (`http://host:port`, `https://…`, or `unix:/path` of a socket) that sends nothing twice."""
+    """A client of `base` (`http://host:port`, `https://…`, or `unix:/path` of a socket) that sends nothing twice.
+
+    One that is not `synthetic` asks as people do.
+    """
 
     # httpcore2 alone: httpx2 on top of it would keep cookies and cost a fifth more CPU. Its pool tries another
     # connection only while nothing has been sent (`ConnectionNotAvailable` is raised before the first byte, and for
     # nothing else).
 
-    def __init__(self, base: str, token: str | None = None) -> None:
+    def __init__(self, base: str, token: str | None = None, *, synthetic: bool = True) -> None:
         socket = base.removeprefix("unix:") if base.startswith("unix:") else None
         address, named = dial("http://localhost" if socket else base)
         parts = urlsplit(address)
@@ -85,8 +88,9 @@ class Client:
         ]
         self._fresh, self._kept = pools[0], itertools.cycle(pools[1:])
         self._pools = pools
-        self._headers = [("User-Agent", "slipway-proof"), ("Accept", "*/*"), ("Slipway-Synthetic", "true")]
-        self._headers += named.items()
+        self._headers = [("User-Agent", "slipway-proof"), ("Accept", "*/*"), *named.items()]
+        if synthetic:
+            self._headers.append(("Slipway-Synthetic", "true"))
         if token:
             self._headers.append(("Authorization", f"Bearer {token}"))
 

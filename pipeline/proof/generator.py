@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
+from pipeline.proof.hiding import look
+from pipeline.proof.mix import Mix, Turn
 from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
@@ -77,29 +78,6 @@ class StallClock:
         self._handle = self._loop.call_at(self._due, self._tick)
 
 
-class _Mix:
-    """Requests in turn by weight, evenly spread (nginx's smooth weighted round robin)."""
-
-    # Each request alternates between fresh and kept-alive connections on its own, so that in a table of two neither is
-    # sent over fresh connections only.
-
-    def __init__(self, specs: Sequence[RequestSpec]) -> None:
-        self._specs = list(specs)
-        self._credit = [0] * len(specs)
-        self._fresh = [index % 2 == 1 for index in range(len(specs))]
-        self._sum = sum(spec.weight for spec in specs)
-
-    def next(self) -> tuple[RequestSpec, bool] | None:
-        """Return the request to send now and whether over a fresh connection, or None if there is nothing to send."""
-        if not self._specs:
-            return None
-        self._credit = [credit + spec.weight for credit, spec in zip(self._credit, self._specs, strict=True)]
-        chosen = self._credit.index(max(self._credit))
-        self._credit[chosen] -= self._sum
-        self._fresh[chosen] = not self._fresh[chosen]
-        return self._specs[chosen], self._fresh[chosen]
-
-
 class Generator:
     """The sender of a plan's requests until it is told to stop. Create it inside a running event loop."""
 
@@ -109,7 +87,7 @@ class Generator:
         self._clock = StallClock(self._loop)
         self._client = Client(plan.base, plan.token)
         self._ledger = Ledger(plan.journal)
-        self._mix = _Mix(plan.requests)
+        self._mix = Mix(plan.requests)
         self._started, self._epoch = self._loop.time(), time.time()
         self._tally = Tally(self._epoch, plan.slow_ms)
         self._phases = [Phase(plan.phase, self._epoch)]
@@ -117,13 +95,15 @@ class Generator:
         self._held = False
         self._outstanding: set[asyncio.Task[None]] = set()
         self._cut, self._skipped, self._lag = 0, 0, 0.0
+        self._exposed: tuple[str, ...] = ()
+        self._unchecked: tuple[str, ...] = ()
 
     def phase(self, name: str, *, full: bool = False) -> None:
         """Start the phase `name` for what falls due from now on; with `full`, send the plan's whole table."""
         self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
         if full:
-            self._mix = _Mix(self._plan.full)
+            self._mix = Mix(self._plan.full, self._mix)
 
     def hold(self) -> None:
         """Let nothing more fall due until the next phase."""
@@ -139,7 +119,10 @@ class Generator:
         self._stopping, self._at_once = True, at_once
 
     async def run(self) -> TrafficResult:
-        """Send until `stop`, wait for outstanding requests, read back and remove the writes; return the result."""
+        """Send until `stop`, and wait for outstanding requests; return the result.
+
+        Before that, look whether people are shown the writes, read them back, and remove them.
+        """
         async with asyncio.TaskGroup() as group:
             await self._arrivals(group)
             self._ended = self._loop.time()
@@ -147,6 +130,9 @@ class Generator:
                 self._cut = len(self._outstanding)
                 for task in self._outstanding:
                     task.cancel()
+        if not self._at_once:
+            plan = self._plan
+            self._exposed, self._unchecked = await look(plan.base, plan.token, plan.full, self._ledger.traces())
         seconds = ABANDON_SECONDS if self._at_once else SETTLE_SECONDS
         await self._ledger.settle(self._client, seconds=seconds, read_back=not self._at_once)
         self._clock.stop()
@@ -186,33 +172,38 @@ class Generator:
                 continue
             number += 1
             self._lag = max(self._lag, now - due)
-            chosen = self._mix.next()
-            if not chosen:
-                continue
             if now - due > SKIP_AFTER_SECONDS:
                 self._skipped += 1
                 continue
-            work = self._one(Exchange.new(chosen[0]), due, self._phases[-1].name, fresh=chosen[1])
-            task = group.create_task(work)
+            task = group.create_task(self._one(self._mix.next(), due, self._phases[-1].name))
             self._outstanding.add(task)
             task.add_done_callback(self._outstanding.discard)
 
-    async def _one(self, exchange: Exchange, due: float, phase: str, *, fresh: bool) -> None:
-        write = self._ledger.begin(exchange, phase) if exchange.spec.writes else None
+    async def _one(self, turn: Turn, due: float, phase: str) -> None:
+        exchange, write = turn.sent, turn.write
+        if isinstance(exchange, Exchange) and exchange.spec.writes:
+            write = self._ledger.begin(exchange, phase)
+        if turn.write:
+            turn.write.began(exchange)
         sent = self._loop.time()
         before = self._clock.stalled(sent) - max(0.0, sent - due - StallClock.TOLERANCE)
         answer: Answer | None = None
         error: RequestFailed | None = None
         try:
-            answer = await self._clock.within(self._plan.timeout, self._client.send(exchange.call(), fresh=fresh))
+            answer = await self._clock.within(self._plan.timeout, self._client.send(exchange.call(), fresh=turn.fresh))
             exchange.check(answer)
         except TimeoutError:
             error = NoAnswer("timeout", f"no answer within {self._plan.timeout:g} s")
         except RequestFailed as failure:
             error = failure
         now = self._loop.time()
-        if write:
+        if write and write is not turn.write:
             self._ledger.answered(write, answer, error)
+        elif write:
+            write.ended(exchange, answer, error)
+        if write and not error:
+            steps = turn.rest if turn.write else write.exchange.steps(write.response)
+            self._mix.follow(write, steps)
         latency = (now - due) - (self._clock.stalled(now) - before)
         self._tally.add(Outcome(exchange, phase, self._wall(due), latency * 1000, answer, error))
 
@@ -235,6 +226,10 @@ class Generator:
             writes_lost=len(self._ledger.lost),
             writes_unread=self._ledger.acknowledged if self._at_once else 0,
             writes_left=self._ledger.close(),
+            exposed=self._exposed,
+            unchecked=self._unchecked,
+            ids=tuple(self._ledger.ids),
+            unplaced=self._ledger.unplaced,
             bins=self._tally.bins(self._wall(self._ended)),
             phases=tuple(self._phases),
             stalled_ms=round(self._clock.stalled(self._loop.time()) * 1000, 1),

@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.config.requests import RequestSpec, parse_requests
 
-__all__ = ["ABANDON_SECONDS", "SETTLE_SECONDS", "TrafficPlan"]
+__all__ = ["ABANDON_SECONDS", "LOOK_SECONDS", "SETTLE_SECONDS", "TrafficPlan"]
 
 SETTLE_SECONDS = 60.0  # for reading back and removing all writes: 480 took 0.8 s on two shared cores
+LOOK_SECONDS = 10.0  # for seeing whether people are shown the writes
 ABANDON_SECONDS = 5.0  # for removing as much as possible once the proof is called off
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.proof.results import Bin, Failure, Latency, Phase, TrafficResult
+from pipeline.proof.results import Bin, Failure, Latency, Phase, Share, TrafficResult
 from pipeline.proof.verdict import BASELINE
 from pipeline.system.progress import StageRecord
 
-__all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "TrafficReport", "traffic_report"]
+__all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "Toll", "TrafficReport", "traffic_report"]
 
 SCHEMA = "slipway.report/1"
 EXAMPLES = 5  # of each kind of failure
@@ -67,13 +67,33 @@ class TrafficReport:
     timeline: Sequence[Bin]
 
 
+@dataclass(frozen=True)
+class Toll:
+    """The requests that were sent, and those that failed, from the first one until a failed release was undone."""
+
+    sent: int
+    failed: int
+
+    @classmethod
+    def of(cls, shares: Sequence[Share]) -> Toll:
+        """Return the counts of `shares`."""
+        return cls(sum(share.sent for share in shares), sum(share.sent - share.ok for share in shares))
+
+    def __str__(self) -> str:
+        return f"{self.failed or 'none'} of {self.sent} requests failed until it was undone"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """The result of undoing a deploy. `release` is the one that was brought back."""
+    """The result of undoing a deploy. `release` is the one that was brought back.
+
+    `until_undone` counts the requests of both traffics, without those that the release brought back answered alone.
+    """
 
     release: str | None
     verdict: str
     reason: str | None
+    until_undone: Toll | None = None  # None: it was not undone, or nothing was sent
     stages: Sequence[StageRecord] = ()
     traffic: TrafficReport | None = None
 
@@ -100,7 +120,9 @@ class Report:
     stages: Sequence[StageRecord] = ()
     traffic: TrafficReport | None = None
     inside: tuple[str, Mapping[str, Any]] | None = None  # what the vantage saw: in words, and as figures
-    remarks: Sequence[str] = ()  # what the engine did on its own meanwhile
+    remarks: Sequence[str] = ()  # what to know besides, and what the engine did on its own meanwhile
+    unremoved: str | None = None  # why what the proof wrote may still be there
+    log: str | None = None  # the command that finds REQUEST_ID in the service's log
     events: Sequence[Mark] = ()
     rollback: Rollback | None = None
 

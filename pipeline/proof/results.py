@@ -41,11 +41,17 @@ class Share:
     failed: Mapping[str, int]  # by kind
     slow: int  # correct, but later than the plan's `slow_ms`
     latency: Latency | None
+    health: int = 0  # of `ok`, the answers of /health: they have no part in the latency, and prove nothing
 
     @property
     def sent(self) -> int:
         """The number of requests in this share."""
         return self.ok + sum(self.failed.values())
+
+    @property
+    def telling(self) -> int:
+        """The number of requests that say something about the service: not those to /health that were answered."""
+        return self.sent - self.health
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,16 @@ class Snapshot:
         return self.sent - self.ok
 
     @property
+    def telling(self) -> int:
+        """The requests that say something about the service."""
+        return sum(share.telling for share in self.shares)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The routes that show people what the proof wrote: known only at the end."""
+        return ()
+
+    @property
     def lost(self) -> int:
         """The acknowledged writes that are gone: known only at the end."""
         return 0
@@ -143,6 +159,9 @@ class Snapshot:
 class TrafficResult(Snapshot):
     """What is known at the end.
 
+    `exposed` are the routes that show people what the proof wrote, `unchecked` says where that could not be seen. `ids`
+    are those of the writes that a command removes; of `unplaced` further ones the ids are not known.
+
     `skipped` requests were more than a second late through the generator's own fault and never sent, `stalled_ms` is
     how long it could not run, `cpu_seconds` is the CPU time it used.
     """
@@ -154,11 +173,20 @@ class TrafficResult(Snapshot):
     writes_lost: int = 0
     writes_unread: int = 0  # not read back, because the traffic was stopped at once
     writes_left: int = 0  # not removed yet; they stay in the journal
+    exposed: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    unplaced: int = 0
     bins: tuple[Bin, ...] = ()
     phases: tuple[Phase, ...] = ()
     stalled_ms: float = 0.0
     skipped: int = 0
     cpu_seconds: float = 0.0
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The routes that show people what the proof wrote."""
+        return self.exposed
 
     @property
     def lost(self) -> int:
@@ -183,6 +211,7 @@ class TrafficResult(Snapshot):
             "latency": _latency(values["latency"]),
             "bins": tuple(Bin(**entry) for entry in values["bins"]),
             "phases": tuple(Phase(**entry) for entry in values["phases"]),
+            **{name: tuple(values[name]) for name in ("exposed", "unchecked", "ids")},
         }
         return cls(**{**values, **_nested(values), **own})
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.proof.client import Answer, RequestFailed
-from pipeline.proof.exchange import Exchange
+from pipeline.proof.exchange import HEALTH, Sent
 from pipeline.proof.results import Bin, Failure, Latency, Share
 
 __all__ = ["Outcome", "Tally"]
@@ -26,7 +26,7 @@ class Outcome:
     `at` is when it was due, in seconds since the Unix epoch; `error` is None where the answer was correct.
     """
 
-    exchange: Exchange
+    exchange: Sent
     phase: str
     at: float
     latency_ms: float
@@ -54,11 +54,12 @@ class Outcome:
 class _Cell:
     failed: Counter[str] = field(default_factory=Counter)
     slow: int = 0
-    latencies: list[float] = field(default_factory=list)  # ascending, of correct answers
+    latencies: list[float] = field(default_factory=list)  # ascending, of correct answers but those of /health
+    health: int = 0
 
     def share(self, phase: str, release: str | None) -> Share:
-        ok, latency = len(self.latencies), Latency.of(self.latencies)
-        return Share(phase, release, ok=ok, failed=dict(self.failed), slow=self.slow, latency=latency)
+        ok, latency = len(self.latencies) + self.health, Latency.of(self.latencies)
+        return Share(phase, release, ok, dict(self.failed), self.slow, latency, self.health)
 
 
 @dataclass
@@ -88,6 +89,10 @@ class Tally:
             cell.failed[outcome.error.kind] += 1
             moment.failed += 1
             self._exemplify(outcome, outcome.error.kind)
+            return
+        if outcome.exchange.spec == HEALTH:
+            cell.health += 1
+            moment.answered[outcome.release or ""] += 1
             return
         bisect.insort(cell.latencies, outcome.latency_ms)
         moment.latencies.append(outcome.latency_ms)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.config.requests import PLACEHOLDER
+from pipeline.config.requests import FORM, PLACEHOLDER
 
 __all__ = ["MissingValue", "Values", "mismatch"]
 
@@ -19,10 +19,14 @@ class MissingValue(Exception):
 
 @dataclass(frozen=True)
 class Values:
-    """The values of placeholders: `{unique}` differs for each request, `{response.a.b}` is taken from an answer."""
+    """The values of placeholders: `{unique}` differs for each request, `{response.a.b}` is taken from an answer.
+
+    `number` differs, too: it is what `{unique:FORM}` spells, in the characters that the form allows.
+    """
 
     unique: str
     response: Any = field(default=None)
+    number: int = 0
 
     def fill(self, template: Any) -> Any:
         """Return `template`, any JSON value, with its placeholders replaced.
@@ -47,6 +51,8 @@ class Values:
     def _value(self, name: str) -> Any:
         if name == "unique":
             return self.unique
+        if name.startswith("unique:"):
+            return _spelled(self.number, name.removeprefix("unique:"))
         value = self.response
         for key in name.split(".")[1:]:
             try:
@@ -54,6 +60,16 @@ class Values:
             except (LookupError, TypeError, ValueError):
                 raise MissingValue(f"the answer holds no `{name.removeprefix('response.')}`") from None
         return value
+
+
+def _spelled(number: int, form: str) -> str:
+    """Return `number` in the characters that `form` allows; numbers that follow each other differ."""
+    spelled = []
+    for character in reversed(form):
+        allowed = FORM.get(character, character)
+        number, position = divmod(number, len(allowed))
+        spelled.append(allowed[position])
+    return "".join(reversed(spelled))
 
 
 def mismatch(actual: Any, expected: Any, where: str = "") -> str | None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import SlipwayError
-from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
+from pipeline.proof.plan import ABANDON_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Snapshot, TrafficResult
 
 __all__ = ["GeneratorDied", "Traffic", "TrafficPlan"]
@@ -93,7 +93,7 @@ class Traffic:
         removed in a few seconds stays in the journal for the next `Traffic` or `clean_up`.
         """
         self._tell({"stop": True, "at_once": at_once})
-        seconds = ABANDON_SECONDS if at_once else self._plan.timeout + SETTLE_SECONDS
+        seconds = ABANDON_SECONDS if at_once else self._plan.timeout + LOOK_SECONDS + SETTLE_SECONDS
         self._await(lambda: self._result is not None, seconds + MARGIN_SECONDS)
         self._close()
         if not self._result:

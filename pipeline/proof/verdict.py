@@ -6,13 +6,13 @@ These functions are pure: the deploy asks, and acts on the answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.proof.results import Failure, Latency, Share, Snapshot
 from pipeline.releases.model import short
 
-__all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early"]
+__all__ = ["BAKE", "BASELINE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "until_undone"]
 
 BASELINE, BAKE, CONFIRM = "baseline", "bake", "confirm"
 NEW_ALONE = (BAKE, CONFIRM)  # the phases in which only the new release runs
@@ -26,25 +26,36 @@ P99_FACTOR = 4  # times max_latency_ms: one answer in a hundred may take longer 
 class Limits:
     """How many requests may fail, and within how many milliseconds 95 of 100 answers must come.
 
-    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge.
+    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge. `must_hide`
+    is false for a release that was proved before, which must not be kept from coming back.
     """
 
     max_failures: int = 0
     max_latency_ms: float = 500
     old_counts: bool = True
+    must_hide: bool = True
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Whether the release is proved, and why, in one line.
 
-    `confirm`: it looks slow, and a second bake window decides.
+    `confirm`: it looks slow, and a second bake window decides. `failed`: the part of the reason that counts failed
+    requests; `first`: the example in it.
     """
 
     ok: bool
     reason: str
     confirm: bool = False
     slow: bool = False
+    failed: str = ""
+    first: str = ""
+
+    def recounted(self, reason: str, shares: Sequence[Share]) -> str:
+        """Return `reason`, which has this judgement in it, with the failed requests counted `until_undone`."""
+        if not self.failed:
+            return reason
+        return reason.replace(self.failed, _failed_line(shares, self.first, " until it was undone"))
 
 
 def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollback: bool = False) -> Judgement:
@@ -53,19 +64,28 @@ def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollb
     Call this at the end of the phase `bake` (with a snapshot) and at the very end (with the result). With `rollback`,
     `new` is what a rollback brought back, and what happened before its `bake` belongs to the failed release.
     """
-    if not traffic.sent:
+    if not traffic.telling:
         return Judgement(ok=False, reason="nothing was sent, so nothing is proved: declare [[tool.slipway.requests]]")
-    against = [*_failures(traffic, limits, new, rollback), *_lost(traffic), *_silence(traffic, limits, new, rollback)]
-    against += [*_strangers(traffic, new), *_left(traffic)]
+    failed = _judge_failures(traffic, limits, new, rollback)
+    against = [failed.failed] if failed.failed else []
+    against += [*_lost(traffic), *_silence(traffic, limits, new, rollback), *_strangers(traffic, new), *_left(traffic)]
+    against += _shown(traffic) if limits.must_hide and not rollback else []
     if against:
-        return Judgement(ok=False, reason="; ".join(against))
+        return replace(failed, ok=False, reason="; ".join(against))
     return _judge_latency(traffic, list(_judged(traffic, limits, new, rollback)), limits, new, old)
 
 
 def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool = False) -> Judgement:
     """Judge the failures alone while the rollout runs: if the judgement is not `ok`, there is no point in going on."""
-    against = _failures(traffic, limits, new, rollback)
-    return Judgement(ok=not against, reason="; ".join(against) or f"{traffic.sent} requests, {traffic.failed} failed")
+    return _judge_failures(traffic, limits, new, rollback)
+
+
+def until_undone(rollout: Snapshot, back: Snapshot | None) -> list[Share]:
+    """Return the shares of all requests that were due before a failed release was undone.
+
+    Those are all of its `rollout`, and on the way `back` those before the release of before served alone.
+    """
+    return [*rollout.shares, *(share for share in (back.shares if back else ()) if share.phase not in NEW_ALONE)]
 
 
 def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:
@@ -81,21 +101,25 @@ def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iter
             yield share
 
 
-def _failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
+def _judge_failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Judgement:
     judged = list(_judged(traffic, limits, new, rollback))
-    failed = sum((Counter(share.failed) for share in judged), Counter[str]())
-    if failed.total() <= limits.max_failures:
-        return []
-    kinds = ", ".join(f"{count} × {kind}" for kind, count in failed.most_common())
-    allowed = f" ({limits.max_failures} allowed)" if limits.max_failures else ""
+    if sum(sum(share.failed.values()) for share in judged) <= limits.max_failures:
+        return Judgement(ok=True, reason=f"{traffic.sent} requests, {traffic.failed} failed")
     first = _first(traffic, judged)
-    sent = sum(share.sent for share in judged)
-    return [f"{failed.total()} of {sent} requests failed{allowed}: {kinds}, {_by_whom(judged)}{first}"]
+    line = _failed_line(judged, first, f" ({limits.max_failures} allowed)" if limits.max_failures else "")
+    return Judgement(ok=False, reason=line, failed=line, first=first)
 
 
-def _by_whom(judged: list[Share]) -> str:
+def _failed_line(shares: Sequence[Share], first: str, note: str) -> str:
+    failed = sum((Counter(share.failed) for share in shares), Counter[str]())
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in failed.most_common())
+    sent = sum(share.sent for share in shares)
+    return f"{failed.total()} of {sent} requests failed{note}: {kinds}, {_by_whom(shares)}{first}"
+
+
+def _by_whom(shares: Sequence[Share]) -> str:
     counts: Counter[str | None] = Counter()
-    for share in judged:
+    for share in shares:
         counts[share.release] += sum(share.failed.values())
     names = [
         (f"answered by {f'release {short(name)}' if name else 'no release'}", n)
@@ -127,7 +151,7 @@ def _lost(traffic: Snapshot) -> list[str]:
 
 
 def _silence(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> list[str]:
-    if any(share.sent for share in _judged(traffic, limits, new, rollback) if share.release == new):
+    if any(share.telling for share in _judged(traffic, limits, new, rollback) if share.release == new):
         return []
     nameless = any(share.ok for share in traffic.shares if share.release is None)
     hint = ": its answers must carry the header X-Release with the value of the variable RELEASE" if nameless else ""
@@ -146,6 +170,13 @@ def _strangers(traffic: Snapshot, new: str) -> list[str]:
 
 def _left(traffic: Snapshot) -> list[str]:
     return [f"{traffic.left} synthetic writes could not be removed"] if traffic.left else []
+
+
+def _shown(traffic: Snapshot) -> list[str]:
+    shown = " and ".join(f"GET {route}" for route in traffic.shown)
+    fix = "leave out what a synthetic caller wrote (docs/2-your-own-service.md)"
+    verb = "shows" if len(traffic.shown) == 1 else "show"
+    return [f"{shown} {verb} people what the proof wrote: {fix}"] if shown else []
 
 
 def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:

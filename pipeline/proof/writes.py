@@ -7,14 +7,14 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.config.requests import COMMAND, Remove, RequestSpec, parse_requests
 from pipeline.errors import UsageError
 from pipeline.proof.client import Answer, Call, Client, NoAnswer, RequestFailed
-from pipeline.proof.exchange import Exchange
+from pipeline.proof.exchange import Exchange, Sent
 from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue
 
@@ -29,7 +29,10 @@ BUSY = 409  # the first request with this Idempotency-Key is still being process
 
 @dataclass
 class Write:
-    """One write. `at` is in seconds since the Unix epoch; `response` and `release` come with its acknowledgement."""
+    """One write. `at` is in seconds since the Unix epoch; `response` and `release` come with its acknowledgement.
+
+    `doubtful`: those of its steps that change something and of which it is not known whether they did.
+    """
 
     exchange: Exchange
     phase: str
@@ -37,6 +40,26 @@ class Write:
     unread: bool = False  # acknowledged, but not read back yet
     response: Any = None
     release: str | None = None
+    doubtful: dict[str, Sent] = field(default_factory=dict)
+
+    @property
+    def by_command(self) -> bool:
+        """Whether a command removes it, and no request."""
+        return self.exchange.spec.remove == COMMAND
+
+    def began(self, step: Sent) -> None:
+        """Note that `step` is sent."""
+        if step.spec.changes:
+            self.doubtful[step.ident] = step
+
+    def ended(self, step: Sent, answer: Answer | None, error: RequestFailed | None) -> None:
+        """Note what is known of `step`; if nothing is, `Ledger.settle` asks again with its Idempotency-Key."""
+        if answer:
+            known = answer.status < 500 and answer.status != BUSY  # noqa: PLR2004 - RFC 9110 15.6
+        else:
+            known = error is not None and error.kind == "refused"
+        if known:
+            self.doubtful.pop(step.ident, None)
 
     def lost(self, error: RequestFailed | str, status: int | None = None) -> Failure:
         """Return this write as an example of a lost one."""
@@ -48,7 +71,8 @@ class Write:
 class Ledger:
     """The writes that have not been removed yet, in memory and in `journal` (no file where it is None).
 
-    A journal that already exists belongs to a proof that was killed: its writes are taken over and removed too.
+    A journal that already exists belongs to a proof that was killed: its writes are taken over and removed too. Writes
+    that a command removes are in no journal, as that finds them by their age; `ids` has those that were settled.
     """
 
     def __init__(self, journal: Path | None) -> None:
@@ -56,6 +80,7 @@ class Ledger:
         self._file: IO[str] | None = None
         self._noted: set[str] = set()
         self.writes: dict[str, Write] = {}
+        self.ids: list[str] = []
         self.acknowledged = 0
         self.lost: list[Failure] = []
         if journal:
@@ -66,11 +91,12 @@ class Ledger:
     def begin(self, exchange: Exchange, phase: str) -> Write:
         """Note a write before it is sent."""
         spec = exchange.spec
-        if spec.name not in self._noted:
-            self._noted.add(spec.name)
-            self._note(spec=spec.table())
-        self._note(sent=exchange.ident, spec=spec.name)
         write = Write(exchange=exchange, phase=phase, at=time.time())
+        if not write.by_command:
+            if spec.name not in self._noted:
+                self._noted.add(spec.name)
+                self._note(spec=spec.table())
+            self._note(sent=exchange.ident, spec=spec.name)
         self.writes[exchange.ident] = write
         return write
 
@@ -84,12 +110,20 @@ class Ledger:
         elif (answer and answer.status in REFUSED) or (error and error.kind == "refused"):
             self._drop(write)
 
+    def traces(self) -> set[str]:
+        """Return texts that only an answer with one of the acknowledged writes in it contains."""
+        acknowledged = [write for write in self.writes.values() if write.unread]
+        return {trace for write in acknowledged for trace in write.exchange.traces(write.response)}
+
     async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
         """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost."""
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def settle_one(write: Write) -> None:
             async with turns:
+                for step in write.doubtful.values():
+                    with contextlib.suppress(NoAnswer):  # the same Idempotency-Key: it is carried out once at most
+                        await _insist(client, step.call())
                 if read_back and write.unread:
                     await self._read_back(client, write)
                 await self._remove(client, write)
@@ -103,17 +137,24 @@ class Ledger:
                 write.lost(f"no time left after {seconds:.0f} s") for write in self.writes.values() if write.unread
             ]
 
+    @property
+    def unplaced(self) -> int:
+        """The number of writes that a command has to remove, and of which the ids are not known."""
+        return sum(write.by_command for write in self.writes.values())
+
     def close(self) -> int:
-        """Close the journal, delete it if no writes are left, and return how many are left."""
+        """Close the journal, delete it if it has no writes left, and return how many those are."""
+        left = len(self.writes) - self.unplaced
         if self._file and self._journal:
             self._file.close()
-            if not self.writes:
+            if not left:
                 self._journal.unlink(missing_ok=True)
-        return len(self.writes)
+        return left
 
     def _drop(self, write: Write) -> None:
         del self.writes[write.exchange.ident]
-        self._note(gone=write.exchange.ident)
+        if not write.by_command:
+            self._note(gone=write.exchange.ident)
 
     async def _read_back(self, client: Client, write: Write) -> None:
         exchange = write.exchange
@@ -130,26 +171,37 @@ class Ledger:
         write.unread = False
 
     async def _remove(self, client: Client, write: Write) -> None:
+        wanted = write.exchange.spec.remove
         with contextlib.suppress(NoAnswer):  # what cannot be removed now stays in the journal
             try:
-                call = write.exchange.removal(write.response)
+                call = self._way_out(write, write.response)
             except MissingValue:
-                call = await self._located(client, write)
+                response = await self._located(client, write)
+                if response is None:  # it was refused
+                    self._drop(write)
+                    return
+                call = self._way_out(write, response)
             if call is None:
                 self._drop(write)
                 return
             answer = await _insist(client, call)
-            wanted = write.exchange.spec.remove
-            if answer.status in GONE or (wanted and answer.status == wanted.status):
+            if answer.status in GONE or (isinstance(wanted, Remove) and answer.status == wanted.status):
                 self._drop(write)
 
-    async def _located(self, client: Client, write: Write) -> Call | None:
-        # The answer to this write was lost: the same Idempotency-Key gives it again.
+    def _way_out(self, write: Write, response: Any) -> Call | None:
+        """Return the request that removes `write`; None if a command does, which is given its id."""
+        if write.by_command:
+            self.ids.append(write.exchange.identity(response))
+        return write.exchange.removal(response)
+
+    async def _located(self, client: Client, write: Write) -> Any:
+        """Return the response to `write`, whose answer was lost; None if it was refused."""
+        # The same Idempotency-Key gives the same answer again.
         answer = await _insist(client, write.exchange.call())
         if answer.status >= 500 or answer.status == BUSY:  # noqa: PLR2004 - RFC 9110 15.6
             raise NoAnswer("reset", f"the first answer is not known: {answer}")
         try:
-            return write.exchange.removal(write.exchange.located(answer)) if answer.status in SUCCESS else None
+            return write.exchange.located(answer) if answer.status in SUCCESS else None
         except RequestFailed as error:
             # The broken release may have given this answer: the write stays in the journal, and the release that is
             # brought back says where the write is.
@@ -212,7 +264,7 @@ def _read(journal: Path) -> Iterator[Write]:
         try:
             entry = json.loads(line)
             if "sent" in entry:
-                sent[entry["sent"]] = Write(Exchange(specs[entry["spec"]], entry["sent"]), phase="", at=0.0)
+                sent[entry["sent"]] = Write(Exchange.new(specs[entry["spec"]], entry["sent"]), phase="", at=0.0)
             elif "gone" in entry:
                 sent.pop(entry["gone"], None)
             else:

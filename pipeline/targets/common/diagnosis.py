@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
+__all__ = ["LOG_LINES", "RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
 
 RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
+LOG_LINES = 5000  # of a replica that goes: what it said in the last minute under the proof's traffic
 SILENT = "its log shows no error"
 PLACE = re.compile(r"\s*\^|LINE \d+:")  # psql shows below an error where in the statement it is
 

@@ -81,6 +81,12 @@ class Database(Protocol):
         Return the output, which must be text. If the program fails, raise `SlipwayError` with its last telling line.
         """
 
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Run `python -m backend.synthetic` of `release` near the database, as the service's role; return its output.
+
+        `ids` are its standard input, one a line. Raise `SlipwayError` if it fails, or does not end within a minute.
+        """
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Migrate a throwaway database with `new`, then send the smoke requests of `old` to a replica of it there."""
 
@@ -99,6 +105,13 @@ class Fleet(Protocol):
 
         See `pipeline.targets.common.stores`. Raise `SlipwayError` if they cannot be queried.
         """
+
+    def log(self, release: str) -> str:
+        """Return what the replicas of `release` logged last, where nobody can read it once they are removed."""
+        return ""
+
+    def log_command(self, words: str) -> str:
+        """Return the command that finds `words`, such as a request's id, in the log of the replicas."""
 
     def token(self) -> str | None:
         """Return the token that the proof authenticates with."""

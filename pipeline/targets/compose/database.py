@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.config.settings import split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import ContainerStand
 from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.synthetic import SECONDS, shell_script
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.site import Site
 
 __all__ = ["ComposeDatabase"]
+
+START_SECONDS = 30  # of a container, on a busy machine
 
 
 class ComposeDatabase(roles.Database):
@@ -52,6 +57,14 @@ class ComposeDatabase(roles.Database):
         # Only the names: a value on docker's command line would show in the list of processes.
         names = [option for name in place for option in ("--env", name)]
         return self.site.docker.do("exec", *names, running[0].ident, *command, env=place)
+
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Run the command in a one-off container, in place of the release's migrations."""
+        site = self.site
+        command = ["run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "migrate", "-ec", shell_script(*arguments)]
+        environment = site.variables.environment(site.artifacts.find(release.name))
+        given = "".join(f"{ident}\n" for ident in ids)
+        return site.stack.do(*command, env=environment, given=given, timeout=SECONDS + START_SECONDS)
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Redis of the same images."""

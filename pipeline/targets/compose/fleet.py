@@ -18,7 +18,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
-from pipeline.targets.common.diagnosis import RECENT_SECONDS
+from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
@@ -109,6 +109,15 @@ class ComposeFleet(roles.Fleet):
         if not mine:
             return {}
         return read_stores(self.site.docker.ask("exec", mine[0].ident, "python", *probe_command("database", "redis")))
+
+    def log(self, release: str) -> str:
+        """Return the end of each container's log, which is removed with it."""
+        mine = [each for each in self.site.replicas.all() if each.labels.get("slipway.release") == release]
+        return "".join(self.site.docker.logs(each.ident, LOG_LINES) for each in mine)
+
+    def log_command(self, words: str) -> str:
+        """Search what the engine keeps of the containers."""
+        return f"docker compose --project-name {self.site.stack.name} logs backend | grep -F {words}"
 
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""

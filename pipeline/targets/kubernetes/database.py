@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from pipeline.engines.docker import docker_problems
@@ -11,7 +12,7 @@ from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
-from pipeline.targets.kubernetes.job import MigrateJob, program_of, with_image
+from pipeline.targets.kubernetes.job import MigrateJob, program_of, synthetic_of, with_image
 from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release
 from pipeline.targets.kubernetes.site import Site
@@ -66,6 +67,14 @@ class KubernetesDatabase(roles.Database):
         release = self._serving()
         job = program_of(release.objects(["Job"])[0], store_image(release.manifests, "postgres"), command)
         return MigrateJob(self.site.kubectl, job, lambda _: None, f"{command[0]}'s Job").do(job, command[0])
+
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Run the command as a Job, from the image of the release's migrations."""
+        site, kept = self.site, self.site.kept.find(release.name)
+        place = kept if site.prepared else self._serving()
+        manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
+        job = synthetic_of(manifest, arguments, ids)
+        return MigrateJob(site.kubectl, job, lambda _: None, "the Job that removes synthetic rows").do(job, "remove")
 
     def _serving(self) -> Release:
         """Return a release that serves. Raise `SlipwayError` if none does."""

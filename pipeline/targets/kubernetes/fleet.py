@@ -17,6 +17,7 @@ from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
+from pipeline.targets.common.diagnosis import LOG_LINES
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import must_run
@@ -69,6 +70,18 @@ class KubernetesFleet(roles.Fleet):
         # They cannot be reached from outside the cluster.
         site = self.site
         return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
+
+    def log(self, release: str) -> str:
+        """Return the end of each pod's log, which is removed with it."""
+        names = [each.name for each in self.site.replicas() if each.release == release]
+        tail = (f"--container={SERVICE}", f"--tail={LOG_LINES}")
+        return "".join(self.site.kubectl.ask("logs", name, *tail) for name in names)
+
+    def log_command(self, words: str) -> str:
+        """Search what the cluster keeps of the pods."""
+        place = f"--context {self.site.kubectl.context} --namespace {self.site.kubectl.namespace}"
+        which = f"--selector app.kubernetes.io/component={SERVICE} --prefix --tail=-1"
+        return f"kubectl {place} logs {which} | grep -F {words}"
 
     def token(self) -> str | None:
         """Return SERVICE_TOKEN; None if it is not known."""

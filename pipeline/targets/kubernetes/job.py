@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.errors import DeployFailed
 from pipeline.targets.common.diagnosis import telling_line
+from pipeline.targets.common.synthetic import shell_script
 
-__all__ = ["MigrateJob", "job_of", "policies_of", "program_of", "question_of", "with_image"]
+__all__ = ["MigrateJob", "job_of", "policies_of", "program_of", "question_of", "synthetic_of", "with_image"]
 
 QUESTION = "doctor"
 PROGRAM = "database-program"
+SYNTHETIC = "synthetic"
 AS_SERVICE = (  # the variables of libpq, from those of the service
     'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGUSER="$POSTGRES_USER" PGDATABASE="$POSTGRES_DB";'
     ' PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) exec "$0" "$@"'
@@ -96,6 +98,15 @@ def program_of(manifest: Object, image: str, command: Sequence[str]) -> Object:
     """Return the migrations' `manifest` as a Job that runs a program of PostgreSQL's from `image`."""
     job = with_image(job_of(manifest, PROGRAM, *command), image)
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", AS_SERVICE]
+    return job
+
+
+def synthetic_of(manifest: Object, arguments: Sequence[str], ids: Sequence[str]) -> Object:
+    """Return the migrations' `manifest` as a Job that removes what the proof wrote: `ids`, one a line."""
+    # A Job has no standard input.
+    job = job_of(manifest, SYNTHETIC, SYNTHETIC, *ids)  # the first is the shell's $0
+    script = f"printf '%s\\n' \"$@\" | {{ {shell_script(*arguments)}; }}"
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", script]
     return job
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.synthetic import SECONDS
 from pipeline.targets.local.artifacts import ENGINES_LOCK
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
@@ -55,6 +58,17 @@ class LocalDatabase(roles.Database):
             return run([str(site.engines().postgres / program), *arguments], env=environment, timeout=PROGRAM_SECONDS)
         except CommandFailed as error:
             raise SlipwayError(f"{program}: {telling_line(error.output.splitlines())}") from error
+
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Run the command as a process, in the release's own folder."""
+        site = self.site
+        return run(
+            [str(site.artifacts.python(release.name, "backend")), "-m", "backend.synthetic", *arguments],
+            env={**site.base_environment(), **site.database_environment()},
+            cwd=site.artifacts.folder(release.name),
+            timeout=SECONDS,
+            given="".join(f"{ident}\n" for ident in ids),
+        )
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""

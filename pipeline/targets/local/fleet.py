@@ -100,6 +100,11 @@ class LocalFleet(roles.Fleet):
         )
         return read_stores(done.stdout or done.stderr)
 
+    def log_command(self, words: str) -> str:
+        """Search the files that the supervisor writes, from the project's folder."""
+        layout, root = self.site.layout, self.site.project.root
+        return f"grep -F {words} {layout.log('replica-*').relative_to(root)}*"
+
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""
         return self.site.token()

@@ -159,19 +159,34 @@ class TestList:
 
 class TestSynthetic:
     async def test_is_readable_by_id_and_hidden_elsewhere(self, writer: httpx2.AsyncClient) -> None:
-        """What the proof writes is never in the list or among what runs, and can be read, changed and removed by id."""
+        """What the proof writes is never in people's lists, and can be read, changed and removed by id."""
         created = await create(writer, headers=SYNTHETIC, status="deployed")
         url = f"{RELEASES}/{created['id']}"
         assert (await writer.get(url, headers=SYNTHETIC)).json() == created
-        assert (await writer.get(RELEASES, headers=SYNTHETIC)).json()["items"] == []
+        assert (await writer.get(RELEASES)).json()["items"] == []
         assert (await writer.get("/api/v1/environments")).json()["items"] == []
         assert (await writer.patch(url, json={"notes": "x"}, headers=SYNTHETIC)).status_code == 200
         assert (await writer.get("/api/v1/environments")).json()["items"] == []
         assert (await writer.delete(url, headers=SYNTHETIC)).status_code == 204
 
+    @pytest.mark.parametrize("path", [RELEASES, "/api/v1/environments"])
+    async def test_is_listed_for_a_synthetic_caller_alone(
+        self, writer: httpx2.AsyncClient, client: httpx2.AsyncClient, path: str
+    ) -> None:
+        """With the token and the header, and as it is now: neither answer ever is the other's, cached or not."""
+        for count in (1, 2):
+            await create(writer, headers=SYNTHETIC, status="deployed", service=f"proof-{count}")
+            for _ in range(2):
+                assert (await client.get(path)).json()["items"] == []
+                assert len((await writer.get(path, headers=SYNTHETIC)).json()["items"]) == count
+                assert (await writer.get(path)).json()["items"] == []
+                assert (await client.get(path, headers=SYNTHETIC)).json()["items"] == []
+
     async def test_the_header_without_the_token_is_nothing(self, client: httpx2.AsyncClient) -> None:
-        """A stranger cannot hide what they write, as they cannot write."""
+        """A stranger cannot hide what they write, as they cannot write; nor see what is hidden."""
         assert (await client.post(RELEASES, json=NEW, headers=SYNTHETIC)).status_code == 401
+        wrong = {**SYNTHETIC, "Authorization": "Bearer wrong"}
+        assert (await client.get(RELEASES, headers=wrong)).status_code == 200
 
 
 class TestIdempotency:

@@ -6,7 +6,9 @@ import pytest
 
 from pipeline.config.requests import ReadBack, Remove, common, parse_requests
 from pipeline.errors import UsageError
-from tests.pipeline.proof.servers import LIST, MAKE
+from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, MARK, SEE
+
+PLACE = '{ path = "/things/{response.id}" }'
 
 
 def problem(**changes: Any) -> str:
@@ -43,7 +45,7 @@ class TestParseRequests:
         ("changes", "says"),
         [
             ({"pth": "/x"}, "unknown key `pth`: did you mean `path`?"),
-            ({"path": None}, 'missing key `path`: for example `path = "/api/v1/releases"`'),
+            ({"path": None}, 'missing key `path`: for example `path = "/notes"`'),
             ({"method": "TEACH"}, "method: must be one of 'GET', 'HEAD', 'POST', 'PUT' or 'PATCH', not `TEACH`"),
             ({"path": "things"}, 'path: must start with "/"'),
             ({"path": "/{uniqe}"}, "path: unknown placeholder `{uniqe}`"),
@@ -54,22 +56,54 @@ class TestParseRequests:
             ({"body": {"a": {1, 2}}}, "body: must be JSON"),
             ({"headers": {"Idempotency-Key": "1"}}, "headers: `Idempotency-Key` is set by the proof itself"),
             ({"headers": ["a"]}, "headers: must be a table; for example `headers = { Accept-Language"),
-            ({"readback": None}, "missing key `readback`: say how the write is read back"),
-            ({"remove": None}, "missing key `remove`: say how the write is removed"),
+            ({"readback": None}, f"missing key `readback`: say how the write is read back: `readback = {PLACE}`"),
+            (
+                {"remove": None, "path": "/things?sort=1"},
+                f"missing key `remove`: say how the write is removed: `remove = {PLACE}` or, for a service without a",
+            ),
             ({"remove": "/x"}, "remove: must be a table"),
             ({"remove": {"path": "/x", "verb": "DELETE"}}, "remove: unknown key `verb`"),
+            ({"remove": "comand"}, "remove: must be a table"),
             ({"readback": {"status": 200}}, "readback: missing key `path`"),
+            ({"body": {"a": "{unique:AA-000}"}}, "body: `{unique:AA-000}` has 676000 values and needs a million"),
+            ({"path": "/things/{unique:000}"}, "path: `{unique:000}` has 1000 values and needs a million"),
+            ({"then": MARK}, "then: must be a list"),
+            ({"then": [1]}, "then, number 1: must be a table"),
+            ({"then": [SEE, {**MARK, "verb": 1}]}, "then, number 2: unknown key `verb`"),
+            ({"then": [{**MARK, "path": "/{respons.id}"}]}, "then, number 1: path: unknown placeholder `{respons.id}`"),
+            ({"then": [{**MARK, "weight": 2}]}, "then, number 1: unknown key `weight`"),
+            ({"then": [{**SEE, "body": {}}]}, "then, number 1: body: is for POST, PUT, PATCH: take it out"),
+            ({"then": [{**SEE, "name": "make"}]}, "name: `make` is used twice"),
         ],
     )
     def test_says_what_is_wrong_where_and_how_to_mend_it(self, changes: dict[str, Any], says: str) -> None:
         """Each wrong key is one line with the file, the request, the key and the fix."""
         assert f"pyproject.toml [[tool.slipway.requests]] `make`: {says}" in problem(**changes)
 
-    @pytest.mark.parametrize("key", ["body", "readback", "remove"])
+    @pytest.mark.parametrize("key", ["body", "readback", "remove", "then"])
     def test_refuses_on_a_read_what_belongs_to_a_write(self, key: str) -> None:
         """A GET has no body and leaves nothing to read back."""
         with pytest.raises(UsageError, match="take it out"):
-            parse_requests([{**LIST, key: MAKE[key]}])
+            parse_requests([{**LIST, key: MAKE_AND_MARK[key]}])
+
+    def test_takes_steps_that_use_the_answer_of_the_write(self) -> None:
+        """Each has a name, a method, a path, and what it expects; they survive a record."""
+        (write,) = parse_requests([MAKE_AND_MARK])
+        assert [(step.name, step.method, step.status) for step in write.then] == [
+            ("mark", "PATCH", 200),
+            ("see", "GET", 200),
+        ]
+        assert parse_requests([write.table()]) == (write,)
+
+    def test_keeps_a_table_without_steps_as_older_pipelines_read_it(self) -> None:
+        """A checkout of before must be able to go back to what this one recorded."""
+        assert "then" not in parse_requests([MAKE])[0].table()
+
+    def test_takes_a_command_for_what_no_request_removes(self) -> None:
+        """A service need not have a DELETE for the sake of the proof."""
+        (write,) = parse_requests([{**MAKE, "remove": "command"}])
+        assert write.remove == "command"
+        assert parse_requests([write.table()]) == (write,)
 
     @pytest.mark.parametrize("value", [True, 0, "no"])
     def test_refuses_a_read_that_writes(self, value: object) -> None:
@@ -96,6 +130,18 @@ class TestCommon:
         new = parse_requests([LIST, MAKE])
         old = parse_requests([{**MAKE, "status": 200}, LIST])
         assert [spec.name for spec in common(new, old)] == ["list"]
+
+    def test_takes_of_a_write_the_steps_that_both_begin_with(self) -> None:
+        """Other steps make the write no other; and what follows a step may rest on it."""
+        (old,) = parse_requests([MAKE_AND_MARK])
+        for steps, both in (
+            ([], []),
+            ([MARK], ["mark"]),
+            ([SEE, MARK], []),
+            ([MARK, {**SEE, "status": 204}], ["mark"]),
+        ):
+            (shared,) = common(parse_requests([{**MAKE, "then": steps}]), [old])
+            assert [step.name for step in shared.then] == both
 
     def test_does_not_look_at_weights(self) -> None:
         """Another mix is no other request: the rollout must not go unwatched for it."""

@@ -178,6 +178,11 @@ class FakeDatabase(Database):
         self.script.do("run", command[0])
         return ""
 
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Note the words, and how many ids; print what the command would."""
+        self.script.do("synthetic", f"{release.name}: {' '.join(arguments[:2])} {len(ids)}")
+        return f'{{"removed": {len(ids)}}}\n'
+
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Note it."""
         self.script.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
@@ -237,6 +242,10 @@ class FakeFleet(Fleet):
     def stores(self, release: str) -> Mapping[str, Any]:
         """Say nothing."""
         return {}
+
+    def log_command(self, words: str) -> str:
+        """Look into a file."""
+        return f"grep {words} board.log"
 
     def token(self) -> str | None:
         """Ask for none."""
@@ -346,7 +355,7 @@ class FakeWatch(Watch):
 
 
 class FakeTarget(Script):
-    """See the module. `tree` is the release of the working tree."""
+    """See the module. `tree` is the release of the working tree; `exposed` are routes that show synthetic rows."""
 
     url = "http://service.invalid"
 
@@ -354,6 +363,7 @@ class FakeTarget(Script):
         super().__init__()
         self.project, self.env = project, env
         self.wrong: list[str] = []  # the answer of `problems`
+        self.exposed: tuple[str, ...] = ()
         self.database = FakeDatabase(self)
         self.fleet = FakeFleet(self, self.database, env.replicas)
         self.releases = FakeReleases(self, self.fleet, tree)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Self
 
-from pipeline.config.requests import RequestSpec
+from pipeline.config.requests import COMMAND, RequestSpec
 from pipeline.proof.client import RequestFailed
-from pipeline.proof.exchange import Exchange
+from pipeline.proof.exchange import HEALTH, Exchange
 from pipeline.proof.results import Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
@@ -29,6 +29,7 @@ class FakeTraffic(Traffic):
         self._phases = [Phase(plan.phase, self._began)]
         self._specs: tuple[RequestSpec, ...] = plan.requests
         self._died_of: GeneratorDied | None = None
+        self._ids: list[str] = []  # of the writes that a command removes
 
     def start(self) -> Self:
         """Send the first requests."""
@@ -70,6 +71,8 @@ class FakeTraffic(Traffic):
             latency=self._tally.latency(),
             bins=self._tally.bins(now),
             phases=tuple(self._phases),
+            ids=tuple(self._ids),
+            exposed=() if at_once else self._target.exposed,
         )
 
     def abort(self) -> None:
@@ -86,7 +89,7 @@ class FakeTraffic(Traffic):
         )
 
     def _send(self) -> None:
-        for spec in self._specs:
+        for spec in self._specs or (HEALTH,):
             for _ in range(AT_ONCE):
                 exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
                 try:
@@ -94,5 +97,7 @@ class FakeTraffic(Traffic):
                     exchange.check(answer)
                 except RequestFailed as failed:
                     error = failed
+                if spec.remove == COMMAND and not error:
+                    self._ids.append(exchange.identity(None))
                 phase, at = self._phases[-1].name, time.time()
                 self._tally.add(Outcome(exchange, phase, at, latency, answer, error))

@@ -77,7 +77,8 @@ class TestRenderMarkdown:
 
     def test_says_what_the_engine_did_by_itself(self) -> None:
         """More replicas, for example: that is no verdict, but it explains a latency."""
-        assert "\n\nMeanwhile the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(MOVED)
+        assert "\n\nRemark: the autoscaler backend went from 2 to 3 replicas.\n\n" in render_markdown(MOVED)
+        assert summary_line(MOVED).endswith("; the autoscaler backend went from 2 to 3 replicas")
 
     def test_does_not_claim_what_was_not_read_back(self) -> None:
         """After a rollout that was stopped at once, nothing is known about its writes."""

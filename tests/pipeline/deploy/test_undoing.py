@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config.requests import RequestSpec
+from pipeline.deploy.evidence import summary_line
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError
 from pipeline.proof.traffic import GeneratorDied
 from tests.pipeline.deploy.fake_target import Killed
@@ -44,12 +45,39 @@ class TestAReleaseThatFails:
         assert told.stages() == outcomes(until="roll out", last="failed")
         assert served.serving == ["a", "a"]
 
+    def test_is_counted_once_and_for_all(self, served: World) -> None:
+        """How many requests failed until it was undone is one number: in the headline, the reason and the report."""
+        served.target.fleet.breaks["b"] = ["/list"]
+        told = served.deploy(release("b"))
+        toll, back = told.rollback.until_undone, told.rollback.traffic
+        assert toll
+        assert back
+        assert toll.failed == told.traffic.failed + back.failed > 0
+        assert told.traffic.sent < toll.sent < told.traffic.sent + back.sent  # the rest is the proof of release a
+        number = f"{toll.failed} of {toll.sent} requests failed until it was undone"
+        assert told.reason.startswith(f"{number}: {toll.failed} × 5xx, all answered by release b (first: GET /list")
+        assert summary_line(told.report).count(number) == 1
+        text = (served.records[-1].folder / "report.md").read_text()
+        assert text.count(number) == 3  # the headline, the traffic, the rollback's
+        assert f"{number}, and none of {told.traffic.sent + back.sent - toll.sent} afterwards; " in text
+        assert served.file(2, "report.json")["rollback"]["until_undone"] == {"sent": toll.sent, "failed": toll.failed}
+
+    def test_without_a_failed_request_says_so(self, served: World) -> None:
+        """A release that never gets ready costs nobody an answer, and the headline has the number all the same."""
+        served.target.fleet.unready.add("b")
+        told = served.deploy(release("b"))
+        toll = told.rollback.until_undone
+        assert toll
+        assert toll.failed == 0
+        line = f"never got ready; none of {toll.sent} requests failed until it was undone; release a serves again"
+        assert summary_line(told.report).endswith(line)
+
     def test_in_the_proof_is_undone(self, served: World) -> None:
         """A request that the old release does not know is sent once the new one serves alone."""
         served.target.fleet.breaks["b"] = ["/new"]
         told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
-        assert "2 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
+        assert "until it was undone: 2 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
         assert told.stages() == outcomes(until="prove", last="failed")
         assert told.traffic.by_release["b"].failed == 2
         assert served.serving == ["a", "a"]
@@ -96,6 +124,7 @@ class TestAReleaseThatFails:
         assert (rollback.release, rollback.verdict) == ("a", "failed")
         assert "never got ready" in str(rollback.reason)
         assert told.stages(back=True) == [("roll back", "failed")]
+        assert rollback.until_undone is None
         assert "the rollback failed, too" in served.said
         assert served.records[-1].verdict == "failed"
 

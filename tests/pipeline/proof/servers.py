@@ -22,6 +22,10 @@ MAKE = {
     "readback": {"path": "/things/{response.id}"},
     "remove": {"path": "/things/{response.id}"},
 }
+# A write with two steps: a thing is marked, and is then seen to be marked.
+MARK = {"name": "mark", "method": "PATCH", "path": "/things/{response.id}", "body": {"mark": "m-{unique}"}}
+SEE = {"name": "see", "method": "GET", "path": "/things/{response.id}", "expect": {"mark": "m-{unique}"}}
+MAKE_AND_MARK = {**MAKE, "then": [MARK, SEE]}
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ Behaviour = Callable[["Service", Request], Reply | None]
 
 @dataclass
 class Service:
-    """Things with POST (idempotent), GET and DELETE; `behave` may answer instead, None leaves it to the service."""
+    """Things with POST (idempotent), GET, PATCH and DELETE; `behave` may answer instead, or say None."""
 
     release: str = "new"
     behave: Behaviour | None = None
@@ -85,6 +89,8 @@ class Service:
 
     def answer(self, request: Request) -> Reply:
         """What a good service answers."""
+        if request.path == "/health":
+            return Reply(200, {"status": "ok"}, self.release)
         identity = request.path.removeprefix("/things").strip("/")
         if request.method == "POST":
             key = request.headers["idempotency-key"]
@@ -98,6 +104,8 @@ class Service:
         if request.method == "DELETE":
             return Reply(204 if self.things.pop(identity, None) else 404, release=self.release)
         found = self.things.get(identity)
+        if request.method == "PATCH" and found:
+            found.update(json.loads(request.body))
         return Reply(200 if found else 404, found, self.release)
 
     async def _listen(self, socket: Path | None) -> None:

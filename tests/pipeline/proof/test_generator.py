@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from pipeline.config.requests import parse_requests
 from pipeline.proof.generator import Generator, StallClock
 from pipeline.proof.plan import TrafficPlan
 from pipeline.proof.results import TrafficResult
-from tests.pipeline.proof.servers import HANG, Service, until
+from tests.pipeline.proof.servers import HANG, LIST, MAKE, MAKE_AND_MARK, MARK, Reply, Service, until
 
 
-async def run(plan: TrafficPlan, *, count: int = 40) -> TrafficResult:
-    """Send COUNT requests or so."""
+async def run(plan: TrafficPlan, *, count: int = 40, enough: Callable[[], object] = lambda: True) -> TrafficResult:
+    """Send COUNT requests or so, and go on until it is ENOUGH."""
     generator = Generator(plan)
     work = asyncio.get_running_loop().create_task(generator.run())
-    await until(lambda: generator.snapshot().sent + generator.snapshot().outstanding >= count)
+    await until(lambda: generator.snapshot().sent + generator.snapshot().outstanding >= count and bool(enough()))
     generator.stop()
     return await work
 
@@ -123,15 +126,104 @@ class TestGenerator:
         result = await work
         assert (result.failed, result.skipped, result.settled) == (held, 0, False)
 
-    async def test_sends_nothing_where_both_releases_know_nothing(self, plan: TrafficPlan, service: Service) -> None:
-        """A team that replaced its whole table is asked nothing until the new release runs alone."""
+    async def test_asks_for_health_all_the_time(self, plan: TrafficPlan, service: Service) -> None:
+        """One request in twenty is enough beside others; it is counted, and is no part of the latency."""
+        result = await run(plan, count=100)
+        asked = [request for request in service.requests[: result.sent] if request.path == "/health"]
+        assert len(asked) == result.sent // 20
+        (share,) = result.shares
+        assert (share.health, share.telling) == (len(asked), result.sent - len(asked))
+
+    async def test_asks_for_health_alone_where_both_releases_know_nothing_else(
+        self, plan: TrafficPlan, service: Service
+    ) -> None:
+        """A team that replaced its whole table is asked nothing of it until the new release runs alone."""
         generator = Generator(replace(plan, requests=()))
         work = asyncio.get_running_loop().create_task(generator.run())
-        await asyncio.sleep(0.1)
-        assert not service.requests
-        generator.phase("bake", full=True)
         await until(lambda: generator.snapshot().sent >= 5)
+        assert {request.path for request in service.requests} == {"/health"}
+        generator.phase("baseline", full=True)
+        await until(lambda: generator.snapshot().telling >= 5)
         generator.stop()
         result = await work
-        assert {share.phase for share in result.shares} == {"bake"}
-        assert [phase.name for phase in result.phases] == ["bake", "bake"]
+        telling = {share.phase: share.telling > 0 for share in result.shares}
+        assert telling == {"bake": False, "baseline": True}
+        assert [phase.name for phase in result.phases] == ["bake", "baseline"]
+
+
+def marked(service: Service) -> int:
+    """How many steps changed something until now."""
+    return sum(one.method == "PATCH" for one in service.requests)
+
+
+class TestSteps:
+    @pytest.fixture(name="steps")
+    def _steps(self, plan: TrafficPlan) -> TrafficPlan:
+        """A read, and a write with two steps."""
+        specs = parse_requests([{**LIST, "weight": 1}, MAKE_AND_MARK])
+        return replace(plan, requests=specs, full=specs, rate=100)
+
+    async def test_are_requests_of_their_own(self, steps: TrafficPlan, service: Service) -> None:
+        """They are counted, what they change is seen by the next one, and the write is read back and removed."""
+        result = await run(steps, enough=lambda: marked(service) > 3)
+        assert (result.failed, result.writes_lost, result.writes_left, service.things) == (0, 0, 0, {})
+        seen = [one for one in service.requests[: result.sent] if one.path.startswith("/things/")]
+        sent = Counter(one.method for one in seen)
+        assert result.writes_acknowledged >= sent["PATCH"] >= sent["GET"] > 0
+
+    async def test_have_keys_of_their_own(self, steps: TrafficPlan, service: Service) -> None:
+        """A service must not take a step for the write repeated; a step that reads has no key."""
+        await run(steps, enough=lambda: marked(service) > 3)
+        keyed = [(one.method, one.headers.get("idempotency-key")) for one in service.requests]
+        keys = [key for method, key in keyed if method in ("POST", "PATCH")]
+        assert None not in keys
+        assert len(set(keys)) == len(keys)
+        assert {key for method, key in keyed if method == "GET"} == {None}
+
+    async def test_are_judged_for_the_release_that_answered_them(self, steps: TrafficPlan, service: Service) -> None:
+        """The write was answered by the old release, its step by the new one, which fails it."""
+        service.behave = lambda server, request: (
+            Reply(500, {}, "new") if request.method == "PATCH" else replace(server.answer(request), release="old")
+        )
+        result = await run(steps, enough=lambda: marked(service) > 3)
+        failed = {share.release: dict(share.failed) for share in result.shares}
+        assert failed["old"] == {}
+        assert failed["new"].keys() == {"5xx"}
+        (kind,) = {(failure.request, failure.method, failure.release) for failure in result.failures}
+        assert kind == ("mark", "PATCH", "new")
+
+    async def test_are_not_sent_after_what_failed(self, steps: TrafficPlan, service: Service) -> None:
+        """What rests on a failed write, or on a failed step, would fail for nothing."""
+        service.behave = lambda _, request: Reply(503) if request.method == "POST" else None
+        await run(steps)
+        assert not [one for one in service.requests if one.method == "PATCH"]
+        service.requests.clear()
+        service.behave = lambda _, request: Reply(404) if request.method == "PATCH" else None
+        result = await run(steps, enough=lambda: marked(service) > 3)
+        marks = [one for one in service.requests if one.method == "PATCH"]
+        assert sum(share.failed.get("status", 0) for share in result.shares) == len(marks)
+        assert {failure.request for failure in result.failures} == {"mark"}
+
+    async def test_fail_a_write_whose_answer_lacks_what_they_need(self, plan: TrafficPlan, service: Service) -> None:
+        """The line names the field, and the write is removed all the same."""
+        specs = parse_requests([{**MAKE, "then": [{**MARK, "path": "/things/{response.number}"}]}])
+        result = await run(replace(plan, requests=specs, full=specs))
+        assert result.failures[0].detail.startswith("the answer holds no `number`, which `then` needs: 201 ")
+        assert {failure.request for failure in result.failures} == {"make"}
+        assert service.things == {}
+
+    async def test_are_asked_again_where_nobody_knows_what_they_did(self, plan: TrafficPlan, service: Service) -> None:
+        """With the same key, before the write is removed: a late one must not come to what is not there any more."""
+        specs = parse_requests([MAKE_AND_MARK])
+        service.behave = lambda server, request: (
+            Reply(200, {}, cut=5) if request.method == "PATCH" and marked(server) == 1 else None
+        )
+        result = await run(replace(plan, requests=specs, full=specs, rate=50), enough=lambda: marked(service) > 1)
+        first = next(one for one in service.requests if one.method == "PATCH")
+        mine = [one.method for one in service.requests if one.path == first.path]
+        again = [
+            one for one in service.requests if one.headers.get("idempotency-key") == first.headers["idempotency-key"]
+        ]
+        assert [one.method for one in again] == ["PATCH", "PATCH"]
+        assert mine == ["PATCH", "PATCH", "GET", "DELETE"]
+        assert sum(share.failed.get("reset", 0) for share in result.shares) == 1

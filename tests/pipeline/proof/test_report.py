@@ -120,6 +120,8 @@ class TestReport:
             "traffic",
             "inside",
             "remarks",
+            "unremoved",
+            "log",
             "events",
             "rollback",
         ]

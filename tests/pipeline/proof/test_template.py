@@ -21,6 +21,13 @@ class TestValues:
         """An id may hold anything; the path it is put into keeps its shape."""
         assert Values("u", {"id": "a/b c"}).fill_path("/x/{response.id}?q={unique}") == "/x/a%2Fb%20c?q=u"
 
+    def test_spells_a_unique_text_as_its_form_says(self) -> None:
+        """A service may want a tracking number or a postcode; numbers that follow each other never meet."""
+        values = [Values("u", number=number).fill("RR{unique:000000}-{unique:aA-x0}") for number in (0, 9, 123456)]
+        assert values == ["RR000000-aA-00", "RR000009-aA-09", "RR123456-dR-96"]
+        made = {Values("u", number=7**20 + number).fill("{unique:A00000}") for number in range(5000)}
+        assert len(made) == 5000
+
     @pytest.mark.parametrize("response", [None, {}, {"id": []}, [1], "text"])
     def test_says_what_an_answer_lacks(self, response: Any) -> None:
         """Whatever an answer looks like, a value that it does not hold is named."""

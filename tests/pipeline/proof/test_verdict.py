@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,14 @@ class TestSilence:
         judged = verdict(BEFORE, share("bake", NEW), share("bake", OLD))
         assert not judged.ok
         assert f"release {OLD} answered" in judged.reason
+
+    def test_answers_of_health_alone_are_no_evidence(self) -> None:
+        """A process that lives does not yet serve: /health counts for what fails, and proves nothing."""
+        health = replace(share("bake", NEW, ok=100, latency=None), health=100)
+        assert verdict(health, old=None).reason.startswith("nothing was sent")
+        assert f"no answer came from release {NEW}" in verdict(BEFORE, health).reason
+        judged = verdict(BEFORE, BAKE, replace(share("rollout", None, 20, reset=1), health=20))
+        assert judged.reason.startswith("1 of 221 requests failed: 1 × reset")
 
     def test_a_service_without_the_header_is_told_so(self) -> None:
         """A team that replaced the service may have forgotten `X-Release`."""

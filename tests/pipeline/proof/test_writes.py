@@ -8,7 +8,7 @@ from pipeline.proof.client import Client
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.smoke import smoke
 from pipeline.proof.writes import Ledger, clean_up
-from tests.pipeline.proof.servers import LIST, MAKE, Reply, Service
+from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, Reply, Service
 
 
 async def wrote(journal: Path, service: Service, spec: RequestSpec, count: int) -> None:
@@ -68,12 +68,80 @@ class TestCleanUp:
         assert ledger.close() == 2
 
 
+class TestByCommand:
+    """Writes without a DELETE: the deploy has a command remove them, which is given their ids."""
+
+    async def test_tells_the_ids_and_writes_no_journal(self, tmp_path: Path, service: Service) -> None:
+        """The ids are in the paths of the readbacks; those of a killed proof the command finds by their age."""
+        (spec,) = parse_requests([{**MAKE, "remove": "command"}])
+        ledger, client = Ledger(tmp_path / "journal"), Client(service.url, "token")
+        for _ in range(3):
+            exchange = Exchange.new(spec)
+            write = ledger.begin(exchange, "bake")
+            ledger.answered(write, await client.send(exchange.call()), None)
+        assert (tmp_path / "journal").read_text() == ""
+        await ledger.settle(client, seconds=5, read_back=True)
+        await client.aclose()
+        assert sorted(ledger.ids) == sorted(service.things)
+        assert (ledger.close(), ledger.unplaced, ledger.lost) == (0, 0, [])
+        assert {request.method for request in service.requests} == {"POST", "GET"}
+
+    async def test_asks_for_an_id_that_was_not_answered(self, tmp_path: Path, service: Service) -> None:
+        """With the same Idempotency-Key; where the service is silent, it says how many are not known."""
+        (spec,) = parse_requests([{**MAKE, "remove": "command"}])
+        ledger, client = Ledger(None), Client(service.url, "token")
+        for _ in range(2):
+            exchange = Exchange.new(spec)
+            ledger.begin(exchange, "bake")
+            await client.send(exchange.call())
+        service.behave = lambda _, request: Reply(503) if request.method == "POST" else None
+        await ledger.settle(client, seconds=5, read_back=False)
+        assert (ledger.ids, ledger.unplaced, ledger.close()) == ([], 2, 0)
+        service.behave = None
+        await ledger.settle(client, seconds=5, read_back=False)
+        await client.aclose()
+        assert (sorted(ledger.ids), ledger.unplaced) == (sorted(service.things), 0)
+
+    def test_knows_a_write_by_the_part_of_the_path_that_differs(self) -> None:
+        """A name of the service's own, or a unique text of the proof's."""
+        for path, identity in (
+            ("/things/{response.no}/details?full=1", "7"),
+            ("/notes/n-{unique}", "n-0123456789abcdef"),
+            ("/{response.no}", "7"),
+        ):
+            (spec,) = parse_requests([{**MAKE, "remove": "command", "readback": {"path": path}}])
+            exchange = Exchange.new(spec, "0123456789abcdef" * 2)
+            assert exchange.identity({"no": 7}) == identity
+
+
 class TestSmoke:
     def test_asks_everything_once_and_leaves_nothing(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
         """A good replica passes, and what was written is gone."""
         assert smoke(specs, service.url, "token") == []
         assert [request.method for request in service.requests] == ["GET", "POST", "GET", "DELETE"]
         assert service.things == {}
+
+    def test_sends_steps_too(self, service: Service) -> None:
+        """In order, and none after one that failed."""
+        specs = parse_requests([MAKE_AND_MARK])
+        assert smoke(specs, service.url, "token") == []
+        assert [request.method for request in service.requests] == ["POST", "PATCH", "GET", "GET", "DELETE"]
+        service.requests.clear()
+        service.behave = lambda _, request: Reply(500) if request.method == "PATCH" else None
+        (failure,) = smoke(specs, service.url, "token")
+        assert (failure.request, failure.status) == ("mark", 500)
+        assert [request.method for request in service.requests] == ["POST", "PATCH", "GET", "DELETE"]
+
+    def test_reads_back_what_no_step_changes(self, service: Service) -> None:
+        """A step may set the very field that the write set."""
+        step = {"name": "rename", "method": "PATCH", "path": "/things/{response.id}", "body": {"service": "other"}}
+        specs = parse_requests([{**MAKE, "body": {"service": "s-{unique}", "kind": "k"}, "then": [step]}])
+        assert smoke(specs, service.url, "token") == []
+        service.behave = lambda _, request: (
+            Reply(json={"kind": "x", "service": "other"}) if request.method == "GET" else None
+        )
+        (failure,) = smoke(specs, service.url, "token")
+        assert failure.detail.startswith('read back: `kind` is "x", not "k"')
 
     def test_says_what_failed(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
         """Each failure is one example with its detail."""

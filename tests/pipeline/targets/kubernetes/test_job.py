@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import yaml
 
-from pipeline.targets.kubernetes.job import policies_of, question_of
+from pipeline.targets.kubernetes.job import policies_of, question_of, synthetic_of
 from tests.services import ROOT
 
 MIGRATE = next(one for one in yaml.safe_load_all((ROOT / "k8s/base/migrate.yaml").read_text()) if one["kind"] == "Job")
@@ -35,6 +36,22 @@ class TestQuestionOf:
         job = question_of(MIGRATE, [], redis=True)
         assert [item["key"] for item in secret_of(job)["items"]] == ["POSTGRES_PASSWORD", "REDIS_PASSWORD"]
         assert len(secret_of(MIGRATE)["items"]) == 1
+
+
+class TestSyntheticOf:
+    def test_is_a_migration_that_is_given_ids(self) -> None:
+        """With the network's rights and the role of a migration; the shell makes the standard input of them."""
+        job = synthetic_of(MIGRATE, ["remove", "--before", "2027-01-15T08:00:00+00:00"], ["a b", "$(c)"])
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        assert job["metadata"]["name"] == "synthetic"
+        assert job["spec"]["template"]["metadata"] == MIGRATE["spec"]["template"]["metadata"]
+        assert container["args"] == ["synthetic", "a b", "$(c)"]
+        assert "command" not in MIGRATE["spec"]["template"]["spec"]["containers"][0]
+        shown = container["command"][2].replace("timeout --kill-after=5 60 python -m backend.synthetic", "cat; echo")
+        done = subprocess.run(
+            [*container["command"][:2], shown, *container["args"]], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "a b\n$(c)\nremove --before 2027-01-15T08:00:00+00:00\n"
 
 
 def secret_of(job: dict[str, Any]) -> Any:

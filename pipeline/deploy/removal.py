@@ -1,0 +1,87 @@
+"""What proofs wrote and no request can remove: a command of the release does, near the database."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pipeline.config.requests import COMMAND
+from pipeline.deploy.chapter import Chapter
+from pipeline.errors import SlipwayError
+from pipeline.releases.model import Artifact
+from pipeline.releases.records import Records, read_json
+from pipeline.targets import Database
+
+__all__ = ["remove_written", "unremoved"]
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2000  # ids: on a cluster they are part of a Job, which has a largest size
+
+
+def remove_written(database: Database, chapter: Chapter, records: Records) -> str | None:
+    """Remove what the proofs of this deploy wrote, and what an earlier one left; return what prevented that.
+
+    Where the ids are not known, everything that is older than this moment goes: the lock keeps other proofs away.
+    """
+    left = _left_over(chapter, records)
+    if chapter.new is None:  # nothing was built: whether there is a command is not known
+        return left
+    release = next((each for each in (chapter.new, chapter.old) if each and _has_command(each)), None)
+    if release is None:
+        return None
+    results = [proof.result for proof in (chapter.proof, chapter.back) if proof and proof.began]
+    ids = [ident for result in results if result for ident in result.ids]
+    known = not left and all(result and not result.unplaced for result in results)
+    if known and not ids:
+        return None
+    try:
+        _run(database, release, ids, () if known else ("--before", datetime.now(UTC).isoformat()))
+    except SlipwayError as error:
+        return error.problems[0]
+    return None
+
+
+def unremoved(records: Records) -> str | None:
+    """Return why rows that a proof wrote are still there, as the newest record says; None where it does not."""
+    reports = (read_json(record.folder / "report.json") for record in reversed(records.all()))
+    newest: dict[str, str | None] = next(filter(None, reports), {})
+    return newest.get("unremoved")
+
+
+def _has_command(release: Artifact) -> bool:
+    return any(spec.remove == COMMAND for spec in release.requests)
+
+
+def _left_over(chapter: Chapter, records: Records) -> str | None:
+    """Return why the deploy before this one left rows; None where it did not."""
+    before = [record for record in records.all() if record.number < chapter.record.number]
+    report = read_json(before[-1].folder / "report.json") if before else {}
+    if report.get("verdict") == "interrupted" and report.get("finished") is None:
+        return f"deploy {before[-1].number} was killed"
+    left: str | None = report.get("unremoved")
+    return left
+
+
+def _run(database: Database, release: Artifact, ids: Sequence[str], when: Sequence[str]) -> None:
+    """Run the command, with a part of `ids` at a time. Raise `SlipwayError` where it does not do what it should."""
+    parts = [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)] or [()]
+    removed = 0
+    for number, part in enumerate(parts):
+        said = database.synthetic(release, "remove", *(when if number == 0 else ()), ids=part)
+        removed += _number(said)
+    log.info(f"removed {removed} synthetic rows")
+
+
+def _number(said: str) -> int:
+    """Return the number in `said`, the output of the command. Raise `SlipwayError` where there is none."""
+    for line in reversed(said.splitlines()):
+        try:
+            removed = json.loads(line)["removed"]
+        except (ValueError, LookupError, TypeError):
+            continue
+        if isinstance(removed, int):
+            return removed
+    raise SlipwayError(f"python -m backend.synthetic printed `{said.strip()[-200:]}` instead of a number as JSON")
