@@ -38,9 +38,9 @@ Paths = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_paths)]
 class Harmless(Table):
     """`[tool.slipway.harmless]`: files and folders, by what a change of them can break at most."""
 
-    domain: Paths = Field((), examples=['["backend/notes"]'])  # the service's own routes, tables and their tests
-    page: Paths = Field((), examples=['["docker/frontend"]'])  # the page and its tests
-    docs: Paths = Field((), examples=['["docs"]'])
+    domain: Paths = Field(default=(), examples=['["backend/notes"]'])  # the service's routes, tables, their tests
+    page: Paths = Field(default=(), examples=['["docker/frontend"]'])  # the page and its tests
+    docs: Paths = Field(default=(), examples=['["docs"]'])
 
     def kind(self, name: str) -> str | None:
         """Return the list that holds the file `name`, or a folder around it; None if none does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,10 @@ class TestFiles:
         names = write(tmp_path, backend__board__a="1", backend__b=marked.format("1", "2 shop"), backend__c="1")
         parts = example("backend/board/")
         (tmp_path / "bare").mkdir()
-        plain = lambda name: lambda _, text: text.replace(name, "")  # noqa: E731
+
+        def plain(name: str) -> Callable[[str, str], str]:
+            return lambda _, text: text.replace(name, "")
+
         (tmp_path / "bare/digests.txt").write_text(digest_text(tmp_path, parts, names, plain("shop")))
         write(tmp_path, backend__b=marked.format("own", "2 desk"), backend__c="own")
         assert changed_files(tmp_path, parts, names, plain("desk")) == []
