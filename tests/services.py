@@ -19,6 +19,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def psql(services: Services, database: str, statement: str) -> None:
         finally:
             await connection.close()
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:  # so that a test with a running loop may call it
+        thread.submit(lambda: asyncio.run(run())).result()
 
 
 def ask() -> Services:

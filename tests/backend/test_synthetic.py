@@ -132,7 +132,7 @@ class TestRemove:
     def test_gives_up(self, remove: Remove, monkeypatch: pytest.MonkeyPatch) -> None:
         """A deploy waits for a minute."""
         monkeypatch.setattr("backend.synthetic.SECONDS", 0.3)
-        slow = "DELETE FROM testing_parents WHERE pg_sleep(30) IS NULL AND id::text = ANY ($1) AND created_at < $2"
+        slow = f"DELETE FROM testing_parents WHERE {CHOSEN} AND pg_sleep(30) IS NULL"
         monkeypatch.setattr(domain, "REMOVE_SYNTHETIC", (slow,))
         done = remove("1")
         assert (done.code, done.err) == (1, "synthetic rows were not removed: TimeoutError\n")

@@ -274,7 +274,8 @@ class TestRefusal:
         for answer, code, line in (("me", 2, "@your-organization/your-team"), ("@me", 0, "@me")):
             keys, terminal = pty.openpty()
             os.write(keys, f"{answer}\n".encode())
-            done = subprocess.run(command, cwd=clone, stdin=terminal, check=False, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=clone, stdin=terminal, check=False, capture_output=True, text=True,
+                                  env={**os.environ, "KUBECONFIG": os.devnull})  # fmt: skip
             os.close(keys)
             os.close(terminal)
             assert done.returncode == code, done.stderr

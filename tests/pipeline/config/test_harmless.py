@@ -63,7 +63,7 @@ class TestHarmless:
         [
             ('doc = ["docs"]', "harmless: unknown key `doc`: did you mean `docs`?"),
             ('docs = "docs"', 'harmless: docs: must be a list; for example `docs = ["docs"]`'),
-            ("page = [3]", 'harmless: page: must be text; for example `page = ["docker/frontend"]`'),
+            ("page = [3]", "harmless: page, number 1: must be text"),
         ],
     )
     def test_refuses_a_wrong_key_with_its_fix(self, tmp_path: Path, line: str, says: str) -> None:
