@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import uv
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.deploy.sessions import run_session
 from tests.project import PROJECT
 
 pytestmark = [
@@ -21,7 +21,6 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 BARE = ("quite-another", "--bare", "--owner", "@acme/shop")
-MINUTES = 15
 ITEMS = "/api/v1/items"
 DROP = '''"""drop the releases"""
 
@@ -42,16 +41,6 @@ def upgrade() -> None:
 def rename(checkout: Checkout) -> Outcome:
     """Take the example out. A cluster that this machine may have is not the clone's: it is not asked."""
     return checkout.run("rename", *BARE, KUBECONFIG=os.devnull)
-
-
-def nox(checkout: Checkout, session: str) -> Outcome:
-    """Run a session in the clone, with the environments that are installed here."""
-    if not (checkout.root / ".nox").exists():
-        (checkout.root / ".git/info/exclude").write_text(".nox\n")
-        (checkout.root / ".nox").symlink_to(ROOT / ".nox")
-    found = shutil.which("nox")
-    command = [found] if found else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    return checkout.start_program([*command, "--session", session]).finish(MINUTES * 60)
 
 
 def uses_the_resource(checkout: Checkout) -> None:
@@ -77,7 +66,7 @@ def test_a_bare_copy_is_proved_and_green(own: Checkout) -> None:
     assert own.sql("SELECT count(*) FROM items") == 1, "what the proof wrote was removed"
     own.commit()
     for session in ("lint", "test"):
-        done = nox(own, session)
+        done = run_session(own, session)
         assert done.code == 0, f"{session}: {done.stdout}{done.stderr}"
 
 

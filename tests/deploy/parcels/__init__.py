@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.deploy.checkout import Checkout
 
-__all__ = ["DOMAIN", "REQUESTS", "SYNTHETIC", "replace_the_domain", "set_requests"]
+__all__ = ["DOMAIN", "PARCELS", "REQUESTS", "SYNTHETIC", "replace_the_domain", "set_requests"]
 
 PARCELS = Path(__file__).parent
 REQUESTS = PARCELS / "requests.toml"

@@ -1,0 +1,26 @@
+"""Sessions of nox in a clone, with the environments that are installed here."""
+
+from __future__ import annotations
+
+import shutil
+
+import uv
+
+from tests.deploy.checkout import ROOT, Checkout
+from tests.deploy.runs import Outcome
+
+__all__ = ["run_session"]
+
+MINUTES = 15
+
+
+def run_session(checkout: Checkout, *arguments: str) -> Outcome:
+    """Run `nox --session ARGUMENTS` in the clone."""
+    if not (checkout.root / ".nox").exists():
+        (ROOT / ".nox").mkdir(exist_ok=True)
+        with (checkout.root / ".git/info/exclude").open("a", encoding="utf-8") as exclude:
+            exclude.write(".nox\n")
+        (checkout.root / ".nox").symlink_to(ROOT / ".nox")
+    found = shutil.which("nox")
+    command = [found] if found else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
+    return checkout.start_program([*command, "--session", *arguments]).finish(MINUTES * 60)
