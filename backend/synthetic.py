@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return BAD_USAGE
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # OSError has TimeoutError
-        sys.stderr.write(f"synthetic rows were not removed: {error or type(error).__name__}\n")
+        sys.stderr.write(f"synthetic rows were not removed: {str(error) or type(error).__name__}\n")
         return FAILED
     sys.stdout.write(json.dumps({"removed": removed}) + "\n")
     return 0

@@ -55,7 +55,7 @@ async def _ask(spec: Step, person: Client, reader: Client | None, traces: Collec
                 if answer.status in CLOSED and reader:
                     answer = await reader.send(call)
         except (NoAnswer, TimeoutError) as error:
-            return shows, _unchecked(spec, f"did not answer ({error or 'in time'})")
+            return shows, _unchecked(spec, f"did not answer ({str(error) or 'in time'})")
         if answer.status != HTTPStatus.OK:
             return shows, _unchecked(spec, f"answered {answer.status}")
         shows = shows or _contains(answer, traces)
