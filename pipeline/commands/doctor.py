@@ -137,7 +137,7 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
         # As the proof does: no proxy.
         answer = httpx2.get(f"{address}/ready", headers=headers, timeout=SECONDS, trust_env=False)
     except httpx2.TransportError as error:
-        yield f"{url} does not answer ({error or type(error).__name__}): is the edge up, does its name lead to it?"
+        yield f"{url} does not answer ({str(error) or type(error).__name__}): is the edge up, does its name lead to it?"
         return
     try:
         document = answer.json()
