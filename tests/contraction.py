@@ -1,4 +1,7 @@
-"""The steps of docs/3-migrations.md, "Expand, backfill, contract", as they are printed there: two tiers follow them."""
+"""The steps of docs/3-migrations.md, "Expand, backfill, contract", as they are printed there: two tiers follow them.
+
+Only their numbers and the names of their tables are the tests' own, so that they can follow any service's migrations.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ def upgrade() -> None:
     op.execute("CREATE TABLE prices (order_number bigint PRIMARY KEY, cents bigint NOT NULL)")
 '''
 FILL = (
-    "INSERT INTO orders (number) SELECT generate_series(1, 7)",
-    "INSERT INTO prices SELECT number, 100 * number FROM orders",
+    "INSERT INTO testing_orders (number) SELECT generate_series(1, 7)",
+    "INSERT INTO testing_prices SELECT number, 100 * number FROM testing_orders",
 )
-MISSING = "SELECT count(*) FROM orders WHERE cents IS DISTINCT FROM 100 * number"
+MISSING = "SELECT count(*) FROM testing_orders WHERE cents IS DISTINCT FROM 100 * number"
 ROWS = 7  # rows in each of the two tables
 
 
@@ -58,7 +61,8 @@ def page_steps(newest: str) -> list[Step]:
     printed = [block.text for block in blocks(PAGE) if block.language == "python" and "down_revision" in block.text]
     steps = []
     for text in [TABLES, *printed]:
-        moved = re.sub(r'"(\d{4})"', lambda found: f'"{int(found[1]) + int(newest):04}"', text)
-        name, revision = re.findall(r'"""(.+)"""|revision = "(\d{4})"', moved)[:2]
-        steps.append(Step(revision[1], name[0], moved))
+        own = re.sub(r"\b(orders|prices)\b", r"testing_\1", text)
+        own = re.sub(r'"(\d{4})"', lambda found: f'"{int(found[1]) + int(newest):04}"', own)
+        name, revision = re.findall(r'"""(.+)"""|revision = "(\d{4})"', own)[:2]
+        steps.append(Step(revision[1], name[0], own))
     return steps

@@ -82,7 +82,7 @@ def test_what_the_page_says_is_deployed_step_by_step(checkout: Checkout) -> None
     for judged in (lint(checkout), tested(checkout, JUDGE)):
         assert judged.code == 1, str(judged)
         assert said in judged.stdout + judged.stderr
-    refused(checkout, said, f"destroys {ROWS} rows: DROP TABLE prices")
+    refused(checkout, said, f"destroys {ROWS} rows: DROP TABLE testing_prices")
 
     contract.without("destroys").write(versions(checkout))
     assert (lint(checkout).code, tested(checkout, JUDGE).code) == (0, 0)
@@ -96,9 +96,9 @@ def test_what_the_page_says_is_deployed_step_by_step(checkout: Checkout) -> None
     checkout.commit()
     dropped = ship(checkout, contract)
     [told] = [line for line in dropped.stderr.splitlines() if f"migration {contract.revision}: " in line]
-    assert told.endswith(f"; destroys {ROWS} rows (DROP TABLE prices): each price is in orders.cents")
-    assert checkout.sql("SELECT to_regclass('prices') IS NULL") is True
-    assert (checkout.sql("SELECT count(*) FROM orders"), checkout.sql(MISSING)) == (ROWS, 0)
+    assert told.endswith(f"; destroys {ROWS} rows (DROP TABLE testing_prices): each price is in testing_orders.cents")
+    assert checkout.sql("SELECT to_regclass('testing_prices') IS NULL") is True
+    assert (checkout.sql("SELECT count(*) FROM testing_orders"), checkout.sql(MISSING)) == (ROWS, 0)
     assert checkout.untidy() == []
     done = tested(checkout, *READERS)
     assert done.code == 0, done.stdout

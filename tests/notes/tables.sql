@@ -1,4 +1,4 @@
-        CREATE TABLE testing_notes (
+        CREATE TABLE IF NOT EXISTS testing_notes (
             id uuid PRIMARY KEY,
             name text UNIQUE,
             text text NOT NULL,

@@ -28,8 +28,8 @@ def test_each_step_is_accepted_when_its_time_has_come(
     for statement in FILL:
         psql(services, database, statement)
     ship(expand)
-    psql(services, database, "INSERT INTO prices VALUES (8, 800)")
-    psql(services, database, "INSERT INTO orders VALUES (8, 800)")  # by the release that writes both places
+    psql(services, database, "INSERT INTO testing_prices VALUES (8, 800)")
+    psql(services, database, "INSERT INTO testing_orders VALUES (8, 800)")  # by the release that writes both places
     assert query(services, database, MISSING) == ROWS
     ship(backfill)
     assert query(services, database, MISSING) == 0
@@ -40,7 +40,7 @@ def test_each_step_is_accepted_when_its_time_has_come(
     assert 'contract_after = "NNNN"' in problem
     refused = checked(run, *kept)
     assert refused[0] == problem
-    assert f"destroys {ROWS + 1} rows: DROP TABLE prices" in refused[1]
+    assert f"destroys {ROWS + 1} rows: DROP TABLE testing_prices" in refused[1]
 
     contract.without("destroys").write(code)
     assert repository_problems(root) == []
@@ -54,6 +54,10 @@ def test_each_step_is_accepted_when_its_time_has_come(
     assert len(checked(run, *kept)) == 1
     assert checked(run, stop.revision) == []
     [told] = [migration_line(one) for one in pending(run)]
-    assert told.endswith(f"; destroys {ROWS + 1} rows (DROP TABLE prices): each price is in orders.cents")
+    assert told.endswith(
+        f"; destroys {ROWS + 1} rows (DROP TABLE testing_prices): each price is in testing_orders.cents"
+    )
     assert run("upgrade").returncode == 0
-    assert query(services, database, "SELECT to_regclass('prices') IS NULL AND count(*) = 8 FROM orders")
+    assert query(
+        services, database, "SELECT to_regclass('testing_prices') IS NULL AND count(*) = 8 FROM testing_orders"
+    )
