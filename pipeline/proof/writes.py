@@ -21,6 +21,7 @@ from pipeline.proof.template import MissingValue
 __all__ = ["Ledger", "Write", "clean_up"]
 
 AT_ONCE = 16
+MOST_TRACED = 500  # each is searched for in each list
 TRIES, RETRY_SECONDS, ANSWER_SECONDS = 3, 0.3, 5.0
 GONE = (404, 410)
 SUCCESS, REFUSED = range(200, 300), range(400, 500)  # RFC 9110 15.3, 15.5
@@ -111,9 +112,10 @@ class Ledger:
             self._drop(write)
 
     def traces(self) -> set[str]:
-        """Return texts that only an answer with one of the acknowledged writes in it contains."""
+        """Return texts that only an answer with one of the newest acknowledged writes in it contains."""
         acknowledged = [write for write in self.writes.values() if write.unread]
-        return {trace for write in acknowledged for trace in write.exchange.traces(write.response)}
+        newest = acknowledged[-MOST_TRACED:]  # a list begins with these, as a rule
+        return {trace for write in newest for trace in write.exchange.traces(write.response)}
 
     async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
         """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost."""
