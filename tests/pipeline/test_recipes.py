@@ -24,6 +24,7 @@ from backend.database import Database
 from backend.metrics import Metrics
 from backend.settings import load_settings
 from tests.backend.servers import Postgres, postgres
+from tests.notes import replace_module
 from tests.recipes import RECIPES, Monitor, follow, monitor
 
 TOKEN = "a-token-that-the-monitor-knows"
@@ -126,6 +127,7 @@ class TestADependency:
 @pytest.fixture(name="worker")
 def _worker(copy: Path) -> ModuleType:
     """Return the module of the worker, as the page has it."""
+    replace_module(copy)  # whatever the service's own domain looks like
     follow(copy, *RECIPES)
     assert (
         "async with pulse(app.state.settings, database):\n        yield\n" in (copy / "backend/domain.py").read_text()
