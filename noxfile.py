@@ -235,7 +235,7 @@ def test(session: nox.Session) -> None:
 def image(session: nox.Session) -> None:
     """Test the production image: contents, rights, API; it is built unless it is given (-- [REPOSITORY@DIGEST])."""
     # The API through HTTP: of each folder beside the migrations', what looks inside the service skips itself.
-    api = [str(path.parent) for path in sorted(Path("tests/backend").glob("*/__init__.py"))]
+    api = sorted({str(path.parent) for path in Path("tests/backend").glob("*/test_*.py")})
     folders = ["tests/image", *(folder for folder in api if folder != "tests/backend/migrations")]
     if folders == ["tests/image", "tests/backend/health"]:
         session.warn("tests/backend has no folder with tests of your API: only /health and /ready are asked")
