@@ -106,6 +106,7 @@ def test_a_rollout_that_shares_nothing_is_watched_by_health(parcels: Checkout) -
     """It is said in the report and in the last line which requests did not watch it."""
     table = REQUESTS.read_text(encoding="utf-8")
     set_requests(parcels, table.replace("limit=5", "limit=6").replace('path = "/parcels"', 'path = "/parcels?"'))
+    parcels.change("with other requests")
     outcome = parcels.proved()
     line = "the rollout was watched by /health alone, not by `list parcels`, `hand in a parcel`"
     assert [remark.partition(":")[0] for remark in outcome.report["remarks"]] == [line]
