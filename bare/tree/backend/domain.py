@@ -16,12 +16,17 @@ from backend.database import Database
 from backend.items import endpoints as items
 from backend.items.service import ItemService
 
-__all__ = ["DESCRIPTION", "HOT", "ROUTERS", "TITLE", "running"]
+__all__ = ["DESCRIPTION", "HOT", "REMOVE_SYNTHETIC", "ROUTERS", "TITLE", "running"]
 
 TITLE = "items"
 DESCRIPTION = "One resource to begin with."
 HOT: tuple[APIRouter, ...] = ()  # the routes that are asked most (see `backend/routing.py`): they are tried first
 ROUTERS = (items.router,)
+# How `python -m backend.synthetic` removes what the proof wrote, statement by statement: $1 are ids as text, $2 is null
+# or the time before which the rows of all proofs go. Children first, where one row refers to another.
+REMOVE_SYNTHETIC = (
+    "DELETE FROM items WHERE synthetic AND (id = ANY ($1::text[]::uuid[]) OR created_at < $2::timestamptz)",
+)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from backend import idempotency
-from backend.auth import SERVICE_ONLY, ServiceCaller, TokenUnset, Unauthorized
+from backend.auth import SERVICE_ONLY, SeesSynthetic, ServiceCaller, TokenUnset, Unauthorized
 from backend.database import DatabaseUnavailable
 from backend.items.schemas import Item, ItemChange, NewItem, Page
 from backend.items.service import CREATED, ItemNotFound, ItemService
@@ -39,11 +39,12 @@ IdempotencyKey = Annotated[
 async def list_items(
     *,
     items: Items,
+    synthetic: SeesSynthetic,
     limit: Annotated[int, Query(ge=1, le=LIMIT)] = 50,
     before: Annotated[UUID | None, Query(description="id of the last item of the previous page")] = None,
 ) -> Page:
     """List items, newest first, in pages."""
-    return await items.page(before=before, limit=limit)
+    return await items.page(before=before, limit=limit, synthetic=synthetic)
 
 
 @router.get("/{item_id}", responses=responses(ItemNotFound, DatabaseUnavailable))

@@ -16,10 +16,10 @@ __all__ = ["CREATED", "ItemNotFound", "ItemService"]
 CREATED = 201
 INSERT = "INSERT INTO items (id, name, synthetic) VALUES ($1, $2, $3) RETURNING id, name, created_at"
 FIND = "SELECT id, name, created_at FROM items WHERE id = $1"
-# What the proof of a deploy writes is in nobody's list.
+# What the proof of a deploy writes is in no list but the proof's own ($3).
 NEWEST = """
 SELECT id, name, created_at FROM items
-WHERE NOT synthetic AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
+WHERE ($3 OR NOT synthetic) AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
 """
 UPDATE = "UPDATE items SET name = $2 WHERE id = $1 RETURNING id, name, created_at"
 DELETE = "DELETE FROM items WHERE id = $1 RETURNING id"
@@ -58,10 +58,10 @@ class ItemService:
         """Return the item with this id. Raise `ItemNotFound` where there is none."""
         return await self._one(FIND, identity)
 
-    async def page(self, *, before: UUID | None, limit: int) -> Page:
+    async def page(self, *, before: UUID | None, limit: int, synthetic: bool) -> Page:
         """Return at most `limit` items that are older than the one with the id `before`, newest first."""
         async with self.database.lease() as connection:
-            return Page(items=[Item(**row) for row in await connection.fetch(NEWEST, before, limit)])
+            return Page(items=[Item(**row) for row in await connection.fetch(NEWEST, before, limit, synthetic)])
 
     async def change(self, identity: UUID, change: ItemChange) -> Item:
         """Apply `change` to an item. Raise `ItemNotFound` where there is none."""

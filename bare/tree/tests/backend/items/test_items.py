@@ -58,10 +58,11 @@ class TestItems:
         assert first + second == made[::-1]
 
     async def test_hides_what_the_proof_writes(self, writer: httpx2.AsyncClient) -> None:
-        """A synthetic item is read by its id, and is in nobody's list."""
+        """A synthetic item is read by its id, and is in no list but the proof's."""
         created = await create(writer, headers=SYNTHETIC)
         assert (await writer.get(f"{ITEMS}/{created['id']}", headers=SYNTHETIC)).json() == created
         assert (await writer.get(ITEMS)).json() == {"items": []}
+        assert (await writer.get(ITEMS, headers=SYNTHETIC)).json() == {"items": [created]}
 
     async def test_the_same_request_is_carried_out_once(self, writer: httpx2.AsyncClient) -> None:
         """The same key and body give the first answer again; another body is a 422 problem."""
