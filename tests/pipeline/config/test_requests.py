@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +107,16 @@ class TestParseRequests:
         (write,) = parse_requests([{**MAKE, "remove": "command"}])
         assert write.remove == "command"
         assert parse_requests([write.table()]) == (write,)
+
+    def test_reads_the_example_of_the_page(self) -> None:
+        """What a team copies from docs/2 is right as it stands there."""
+        page = Path(__file__).parents[3] / "docs/2-your-own-service.md"
+        (block,) = re.findall(r"```toml\n(\[\[tool\.slipway\.requests.*?)```", page.read_text("utf-8"), re.DOTALL)
+        specs = parse_requests(tomllib.loads(block)["tool"]["slipway"]["requests"])
+        assert [[spec.name, *(step.name for step in spec.then)] for spec in specs] == [
+            ["list notes"],
+            ["write a note", "share it", "find it"],
+        ]
 
     @pytest.mark.parametrize("value", [True, 0, "no"])
     def test_refuses_a_read_that_writes(self, value: object) -> None:
