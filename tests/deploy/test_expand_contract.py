@@ -33,7 +33,7 @@ def lint(checkout: Checkout) -> Outcome:
     return checkout.run("migrations")
 
 
-def tested(checkout: Checkout, *tests: str) -> Outcome:
+def judge_with(checkout: Checkout, *tests: str) -> Outcome:
     """Run some of what `nox -s test` runs."""
     quiet = ("-q", "-p", "no:cacheprovider", "--no-header")
     command = [sys.executable, "-m", "pytest", *quiet, *tests]
@@ -44,7 +44,7 @@ def ship(checkout: Checkout, step: Step) -> Outcome:
     """Add the migration, which lint and test accept, and deploy it; return what came of it."""
     step.write(versions(checkout))
     assert lint(checkout).code == 0
-    judged = tested(checkout, JUDGE)
+    judged = judge_with(checkout, JUDGE)
     assert judged.code == 0, judged.stdout
     outcome = checkout.proved()
     assert checkout.revision() == step.revision
@@ -79,13 +79,13 @@ def test_what_the_page_says_is_deployed_step_by_step(checkout: Checkout) -> None
 
     path = contract.without("contract_after", "destroys").write(versions(checkout))
     said = f"migration {contract.revision} ({contract.name}) takes away"
-    for judged in (lint(checkout), tested(checkout, JUDGE)):
+    for judged in (lint(checkout), judge_with(checkout, JUDGE)):
         assert judged.code == 1, str(judged)
         assert said in judged.stdout + judged.stderr
     refused(checkout, said, f"destroys {ROWS} rows: DROP TABLE testing_prices")
 
     contract.without("destroys").write(versions(checkout))
-    assert (lint(checkout).code, tested(checkout, JUDGE).code) == (0, 0)
+    assert (lint(checkout).code, judge_with(checkout, JUDGE).code) == (0, 0)
     refused(checkout, f"destroys {ROWS} rows", f"drops what release {filled.release} still needs")
     contract.write(versions(checkout))
     refused(checkout, f"drops what release {filled.release} still needs")
@@ -100,7 +100,7 @@ def test_what_the_page_says_is_deployed_step_by_step(checkout: Checkout) -> None
     assert checkout.sql("SELECT to_regclass('testing_prices') IS NULL") is True
     assert (checkout.sql("SELECT count(*) FROM testing_orders"), checkout.sql(MISSING)) == (ROWS, 0)
     assert checkout.untidy() == []
-    done = tested(checkout, *READERS)
+    done = judge_with(checkout, *READERS)
     assert done.code == 0, done.stdout
 
 
@@ -110,10 +110,10 @@ def test_a_migration_with_a_number_that_is_taken_is_refused_everywhere(checkout:
     tables, *_ = page_steps(f"{int(first.name[:4]) - 1:04}")
     own = tables.write(versions(checkout))
     checkout.patch(str(own.relative_to(checkout.root)), 'down_revision = "0000"', "down_revision = None")
-    for done in (lint(checkout), tested(checkout, JUDGE), checkout.deploy()):
+    for done in (lint(checkout), judge_with(checkout, JUDGE), checkout.deploy()):
         assert done.code in (1, 2), str(done)
         for words in (own.name, first.name, f"nox -s migration -- --renumber {max(own, first).name}"):
             assert words in done.stdout + done.stderr, str(done)
     assert checkout.run("migrations", "--renumber", own.name).code == 0
-    assert (lint(checkout).code, tested(checkout, JUDGE).code) == (0, 0)
+    assert (lint(checkout).code, judge_with(checkout, JUDGE).code) == (0, 0)
     checkout.proved()
