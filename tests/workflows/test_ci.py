@@ -54,8 +54,8 @@ def _say(session: nox.Session) -> None:
     print(f"{session.name} was given {session.posargs}")
 
 
-for _name in ("settings", "test", "workflows", "image", "e2e"):
-    nox.session(_say, name=_name)
+for _session in (settings, test, workflows, image, e2e):
+    _session.func = _say
 """
 ALWAYS = {"changes", "lint", "test", "all-green"}
 EVERYTHING = ALWAYS | {"workflows", "image", "e2e"}
