@@ -23,4 +23,6 @@ def run_session(checkout: Checkout, *arguments: str) -> Outcome:
         (checkout.root / ".nox").symlink_to(ROOT / ".nox")
     found = shutil.which("nox")
     command = [found] if found else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    return checkout.start_program([*command, "--session", *arguments]).finish(MINUTES * 60)
+    # What a clone's deploys are told in their environment is not for its tests.
+    plain = ["env", *(word for name in checkout.environ for word in ("-u", name))]
+    return checkout.start_program([*plain, *command, "--session", *arguments]).finish(MINUTES * 60)

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-BARE = ("quite-another", "--bare", "--owner", "@acme/shop")
+BARE = ("bare-shop", "--bare", "--owner", "@acme/shop")
 ITEMS = "/api/v1/items"
 DROP = '''"""drop the releases"""
 
