@@ -10,6 +10,7 @@ import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.deploy.sessions import run_apart
 from tests.tools import need
 
 pytestmark = pytest.mark.e2e
@@ -17,13 +18,12 @@ pytestmark = pytest.mark.e2e
 DERIVED = Path(__file__).parent / "derived"
 NEW = "parcel-desk"
 SECRET = """
-    carrier_key: SecretStr | None = _setting("secrets", "Key of the carrier.", None, generate=True)
+    carrier_key: SecretStr = _setting("secrets", "Key of the carrier.", ...)
 
     build_target: str = _setting("""
 # In this process and as processes, on a database of their own.
 CORE = ("tests/backend/test_middleware.py", "tests/backend/test_outages.py", "tests/backend/test_server.py",
         "tests/backend/test_workers.py", "tests/backend/test_settings.py", "tests/pipeline/config")  # fmt: skip
-MINUTES = 8
 
 
 @pytest.fixture(name="derived")
@@ -40,7 +40,7 @@ def _derived(own: Checkout) -> Checkout:
 
 def run_tests(derived: Checkout, *arguments: str) -> Outcome:
     """Run tests of the clone in the clone."""
-    return derived.start_program([sys.executable, "-m", "pytest", "-q", *arguments]).finish(MINUTES * 60)
+    return run_apart(derived, sys.executable, "-m", "pytest", "-q", *arguments)
 
 
 def test_the_tests_of_the_core_pass(derived: Checkout) -> None:
