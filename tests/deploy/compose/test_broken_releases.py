@@ -28,7 +28,7 @@ ENDS = {
 ANSWERS = {
     "never gets ready": ("if path == '/ready':\n    status = 503", "did not get ready in time: /ready says 503"),
     "starts and dies": ("import os\nif self.asked >= 20:\n    os._exit(7)", "ended after it was ready"),
-    "answers 500": ("if self.asked >= 50:\n    status = 500", "× 5xx, all answered by release"),
+    "answers 500": ("if self.asked >= 50:\n    status = 500", "requests failed until it was undone: "),
     "is slow": (f"if path.startswith('/api/'):\n    await asyncio.sleep({SLOW_SECONDS})", "is slow: p"),
 }
 

@@ -71,7 +71,7 @@ BROKEN = {
     "quota": Broken(f"quota {NAME} allows", 20, patch=(op("resources", BIG),)),
     "breaks restricted": Broken("Pod Security restricted", 20,
                                 patch=(op("securityContext", {"allowPrivilegeEscalation": True}),)),
-    "ready, then 500": Broken("× 5xx, all answered by release", 60, layer="if self.asked >= 50:\n    status = 500"),
+    "ready, then 500": Broken("failed until it was undone: ", 60, layer="if self.asked >= 50:\n    status = 500"),
 }  # fmt: skip
 
 
