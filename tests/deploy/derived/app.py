@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from backend import domain, openapi, problems
 from backend.cache import Cache
@@ -47,6 +48,8 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     app = FastAPI(title="parcels", version=settings.release, lifespan=lifespan, redoc_url=None)
     app.state.settings = settings
     app.add_middleware(LastResort, debug=settings.debug)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(settings.cors_origins))
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
     problems.install(app)
     openapi.install(app)
@@ -56,10 +59,10 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
 
 
 async def _ask_the_carrier(settings: Settings, database: Database) -> None:
-    key = getattr(settings, "carrier_key", None)
+    key = settings.carrier_key  # type: ignore[attr-defined]  # the copy declares it
     while True:
         with contextlib.suppress(DatabaseUnavailable):
             async with database.lease() as connection:
                 await connection.fetchval("SELECT 1")
-        log.info("asked the carrier", key=key is not None)
+        log.info("asked the carrier", key=bool(key.get_secret_value()))
         await asyncio.sleep(1)
