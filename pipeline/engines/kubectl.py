@@ -180,8 +180,12 @@ class Kubectl:
         return next((token for token in tokens if token), None)
 
     def token_problem(self, now: datetime | None = None, *, ahead: bool = True) -> str | None:
-        """Return what is wrong with the token of the context: it ended, or (if `ahead`) ends soon; otherwise None."""
-        token, now = self.token(), now or datetime.now(UTC)
+        """Ask for the token of the context, and judge it: see `judge`."""
+        return self.judge(self.token(), now, ahead=ahead)
+
+    def judge(self, token: Token | None, now: datetime | None = None, *, ahead: bool = True) -> str | None:
+        """Return what is wrong with `token`: it ended, or (if `ahead`) ends soon; otherwise None."""
+        now = now or datetime.now(UTC)
         if token is None or now < (token.late if ahead else token.end):
             return None
         verb = "ended" if token.end <= now else "ends"

@@ -60,7 +60,8 @@ class KubernetesFleet(roles.Fleet):
     def findings(self) -> list[str]:
         """Return what holds up any of our pods, or its storage, and whether our own access ends soon."""
         kubectl = self.site.kubectl
-        token, problem = kubectl.token(), kubectl.token_problem()
+        token = kubectl.token()
+        problem = kubectl.judge(token)
         if token and not problem:
             log.info(f"the token of context `{kubectl.context}` ends {token}")
         return [*filter(None, [problem]), *self.site.rollout.findings()]
