@@ -23,14 +23,11 @@ from pipeline.releases.model import Artifact, Migration, Replica, Running
 from pipeline.releases.records import Record, Records
 from pipeline.system.progress import Progress
 from pipeline.targets import Database, Fleet, Releases, Target, Watch
+from tests.pipeline.deploy.script import Script
 
-__all__ = ["FakeDatabase", "FakeFleet", "FakeReleases", "FakeTarget", "FakeWatch", "Killed", "NotedRecords"]
+__all__ = ["FakeDatabase", "FakeFleet", "FakeReleases", "FakeTarget", "FakeWatch", "NotedRecords"]
 
 FAST_MS, SLOW_MS = 5.0, 900.0
-
-
-class Killed(BaseException):
-    """The process ends here, as by `kill -9`: nothing of the pipeline may catch it."""
 
 
 class NotedRecords(Records):
@@ -57,29 +54,6 @@ class NotedRecords(Records):
         """Prune as always."""
         self._target.do("prune records")
         super().prune()
-
-
-@dataclass
-class Script:
-    """What is done to a target: `asked` holds it, in order.
-
-    `fails` is what a step raises instead, once; `meanwhile` what happens beside it.
-    """
-
-    asked: list[str] = field(default_factory=list)
-    fails: dict[str, BaseException] = field(default_factory=dict)
-    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
-
-    def do(self, what: str, which: str = "") -> None:
-        """Note that `what` is done to `which`, or fail as told."""
-        self.asked.append(f"{what} {which}".strip())
-        self.meanwhile.pop(what, bool)()
-        self.fail_if_told(what)
-
-    def fail_if_told(self, what: str) -> None:
-        """Raise what `what` is told to, once."""
-        if what in self.fails:
-            raise self.fails.pop(what)
 
 
 @dataclass

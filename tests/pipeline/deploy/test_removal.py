@@ -9,7 +9,7 @@ from pipeline.deploy.evidence import summary_line
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import Source
-from tests.pipeline.deploy.fake_target import Killed
+from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import LIST, Told, World, release
 
 OTHER = RequestSpec(name="other", method="GET", path="/other")

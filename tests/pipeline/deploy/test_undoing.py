@@ -13,7 +13,7 @@ from pipeline.config.requests import RequestSpec
 from pipeline.deploy.evidence import summary_line
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError
 from pipeline.proof.traffic import GeneratorDied
-from tests.pipeline.deploy.fake_target import Killed
+from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import FIRST, FULL, SECOND, World, outcomes, release
 
 EVIDENCE = ["begun.json", "report.json", "report.md", "timeline.svg"]
