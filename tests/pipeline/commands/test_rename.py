@@ -175,7 +175,7 @@ class TestRename:
         assert run(clone, "rename", NEW).returncode == 0
         assert env.read_text() == f"PROJECT_NAME={NEW}\n"
 
-    @pytest.mark.skipif(MADE, reason="what is said once was said")
+    @pytest.mark.skipif(MADE, reason="made from the template: its first rename is over, and only that does this")
     def test_records_the_commit_of_the_template(self, clone: Path) -> None:
         """The first time, the newest commit that is the template's, not one's own; from then on it stays."""
         template = git(clone, "rev-parse", "HEAD").strip()
@@ -186,7 +186,7 @@ class TestRename:
             commit(clone)
             assert load_project(clone).template == template
 
-    @pytest.mark.skipif(MADE, reason="what is said once was said")
+    @pytest.mark.skipif(MADE, reason="made from the template: its first rename is over, and only that does this")
     def test_says_how_to_leave_the_templates_history(self, clone: Path) -> None:
         """It changes neither that nor `origin`; the commands that it prints do."""
         commit_again = ("commit", "--quiet", "--allow-empty", "--message", "y")
@@ -211,7 +211,7 @@ class TestRename:
         assert "begin anew" not in said
         assert "LICENSE stays" in said
 
-    @pytest.mark.skipif(MADE, reason="the owner is known")
+    @pytest.mark.skipif(MADE, reason="made from the template: its CODEOWNERS names somebody already")
     def test_writes_who_reviews(self, clone: Path) -> None:
         """`--owner` takes the place of nobody in CODEOWNERS, at once or later; without it, it says so."""
         assert f"`nox -s rename -- {NEW} --owner @org/team`" in run(clone, "rename", NEW).stderr
