@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from rich.table import Table
 from pipeline.config.project import load_project
 from pipeline.config.requests import RequestSpec
 from pipeline.engines.embedded import throwaway_postgres, throwaway_valkey
-from pipeline.proof.template import Values
+from pipeline.proof.exchange import Exchange
 from tests.backend.process import free_port
 from tests.bench.load import Load, WrongAnswer, measure
 
@@ -162,18 +161,17 @@ def _await(server: psutil.Process, port: int, log: Path) -> None:
 
 def _path(spec: RequestSpec, base: str) -> str:
     """Return the path to measure: that of `spec`, or where what it writes is read back."""
-    values = Values(secrets.token_hex(8))
+    exchange = Exchange.new(spec)
+    call = exchange.call()
     if spec.readback is None:
-        return values.fill_path(spec.path)
-    answer = httpx2.request(
-        spec.method,
-        base + values.fill_path(spec.path),
-        json=values.fill(spec.body),
-        headers={"Authorization": f"Bearer {TOKEN}", **values.fill(spec.headers)},
-    )
+        return call.path
+    headers = {**dict(call.headers), "Authorization": f"Bearer {TOKEN}"}
+    answer = httpx2.request(call.method, base + call.path, content=call.content, headers=headers)
     if answer.status_code != spec.status:
         raise CannotMeasure(f"`{spec.name}`: the service answered {answer.status_code}: {answer.text}")
-    return Values(values.unique, answer.json() if answer.content else None).fill_path(spec.readback.path)
+    read = exchange.readback(answer.json() if answer.content else None)
+    assert read
+    return read.path
 
 
 def _run(module: str, *arguments: str, environ: Mapping[str, str]) -> None:
