@@ -9,9 +9,15 @@ import uv
 from tests.deploy.checkout import ROOT, Checkout
 from tests.deploy.runs import Outcome
 
-__all__ = ["run_apart", "run_session"]
+__all__ = ["nox_command", "run_apart", "run_session"]
 
 MINUTES = 20
+
+
+def nox_command() -> list[str]:
+    """Return the command that is nox: the one on the PATH, else one that uv fetches."""
+    found = shutil.which("nox")
+    return [found] if found else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
 
 
 def run_session(checkout: Checkout, *arguments: str) -> Outcome:
@@ -21,9 +27,7 @@ def run_session(checkout: Checkout, *arguments: str) -> Outcome:
         with (checkout.root / ".git/info/exclude").open("a", encoding="utf-8") as exclude:
             exclude.write(".nox\n")
         (checkout.root / ".nox").symlink_to(ROOT / ".nox")
-    found = shutil.which("nox")
-    command = [found] if found else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    return run_apart(checkout, *command, "--session", *arguments)
+    return run_apart(checkout, *nox_command(), "--session", *arguments)
 
 
 def run_apart(checkout: Checkout, *command: str) -> Outcome:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 
 import pytest
-import uv
 
 from tests.deploy.breaking import wrap_service
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy
+from tests.deploy.sessions import nox_command
 
 pytestmark = pytest.mark.e2e
 
@@ -19,9 +18,7 @@ NO_INDEX = "http://127.0.0.1:9"  # the `discard` port, where nothing listens
 
 
 def _nox(checkout: Checkout, session: str, *arguments: str, **environ: str) -> Deploy:
-    nox = shutil.which("nox")
-    command = [nox] if nox else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    return checkout.start_program([*command, "--session", session, "--", *arguments], **environ)
+    return checkout.start_program([*nox_command(), "--session", session, "--", *arguments], **environ)
 
 
 def test_nox_passes_everything_through(checkout: Checkout) -> None:

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from tests.deploy.checkout import Checkout
-from tests.deploy.parcels import DOMAIN, REQUESTS, SYNTHETIC, replace_the_domain, set_requests
+from tests.deploy.parcels import DOMAIN, REQUESTS, SYNTHETIC, replace_the_domain
+from tests.notes import replace_requests
 
 pytestmark = pytest.mark.e2e
 
@@ -105,7 +106,9 @@ def test_what_a_killed_deploy_wrote_is_removed_by_the_next(parcels: Checkout) ->
 def test_a_rollout_that_shares_nothing_is_watched_by_health(parcels: Checkout) -> None:
     """It is said in the report and in the last line which requests did not watch it."""
     table = REQUESTS.read_text(encoding="utf-8")
-    set_requests(parcels, table.replace("limit=5", "limit=6").replace('path = "/parcels"', 'path = "/parcels?"'))
+    replace_requests(
+        parcels.root, table.replace("limit=5", "limit=6").replace('path = "/parcels"', 'path = "/parcels?"')
+    )
     parcels.change("with other requests")
     outcome = parcels.proved()
     line = "the rollout was watched by /health alone, not by `list parcels`, `hand in a parcel`"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-import uv
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.machine import wait_until
+from tests.deploy.sessions import nox_command
 from tests.recipes import RECIPES, Monitor, follow, monitor
 
 pytestmark = pytest.mark.e2e
@@ -26,9 +25,7 @@ def _listening() -> Iterator[Monitor]:
 
 def _lock(checkout: Checkout) -> None:
     """Run `nox -s lock`, which asks the index."""
-    nox = shutil.which("nox")
-    command = [nox] if nox else [uv.find_uv_bin(), "tool", "run", "--quiet", "nox"]
-    done = checkout.start_program([*command, "--session", "lock"]).finish(600)
+    done = checkout.start_program([*nox_command(), "--session", "lock"]).finish(600)
     assert done.code == 0, str(done)
 
 

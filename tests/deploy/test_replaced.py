@@ -8,8 +8,9 @@ import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
-from tests.deploy.parcels import DOMAIN, PARCELS, REQUESTS, set_requests
+from tests.deploy.parcels import DOMAIN, PARCELS, REQUESTS
 from tests.deploy.sessions import run_session
+from tests.notes import replace_requests
 from tests.tools import need
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +40,9 @@ def replace_the_example(checkout: Checkout) -> None:
     migration = migration.replace('revision = "0001"', 'revision = "0002"')
     migration = migration.replace("down_revision = None", 'down_revision = "0001"')
     checkout.write("backend/migrations/versions/0002_parcels.py", migration)
-    set_requests(checkout, f'{REQUESTS.read_text(encoding="utf-8")}\n[tool.slipway.bench]\n"list parcels" = 0.01\n')
+    replace_requests(
+        checkout.root, f'{REQUESTS.read_text(encoding="utf-8")}\n[tool.slipway.bench]\n"list parcels" = 0.01\n'
+    )
     for folder in EXAMPLE:
         shutil.rmtree(checkout.root / folder)
     (checkout.root / "tests/page/test_board.py").unlink()

@@ -11,11 +11,10 @@ import re
 import shutil
 from pathlib import Path
 
-__all__ = ["NOTES", "SUMMARY", "TABLE", "TABLES", "replace_domain", "replace_module"]
+__all__ = ["NOTES", "SUMMARY", "TABLES", "replace_domain", "replace_module", "replace_requests"]
 
 HERE = Path(__file__).parent
 NOTES, SUMMARY = "/api/v1/testing-notes", "/api/v1/testing-summary"
-TABLE = "testing_notes"
 TABLES = (HERE / "tables.sql").read_text(encoding="utf-8")
 MIGRATION = '''"""the tests' notes"""
 
@@ -48,9 +47,13 @@ def replace_domain(root: Path) -> None:
     revision = f"{int(before or 0) + 1:04}"
     text = MIGRATION.format(revision=revision, before=before, tables=TABLES)
     (folder / f"{revision}_testing_notes.py").write_text(text, encoding="utf-8")
-    kept, requests = [], False
+    replace_requests(root, (HERE / "requests.toml").read_text(encoding="utf-8"))
+
+
+def replace_requests(root: Path, requests: str) -> None:
+    """Write `requests` in the place of all tables of pyproject.toml that declare or name requests."""
+    kept, theirs = [], False
     for line in (root / "pyproject.toml").read_text(encoding="utf-8").splitlines():
-        requests = bool(re.match(r"\[+tool\.slipway\.(requests|bench)\b", line)) if line.startswith("[") else requests
-        kept += [] if requests else [line]
-    kept.append((HERE / "requests.toml").read_text(encoding="utf-8"))
-    (root / "pyproject.toml").write_text("\n".join(kept), encoding="utf-8")
+        theirs = bool(re.match(r"\[+tool\.slipway\.(requests|bench)\b", line)) if line.startswith("[") else theirs
+        kept += [] if theirs else [line]
+    (root / "pyproject.toml").write_text("\n".join([*kept, requests]), encoding="utf-8")

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 from tests.deploy.checkout import Checkout
+from tests.notes import replace_requests
 
-__all__ = ["DOMAIN", "PARCELS", "REQUESTS", "SYNTHETIC", "replace_the_domain", "set_requests"]
+__all__ = ["DOMAIN", "PARCELS", "REQUESTS", "SYNTHETIC", "replace_the_domain"]
 
 PARCELS = Path(__file__).parent
 REQUESTS = PARCELS / "requests.toml"
 DOMAIN = "backend/domain.py"
-REMOVED = ("[[tool.slipway.requests", "[tool.slipway.bench", "[[tool.slipway.bench")
 SYNTHETIC = "SELECT count(*) FROM parcels WHERE synthetic"
 
 
@@ -23,13 +23,4 @@ def replace_the_domain(checkout: Checkout) -> None:
         path.unlink()
     shutil.copy(PARCELS / "first_migration.py", versions / "0001_parcels.py")
     shutil.copy(PARCELS / "domain.py", checkout.root / DOMAIN)
-    set_requests(checkout, REQUESTS.read_text(encoding="utf-8"))
-
-
-def set_requests(checkout: Checkout, table: str) -> None:
-    """Replace the table of requests in pyproject.toml."""
-    kept, others = [], True
-    for line in (checkout.root / "pyproject.toml").read_text(encoding="utf-8").splitlines():
-        others = not line.startswith(REMOVED) if line.startswith("[") else others
-        kept += [line] if others else []
-    checkout.write("pyproject.toml", "\n".join([*kept, table]))
+    replace_requests(checkout.root, REQUESTS.read_text(encoding="utf-8"))
