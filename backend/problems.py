@@ -34,7 +34,7 @@ class ProblemDetails(BaseModel):
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["Not Found"])
     status: int = Field(examples=[404])
-    detail: str = Field(examples=["There is no release with this id."])
+    detail: str = Field(examples=["There is nothing with this id."])
     request_id: str = Field(examples=["5f0c2a7be1d94c38"])
     errors: list[FieldError] | None = None
 

@@ -44,7 +44,7 @@ def _comma_list(value: object) -> object:
 def _exact_origins(value: object) -> object:
     origins = _comma_list(value)
     if isinstance(origins, tuple) and not all(ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("must be exact origins such as https://board.example.org, not * (credentials are used)")
+        raise ValueError("must be exact origins such as https://app.example.org, not * (credentials are used)")
     return origins
 
 
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     redis_max_connections: int = _setting("redis", "Connections to Redis that one process may open.", 20, ge=1, le=1000)
 
     service_token: SecretStr | None = _setting(
-        "secrets", "Bearer token of pipelines: lets them write releases.", None, generate=True
+        "secrets", "Bearer token of pipelines: lets them write through the API.", None, generate=True
     )
 
     cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, separated by commas.", ())

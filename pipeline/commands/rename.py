@@ -296,7 +296,8 @@ def _write(root: Path, files: Mapping[str, bytes | None]) -> None:
         raise
     for name in [name for name, content in files.items() if content is None]:
         _remove_empty((root / name).parent)
-    log.info(f"{len(files)} files changed: look at `git diff`, then `nox -s lint`, `nox -s test`, commit")
+    look = "`git add --all && git diff --cached`"  # new files, too
+    log.info(f"{len(files)} files changed: look at {look}, then `nox -s lint`, `nox -s test`, commit")
 
 
 def _replace(path: Path, content: bytes | None, mode: int | None = None) -> None:
