@@ -211,7 +211,7 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("nothing to prove the release with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self._unverified(new) or self.releases.objections(new)
+        objections = self._unverified(new) or self.releases.objections(new) or self.fleet.objections()
         if objections:
             raise DeployFailed(*objections)
         running = self.fleet.running()
@@ -314,6 +314,7 @@ class Story:
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
+                self.fleet.put_back()
                 watched = self._watch_rollback(old, proof)
                 self.fleet.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:
@@ -338,6 +339,9 @@ class Story:
                     chapter.proof.finish()
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
+            with best_effort():
+                if chapter.verdict == "proved":
+                    self.fleet.keep()
             with best_effort():
                 if not dry_run:
                     chapter.unremoved = remove_written(self.target.database, chapter, self.records)

@@ -84,6 +84,7 @@ class Ledger:
         self.ids: list[str] = []
         self.acknowledged = 0
         self.lost: list[Failure] = []
+        self._unremoved = 0  # removals in a row that nobody carried out
         if journal:
             self.writes = {write.exchange.ident: write for write in _read(journal)}
             journal.touch(mode=0o600)
@@ -118,7 +119,10 @@ class Ledger:
         return {trace for write in newest for trace in write.exchange.traces(write.response)}
 
     async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
-        """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost."""
+        """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost.
+
+        Where nobody carries out a few removals in a row, the rest is not asked for.
+        """
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def settle_one(write: Write) -> None:
@@ -128,7 +132,9 @@ class Ledger:
                         await _insist(client, step.call())
                 if read_back and write.unread:
                     await self._read_back(client, write)
-                await self._remove(client, write)
+                if self._unremoved < AT_ONCE:  # else the service is away, and would be for the rest of them
+                    await self._remove(client, write)
+                    self._unremoved += write.exchange.ident in self.writes
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
@@ -154,6 +160,7 @@ class Ledger:
         return left
 
     def _drop(self, write: Write) -> None:
+        self._unremoved = 0
         del self.writes[write.exchange.ident]
         if not write.by_command:
             self._note(gone=write.exchange.ident)

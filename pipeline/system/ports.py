@@ -1,9 +1,10 @@
-"""TCP ports of this machine: which ones are free, who holds one that is not, and how one is reached by its name."""
+"""TCP ports and addresses of this machine: which are free, who holds one that is not, how one is reached."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import secrets
 import socket
 from typing import Any
@@ -11,11 +12,24 @@ from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["describe_process", "dial", "free_port", "next_free_port", "port_free", "port_holder", "port_ours_to_open"]
+__all__ = [
+    "LOOPBACK",
+    "address_problem",
+    "describe_process",
+    "dial",
+    "free_port",
+    "next_free_port",
+    "port_free",
+    "port_holder",
+    "port_ours_to_open",
+    "url_host",
+]
 
 # Below the ephemeral ports, which the kernel hands out itself (Linux from 32768 on, macOS from 49152).
+LOOPBACK = "127.0.0.1"
 PORTS = range(20000, 30000)
 HIGHEST_PORT = 65535
+IPV6 = 6
 
 
 def free_port() -> int:
@@ -27,20 +41,46 @@ def free_port() -> int:
     return port
 
 
-def next_free_port(first: int) -> int:
-    """Return the lowest TCP port of 127.0.0.1 from `first` on that nothing listens on now."""
-    return next((port for port in range(first, HIGHEST_PORT + 1) if port_free(port)), first)
+def next_free_port(first: int, address: str = LOOPBACK) -> int:
+    """Return the lowest TCP port of `address` from `first` on that nothing listens on now."""
+    return next((port for port in range(first, HIGHEST_PORT + 1) if port_free(port, address)), first)
 
 
-def port_free(port: int) -> bool:
-    """Return whether a TCP port of 127.0.0.1 can be listened on."""
-    with socket.socket() as probe:
+def port_free(port: int, address: str = LOOPBACK) -> bool:
+    """Return whether a TCP port of an IP `address` of this machine can be listened on."""
+    with socket.socket(_family(address)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True
+
+
+def address_problem(address: str) -> str | None:
+    """Return why nothing on this machine can listen at `address`, in words; None if something can."""
+    try:
+        family = _family(address)
+    except ValueError:
+        return "is not an IP address"
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        return f"is not an address of this machine ({error.strerror})"
+    return None
+
+
+def url_host(address: str) -> str:
+    """Return the host of a URL that reaches what listens at an IP `address` of this machine."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == IPV6:
+        return "[::1]" if ip.is_unspecified else f"[{address}]"
+    return LOOPBACK if ip.is_unspecified else address
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ipaddress.ip_address(address).version == IPV6 else socket.AF_INET
 
 
 def port_ours_to_open(port: int) -> bool:

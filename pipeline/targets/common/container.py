@@ -34,6 +34,7 @@ class Container:
     started: str  # RFC 3339
     image: str
     ports: frozenset[int]  # ports of the host that lead into it
+    addresses: frozenset[str]  # of the host, where it has these ports
     labels: dict[str, str]
     networks: dict[str, list[str]]  # name → its aliases there
     leaving: bool  # it was told to stop; its health check may still pass for some seconds
@@ -59,6 +60,7 @@ class Container:
             started=state["StartedAt"],
             image=facts["Image"],
             ports=frozenset(int(port["HostPort"]) for ports in published.values() for port in ports or ()),
+            addresses=frozenset(port["HostIp"] for ports in published.values() for port in ports or ()),
             labels=labels,
             networks={
                 name: network.get("Aliases") or [] for name, network in facts["NetworkSettings"]["Networks"].items()

@@ -12,7 +12,7 @@ from pipeline.config.settings import edge_port, ensure_env, read_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
-from pipeline.system.ports import next_free_port, port_free
+from pipeline.system.ports import LOOPBACK, address_problem, next_free_port, port_free, url_host
 
 __all__ = ["FEWEST_SLOTS", "LONGEST_REQUEST_SECONDS", "KeptHere", "SiteHere", "max_connections", "own_port"]
 
@@ -34,12 +34,24 @@ class SiteHere:
         self.values = read_values(self.project.root)
         self.port = own_port(self.env) or edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
+        if self.host != LOOPBACK:  # where the edge listens, `localhost` may lead nowhere, or to somebody else
+            self.url = self.url.replace("//localhost:", f"//{self.host}:")
 
     def ensure_env(self) -> None:
         """Write `.env` with fresh secrets where there is none, and read it."""
         if ensure_env(self.project.root):
             log.info("wrote .env with fresh secrets (mode 0600)")
             self.read_settings()
+
+    @property
+    def address(self) -> str:
+        """The IP address that the edge listens at."""
+        return LOOPBACK
+
+    @property
+    def host(self) -> str:
+        """The host of a URL that reaches the edge from here."""
+        return LOOPBACK if address_problem(self.address) else url_host(self.address)
 
     @property
     def chooses_port(self) -> bool:
@@ -53,9 +65,9 @@ class SiteHere:
 
     def port_problems(self) -> list[str]:
         """Return a line, with its fix, where something else listens on the edge's port."""
-        if port_free(self.port):
+        if port_free(self.port, self.address):
             return []
-        occupant, free = occupant_of(self.port, self.project.root), next_free_port(self.port + 1)
+        occupant, free = occupant_of(self.port, self.project.root), next_free_port(self.port + 1, self.address)
         if own_port(self.env):
             way = f"write another port there: {free} is free"
         elif occupant.ours:

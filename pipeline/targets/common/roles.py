@@ -126,6 +126,13 @@ class Fleet(Protocol):
         """
         return []
 
+    def objections(self) -> list[str]:
+        """List what would not run of the data stores and the edge as they are defined now, one line each with its fix.
+
+        Touch nothing that runs.
+        """
+        return []
+
     def heal(self) -> bool:
         """Clean up after a killed deploy, and start what should run but does not. Return whether anything was started.
 
@@ -134,6 +141,14 @@ class Fleet(Protocol):
 
     def prepare(self, new: Artifact) -> None:
         """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
+
+    def put_back(self) -> None:
+        """Bring back the data stores and the edge that `prepare` exchanged, as they were when a release was proved."""
+        return
+
+    def keep(self) -> None:
+        """Note the data stores and the edge as they are now, with a release just proved: `put_back` needs it."""
+        return
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Replace each replica with one of `new`.

@@ -14,12 +14,12 @@ from typing import Any
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.containers import THROWAWAY, sweep
 from pipeline.targets.common.data import major_of, no_database, other_major
+from pipeline.targets.compose.stack import DEFINITION
 from pipeline.targets.compose.variables import Variables
 
 __all__ = ["Mount", "Seen", "Wanted", "find_data_problems", "judge_data", "read_seen", "unchanged"]
 
 SERVICE = "postgres"
-DEFINITION = "com.docker.compose.config-hash"
 OTHERS = "/slipway-others"  # where the throwaway container mounts the volumes that the service does not
 USUAL = "/var/lib/postgresql"
 PULL_SECONDS = 600

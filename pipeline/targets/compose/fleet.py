@@ -26,13 +26,12 @@ from pipeline.targets.compose.replicas import slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
+from pipeline.targets.compose.surroundings import SURROUNDINGS
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
 
 log = logging.getLogger(__name__)
 
-SURROUNDINGS = ("frontend", "postgres", "redis")
-DEFINITION = "com.docker.compose.config-hash"
 DATA_FOLDER = "/var/lib/postgresql"
 
 
@@ -67,18 +66,13 @@ class ComposeFleet(roles.Fleet):
     def running(self) -> Running:
         """Return the replicas, and what is wrong with the edge and the data stores around them."""
         site = self.site
-        around = {each.service: each for each in site.stack.containers() if each.service in SURROUNDINGS}
+        around = site.surroundings.containers()
         problems = [
             f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'missing'}"
             for name in SURROUNDINGS
             if name not in around or not around[name].ready
         ]
-        wanted = site.stack.definitions(site.variables.environment(None))
-        problems += [
-            f"{name} no longer matches docker-compose.yml and .env"
-            for name, container in around.items()
-            if container.labels.get(DEFINITION) != wanted[name]
-        ]
+        problems += [f"{name} no longer matches {FILES[0]} and .env" for name in site.surroundings.changed()]
         network = site.stack.network("frontend")
         problems += [
             f"the edge does not route to {replica.name}"
@@ -144,13 +138,17 @@ class ComposeFleet(roles.Fleet):
         if swept:
             log.warning(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
         site.write_secrets()
-        stopped = [each for each in site.stack.containers() if not each.running and each.service in SURROUNDINGS]
-        kept = [each for each in site.replicas.all() if not each.running and each.labels.get("slipway.release")]
-        if not stopped:
+        if not site.surroundings.heal():
             return False
-        log.warning("not everything runs that should (was the machine restarted?): starting it again")
-        site.docker.do("start", *(each.ident for each in [*stopped, *kept]))
+        for each in site.replicas.all():
+            if not each.running and each.labels.get("slipway.release"):
+                site.docker.do("start", each.ident)
         return True
+
+    def objections(self) -> list[str]:
+        """Pull the images of PostgreSQL, Redis and the edge, and try what changed of them beside what runs."""
+        self.site.write_secrets()
+        return self.site.surroundings.problems()
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Redis and the edge, none of which is part of a release."""
@@ -158,19 +156,25 @@ class ComposeFleet(roles.Fleet):
         site.write_secrets()
         if not site.variables.edge_image():  # the first release here was built elsewhere
             site.variables.frontend = site.images.build_frontend()
-        environment = site.variables.environment(None)
-        up = ("up", "--detach", "--wait", "--no-deps", "--no-build")
-        site.stack.do(*up, "postgres", "redis", env=environment)
+        site.surroundings.start("postgres", "redis")
         wrong = login_problems(site.variables)
         if wrong:
             raise DeployFailed(*wrong)
         before = {container.ident for container in site.stack.containers("frontend") if container.running}
         started = time.monotonic()
-        site.stack.do(*up, "frontend", env=environment)
+        site.surroundings.start("frontend")
         after = {container.ident for container in site.stack.containers("frontend")}
         if before and before != after:
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
+
+    def put_back(self) -> None:
+        """Put back PostgreSQL, Redis and the edge as they were proved last."""
+        self.site.surroundings.put_back()
+
+    def keep(self) -> None:
+        """Note their definitions, which `put_back` needs."""
+        self.site.surroundings.keep()
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""

@@ -9,10 +9,12 @@ from pipeline.config.secrets import SECRET_FILES, write_secret_files
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.images.build import Images
+from pipeline.system.ports import LOOPBACK
 from pipeline.targets.common.here import SiteHere
 from pipeline.targets.compose.artifacts import Artifacts
 from pipeline.targets.compose.replicas import Replicas
 from pipeline.targets.compose.stack import Stack
+from pipeline.targets.compose.surroundings import Surroundings
 from pipeline.targets.compose.variables import Variables
 
 __all__ = ["Site"]
@@ -33,9 +35,15 @@ class Site(SiteHere):
         """Read `.env` again."""
         super().read_settings()
         self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
-        self.replicas = Replicas(self.stack, f"http://127.0.0.1:{self.port}")
+        self.replicas = Replicas(self.stack, f"http://{self.host}:{self.port}")
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
         self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)
+        self.surroundings = Surroundings(self.variables, self.home / "surroundings.json")
+
+    @property
+    def address(self) -> str:
+        """`EDGE_ADDRESS`."""
+        return self.values.get("EDGE_ADDRESS") or LOOPBACK
 
     @property
     def images(self) -> Images:

@@ -15,9 +15,10 @@ from pipeline.config.settings import service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
-__all__ = ["FILES", "Stack", "config_fingerprint", "passed_secrets", "project_name_problem"]
+__all__ = ["DEFINITION", "FILES", "Stack", "config_fingerprint", "passed_secrets", "project_name_problem"]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
+DEFINITION = "com.docker.compose.config-hash"  # the label with Compose's hash of what a container was created from
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 

@@ -6,6 +6,7 @@ from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
 from pipeline.engines.docker import docker_problems
+from pipeline.system.ports import address_problem
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
@@ -59,5 +60,12 @@ class ComposeTarget(KeptHere):
 
     def _port_problems(self) -> list[str]:
         site = self.site
-        mine = any(site.port in container.ports for container in site.stack.containers("frontend"))
-        return [] if mine else site.port_problems()
+        wrong = address_problem(site.address)
+        if wrong:
+            way = "set one of its addresses in .env, or 0.0.0.0 for all of them"
+            return [f"EDGE_ADDRESS: {site.address} {wrong}: {way}"]
+        mine = [one for one in site.stack.containers("frontend") if site.port in one.ports]
+        # What our own edge holds now, it gives up when the new one is made; of another address, anybody may have it.
+        shared = any({site.address, address} & {"0.0.0.0", "::", ""} for one in mine for address in one.addresses)  # noqa: S104
+        own = shared or any(site.address in one.addresses for one in mine)
+        return [] if own else site.port_problems()

@@ -191,7 +191,8 @@ class FakeDatabase(Database):
 class FakeFleet(Fleet):
     """Replicas in a list, `wanted` of them. `breaks`: the paths that a release answers with 500.
 
-    `slow` releases take 900 ms, `unready` ones never get ready; no replica gets the `lost` secrets.
+    `slow` releases take 900 ms, `unready` ones never get ready; no replica gets the `lost` secrets. `around` is what
+    runs of the stores, as it is `defined`; `objected` is what is wrong with that.
     """
 
     script: Script
@@ -202,6 +203,10 @@ class FakeFleet(Fleet):
     slow: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    objected: list[str] = field(default_factory=list)
+    defined: str = "stores"
+    around: str = "stores"
+    kept: str = "stores"
     _turn: int = 0
     _started: int = 0
 
@@ -243,8 +248,23 @@ class FakeFleet(Fleet):
 
     def prepare(self, new: Artifact) -> None:
         """Start the database."""
+        self.around = self.defined
         self.script.do("prepare", new.name)
         self.database.up = True
+
+    def objections(self) -> list[str]:
+        """Say what was told."""
+        return self.objected
+
+    def put_back(self) -> None:
+        """Bring back what was kept."""
+        if self.around != self.kept:
+            self.script.do("put back", self.kept)
+            self.around = self.kept
+
+    def keep(self) -> None:
+        """Keep what runs."""
+        self.kept = self.around
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Put one of `new` for each, the new one first; on the way back the wrong ones go as soon as one serves."""

@@ -72,6 +72,33 @@ class TestAReleaseThatFails:
         line = f"never got ready; none of {toll.sent} requests failed until it was undone; release a serves again"
         assert summary_line(told.report).endswith(line)
 
+    def test_takes_its_stores_back_first(self, served: World) -> None:
+        """The release that comes back finds what it was proved with."""
+        served.target.fleet.defined = "other stores"
+        served.target.fleet.breaks["b"] = ["/list"]
+        told = served.deploy(release("b"))
+        assert (told.verdict, told.rollback.verdict) == ("rolled_back", "proved")
+        assert served.target.fleet.around == "stores"
+        asked = served.target.asked
+        assert asked.index("put back stores") < asked.index("roll back a")
+
+    def test_whose_stores_cannot_be_put_back_says_so_and_sends_nothing(self, served: World) -> None:
+        """Requests to what is known to be down would only take time."""
+        served.target.fleet.defined = "other stores"
+        served.target.fails = {"prepare": DeployFailed("postgres ends"), "put back": DeployFailed("postgres ends, too")}
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (1, "failed")
+        assert (told.reason, told.rollback.reason) == ("postgres ends", "postgres ends, too")
+        assert told.rollback.traffic is None
+
+    def test_for_its_stores_is_refused_untouched(self, served: World) -> None:
+        """What would not run of them is found in `check`."""
+        served.target.fleet.objected = ["postgres would not run: bananas"]
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict, told.reason) == (1, "failed", "postgres would not run: bananas")
+        assert told.stages() == outcomes(until="check", last="failed")
+        assert "prepare b" not in served.target.asked
+
     def test_in_the_proof_is_undone(self, served: World) -> None:
         """A request that the old release does not know is sent once the new one serves alone."""
         served.target.fleet.breaks["b"] = ["/new"]

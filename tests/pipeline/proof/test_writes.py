@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.proof.client import Client
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.smoke import smoke
-from pipeline.proof.writes import Ledger, clean_up
+from pipeline.proof.writes import AT_ONCE, TRIES, Ledger, clean_up
 from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, Reply, Service
 
 
@@ -43,6 +44,22 @@ class TestCleanUp:
         await ledger.settle(client, seconds=5, read_back=False)
         await client.aclose()
         assert (ledger.close(), service.things, journal.exists()) == (0, {}, False)
+
+    async def test_gives_up_on_a_service_that_is_away(
+        self, tmp_path: Path, service: Service, specs: tuple[RequestSpec, ...]
+    ) -> None:
+        """A proof leaves hundreds of writes: it asks for a few of them, and keeps them all."""
+        journal = tmp_path / "journal"
+        await wrote(journal, service, specs[1], 60)
+        service.behave = lambda _, __: Reply(503)
+        before = len(service.requests)
+        ledger, client = Ledger(journal), Client(service.url, "token")
+        begun = time.monotonic()
+        await ledger.settle(client, seconds=30, read_back=False)
+        await client.aclose()
+        assert time.monotonic() - begun < 10
+        assert len(service.requests) - before <= 2 * AT_ONCE * TRIES
+        assert ledger.close() == 60
 
     async def test_asks_no_answer_where_the_path_is_known(self, tmp_path: Path, service: Service) -> None:
         """A write below a name of its own is removed without being sent again."""

@@ -9,7 +9,16 @@ import sys
 import psutil
 import pytest
 
-from pipeline.system.ports import describe_process, dial, free_port, next_free_port, port_free, port_holder
+from pipeline.system.ports import (
+    address_problem,
+    describe_process,
+    dial,
+    free_port,
+    next_free_port,
+    port_free,
+    port_holder,
+    url_host,
+)
 
 
 class TestPorts:
@@ -54,6 +63,33 @@ class TestPorts:
             assert free > port
             assert port_free(free)
         assert next_free_port(port) == port
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
+    def test_of_this_machine_can_be_listened_at(self, address: str) -> None:
+        """All of 127.0.0.0/8 is, on Linux, and what stands for all."""
+        assert address_problem(address) is None
+
+    def test_of_others_cannot(self) -> None:
+        """An address that is for documentation alone (RFC 5737), and a word."""
+        assert (address_problem("192.0.2.1") or "").startswith("is not an address of this machine (")
+        assert address_problem("localhost") == "is not an IP address"
+
+    def test_have_ports_of_their_own(self) -> None:
+        """What somebody has at one of them is free at another."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.2", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            assert (port_free(port, "127.0.0.2"), port_free(port, "127.0.0.3")) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("address", "host"), [("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")]
+    )
+    def test_are_reached_at_a_host(self, address: str, host: str) -> None:
+        """Nobody can connect to what stands for all."""
+        assert url_host(address) == host
 
 
 class TestDial:
