@@ -211,7 +211,7 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("nothing to prove the release with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self._unverified(new) or self.releases.objections(new) or self.fleet.objections()
+        objections = self._unverified(new) or self.releases.objections(new) or self.fleet.objections(new)
         if objections:
             raise DeployFailed(*objections)
         running = self.fleet.running()
@@ -314,7 +314,7 @@ class Story:
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
-                self.fleet.put_back()
+                self.fleet.put_back(old)
                 watched = self._watch_rollback(old, proof)
                 self.fleet.roll_out(old, lambda line: proof.watch("roll back", line, early=False), back=True)
             with self._stage(chapter, "prove") as stage:

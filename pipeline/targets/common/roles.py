@@ -126,10 +126,10 @@ class Fleet(Protocol):
         """
         return []
 
-    def objections(self) -> list[str]:
-        """List what would not run of the data stores and the edge as they are defined now, one line each with its fix.
+    def objections(self, new: Artifact) -> list[str]:
+        """List what would not run of the data stores and the edge as they are defined now, or by `new`.
 
-        Touch nothing that runs.
+        Each line has its fix. Touch nothing that runs.
         """
         return []
 
@@ -142,8 +142,8 @@ class Fleet(Protocol):
     def prepare(self, new: Artifact) -> None:
         """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
 
-    def put_back(self) -> None:
-        """Bring back the data stores and the edge that `prepare` exchanged, as they were when a release was proved."""
+    def put_back(self, old: Artifact) -> None:
+        """Bring back the data stores and the edge that `prepare` exchanged, as they were when `old` was proved."""
         return
 
     def keep(self) -> None:

@@ -145,7 +145,7 @@ class ComposeFleet(roles.Fleet):
                 site.docker.do("start", each.ident)
         return True
 
-    def objections(self) -> list[str]:
+    def objections(self, new: Artifact) -> list[str]:
         """Pull the images of PostgreSQL, Redis and the edge, and try what changed of them beside what runs."""
         self.site.write_secrets()
         return self.site.surroundings.problems()
@@ -168,7 +168,7 @@ class ComposeFleet(roles.Fleet):
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
-    def put_back(self) -> None:
+    def put_back(self, old: Artifact) -> None:
         """Put back PostgreSQL, Redis and the edge as they were proved last."""
         self.site.surroundings.put_back()
 

@@ -20,13 +20,13 @@ from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
-from pipeline.targets.kubernetes.release import must_run
+from pipeline.targets.kubernetes.release import Release, must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods
 from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
-from pipeline.targets.kubernetes.stores import ask_stores, wait_for_store
+from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 
 __all__ = ["KubernetesFleet"]
 
@@ -120,13 +120,30 @@ class KubernetesFleet(roles.Fleet):
         release = site.kept.find(new.name)
         serving = bool(site.live(release.objects(["Deployment"])))
         site.apply(before_migrations(release, serving=serving))
-        for each in release.objects(["StatefulSet"]):
-            wait_for_store(site.kubectl, each, site.rollout.findings, partial(site.progress.live, "migrate"))
+        self._wait_for_stores(release, "migrate")
         site.prepared = True
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None
         self.bake.begin(beside, new.requests, site.env.timeout + 3 * site.env.bake_seconds)
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Try the StatefulSets that the release would change, each as a pod beside."""
+        site = self.site
+        return store_problems(site.kubectl, site.kept.find(new.name), partial(site.progress.live, "check"))
+
+    def put_back(self, old: Artifact) -> None:
+        """Apply the StatefulSets of the release that comes back, and replace their broken pods."""
+        release = self.site.kept.find(old.name)
+        stores = release.objects(["StatefulSet"])
+        if stores:
+            self.site.apply(stores)
+            self._wait_for_stores(release, "roll back")
+
+    def _wait_for_stores(self, release: Release, stage: str) -> None:
+        site = self.site
+        for each in release.objects(["StatefulSet"]):
+            wait_for_store(site.kubectl, each, site.rollout.findings, partial(site.progress.live, stage))
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""

@@ -12,7 +12,16 @@ from pipeline.errors import DeployFailed
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.synthetic import shell_script
 
-__all__ = ["MigrateJob", "job_of", "policies_of", "program_of", "question_of", "synthetic_of", "with_image"]
+__all__ = [
+    "MigrateJob",
+    "job_of",
+    "policies_of",
+    "program_of",
+    "question_of",
+    "synthetic_of",
+    "why_waiting",
+    "with_image",
+]
 
 QUESTION = "doctor"
 PROGRAM = "database-program"
@@ -64,7 +73,9 @@ class MigrateJob:
                 raise DeployFailed(f"{self.what} failed: {telling_line(log.splitlines())}")
             seconds = time.monotonic() - started
             if seconds > (SECONDS if phase == "Running" else STUCK_SECONDS):
-                raise DeployFailed(f"{self.what} did not {'end' if phase == 'Running' else 'start'}: {_why(pod)}")
+                raise DeployFailed(
+                    f"{self.what} did not {'end' if phase == 'Running' else 'start'}: {why_waiting(pod)}"
+                )
             self.tell(f"migrations: {verb}, {phase or 'no pod yet'} for {seconds:.0f} s")
             time.sleep(TICK_SECONDS)
 
@@ -149,7 +160,7 @@ def policies_of(job: Object) -> list[Object]:
     ]
 
 
-def _why(pod: Object | None) -> str:
+def why_waiting(pod: Object | None) -> str:
     """Return what a pod that does not run waits for."""
     if pod is None:
         return "no pod was created for it (quota, Pod Security?): see `kubectl get events`"

@@ -252,11 +252,11 @@ class FakeFleet(Fleet):
         self.script.do("prepare", new.name)
         self.database.up = True
 
-    def objections(self) -> list[str]:
+    def objections(self, new: Artifact) -> list[str]:
         """Say what was told."""
         return self.objected
 
-    def put_back(self) -> None:
+    def put_back(self, old: Artifact) -> None:
         """Bring back what was kept."""
         if self.around != self.kept:
             self.script.do("put back", self.kept)
