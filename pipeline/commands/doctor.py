@@ -106,7 +106,7 @@ def certificate_finding(host: str, expires: float, now: float) -> str | None:
 def _replicas(env: Environment, running: Running, serving: Record, *, deploying: bool) -> Iterator[str]:
     fix = f"`nox -s deploy -- {env.name}` fixes it"
     yield from (f"{problem}: {fix}" for problem in running.problems)
-    for replica in running.replicas:
+    for replica in (*running.replicas, *running.workers):
         release = short(replica.release)
         if not replica.ready and not deploying:
             yield f"{replica.name} (release {release}) is not ready: {replica.state}"

@@ -71,6 +71,7 @@ def status(project: Project, options: Namespace, progress: Progress, *, opened: 
         "replicas": [
             _fields(replica, "name", "release", "ready", "state", "since", "metrics") for replica in running.replicas
         ],
+        "workers": [_fields(worker, "name", "release", "ready", "state", "since") for worker in running.workers],
         "problems": list(running.problems) if running.replicas else [],
         "lock": vars(holder) if holder else None,
     }
@@ -84,11 +85,11 @@ def _print_status(document: dict[str, Any]) -> None:
     release = f"release {short(document['release'])} (number {document['number']}, proved {document['since']})"
     served = release if document["release"] else "nothing deployed yet"
     console.print(f"[bold]{document['environment']}[/]  {document['url']}  {served}")
-    for replica in document["replicas"]:
+    for replica in (*document["replicas"], *document["workers"]):
         ready = "[green]ready[/]" if replica["ready"] else "[red]not ready[/]"
         console.print(
             f"  {replica['name']}  {short(replica['release'])}  {ready}  {replica['state']} since {replica['since']}"
-            f"  {replica['metrics']}"
+            f"  {replica.get('metrics', '(worker)')}"
         )
     if not document["replicas"]:
         console.print("  no replica is running: `nox -s deploy`")

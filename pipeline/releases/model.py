@@ -67,6 +67,7 @@ class Running:
     replicas: tuple[Replica, ...]
     wanted: int  # how many there should be
     problems: tuple[str, ...]  # parts that should run and do not: the edge, the database, …
+    workers: tuple[Replica, ...] = ()  # other processes of the release, which answer no requests
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -75,8 +76,9 @@ class Running:
 
     def complete(self, release: str) -> bool:
         """Return whether all that should run is there, ready, of `release`, and nothing else."""
-        right = [each for each in self.replicas if each.ready and each.current and each.release == release]
-        return not self.problems and len(right) == len(self.replicas) == self.wanted
+        both = (*self.replicas, *self.workers)
+        wrong = [each for each in both if not (each.ready and each.current and each.release == release)]
+        return not self.problems and not wrong and len(self.replicas) == self.wanted
 
 
 def short(release: str | None) -> str:

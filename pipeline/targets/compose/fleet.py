@@ -22,7 +22,7 @@ from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
-from pipeline.targets.compose.replicas import slot_of
+from pipeline.targets.compose.replicas import SERVICE, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
@@ -50,10 +50,11 @@ class ComposeWatch(roles.Watch):
             now, release = seen.get(ident), before.labels.get("slipway.release", "")
             if now is None:
                 return f"release {short(release)}: its replica {before.name} was removed after it was ready"
+            what = f"worker {before.service} of " if before.service != SERVICE else ""
             if not now.running or now.started != before.started:
-                return f"release {short(release)} ended after it was ready: {last_words(docker, ident)}"
+                return f"{what}release {short(release)} ended after it was ready: {last_words(docker, ident)}"
             if now.health == "unhealthy":
-                return f"release {short(release)} became unhealthy after it was ready: {now.said[:200]}"
+                return f"{what}release {short(release)} became unhealthy after it was ready: {now.said[:200]}"
         return None
 
 
@@ -80,7 +81,9 @@ class ComposeFleet(roles.Fleet):
             if slot_of(replica) is not None and network not in replica.networks
         ]
         replicas = site.replicas.seen(site.variables.wanted)
-        return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems))
+        releases = {each.release for each in replicas if site.artifacts.knows(each.release)}
+        workers = site.workers.seen(site.artifacts.find(releases.pop()) if len(releases) == 1 else None)
+        return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems), workers=workers)
 
     def findings(self) -> list[str]:
         """Report containers that the engine restarted recently, and a data store whose disk is nearly full."""
@@ -140,15 +143,19 @@ class ComposeFleet(roles.Fleet):
         site.write_secrets()
         if not site.surroundings.heal():
             return False
-        for each in site.replicas.all():
+        for each in (*site.replicas.all(), *site.workers.all()):
             if not each.running and each.labels.get("slipway.release"):
                 site.docker.do("start", each.ident)
         return True
 
     def objections(self, new: Artifact) -> list[str]:
         """Pull the images of PostgreSQL, Redis and the edge, and try what changed of them beside what runs."""
-        self.site.write_secrets()
-        return self.site.surroundings.problems()
+        site = self.site
+        for name in site.workers.strangers(site.artifacts.find(new.name)):
+            way = f"`docker compose --project-name {site.stack.name} up --detach {name}`"
+            log.warning(f"{FILES[0]}: `{name}` does not run the release's image, so a deploy leaves it alone: {way}")
+        site.write_secrets()
+        return site.surroundings.problems()
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Redis and the edge, none of which is part of a release."""
@@ -190,10 +197,13 @@ class ComposeFleet(roles.Fleet):
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
+        for worker in site.workers.roll(kept, partial(watch, "starting the workers"), rollout.deadline):
+            started[worker.ident] = worker
 
     def withdraw(self) -> None:
         """Stop every replica, except those of a plain `docker compose up`, which go on serving."""
         self.watch.started.clear()
+        self.site.workers.stop()
         self._stop([replica for replica in self.site.replicas.all() if slot_of(replica) is not None])
 
     def down(self, *, volumes: bool) -> None:
@@ -202,6 +212,7 @@ class ComposeFleet(roles.Fleet):
         problems = docker_problems(compose=True) or taken_problems(site.stack, site.env.name)
         if problems:
             raise UsageError(*problems)
+        site.workers.stop()
         self._stop(site.replicas.all())
         sweep(site.docker, site.stack.name)
         options = ["--volumes"] if volumes else []

@@ -16,7 +16,7 @@ from pipeline.targets.common.edge import wait_admitted
 from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.compose.stack import Stack
 
-__all__ = ["Replicas", "slot_name", "slot_of"]
+__all__ = ["SERVICE", "Replicas", "slot_name", "slot_of"]
 
 SERVICE = "backend"
 TICK_SECONDS = 0.1

@@ -16,6 +16,7 @@ from pipeline.targets.compose.replicas import Replicas
 from pipeline.targets.compose.stack import Stack
 from pipeline.targets.compose.surroundings import Surroundings
 from pipeline.targets.compose.variables import Variables
+from pipeline.targets.compose.workers import Workers
 
 __all__ = ["Site"]
 
@@ -38,6 +39,7 @@ class Site(SiteHere):
         self.replicas = Replicas(self.stack, f"http://{self.host}:{self.port}")
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
         self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)
+        self.workers = Workers(self.variables)
         self.surroundings = Surroundings(self.variables, self.home / "surroundings.json")
 
     @property

@@ -55,12 +55,29 @@ class Stack:
         hashes = self.docker.ask(*self.command("config", "--hash", "*"), env=env)
         return dict(line.split() for line in hashes.splitlines())
 
+    def config(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the whole configuration as the files and `env` define it."""
+        config: dict[str, Any] = json.loads(self.docker.ask(*self.command("config", "--format", "json"), env=env))
+        return config
+
     def services(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return each service as the files and `env` define it."""
-        config: dict[str, dict[str, Any]] = json.loads(
-            self.docker.ask(*self.command("config", "--format", "json"), env=env)
-        )
-        return config["services"]
+        services: dict[str, Any] = self.config(env)["services"]
+        return services
+
+    def apply(self, config: Mapping[str, Any], *arguments: str, timeout: float = 600) -> None:
+        """Run `docker compose up` for a `config` that no file has, in the project that it names."""
+        command = [
+            "compose",
+            "--project-name",
+            str(config["name"]),
+            "--project-directory",
+            str(self.root),
+            "--file",
+            "-",
+        ]
+        up = ("up", "--detach", "--no-build", *arguments)
+        self.docker.do(*command, *up, given=json.dumps(config), timeout=timeout)
 
     def network(self, name: str) -> str:
         """Return the name in the engine of the network `name` of the files."""

@@ -104,8 +104,7 @@ class Surroundings:
         if not gone:
             return
         log.warning(f"putting back {', '.join(gone)} as proved last")
-        up = ("up", "--detach", "--no-deps", "--no-build", *gone)
-        self.stack.docker.do(*self._given(self.stack.name), *up, given=json.dumps(config))
+        self.stack.apply(config, "--no-deps", *gone)
         for why in self._wait(gone).values():
             raise DeployFailed(f"it could not be put back: {why}")
 
@@ -158,9 +157,7 @@ class Surroundings:
         ]
 
     def _config(self) -> dict[str, Any]:
-        asked = self.stack.command("config", "--format", "json")
-        config: dict[str, Any] = json.loads(self.stack.docker.ask(*asked, env=self.variables.environment(None)))
-        return config
+        return self.stack.config(self.variables.environment(None))
 
     def _image(self, config: Mapping[str, Any], service: str) -> str | None:
         """Return the ID of a service's image; None if it is not on this machine."""
@@ -181,9 +178,9 @@ class Surroundings:
     def _try(self, config: Mapping[str, Any]) -> list[str]:
         """Start the services of a throwaway `config` until they are healthy; list those that are not."""
         docker, project = self.stack.docker, str(config["name"])
-        up = ("up", "--detach", "--wait", "--wait-timeout", str(START_SECONDS), "--no-build")
+        wait = ("--wait", "--wait-timeout", str(START_SECONDS))
         try:
-            docker.do(*self._given(project), *up, given=json.dumps(config), timeout=START_SECONDS + 60)
+            self.stack.apply(config, *wait, timeout=START_SECONDS + 60)
         except SlipwayError as error:
             idents = docker.ask(
                 "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={project}"
@@ -219,11 +216,6 @@ class Surroundings:
         return (
             f"its health check says `{one.said[:200]}`; its last line: {words}" if one.running and one.said else words
         )
-
-    def _given(self, project: str) -> list[str]:
-        """Return the arguments of `docker` for a Compose command whose file comes on standard input."""
-        root = str(self.stack.root)
-        return ["compose", "--project-name", project, "--project-directory", root, "--file", "-"]
 
 
 def throwaway_config(config: Mapping[str, Any], project: str, services: Collection[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import Release, must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
-from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods
+from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
 from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
@@ -47,7 +47,10 @@ class KubernetesFleet(roles.Fleet):
         replicas = tuple(replica(pod, current=named(pod) in fresh) for pod in service_pods(now))
         deployment = now.deployment(SERVICE)
         wanted = deployment["spec"].get("replicas", 1) if deployment else 0
-        return Running(replicas=replicas, wanted=wanted, problems=(*self._surroundings(), *site.drift))
+        pods = [pod for name in workers(now) for pod in service_pods(now, name)]
+        at_work = tuple(replica(pod, current=mark in (None, secrets_mark(pod))) for pod in pods)
+        problems = (*self._surroundings(), *site.drift)
+        return Running(replicas=replicas, wanted=wanted, problems=problems, workers=at_work)
 
     def _surroundings(self) -> list[str]:
         lines = []
@@ -163,9 +166,10 @@ class KubernetesFleet(roles.Fleet):
         self.bake.watch(new.name, pods, back=back)
 
     def withdraw(self) -> None:
-        """Delete the Deployment of the service, and the autoscaler that would scale it."""
+        """Delete the Deployments of the service and its workers, and the autoscaler that would scale it."""
         self.bake.stop()
-        self.site.kubectl.do("delete", "deployment,horizontalpodautoscaler", SERVICE, "--ignore-not-found")
+        names = (SERVICE, *workers(self.site.rollout.glance()))
+        self.site.kubectl.do("delete", "deployment,horizontalpodautoscaler", *names, "--ignore-not-found")
 
     def down(self, *, volumes: bool) -> None:
         """Delete all that a deploy applied; with `volumes` storage claims and records, on this machine more.

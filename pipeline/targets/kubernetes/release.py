@@ -20,7 +20,16 @@ from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import Source
 
-__all__ = ["NOTHING_YET", "RELEASE_ANNOTATION", "KeptReleases", "Release", "must_run", "render", "settings_of"]
+__all__ = [
+    "NOTHING_YET",
+    "RELEASE_ANNOTATION",
+    "KeptReleases",
+    "Release",
+    "must_run",
+    "render",
+    "runs_image",
+    "settings_of",
+]
 
 RELEASE_ANNOTATION = "slipway/release"
 UNNAMED = "unnamed"  # the name of a release while its real one is being made
@@ -151,10 +160,21 @@ def render(overlay: Path, namespace: str, images: PushedImages, releases: KeptRe
     name = releases.name(images.backend, content)
     objects = _kustomize(overlay, namespace, images, name)
     for one in objects:
-        if (one["kind"], name_of(one)) == ("Deployment", "backend"):
+        if one["kind"] == "Deployment" and runs_image(one, images.place("backend")):  # the service, and its workers
             template = one["spec"]["template"].setdefault("metadata", {})
             template.setdefault("annotations", {})[RELEASE_ANNOTATION] = name
     return name, objects
+
+
+def release_of(deployment: Mapping[str, Any]) -> str | None:
+    """Return the release whose image a Deployment runs, by its mark; None if it is of none."""
+    annotations: dict[str, str] = deployment["spec"]["template"].get("metadata", {}).get("annotations") or {}
+    return annotations.get(RELEASE_ANNOTATION)
+
+
+def runs_image(deployment: Object, image: str) -> bool:
+    """Return whether a container of `deployment` runs `image`."""
+    return any(each.get("image") == image for each in deployment["spec"]["template"]["spec"]["containers"])
 
 
 def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:

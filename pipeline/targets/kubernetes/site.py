@@ -12,10 +12,10 @@ from pipeline.releases.model import Replica
 from pipeline.system.progress import Progress
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.lease import Lease
-from pipeline.targets.kubernetes.objects import SERVICE, marked
+from pipeline.targets.kubernetes.objects import marked
 from pipeline.targets.kubernetes.permissions import RESOURCES
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import KeptReleases
+from pipeline.targets.kubernetes.release import KeptReleases, release_of
 from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
 from pipeline.targets.kubernetes.secret import secret_name, secret_object, secrets_fingerprint
 
@@ -72,12 +72,12 @@ class Site:
         """Return what an apply of `objects` sends: without Jobs, with the Secret and its marks on the pod templates."""
         own = self.on_this_machine and self.secrets
         secret = [secret_object(self.project.name, self.secrets)] if own else []
+        objects = [each for each in objects if each["kind"] != "Job"]
         # Redis reads its users only once, and the service its secrets: so changed secrets must lead to new pods.
-        marks = {
-            SERVICE: secrets_fingerprint(self.secrets),
-            "redis": secrets_fingerprint(self.secrets, ["REDIS_PASSWORD"]),
-        }
-        return [*secret, *marked((each for each in objects if each["kind"] != "Job"), marks)]
+        mark = secrets_fingerprint(self.secrets)
+        marks = {name_of(each): mark for each in objects if each["kind"] == "Deployment" and release_of(each)}
+        marks["redis"] = secrets_fingerprint(self.secrets, ["REDIS_PASSWORD"])
+        return [*secret, *marked(objects, marks)]
 
     def live(self, objects: list[Object]) -> list[Object]:
         """Return those of `objects` that exist in the cluster, as they are there."""

@@ -89,13 +89,13 @@ def restarts(
     before: Mapping[ContainerId, int] = MappingProxyType({}),
     *,
     since: float = 0.0,
+    name: str = "backend",
 ) -> tuple[Finding, ...]:
-    """Return the crashes and OOM kills of the pods of `release`, also of those that are ready again.
+    """Return the crashes and OOM kills of the pods of the Deployment `name`, also of those that are ready again.
 
     This is for a bake time. `before`: what `ends` returned when the deploy began; a rollback may find pods that ended
     long ago, with their node. `since`: seconds since the Unix epoch; what ended earlier is history.
     """
-    name = "backend"
     deployment = seen.deployment(name)
     made = seen.newest_replicaset(deployment, release) if deployment else None
     pods = seen.owned(seen.pods, made) if made else []

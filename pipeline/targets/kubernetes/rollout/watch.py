@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
 from pipeline.targets.common.diagnosis import RECENT_SECONDS, SILENT
 from pipeline.targets.kubernetes.objects import SERVICE
-from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION
+from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION, release_of
 from pipeline.targets.kubernetes.rollout.autoscaler import scaling_findings
 from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
@@ -40,6 +40,7 @@ __all__ = [
     "secrets_mark",
     "service_pods",
     "standing",
+    "workers",
 ]
 
 TICK_SECONDS = 0.5
@@ -89,10 +90,12 @@ class RolloutWatch:
             if first:  # what is there now has not had time to end since the apply
                 self._ends.clear()
                 self._ends.update(ends(seen))
-            now, first = standing(seen), False
+            names, first = [SERVICE, *workers(seen, release)], False
+            now = _together({name: standing(seen, name) for name in names})
             if now.done:
                 return current_pods(seen)
-            findings = patience.settle(map(self._told, diagnose(seen, release)), time.monotonic())
+            found = (one for name in names for one in diagnose(seen, release, name))
+            findings = patience.settle(map(self._told, found), time.monotonic())
             if findings and findings[0].certain:
                 raise DeployFailed(f"release {short(release)}: {findings[0].line}")
             if late:
@@ -105,14 +108,18 @@ class RolloutWatch:
         """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
         seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
         findings = [*examine_pods(seen, seen.pods), *diagnose(seen), *unbound(seen)]
-        findings += restarts(seen, since=time.time() - RECENT_SECONDS)
+        findings += [one for name in workers(seen) for one in diagnose(seen, name=name)]
+        since = time.time() - RECENT_SECONDS
+        findings += [one for name in (SERVICE, *workers(seen)) for one in restarts(seen, since=since, name=name)]
         lines = [self._told(one).line for one in findings]
         lines += [line for one in seen.autoscalers for line in scaling_findings(one, time.time())]
         return list(dict.fromkeys(lines))
 
     def crashed(self, release: str) -> str | None:
         """Return how a pod of `release` crashed, or was killed for its memory, since `wait` began; otherwise None."""
-        findings = [self._told(one) for one in restarts(self.observe(), release, self._ends)]
+        seen = self.observe()
+        names = [SERVICE, *workers(seen, release)]
+        findings = [self._told(one) for name in names for one in restarts(seen, release, self._ends, name=name)]
         return findings[0].line if findings else None
 
     def _told(self, finding: Finding) -> Finding:
@@ -133,9 +140,22 @@ class RolloutWatch:
         return explained
 
 
-def standing(seen: Observation) -> Standing:
-    """Return how far the rollout in `seen` is, terminating pods of the old release included."""
-    deployment = seen.deployment(SERVICE)
+def workers(seen: Observation, release: str | None = None) -> list[str]:
+    """Return the names of the other Deployments that run the image of `release` (None: of any): its workers."""
+    marks = {named(one): release_of(one) for one in seen.deployments}
+    return [name for name, mark in marks.items() if name != SERVICE and mark and release in (None, mark)]
+
+
+def _together(each: Mapping[str, Standing]) -> Standing:
+    """Return how far several Deployments are: what is said of a worker has its name."""
+    late = [(name, one) for name, one in each.items() if not one.done]
+    lines = [one.line if name == SERVICE else f"{name}: {one.line}" for name, one in late]
+    return Standing(not late, "; ".join(lines))
+
+
+def standing(seen: Observation, name: str = SERVICE) -> Standing:
+    """Return how far the rollout of the Deployment `name` is, terminating pods of the old release included."""
+    deployment = seen.deployment(name)
     if deployment is None:
         return Standing(done=False, line="no Deployment yet")
     newest = seen.newest_replicaset(deployment)
@@ -143,7 +163,7 @@ def standing(seen: Observation) -> Standing:
         return Standing(done=False, line="waiting for the Deployment's controller")
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     new = [one for one in seen.owned(seen.pods, newest) if not _leaves(one)]
-    old = [one for one in service_pods(seen) if one not in new]
+    old = [one for one in service_pods(seen, name) if one not in new]
     ready = sum(1 for one in new if is_ready(one))
     line = f"{ready} of {wanted} new pods ready{f', {len(old)} old left' if old else ''}"
     counts = [status.get(f"{kind}Replicas", 0) for kind in ("updated", "available")]
@@ -153,9 +173,9 @@ def standing(seen: Observation) -> Standing:
     return Standing(done, line)
 
 
-def service_pods(seen: Observation) -> list[Json]:
-    """Return the pods of the service that run, are about to run, or are on their way out."""
-    deployment = seen.deployment(SERVICE)
+def service_pods(seen: Observation, name: str = SERVICE) -> list[Json]:
+    """Return the pods of a Deployment that run, are about to run, or are on their way out."""
+    deployment = seen.deployment(name)
     sets = seen.owned(seen.replicasets, deployment) if deployment else []
     pods = [pod for one in sets for pod in seen.owned(seen.pods, one)]
     return [pod for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
