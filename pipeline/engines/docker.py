@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import SlipwayError
 from pipeline.registry.reference import HUB, parse_reference
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 
-__all__ = ["Docker", "docker_problems", "essence", "run_docker"]
+__all__ = ["Docker", "docker_problems", "essence", "ignored_variables", "remote_problem", "run_docker"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ REFUSED = re.compile(r"unauthorized|no basic auth credentials|(?<!permission )de
 # begun: seen now and then on a busy machine (moby 26, runc 1.1), where it undid a deploy.
 NOT_BEGUN = re.compile(r"init-p: connection reset by peer|error executing setns process|procReady not received")
 TIME = re.compile(r"^\d+\.\d+ ")
+# Of the environment: a deploy names its own files and project, and removes what it removes itself.
+IGNORED = ("COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS")
+SOCKET = "unix:///var/run/docker.sock"
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 def docker_problems(*, compose: bool) -> list[str]:
@@ -66,7 +72,8 @@ def run_docker(
 
     Try once more where the engine could not begin a process.
     """
-    environment = {**os.environ, **(env or {})}
+    ours = {name: value for name, value in os.environ.items() if name not in IGNORED}
+    environment = {**ours, **(env or {})}
     begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, given=given)
     try:
         return begin()
@@ -169,7 +176,7 @@ def essence(said: str) -> str:
     lines = [line for line in own if line and set(line) != {"-"}]
     telling = [line for line in lines if "error" in line.lower() or "denied" in line.lower()]
     best = (telling or lines or ["it said nothing"])[-1]
-    return best.removeprefix("ERROR: ").removeprefix("Error response from daemon: ")[:300]
+    return shorten(best.removeprefix("ERROR: ").removeprefix("Error response from daemon: "))
 
 
 def _login(arguments: Sequence[str], said: str) -> str:
@@ -193,11 +200,43 @@ def _ask(
         return 1, f"no answer within {ASK_SECONDS} s"
 
 
+def ignored_variables() -> list[str]:
+    """Return a line for each variable of the environment that Compose would follow, and that a deploy does not."""
+    return [f"{name} is ignored: a deploy names its own files and project" for name in IGNORED if os.environ.get(name)]
+
+
+def remote_problem() -> str | None:
+    """Return why the engine cannot run what this machine serves: it is another machine's; None if it is here."""
+    host, source = _endpoint()
+    parts = urlsplit(host)
+    if parts.scheme in ("unix", "npipe", "fd") or parts.hostname in LOCAL_HOSTS:
+        return None
+    return (
+        f"{source}: {host} is another machine's engine, which finds neither the secrets nor the edge's address of this"
+        " one: run nox there, or use this machine's engine"
+    )
+
+
+def _endpoint() -> tuple[str, str]:
+    """Return the address of the engine, and what names it."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return host, "DOCKER_HOST"
+    done = subprocess.run(
+        ["docker", "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"],
+        capture_output=True, text=True, check=False, timeout=ASK_SECONDS,
+    )  # fmt: skip
+    name, _, host = done.stdout.strip().partition(" ")
+    source = "DOCKER_CONTEXT" if os.environ.get("DOCKER_CONTEXT") else f"docker's context `{name}`"
+    return host or SOCKET, source
+
+
 def _unreachable(said: str) -> str:
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if "context" in said and "not found" in said:
+        return f"docker: {essence(said)}: fix DOCKER_CONTEXT, or `docker context use default`"
+    host, source = _endpoint()
     if "permission denied" in said.lower():
         return f"docker: no permission for {host}: `sudo usermod -aG docker $USER`, log in again; or rootless Docker"
-    return f"docker: no engine answers at {host}: start it (`sudo systemctl start docker`), or fix DOCKER_HOST"
+    return f"docker: no engine answers at {host}: start it (`sudo systemctl start docker`), or fix {source}"
 
 
 def _version(said: str) -> tuple[int, int]:

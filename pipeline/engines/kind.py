@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.engines import gateway_api
@@ -23,6 +23,7 @@ from pipeline.registry.reference import parse_reference
 from pipeline.system.ports import port_free
 from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 from pipeline.system.waiting import attempts
 
 __all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
@@ -70,6 +71,15 @@ def registry_command() -> list[str]:
         "--env=REGISTRY_STORAGE_DELETE_ENABLED=true",
         REGISTRY_IMAGE,
     ]
+
+
+def proxy_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` for `kind create`, whose nodes take the proxy from it: none stands before the registry here."""
+    direct = f"{REGISTRY_NAME},localhost,127.0.0.1"
+    proxied = any(environ.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"))
+    names = ("NO_PROXY", "no_proxy") if proxied else ()
+    known = environ.get("NO_PROXY") or environ.get("no_proxy")
+    return {**environ, **dict.fromkeys(names, f"{known},{direct}" if known else direct)}
 
 
 def kubectl_command(*arguments: str) -> list[str]:
@@ -215,7 +225,8 @@ class Cluster:
     def _create(self) -> None:
         image = os.environ.get("KIND_NODE_IMAGE") or NODE_IMAGE
         try:
-            run(create_command(self.root / MANIFESTS / "kind.yaml", image), timeout=CREATE_SECONDS)
+            command = create_command(self.root / MANIFESTS / "kind.yaml", image)
+            run(command, env=proxy_environment(os.environ), timeout=CREATE_SECONDS)
         except BaseException as error:
             # Killed or failed in the middle, kind may leave nodes that the next try would stumble over.
             if self._existing():
@@ -380,4 +391,4 @@ def _essence(said: str) -> str:
     """Return the line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if line.lower().startswith("error")]
-    return re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE)[:300]
+    return shorten(re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE))

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 
 __all__ = ["FIELD_MANAGER", "Kubectl", "Object", "Refused", "Token", "Unreachable", "describe", "name_of", "read_token"]
 
@@ -29,6 +30,7 @@ OLDEST_SERVER = (1, 35)
 ASK_SECONDS = 20
 AWAY_SECONDS = 60  # a control plane that restarts takes half of that
 # Faults of the API server, its load balancer or etcd, not of the request: the same call may succeed in a second.
+NO_NAMESPACE = re.compile(r'namespaces "([^"]+)" not found')
 AWAY = re.compile(
     r"was refused|connection refused|i/o timeout|no route to host|TLS handshake timeout|\bEOF\b|connection reset"
     r"|no such host|deadline exceeded|currently unable to handle|etcdserver|Client\.Timeout|http2: "
@@ -196,9 +198,12 @@ class Kubectl:
         best = next((line for line in reversed(lines) if "error" in line.lower() or "forbidden" in line.lower()), "")
         best = (best or (lines or ["it said nothing"])[-1]).removeprefix("error: ").removeprefix("Error from server ")
         if AWAY.search(said):
-            return Unreachable(f"the cluster of context `{self.context}` cannot be reached: {best[:300]}")
+            return Unreachable(f"the cluster of context `{self.context}` cannot be reached: {shorten(best)}")
+        if missing := NO_NAMESPACE.search(said):
+            make = "an administrator makes it: `kubectl apply -k k8s/bootstrap/ENV` (docs/7-kubernetes.md)"
+            return UsageError(f"context `{self.context}` has no namespace {missing[1]}: {make}")
         verb = next((word for word in arguments if not word.startswith("-")), "")
-        return Refused(f"kubectl {verb}: {best[:400]}", said)
+        return Refused(f"kubectl {verb}: {shorten(best)}", said)
 
 
 def read_token(text: str) -> Token | None:

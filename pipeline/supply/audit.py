@@ -17,6 +17,7 @@ from pipeline.errors import SlipwayError
 from pipeline.supply.gate import UNAUDITED, Vulnerability, from_grype, from_pip_audit
 from pipeline.supply.sbom import Sbom
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 
 __all__ = ["ask_grype", "ask_pip_audit", "locked_packages", "pip_audit_command"]
 
@@ -99,4 +100,4 @@ def ask_grype(sboms: Sequence[Sbom]) -> list[Vulnerability]:
 
 def _last(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return shorten(lines[-1]) if lines else "it said nothing"

@@ -23,6 +23,7 @@ from typing import Any
 from pipeline.config.policy import Policy
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 
 __all__ = ["CYCLONEDX", "PROVENANCE", "SIGNATURE", "Cosign", "Signer", "complaint", "signer", "verify_command"]
 
@@ -177,7 +178,7 @@ def complaint(said: str, reference: str, release: str, policy: Policy | None = N
         if sign in said:
             return f"{reference}: {meaning}"
     lines = [line.removeprefix("Error: ") for line in said.splitlines() if line.startswith("Error: ")]
-    return f"{reference}: cosign: {(lines or [said.strip() or 'it said nothing'])[-1][:400]}"
+    return f"{reference}: cosign: {shorten((lines or [said.strip() or 'it said nothing'])[-1])}"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pipeline.errors import SlipwayError
 from pipeline.registry.image import resolve
 from pipeline.registry.reference import Reference, parse_reference
 from pipeline.system.run import CommandFailed, run
+from pipeline.system.text import shorten
 
 __all__ = ["LARGEST_ATTESTED", "Sbom", "make_sboms", "python_packages", "syft_command", "too_large"]
 
@@ -56,7 +57,7 @@ def _make(place: Reference, folder: Path) -> Sbom:
             run(syft_command(half), env=environment, timeout=TIMEOUT_SECONDS)
         except CommandFailed as error:
             said = error.output.strip().splitlines() or ["it said nothing"]
-            raise SlipwayError(f"{sbom.reference}: syft: {said[-1][:400]}") from error
+            raise SlipwayError(f"{sbom.reference}: syft: {shorten(said[-1])}") from error
         half.spdx.replace(sbom.spdx)
         half.cyclonedx.replace(sbom.cyclonedx)
     return sbom

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pipeline.system.text import shorten
+
 __all__ = ["LOG_LINES", "RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
 
 RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
@@ -22,9 +24,9 @@ def telling_line(lines: Iterable[str]) -> str:
         try:
             event = json.loads(line)
         except ValueError:
-            return line.strip()[:300]
+            return shorten(line.strip())
         if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
-            return " ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key))[:300]
+            return shorten(" ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key)))
     return SILENT
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.errors import DeployFailed
+from pipeline.system.text import shorten
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.synthetic import shell_script
 
@@ -167,6 +168,6 @@ def why_waiting(pod: Object | None) -> str:
     for one in pod["status"].get("containerStatuses", []):
         waiting = one.get("state", {}).get("waiting")
         if waiting:
-            return f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": ")[:300]
+            return shorten(f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": "))
     conditions = [one.get("message", "") for one in pod["status"].get("conditions", []) if one["status"] != "True"]
-    return next(filter(None, conditions), "it does not say why")[:300]
+    return shorten(next(filter(None, conditions), "it does not say why"))

@@ -8,6 +8,7 @@ from pipeline.engines.kubectl import Refused, name_of
 from pipeline.images.build import PushedImages
 from pipeline.proof.report import Report
 from pipeline.releases.model import Artifact
+from pipeline.system.text import shorten
 from pipeline.targets.common import roles
 from pipeline.targets.common.difference import describe_difference
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
@@ -84,7 +85,8 @@ class KubernetesReleases(roles.Releases):
         except Refused as error:
             lines = [line for line in error.said.splitlines() if line.strip() and not line.startswith("Warning")]
             return [
-                f"the API server refuses it: {line.removeprefix('Error from server ').strip()[:400]}" for line in lines
+                f"the API server refuses it: {shorten(line.removeprefix('Error from server ').strip())}"
+                for line in lines
             ]
         live = site.live(wanted)
         problem = foreign_problem(site.kubectl, wanted, live)

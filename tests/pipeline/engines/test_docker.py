@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines.docker import Docker, docker_problems, essence
+from pipeline.engines.docker import Docker, docker_problems, essence, ignored_variables, remote_problem
 from pipeline.errors import SlipwayError
 from pipeline.images.build import Images, build_command, image_repository, push_references, repository_problem
 from pipeline.registry.image import tagged_digest
@@ -46,6 +46,37 @@ def says(program: Path, *cases: str) -> None:
     program.chmod(0o755)
 
 
+class TestEngineOfAnotherMachine:
+    @pytest.mark.parametrize("host", ["ssh://deploy@shop.example.com", "tcp://192.0.2.1:2376"])
+    def test_is_refused(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Secrets are files of this machine, and the proof asks this machine's address."""
+        monkeypatch.setenv("DOCKER_HOST", host)
+        assert (remote_problem() or "").startswith(f"DOCKER_HOST: {host} is another machine's engine")
+
+    @pytest.mark.parametrize("host", ["unix:///run/user/1000/docker.sock", "tcp://127.0.0.1:2375"])
+    def test_is_not_what_answers_here(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rootless, or through a port of this machine."""
+        monkeypatch.setenv("DOCKER_HOST", host)
+        assert remote_problem() is None
+
+
+class TestVariables:
+    def test_that_would_choose_other_files_are_ignored_and_said(
+        self, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of them would remove the containers of all other services."""
+        monkeypatch.setenv("COMPOSE_FILE", "other.yml")
+        monkeypatch.setenv("COMPOSE_REMOVE_ORPHANS", "1")
+        says(engine, "*) env ;;")
+        assert [
+            line for line in Docker(tmp_path).ask("compose", "up").splitlines() if line.startswith("COMPOSE_")
+        ] == []
+        assert ignored_variables() == [
+            "COMPOSE_FILE is ignored: a deploy names its own files and project",
+            "COMPOSE_REMOVE_ORPHANS is ignored: a deploy names its own files and project",
+        ]
+
+
 class TestDockerProblems:
     def test_nothing_is_wrong_with_a_new_one(self, engine: Path) -> None:
         """An engine and a compose that are new enough."""
@@ -72,6 +103,27 @@ class TestDockerProblems:
         [said] = docker_problems(compose=False)
         assert said.startswith(problem)
         assert "sudo" in said
+
+    @pytest.mark.parametrize(("name", "value"), [("DOCKER_HOST", "tcp://127.0.0.1:1"), ("DOCKER_CONTEXT", "there")])
+    def test_no_answer_names_what_chose_the_engine(
+        self, name: str, value: str, engine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A variable, or a context, with its address."""
+        monkeypatch.delenv("DOCKER_HOST", raising=False)
+        monkeypatch.setenv(name, value)
+        says(engine, "context*) echo there tcp://127.0.0.1:1 ;;", "*) echo 'Cannot connect' >&2; exit 1 ;;")
+        [said] = docker_problems(compose=False)
+        assert "no engine answers at tcp://127.0.0.1:1: " in said
+        assert said.endswith(f"or fix {name}")
+
+    def test_no_context_of_that_name(self, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not the socket that is wrong."""
+        monkeypatch.setenv("DOCKER_CONTEXT", "nosuch")
+        says(
+            engine, "*) echo 'unable to resolve docker endpoint: context \"nosuch\": context not found' >&2; exit 1 ;;"
+        )
+        [said] = docker_problems(compose=False)
+        assert 'context "nosuch": context not found: fix DOCKER_CONTEXT' in said
 
     def test_too_old(self, engine: Path) -> None:
         """Which is there, and which is needed."""

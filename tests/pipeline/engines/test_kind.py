@@ -45,6 +45,12 @@ class TestCommands:
         assert "--publish=127.0.0.1:5001:5000" in command
         assert "--network=kind" in command
 
+    def test_nodes_reach_the_registry_beside_a_proxy(self) -> None:
+        """Kind gives them the proxy of this machine's environment, which does not know the registry."""
+        environ = cluster.proxy_environment({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "10.0.0.0/8"})
+        assert environ["NO_PROXY"] == environ["no_proxy"] == "10.0.0.0/8,slipway-registry,localhost,127.0.0.1"
+        assert cluster.proxy_environment({"PATH": "/bin"}) == {"PATH": "/bin"}
+
     def test_kubectl_never_goes_by_the_current_context(self) -> None:
         """Which may be a production cluster's."""
         assert cluster.kubectl_command("get", "pods") == ["kubectl", "--context=kind-slipway", "get", "pods"]

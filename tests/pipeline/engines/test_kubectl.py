@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.kubectl import Kubectl, Refused, Unreachable, read_token
+from pipeline.errors import UsageError
 
 # What kubectl 1.37 printed.
 AWAY = (
@@ -53,6 +54,21 @@ class TestAsk:
         with pytest.raises(Refused, match=r"kubectl get: .*deployer.* cannot list") as caught:
             one.ask("get", "pods")
         assert caught.value.said.strip() == FORBIDDEN
+
+    def test_names_a_namespace_that_nobody_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever may make it, and how; nothing else of the deploy could work."""
+        said = 'Error from server (NotFound): error when creating "STDIN": namespaces "shop" not found'
+        one = kubectl(tmp_path, said, 1)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        with pytest.raises(UsageError, match="has no namespace shop: an administrator makes it: `kubectl apply -k"):
+            one.ask("create", "--filename=-")
+
+    def test_keeps_the_end_of_a_long_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """There is the cause."""
+        one = kubectl(tmp_path, f"Error from server: failed to do {'x' * 400}: proxyconnect tcp: refused", 1)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        with pytest.raises(Refused, match=r"failed to do x+ … x+: proxyconnect tcp: refused$"):
+            one.ask("get", "pods")
 
 
 class TestCommand:

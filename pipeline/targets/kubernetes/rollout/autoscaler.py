@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.system.text import shorten
 from pipeline.targets.kubernetes.rollout.observation import Json, condition, epoch, named
 
 __all__ = ["Reading", "moved", "overwhelmed", "reading_of", "scaling_findings"]
@@ -88,7 +89,7 @@ def scaling_findings(autoscaler: Json, now: float) -> list[str]:
         one = condition(autoscaler, kind)
         if one.get("status") != "False" or now - epoch(one.get("lastTransitionTime")) < BLIND_SECONDS:
             continue
-        message = " ".join(one.get("message", "").split())[:300]
+        message = shorten(" ".join(one.get("message", "").split()))
         fix = "check that metrics-server runs and that requests are set (`kubectl top pods`)"
         if one.get("reason") == "ScalingDisabled":
             fix = "its Deployment has 0 replicas: give it one, and the autoscaler resumes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pipeline.system.text import shorten
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.kubernetes.rollout.findings import SYNC_SECONDS, Finding, count_of, one_line, times
 from pipeline.targets.kubernetes.rollout.observation import Json, Observation, epoch, named
@@ -43,7 +44,7 @@ def container_finding(seen: Observation, pod: Json, spec: Json, status: Json, *,
     if crashes_of(status) and (not status.get("ready") or _out_of_memory(status)):
         return ended(seen, pod, spec, status)
     if "running" in status["state"] and not status.get("ready"):
-        return _unready(seen, pod, spec, status)
+        return _running_on(seen, pod, spec, status) if ends else _unready(seen, pod, spec, status)
     return None
 
 
@@ -156,7 +157,7 @@ def mount(seen: Observation, pod: Json) -> Finding | None:
         return Finding("config", line, pod=name, patience=SYNC_SECONDS)
     return Finding(
         "mount",
-        f"pod {name}: {events[-1]['reason']}: {message[:300]}: Kubernetes keeps trying",
+        f"pod {name}: {events[-1]['reason']}: {shorten(message)}: Kubernetes keeps trying",
         pod=name,
         patience=None,
     )
@@ -236,6 +237,14 @@ def _crashed_enough(pod: Json, end: Json, crashes: int, *, running: bool) -> boo
 def _unhealthy(seen: Observation, pod: Json, probe: str) -> Json:
     events = [one for one in seen.events_of(pod, "Unhealthy") if one.get("message", "").startswith(probe)]
     return events[-1] if events else {}
+
+
+def _running_on(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding:
+    """Return that an init container has not ended, which the containers after it wait for."""
+    since = status["state"]["running"].get("startedAt")
+    seconds = f" for {seen.now - epoch(since):.0f} s" if since else ""
+    line = f"pod {named(pod)}: its init container {spec['name']} has been running{seconds}, and has to end first"
+    return Finding("init", line, named(pod), spec["name"], patience=None, wants_log=True)
 
 
 def _unready(seen: Observation, pod: Json, spec: Json, status: Json) -> Finding | None:

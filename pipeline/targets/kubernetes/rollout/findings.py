@@ -11,7 +11,7 @@ __all__ = ["KINDS", "SYNC_SECONDS", "Finding", "count_of", "one_line", "times"]
 # In order of explanatory power: what explains more comes first.
 KINDS = (
     *("platform", "image", "config", "start", "oom", "crash", "quota", "limits", "admission"),
-    *("claim", "unschedulable", "mount", "evicted", "probe", "node", "deadline"),
+    *("claim", "unschedulable", "mount", "evicted", "probe", "init", "node", "deadline"),
 )
 SYNC_SECONDS = 10  # a Secret may be on its way
 

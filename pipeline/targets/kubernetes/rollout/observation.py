@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +41,7 @@ class Observation:
     events: Sequence[Json] = ()  # oldest first
     claims: Sequence[Json] = ()  # PersistentVolumeClaims
     autoscalers: Sequence[Json] = ()  # only where they were asked for: a rollout does without
+    now: float = field(default_factory=time.time)  # seconds since the Unix epoch, by this machine's clock
 
     @classmethod
     def of(cls, items: Iterable[Json]) -> Observation:

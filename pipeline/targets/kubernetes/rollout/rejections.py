@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from pipeline.system.text import shorten
 from pipeline.targets.kubernetes.rollout.findings import SYNC_SECONDS, Finding, one_line
 from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, named
 
@@ -35,7 +36,7 @@ def refusal(message: str, what: str) -> Finding:
         if match := re.search(pattern, message):
             words = {key: value for key, value in match.groupdict().items() if value}
             return Finding(kind, f"{what} are refused: {fix.format(**words)}", patience=patience)
-    return Finding("admission", f"{what} are refused: {message[:300]}", patience=HOOK_SECONDS)
+    return Finding("admission", f"{what} are refused: {shorten(message)}", patience=HOOK_SECONDS)
 
 
 _REFUSALS: tuple[tuple[str, str, str, float | None], ...] = (

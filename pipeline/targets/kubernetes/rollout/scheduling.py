@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from pipeline.system.text import shorten
 from pipeline.targets.kubernetes.rollout.findings import SYNC_SECONDS, Finding, one_line
 from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, container_pairs, named
 
@@ -33,7 +34,7 @@ def unschedulable(seen: Observation, pod: Json, scheduled: Json) -> Finding:
     # A node that starts, stops or is drained will be back in a while, or its pods will be elsewhere.
     healing = re.search(r"node\.kubernetes\.io/|were unschedulable", reasons) or seen.room_to_come
     patience = None if coming or healing else SCHEDULING_SECONDS
-    return Finding("unschedulable", f"pod {name} fits no node: {reasons[:300]}: {fix}", pod=name, patience=patience)
+    return Finding("unschedulable", f"pod {name} fits no node: {shorten(reasons)}: {fix}", pod=name, patience=patience)
 
 
 def _requested(pod: Json, resource: str) -> str:
@@ -64,7 +65,7 @@ def _unbound(seen: Observation, claim: Json) -> Finding | None:
     if phase == "Bound" or (not events and phase != "Lost"):
         return None
     cause = one_line(events[-1].get("message", "")) if events else "its volume is gone"
-    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {cause[:300]}"
+    line = f"PersistentVolumeClaim {named(claim)} is {phase.lower()}: {shorten(cause)}"
     fix = "bring its volume back, or restore a backup into a new claim" if phase == "Lost" else ""
     if "storageclass" in cause:
         wanted = claim["spec"].get("storageClassName")
@@ -92,5 +93,5 @@ def node_lost(seen: Observation, pod: Json) -> Finding | None:
 def eviction(pod: Json, how_many: int) -> Finding:
     """Return why its node evicted `pod`; for good where `how_many` evicted pods are `EVICTIONS` or more."""
     status = pod["status"]
-    line = f"pod {named(pod)}: {status['reason']}: {one_line(status.get('message', ''))[:300]}"
+    line = f"pod {named(pod)}: {status['reason']}: {shorten(one_line(status.get('message', '')))}"
     return Finding("evicted", line, pod=named(pod), patience=0.0 if how_many >= EVICTIONS else None)

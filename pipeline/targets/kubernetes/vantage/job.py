@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.requests import RequestSpec
+from pipeline.system.text import shorten
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
 
 __all__ = ["COMPONENT", "NAME", "View", "compare_views", "follow_arguments", "objects", "view_of"]
@@ -197,7 +198,7 @@ def view_of(log: str) -> View:
         return View(problem="it said nothing: did its pod start?")
     if lines[-1].startswith("{"):
         return View(problem="it ended before it could tell what it saw")
-    return View(problem=lines[-1].strip()[:300])
+    return View(problem=shorten(lines[-1].strip()))
 
 
 def compare_views(failed: int, sent: int, inside: View) -> str:

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -391,3 +392,17 @@ class TestSummary:
         """Also without a Deployment."""
         assert "kubectl describe deployment backend" in summary(Observation.of(at("config-missing", 0)))
         assert summary(Observation()) == "there is no Deployment backend"
+
+
+def test_an_init_container_that_does_not_end_is_named() -> None:
+    """With its seconds: nothing else is said of it."""
+    items = at("never-ready", 20)
+    pod = one(items, "Pod")
+    pod["spec"]["initContainers"] = [{"name": "hang", "image": "x"}]
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    pod["status"]["initContainerStatuses"] = [{"name": "hang", "ready": False, "restartCount": 0, "state": running}]
+    seen = replace(Observation.of(items), now=datetime(2026, 1, 1, 0, 0, 58, tzinfo=UTC).timestamp())
+    [finding] = [each for each in examine_pods(seen, [pod]) if each.kind == "init"]
+    name = pod["metadata"]["name"]
+    assert finding.line == f"pod {name}: its init container hang has been running for 58 s, and has to end first"
+    assert not finding.certain

@@ -1,0 +1,15 @@
+"""Text that has to fit into a line."""
+
+from __future__ import annotations
+
+__all__ = ["shorten"]
+
+LINE = 300
+BEGINNING = 100
+
+
+def shorten(text: str) -> str:
+    """Return `text` in at most 300 characters: its middle goes, because the end of a message is its cause."""
+    if len(text) <= LINE:
+        return text
+    return f"{text[:BEGINNING]} … {text[BEGINNING + 3 - LINE :]}"
