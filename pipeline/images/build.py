@@ -21,6 +21,7 @@ from pipeline.registry.reference import parse_reference
 from pipeline.registry.repository import Repository
 from pipeline.releases.migrations import required_revision
 from pipeline.releases.model import SHORT
+from pipeline.system.files import write_whole
 from pipeline.system.git import Change, Source, last_change, remote_address
 from pipeline.system.run import CommandFailed, run
 
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
                   "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
 FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend", ".dockerignore")
+PROXIES = [form for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for form in (name, name.lower())]
+INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 SCHEMA_LABEL = "slipway.schema"
 NEEDS_LABEL = "slipway.needs"
 REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
@@ -167,11 +170,15 @@ class Images:
             **labels(self.root, change, self.project),
             **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
         }
+        base = "PYTHON_IMAGE" if target else "CADDY_IMAGE"  # for example of a mirror
+        if os.environ.get(base):
+            arguments[base] = os.environ[base]
         # BuildKit's own attestation would give the image another digest on every build; CI attests the provenance.
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             ident = Path(folder) / "id"
-            command = build_command(dockerfile, target, arguments, ident, push)
+            options = [*(push or []), *_proxy_options(), *_index_options(Path(folder))]
+            command = build_command(dockerfile, target, arguments, ident, options, pushed=bool(push))
             try:
                 run(command, output_level=logging.DEBUG, env=environment, cwd=self.root, timeout=TIMEOUT_SECONDS)
             except CommandFailed as error:
@@ -199,11 +206,17 @@ class Images:
 
 
 def build_command(
-    dockerfile: str, target: str | None, arguments: dict[str, str], ident: Path, push: Sequence[str] | None = None
+    dockerfile: str,
+    target: str | None,
+    arguments: dict[str, str],
+    ident: Path,
+    options: Sequence[str] = (),
+    *,
+    pushed: bool = False,
 ) -> list[str]:
     """Return the command line that builds `target` of `dockerfile` and writes the image's ID to `ident`.
 
-    With `push`, the builder that is in use builds, and writes what it pushed.
+    With `pushed`, the builder that is in use builds, and writes what it pushed.
     """
     # `docker build` would take the engine's own builder. `--quiet`, which prints the ID, would hide the output of a
     # step that fails.
@@ -211,18 +224,34 @@ def build_command(
     named = ["--target", target] if target else []
     return [
         "docker",
-        *(["buildx", "build"] if push else ["build"]),
+        *(["buildx", "build"] if pushed else ["build"]),
         "--progress",
         "plain",
-        "--metadata-file" if push else "--iidfile",
+        "--metadata-file" if pushed else "--iidfile",
         str(ident),
-        *(push or []),
+        *options,
         "--file",
         dockerfile,
         *named,
         *given,
         ".",
     ]
+
+
+def _proxy_options() -> list[str]:
+    """Return the options that pass on the proxies of the environment: BuildKit keeps these out of the image."""
+    return [word for name in PROXIES if os.environ.get(name) for word in ("--build-arg", name)]
+
+
+def _index_options(folder: Path) -> list[str]:
+    """Return the options that pass on the index of packages in the environment, by files written to `folder`."""
+    index = next((os.environ[name] for name in INDEXES if os.environ.get(name)), None)
+    if index is None:
+        return []
+    files = {"pip": f"[global]\nindex-url = {index}\n", "uv": f"[[index]]\nurl = {json.dumps(index)}\ndefault = true\n"}
+    for name, text in files.items():
+        write_whole(folder / name, text)  # an address may have a password in it
+    return [word for name in files for word in ("--secret", f"id={name},src={folder / name}")]
 
 
 def labels(root: Path, change: Change, title: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pipeline.targets.common.container import refused_login
 from tests.logs import logged
 from tests.registries import played, push_image
 
+ROOT = Path(__file__).parents[3]
 # What BuildKit says of a step that fails.
 FULL = """#5 [2/2] RUN dd
 #5 0.104 dd: error writing '/x': No space left on device
@@ -259,11 +260,41 @@ class TestImages:
 
     def test_a_builder_pushes_what_no_engine_keeps(self) -> None:
         """For several platforms: by the builder that is chosen, which says what it pushed."""
-        command = build_command("docker/Dockerfile.frontend", None, {}, Path("/tmp/id"), ["--platform", "linux/amd64"])
+        platforms = ["--platform", "linux/amd64"]
+        command = build_command("docker/Dockerfile.frontend", None, {}, Path("/tmp/id"), platforms, pushed=True)
         assert command == [
             "docker", "buildx", "build", "--progress", "plain", "--metadata-file", "/tmp/id",
             "--platform", "linux/amd64", "--file", "docker/Dockerfile.frontend", ".",
         ]  # fmt: skip
+
+    def test_passes_on_mirror_proxy_and_index(
+        self, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By what leaves no trace: a proxy without its value on the command line, the index as a secret file."""
+        monkeypatch.setenv("PYTHON_IMAGE", "mirror.example.org/python:3.13")
+        monkeypatch.setenv("CADDY_IMAGE", "mirror.example.org/caddy:2")
+        monkeypatch.setenv("HTTPS_PROXY", "http://me:hidden@proxy:3128")
+        monkeypatch.setenv("PIP_INDEX_URL", "https://me:hidden@index.example.org/simple")
+        says(
+            engine,
+            f'build*) echo "$*" >>{tmp_path}/asked; echo sha256:1 >"$5";'
+            f' cat $(echo "$*" | grep -o "src=[^ ]*" | cut -c5-) >>{tmp_path}/given ;;',
+            "*) ;;",
+        )
+        images = Images(ROOT, "shop")
+        images.build()
+        images.build_frontend()
+        service, migrate, edge = (tmp_path / "asked").read_text().splitlines()
+        for asked in (service, migrate):
+            assert "--build-arg PYTHON_IMAGE=mirror.example.org/python:3.13" in asked
+        assert "--build-arg CADDY_IMAGE=mirror.example.org/caddy:2" in edge
+        for asked in (service, migrate, edge):
+            assert "--build-arg HTTPS_PROXY " in asked
+            assert "--secret id=pip,src=" in asked
+            assert "hidden" not in asked
+        given = (tmp_path / "given").read_text()
+        assert "index-url = https://me:hidden@index.example.org/simple\n" in given
+        assert 'url = "https://me:hidden@index.example.org/simple"\ndefault = true\n' in given
 
     @pytest.mark.parametrize(
         ("platforms", "line"),
