@@ -91,6 +91,19 @@ def test_a_broken_release_is_undone_for_the_right_reason(name: str, sound: Check
     assert sound.untidy() == []
 
 
+def test_a_bad_caddyfile_is_refused_in_check(sound: Checkout) -> None:
+    """Nothing is touched: the edge goes on, and nothing has to be brought back."""
+    old = sound.answering()
+    sound.patch("docker/edge/Caddyfile", "persist_config off", "persist_konfig off")
+    outcome = sound.deploy()
+    sound.git("checkout", "--quiet", "--", "docker")
+    assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
+    assert "persist_konfig" in outcome.reason
+    assert (outcome.report["stages"][-1]["name"], outcome.report["rollback"]) == ("check", None)
+    assert sound.answering() == old
+    assert sound.untidy() == []
+
+
 def test_the_release_before_is_whole_after_all_that(sound: Checkout) -> None:
     """With its source back in the working tree there is nothing to deploy."""
     outcome = sound.deploy()

@@ -12,13 +12,15 @@ from typing import Any
 
 from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact, Running
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
-from pipeline.targets.common.here import max_connections
+from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
 from pipeline.targets.local.site import Site
@@ -136,6 +138,15 @@ class LocalFleet(roles.Fleet):
             site.edge.link(slot.slot, site.replicas.socket(slot.slot))
         site.replicas.wait_settled(HEAL_SECONDS)
         return True
+
+    def objections(self, new: Artifact) -> list[str]:
+        """Let Caddy judge the edge's configuration; the data stores have none of the project's."""
+        site = self.site
+        try:
+            edge_config(site.engines().caddy, site.caddyfile, site.layout, FEWEST_SLOTS, site.port)
+        except SlipwayError as error:
+            return list(error.problems)
+        return []
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""
