@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.engines.kubectl import Object, describe
+from pipeline.engines.kubectl import Object, describe, name_of
 
 __all__ = ["Key", "changes", "conflicts", "key_of", "strangers"]
 
@@ -62,8 +63,24 @@ def strangers(live: Sequence[Object]) -> list[str]:
             what = (
                 f"{describe(one)} was also changed by `{entry['manager']}` ({entry.get('time', 'at an unknown time')})"
             )
-            lines.append(f"{what}: whatever it added stays; `kubectl get -o yaml --show-managed-fields` shows it")
+            names = sorted(set(_variables(entry.get("fieldsV1") or {})))
+            if names:
+                unset = (
+                    f"`kubectl set env {one['kind'].lower()}/{name_of(one)} {' '.join(f'{name}-' for name in names)}`"
+                )
+                lines.append(f"{what}: its {', '.join(names)} wins over the overlay's for good: {unset}")
+            else:
+                lines.append(f"{what}: whatever it added stays; `kubectl get -o yaml --show-managed-fields` shows it")
     return lines
+
+
+def _variables(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the environment variables among the `fields` of a manager, as server-side apply writes them (FieldsV1)."""
+    for key, inner in fields.items():
+        if key == "f:env":
+            yield from (json.loads(name[2:])["name"] for name in inner if name.startswith("k:"))
+        elif isinstance(inner, Mapping):
+            yield from _variables(inner)
 
 
 def _plain(one: Object) -> dict[str, Any]:

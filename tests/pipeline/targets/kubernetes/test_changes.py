@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.targets.kubernetes.changes import changes, conflicts
+from pipeline.targets.kubernetes.changes import changes, conflicts, strangers
 
 # kubectl 1.37 on a Deployment whose image somebody had set by `kubectl edit`.
 CONFLICT = """\
@@ -65,3 +65,23 @@ class TestConflicts:
     def test_are_none_in_another_error(self) -> None:
         """A refusal is no conflict."""
         assert conflicts('Error from server (Forbidden): deployments.apps "backend" is forbidden') == []
+
+
+class TestStrangers:
+    def test_are_named_with_the_variables_that_they_set(self) -> None:
+        """`kubectl set env` adds one beside the overlay's settings, and no later apply takes it out."""
+        added = {"f:env": {".": {}, 'k:{"name":"LOG_LEVEL"}': {"f:name": {}, "f:value": {}}}}
+        containers = {"f:containers": {'k:{"name":"backend"}': added}}
+        fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": containers}}}
+        entry = {"manager": "kubectl-set", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}
+        [line] = strangers([deployment("a", managedFields=[entry])])
+        assert line == (
+            "Deployment backend was also changed by `kubectl-set` (2026-01-01T00:00:00Z): its LOG_LEVEL wins over the"
+            " overlay's for good: `kubectl set env deployment/backend LOG_LEVEL-`"
+        )
+
+    def test_are_named_whatever_they_did(self) -> None:
+        """A label or a sidecar is theirs, and stays."""
+        entry = {"manager": "kubectl-label", "fieldsV1": {"f:metadata": {"f:labels": {"f:team": {}}}}}
+        [line] = strangers([deployment("a", managedFields=[entry])])
+        assert "was also changed by `kubectl-label` (at an unknown time): whatever it added stays" in line
