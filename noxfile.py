@@ -132,7 +132,7 @@ def init(session: nox.Session) -> None:
 
 @nox.session
 def rename(session: nox.Session) -> None:
-    """Make the template yours: package, images, labels, docs; --bare: without the example (-- NAME [--bare])."""
+    """Make the template yours: package, images, labels, docs (-- NAME [--bare] [--owner @org/team])."""
     slipway(session, "rename", *session.posargs)
 
 
@@ -304,13 +304,15 @@ def lint(session: nox.Session) -> None:
 def format(session: nox.Session) -> None:  # noqa: A001 - what users type
     """Format the code, and fix what lint can fix by itself."""
     python = environment(session, "lint")
-    run(python, "-m", "ruff", "check", "--fix", ".")
+    fixed = tried(python, "-m", "ruff", "check", "--fix", ".")  # what it cannot fix may be what the formatter does
     run(python, "-m", "ruff", "format", ".")
+    if fixed:
+        run(python, "-m", "ruff", "check", ".")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the service's hot endpoints against a bare ASGI app, in the same run (-- [--json FILE])."""
+    """Measure the service's hot endpoints against a bare ASGI app, in the same run (-- [--json FILE] [--rounds N])."""
     run(environment(session, "test"), "-m", "tests.bench", *session.posargs)
 
 

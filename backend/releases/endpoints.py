@@ -77,7 +77,8 @@ async def create_release(
     """Record a release."""
     key = None
     if idempotency_key is not None:
-        body = f"{caller.synthetic} {release.model_dump_json()}".encode()
+        # Only what was sent: the next release may know more fields, and must know the request again.
+        body = f"{caller.synthetic} {release.model_dump_json(exclude_unset=True)}".encode()
         key = idempotency.Request.of(request.method, request.url.path, idempotency_key, body)
     answer = await releases.create(release, synthetic=caller.synthetic, request=key)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None

@@ -168,7 +168,8 @@ def _path(spec: RequestSpec, base: str) -> str:
     headers = {**dict(call.headers), "Authorization": f"Bearer {TOKEN}"}
     answer = httpx2.request(call.method, base + call.path, content=call.content, headers=headers)
     if answer.status_code != spec.status:
-        raise CannotMeasure(f"`{spec.name}`: the service answered {answer.status_code}: {answer.text}")
+        what = f"`{spec.name}`, sent as people send it and not as the proof does"
+        raise CannotMeasure(f"{what}: the service answered {answer.status_code}: {answer.text}")
     read = exchange.readback(answer.json() if answer.content else None)
     assert read
     return read.path

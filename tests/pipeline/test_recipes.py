@@ -87,6 +87,7 @@ class TestASecret:
 
     def test_is_demanded_by_the_plan(self, copy: Path) -> None:
         """Before anything is touched, by its name, with the place and the command."""
+        assert run(copy, "init").returncode == 0  # with a free port: the service itself may run here, on the usual one
         follow(copy, "A secret")
         refused = run(copy, "deploy", "--dry-run")
         assert refused.returncode == 2, refused.stderr

@@ -165,7 +165,7 @@ class Service:
         await writer.drain()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for CONDITION; fail when it does not come true in SECONDS."""
     end = time.monotonic() + seconds
     while not condition():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import httpx2
 import pytest
+
+from tests.services import ROOT
 
 ITEMS = "/api/v1/items"
 NEW = {"name": "lamp"}
@@ -19,6 +25,14 @@ async def create(writer: httpx2.AsyncClient, headers: dict[str, str] | None = No
     assert answer.status_code == 201, answer.text
     created: dict[str, Any] = answer.json()
     return created
+
+
+def remove(environ: dict[str, str], *ids: str) -> Any:
+    """Run the command that removes what the proof wrote; return what it printed."""
+    command = [sys.executable, "-m", "backend.synthetic", "remove"]
+    given, env = "".join(f"{ident}\n" for ident in ids), {**os.environ, **environ}
+    done = subprocess.run(command, input=given, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
 class TestItems:
@@ -63,6 +77,14 @@ class TestItems:
         assert (await writer.get(f"{ITEMS}/{created['id']}", headers=SYNTHETIC)).json() == created
         assert (await writer.get(ITEMS)).json() == {"items": []}
         assert (await writer.get(ITEMS, headers=SYNTHETIC)).json() == {"items": [created]}
+
+    async def test_goes_by_a_command_if_the_proof_wrote_it(
+        self, writer: httpx2.AsyncClient, environ: dict[str, str]
+    ) -> None:
+        """`REMOVE_SYNTHETIC` takes the rows with the given ids, and none of a person's."""
+        mine, theirs = await create(writer, headers=SYNTHETIC), await create(writer)
+        assert remove(environ, mine["id"], theirs["id"]) == {"removed": 1}
+        assert [item["id"] for item in (await writer.get(ITEMS, headers=SYNTHETIC)).json()["items"]] == [theirs["id"]]
 
     async def test_the_same_request_is_carried_out_once(self, writer: httpx2.AsyncClient) -> None:
         """The same key and body give the first answer again; another body is a 422 problem."""
