@@ -38,7 +38,8 @@ BROKEN = (
     asyncpg.InvalidCatalogNameError,  # being restored
     asyncpg.UndefinedTableError,  # not migrated yet
 )
-LOST = (OSError, *BROKEN)  # while connecting: refused, reset, no such socket, timed out
+# While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing.
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class DatabaseUnavailable(Problem):
@@ -67,7 +68,7 @@ async def check_address(settings: Settings) -> None:
     """
     try:
         connection = await connect_directly(settings, seconds=CONNECT_SECONDS, server_settings=_session(settings))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except LOST:
         return
     connection.terminate()
 
@@ -242,7 +243,7 @@ class Lease:
     async def __aenter__(self) -> Connection:
         try:
             self._connection = await self._database.take()
-        except (*LOST, asyncpg.InterfaceError) as error:  # the latter: the pool is closing
+        except LOST as error:
             raise self._database.lost(error) from error
         return self._connection
 
