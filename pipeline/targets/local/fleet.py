@@ -17,7 +17,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
-from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.rolling import Patience, roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
@@ -169,7 +169,7 @@ class LocalFleet(roles.Fleet):
             python=site.artifacts.python(new.name, "backend"),
             folder=site.artifacts.folder(new.name),
             serving=serving,
-            deadline=time.monotonic() + site.env.timeout,
+            patience=Patience(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
@@ -183,7 +183,7 @@ class LocalFleet(roles.Fleet):
     def down(self, *, volumes: bool) -> None:
         """Drain the replicas, then stop the edge and the stores."""
         layout, supervisor = self.site.layout, self.site.supervisor
-        supervisor.shutdown(seconds=90)
+        supervisor.shutdown()
         kill_strays(layout.home, None)
         for path in [
             *layout.programs.glob("*"),
