@@ -7,11 +7,10 @@ import os
 import sys
 import tempfile
 
-from backend.settings import SettingsError, load_settings
+from backend.settings import BAD_SETTINGS, SettingsError, load_settings
 
 __all__ = ["main"]
 
-BAD_SETTINGS = 2
 CANNOT_LISTEN = 1
 
 
@@ -40,7 +39,11 @@ def main() -> int:
         return CANNOT_LISTEN
     if settings.backend_workers > 1:
         return supervise(settings, listeners)
-    run(settings, listeners)
+    try:
+        run(settings, listeners)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_SETTINGS
     return 0
 
 

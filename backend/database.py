@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -12,16 +13,19 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from backend.metrics import Metrics
+from backend.postgres import connect_arguments, connect_directly, must_be_direct, refusal
 from backend.problems import Problem
 from backend.settings import Settings
 
-__all__ = ["COMMAND_SECONDS", "Connection", "Database", "DatabaseUnavailable", "connect_arguments"]
+__all__ = ["Connection", "Database", "DatabaseReadOnly", "DatabaseUnavailable", "check_address"]
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 RELEASE_SECONDS = 1.0
+READ_ONLY_SECONDS = 1.0
+IS_READ_ONLY = "SHOW transaction_read_only"  # on a standby, too
 BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,  # starting up, in recovery, shutting down
@@ -34,7 +38,8 @@ BROKEN = (
     asyncpg.InvalidCatalogNameError,  # being restored
     asyncpg.UndefinedTableError,  # not migrated yet
 )
-LOST = (OSError, *BROKEN)  # while connecting: refused, reset, no such socket, timed out
+# While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing.
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class DatabaseUnavailable(Problem):
@@ -43,21 +48,37 @@ class DatabaseUnavailable(Problem):
     status = 503
     kind = "urn:problem-type:database-unavailable"
 
+    def __init__(self, detail: str = "The database is unavailable.") -> None:
+        super().__init__(detail, headers={"Retry-After": "1"})
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database takes no writes now; try again after `Retry-After` seconds."""
+
+    kind = "urn:problem-type:database-read-only"
+
     def __init__(self) -> None:
-        super().__init__("The database is unavailable.", headers={"Retry-After": "1"})
+        super().__init__("The database takes no writes now: it is read-only, as after a failover.")
 
 
-def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """Return the arguments with which asyncpg connects to the database of `settings`."""
-    if settings.database_url is not None:
-        return {"dsn": settings.database_url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)}
-    password = settings.postgres_password
+async def check_address(settings: Settings) -> None:
+    """Raise `SettingsError` where no connection to the database of `settings` will ever be possible.
+
+    A database that is away is fine: the service starts without it.
+    """
+    try:
+        connection = await connect_directly(settings, seconds=CONNECT_SECONDS, server_settings=_session(settings))
+    except LOST:
+        return
+    connection.terminate()
+
+
+def _session(settings: Settings) -> dict[str, str]:
     return {
-        "host": settings.postgres_host,
-        "port": settings.postgres_port,
-        "user": settings.postgres_user,
-        "database": settings.postgres_db,
-        "password": password.get_secret_value() if password else None,
+        "application_name": f"{settings.project_name}-backend",
+        "statement_timeout": f"{COMMAND_SECONDS:.0f}s",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "10s",
     }
 
 
@@ -78,22 +99,18 @@ class Database:
         self._log = structlog.get_logger("database")
         self._down = False
         self._releasing: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None  # until a read-only database is writable again
         metrics.connections_limit.set(self._limit)
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             **connect_arguments(settings),
             init_size=0,  # a database that is down must not prevent the start
             min_size=0,
             max_size=self._limit,
-            init=self._count,
+            init=self._begin,
             reset=_keep_session,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            server_settings={
-                "application_name": f"{settings.project_name}-backend",
-                "statement_timeout": f"{COMMAND_SECONDS:.0f}s",
-                "lock_timeout": "2s",
-                "idle_in_transaction_session_timeout": "10s",
-            },
+            server_settings=_session(settings),
         )
 
     async def open(self) -> None:
@@ -107,6 +124,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection: gracefully for at most RELEASE_SECONDS, then by force."""
+        if self._watching:
+            self._watching.cancel()
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._pool.close()
@@ -167,9 +186,32 @@ class Database:
         if not self._down:  # log it once, not for each request and poll
             self._down = True
             self._log.warning("database unavailable", reason=str(error) or type(error).__name__)
-        return DatabaseUnavailable()
+        reason = refusal(error)
+        return DatabaseUnavailable(f"The database is unavailable: {reason}") if reason else DatabaseUnavailable()
 
-    async def _count(self, connection: Any) -> None:
+    def read_only(self, connection: Connection) -> DatabaseReadOnly:
+        """Drop the `connection`, whose session takes no writes, and return what to raise."""
+        connection.terminate()
+        if self._watching is None or self._watching.done():
+            self._log.warning("database is read-only; writes answer 503 until it is not")
+            self._watching = asyncio.create_task(self._watch_read_only())
+        return DatabaseReadOnly()
+
+    async def _watch_read_only(self) -> None:
+        """Renew all sessions once a second until the database takes writes again."""
+        # A session remains what it was when it began, and its connection may lead to what is a standby now.
+        while True:
+            await self._pool.expire_connections()
+            await asyncio.sleep(READ_ONLY_SECONDS)
+            await self._pool.expire_connections()
+            with contextlib.suppress(DatabaseUnavailable):
+                async with self.lease() as connection:
+                    if await connection.fetchval(IS_READ_ONLY) == "off":
+                        break
+        self._log.info("database takes writes again")
+
+    async def _begin(self, connection: Any) -> None:
+        await must_be_direct(connection)
         self._metrics.connections.inc()
         connection.add_termination_listener(lambda _: self._metrics.connections.dec())
 
@@ -178,6 +220,14 @@ def _is_asyncpg(error: OSError) -> bool:
     """Return whether `error` came out of asyncpg, as the TimeoutError of a command does."""
     frames = (frame for frame, _ in walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__", "").startswith("asyncpg.") for frame in frames)
+
+
+def _takes_no_writes(connection: Connection) -> bool:
+    """Return whether the session of `connection` is read-only, and not only the transaction that a caller began."""
+    # PostgreSQL reports both at each change; before version 14, neither.
+    reported = connection.get_settings()
+    known = [getattr(reported, name, None) for name in ("default_transaction_read_only", "in_hot_standby")]
+    return "on" in known or known == [None, None]
 
 
 class Lease:
@@ -193,7 +243,7 @@ class Lease:
     async def __aenter__(self) -> Connection:
         try:
             self._connection = await self._database.take()
-        except (*LOST, asyncpg.InterfaceError) as error:  # the latter: the pool is closing
+        except LOST as error:
             raise self._database.lost(error) from error
         return self._connection
 
@@ -201,6 +251,10 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         assert self._connection is not None
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and _takes_no_writes(self._connection):
+            refused = self._database.read_only(self._connection)
+            self._database.give_back(self._connection)
+            raise refused from error
         lost = (
             isinstance(error, BROKEN)
             or (isinstance(error, OSError) and _is_asyncpg(error))

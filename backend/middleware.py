@@ -6,6 +6,7 @@ variables (#1678).
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import os
 import re
@@ -19,12 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.drain import Drain
 from backend.logs import request_id
 from backend.metrics import Metrics
-from backend.problems import BodyTooLarge, InternalError, problem_response
+from backend.problems import BodyTooLarge, InternalError, RequestTimeout, problem_response
 from backend.settings import Settings
 
 __all__ = ["LastResort", "Observation"]
 
 BEGAN = "backend.answer_began"  # set in the scope once an answer has started
+SECONDS, DEADLINE = "backend.seconds", "backend.deadline"  # for that: how long, and the asyncio.Timeout
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 OK = 200
 CLOSED_BY_CLIENT = 499  # nginx's status for a client that left before the answer
@@ -55,6 +57,7 @@ class Observation:
         self._drain = drain
         self._log = structlog.get_logger("access")
         self._max_body = settings.max_body_bytes
+        self._seconds = settings.request_timeout_seconds
         self._headers = [*SECURITY_HEADERS, (b"x-release", settings.release.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,11 +70,15 @@ class Observation:
         known = given if REQUEST_ID.fullmatch(given) else binascii.hexlify(os.urandom(8))
         request_id.set(identity := known.decode())
         status, size = CLOSED_BY_CLIENT, 0
+        scope[SECONDS] = self._seconds
 
         async def respond(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status, scope[BEGAN] = message["status"], True
+                deadline: asyncio.Timeout | None = scope.get(DEADLINE)
+                if deadline and not deadline.expired():
+                    deadline.reschedule(None)  # a stream may take its time
                 message["headers"] = self._with_headers(message.get("headers", ()), known, scope)
             else:
                 size += len(message.get("body", b""))
@@ -141,7 +148,10 @@ class Observation:
 
 
 class LastResort:
-    """The layer that answers unhandled errors with a 500 problem, inside CORS, so that a browser may read it."""
+    """The layer that answers what a handler does not, inside CORS, so that a browser may read it.
+
+    An unhandled error is a 500 problem, and an answer that has not begun within REQUEST_TIMEOUT_SECONDS a 504.
+    """
 
     def __init__(self, app: ASGIApp, *, debug: bool) -> None:
         self.app = app
@@ -150,16 +160,30 @@ class LastResort:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        try:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        deadline = asyncio.timeout(scope.get(SECONDS))
+        try:
+            async with deadline:
+                scope[DEADLINE] = deadline
+                try:
+                    await self.app(scope, receive, send)
+                finally:
+                    del scope[DEADLINE]
         except HTTPException as error:
             if BEGAN in scope:
                 raise
             await problem_response(error)(scope, receive, send)
         except Exception as error:
             # Half an answer cannot be completed: uvicorn cuts the connection.
-            if scope["type"] != "http" or BEGAN in scope:
+            if BEGAN in scope:
                 raise
+            if deadline.expired():
+                self._log.warning("request timed out", path=scope["path"])
+                late = RequestTimeout("The answer did not begin within REQUEST_TIMEOUT_SECONDS.")
+                await problem_response(late)(scope, receive, send)
+                return
             self._log.exception("unhandled error", path=scope["path"])
             detail = repr(error) if self._debug else "The service failed; search its logs for this request id."
             await problem_response(InternalError(detail))(scope, receive, send)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from backend.logs import request_id
 
@@ -65,6 +66,13 @@ class BodyTooLarge(Problem):
     status = 413
 
 
+class RequestTimeout(Problem):
+    """The answer did not begin within REQUEST_TIMEOUT_SECONDS; what the request did may or may not be done."""
+
+    status = 504
+    kind = "urn:problem-type:request-timeout"
+
+
 class InternalError(Problem):
     """A bug in the service; search its logs for the request id."""
 
@@ -95,7 +103,7 @@ def install(app: FastAPI) -> None:
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route that may answer with `problems`, for OpenAPI."""
     documented: dict[int | str, dict[str, Any]] = {}
-    everywhere: tuple[type[Problem], ...] = (InvalidRequest, InternalError)
+    everywhere: tuple[type[Problem], ...] = (InvalidRequest, InternalError, RequestTimeout)
     for problem in everywhere + problems:
         sentence = (problem.__doc__ or "").partition("\n")[0]
         earlier = documented.get(problem.status)
@@ -106,9 +114,22 @@ def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, UnicodeDecodeError):  # which FastAPI makes a 400 of
+        fields = [FieldError(location="body", message="must be UTF-8 text")]
+        return problem_response(InvalidRequest("The request is not valid; see errors.", errors=fields))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route with this path, and each of ours has one method.
+        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
     return problem_response(error)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes with the path of `request`."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for methods in found for method in methods}
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -18,7 +18,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-__all__ = ["SECTIONS", "Settings", "SettingsError", "load_settings"]
+from backend.urls import checked_postgres_url, checked_redis_url
+
+__all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
 
 NAME = "slipway"
 SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "network", "limits", "operation")
@@ -26,6 +28,7 @@ SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 SECRET_CHARACTERS = 16
+BAD_SETTINGS = 2  # exit code
 SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
 
 
@@ -59,21 +62,6 @@ def _proxies(value: object) -> object:
     return hosts
 
 
-def _url_of(*schemes: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        expected = f"must look like {schemes[0]}://user:password@host:port/name, special characters percent-encoded"
-        try:
-            parts = urlsplit(str(value))
-            _ = parts.port
-        except ValueError:  # its message quotes the address, password included
-            raise ValueError(expected) from None
-        if parts.scheme not in schemes:
-            raise ValueError(expected)
-        return value
-
-    return BeforeValidator(check)
-
-
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
     """Return a field. `section` groups it in `.env.example`; a field of a secret has the type `SecretStr`.
 
@@ -92,8 +80,8 @@ def _setting(section: str, description: str, default: Any, **limits: Any) -> Any
 
 Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
-PostgresUrl = Annotated[SecretStr, _url_of("postgresql", "postgres", "postgresql+asyncpg")]
-RedisUrl = Annotated[SecretStr, _url_of("redis", "rediss", "unix")]
+PostgresUrl = Annotated[SecretStr, BeforeValidator(checked_postgres_url)]
+RedisUrl = Annotated[SecretStr, BeforeValidator(checked_redis_url)]
 Level = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -222,6 +210,15 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = _setting(
         "limits", "Bytes that a request's body may have; a larger one gets a 413.", 1_048_576, ge=1024
+    )
+    request_timeout_seconds: float = _setting(
+        "limits",
+        "Seconds within which the answer to a request must begin; a longer one gets a 504. An answer that has begun may"
+        " go on, but a replica that leaves waits no longer for it. The grace periods of a deploy follow from this and"
+        " DRAIN_SECONDS.",
+        30.0,
+        ge=1,
+        le=600,
     )
     backend_workers: int = _setting("limits", "Processes of one replica; more replicas scale better.", 1, ge=1, le=64)
 

@@ -16,7 +16,7 @@ from datetime import datetime
 import asyncpg
 
 from backend import domain
-from backend.database import connect_arguments
+from backend.postgres import connect_directly
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
@@ -24,6 +24,7 @@ __all__ = ["main"]
 FAILED = 1
 BAD_USAGE = 2
 SECONDS = 50.0  # for all of it: a deploy waits for a minute
+CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS, LOCK_SECONDS = 40, 10  # a person's request must not wait behind it for longer
 
 
@@ -51,7 +52,7 @@ async def _remove(settings: Settings, statements: Sequence[str], ids: list[str],
     """Run `statements` in one transaction, and return how many rows they removed."""
     limits = {"statement_timeout": f"{STATEMENT_SECONDS}s", "lock_timeout": f"{LOCK_SECONDS}s"}
     async with asyncio.timeout(SECONDS):
-        connection = await asyncpg.connect(**connect_arguments(settings), server_settings=limits)
+        connection = await connect_directly(settings, seconds=CONNECT_SECONDS, server_settings=limits)
         try:
             async with connection.transaction():
                 # Its tag ends with the number: `DELETE 3`.

@@ -5,6 +5,7 @@ They are forked, so that imported modules are shared, and from a process without
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from prometheus_client import multiprocess
 
 from backend.server import LEAVE_NOW, Listeners, run
-from backend.settings import Settings
+from backend.settings import BAD_SETTINGS, Settings, SettingsError
 
 __all__ = ["supervise"]
 
@@ -75,10 +76,16 @@ class _Flock:
             os.close(self.lifeline[1])
             run(self.settings, self.listeners, lifeline=self.lifeline[0])
             code = 0
+        except SettingsError as error:
+            code = BAD_SETTINGS
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{error}\n")
         except Exception:  # noqa: BLE001 - any failure is printed and ends only this worker
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         finally:
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             os._exit(code)
 
     def reap(self) -> None:
@@ -94,8 +101,9 @@ class _Flock:
             if os.WIFSIGNALED(status) and age > YOUNG_SECONDS:
                 self.start()
             else:
-                sys.stderr.write(f"worker {process} failed after {age:.0f} s; leaving\n")
-                self.exit_code = 1
+                with contextlib.suppress(OSError):  # nobody may read this any more
+                    sys.stderr.write(f"worker {process} failed after {age:.0f} s; leaving\n")
+                self.exit_code = BAD_SETTINGS if os.waitstatus_to_exitcode(status) == BAD_SETTINGS else 1
                 self.leave(signal.SIGTERM)
 
     def leave(self, number: signal.Signals) -> None:

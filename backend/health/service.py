@@ -24,7 +24,8 @@ VERSIONS = Path(__file__).parent.parent / "migrations/versions"
 # Only the history shows what was applied: a revision that sorts after ours may come from anywhere.
 SCHEMA = """
     SELECT (SELECT max(version_num) FROM alembic_version) AS revision,
-           $1 = '' OR EXISTS (SELECT FROM alembic_history WHERE revision = $1) AS applied
+           $1 = '' OR EXISTS (SELECT FROM alembic_history WHERE revision = $1) AS applied,
+           current_setting('transaction_read_only') = 'on' AS read_only
 """
 
 
@@ -82,6 +83,7 @@ class HealthService:
                     row = await connection.fetchrow(SCHEMA, self.needed)
                 except asyncpg.UndefinedTableError:
                     row = None
+                refused = self.database.read_only(connection) if row and row["read_only"] else None
         except DatabaseUnavailable as error:
             failed = Check(state="failed", ms=_since(started), detail=error.detail)
             return {CheckName.DATABASE: failed, CheckName.SCHEMA: failed}
@@ -91,7 +93,8 @@ class HealthService:
             revision = row["revision"] if row else None
             detail = f"the database is at revision {revision or 'none'}, this release needs {self.needed}"
             schema = Check(state="failed", ms=ms, detail=detail)
-        return {CheckName.DATABASE: Check(state="ok", ms=ms), CheckName.SCHEMA: schema}
+        database = Check(state="failed" if refused else "ok", ms=ms, detail=refused.detail if refused else None)
+        return {CheckName.DATABASE: database, CheckName.SCHEMA: schema}
 
     async def _check_redis(self) -> dict[CheckName, Check]:
         started = perf_counter()

@@ -20,10 +20,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from backend.database import connect_arguments
 from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record, settled
 from backend.migrations.plan import Planned, alembic_config, plan, render
 from backend.migrations.statements import arrivals
+from backend.postgres import connect_directly
 from backend.settings import Settings
 
 __all__ = ["NEVER", "MigrationFailed", "Wanted", "current_revision", "stand_alone", "status", "upgrade"]
@@ -177,16 +177,15 @@ def _is_valid(connection: Connection, index: str) -> bool | None:
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
     async def connect() -> asyncpg.Connection[Any]:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            **connect_arguments(settings),
-            timeout=CONNECT_SECONDS,
+        return await connect_directly(
+            settings,
+            seconds=CONNECT_SECONDS,
             server_settings={
                 "application_name": f"{settings.project_name}-migrations",
                 "lock_timeout": LOCK_TIMEOUT,
                 "statement_timeout": STATEMENT_TIMEOUT,
             },
         )
-        return connection
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
@@ -197,6 +196,8 @@ async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
         ) from error
     try:
         yield connection
+    except DBAPIError as error:
+        raise MigrationFailed(f"the database refuses: {_reason(error)}") from error
     finally:
         await connection.close()
         await engine.dispose()

@@ -53,7 +53,9 @@ async def list_releases(
     environment: Annotated[Environment | None, Query()] = None,
     status: ReleaseStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="next_cursor of the previous page")] = None,
+    cursor: Annotated[
+        str | None, Query(pattern=r"^([A-Za-z0-9_-]{22})?$", description="next_cursor of the previous page")
+    ] = None,
 ) -> Page:
     """List releases, newest first, in pages."""
     wanted = {"service": service, "environment": environment, "status": status}

@@ -24,13 +24,20 @@ def _web_address(text: str) -> str:
     return _storable(text)
 
 
+# The schema says what the validators refuse, whose messages are better than that of a pattern.
+STORABLE = {"pattern": r"^[^\u0000]*$"}
+WEB_ADDRESS = {"pattern": r"^https?://[^\u0000]*$"}
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._/-]*$"
 Service = Annotated[str, Field(min_length=1, max_length=63, pattern=NAME, examples=["checkout"])]
 Environment = Annotated[str, Field(min_length=1, max_length=63, pattern=NAME, examples=["production"])]
-Version = Annotated[str, Field(min_length=1, max_length=128, examples=["1.4.2"]), AfterValidator(_storable)]
+Version = Annotated[
+    str,
+    Field(min_length=1, max_length=128, examples=["1.4.2"], json_schema_extra=dict(STORABLE)),
+    AfterValidator(_storable),
+]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$", examples=["3f2a9c1"])]
-Url = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
-Notes = Annotated[str, Field(max_length=10_000), AfterValidator(_storable)]
+Url = Annotated[str, Field(max_length=2048, json_schema_extra=dict(WEB_ADDRESS)), AfterValidator(_web_address)]
+Notes = Annotated[str, Field(max_length=10_000, json_schema_extra=dict(STORABLE)), AfterValidator(_storable)]
 
 
 class ReleaseStatus(StrEnum):
@@ -59,7 +66,7 @@ class NewRelease(BaseModel):
 class ReleaseChange(BaseModel):
     """The fields to change; absent ones stay. What a release is (service, environment, version) never changes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
     status: ReleaseStatus = ReleaseStatus.PENDING
     commit: Commit | None = None

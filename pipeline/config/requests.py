@@ -99,6 +99,7 @@ class Remove(Table):
 class Step(Table):
     """One call: what is sent, and what must come back. `expect` is a subset of the answer's JSON.
 
+    `seconds`: how long the answer may take, where that is another time than for the rest; it has no part in latencies.
     Texts may contain `{unique}` and, after a write, values of its answer, such as `{response.id}`.
     """
 
@@ -109,6 +110,7 @@ class Step(Table):
     headers: Headers = Field(default={})
     status: Status = 200
     expect: JsonValue = None
+    seconds: Annotated[float, Field(gt=0, le=600)] | None = None
 
     _forms = field_validator("body", "headers")(_placeholders)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 import re
 import secrets as randomness
@@ -34,6 +35,7 @@ __all__ = [
     "ensure_env",
     "env_text",
     "fill_env",
+    "grace_seconds",
     "needed_secrets",
     "read_env",
     "read_values",
@@ -47,6 +49,7 @@ __all__ = [
 PLACEHOLDER = "change_this"
 DEFAULT_EDGE_PORT = 8080
 HIGHEST_PORT = 65535
+LEAVING_SECONDS = 10  # of a replica that has answered everything: a few, even on a busy machine
 # These decide where the data is and which engine reads it. If two shells could differ in one of them, the second would
 # find an empty database, or start another engine on the same volume. So `.env` alone sets them.
 DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
@@ -230,6 +233,21 @@ def _read_secret(name: str, path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"{name}: its file cannot be read ({reason}): fix the path, or the file's mode") from None
+
+
+def grace_seconds(config: Mapping[str, str]) -> int:
+    """Return how long a replica with the settings `config` may need to leave after SIGTERM.
+
+    It drains, answers what it began last, closes its connections and writes its logs. Every target waits that long.
+    """
+    values = settings_environment(config)
+    seconds = []
+    for name in ("DRAIN_SECONDS", "REQUEST_TIMEOUT_SECONDS"):
+        try:
+            seconds.append(float(values.get(name) or 0))  # a schema of one's own may lack it
+        except ValueError:  # which `check_values` reports
+            seconds.append(0)
+    return math.ceil(sum(seconds)) + LEAVING_SECONDS
 
 
 def settings_environment(config: Mapping[str, str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pipeline.deploy.chapter import Chapter, now, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
+from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
@@ -55,15 +56,17 @@ class Story:
         forgotten: str | None = None,
         target: Target | None = None,
         proof: Callable[[Environment, Target, Progress, Path, bool], Proof] = Proof,
+        degraded: Callable[[str], list[str]] = degraded_checks,
     ) -> None:
         """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration.
 
-        `target`: the environment's own by default; `proof`: what watches a rollout, and judges it.
+        `target`: the environment's own by default; `proof`: what watches a rollout, and judges it; `degraded`: what
+        lists the degraded checks of the service at a URL.
         """
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = target or open_target(project, env, progress)
         self.releases, self.fleet, self.watch = self.target.releases, self.target.fleet, self.target.watch
-        self._begin_proof = proof
+        self._begin_proof, self._degraded = proof, degraded
         self.records = self.target.records()
         self._empty_database = empty_database
         self.schema = SchemaCheck(self.target, expected=False, forgotten=forgotten)
@@ -367,6 +370,9 @@ class Story:
                 inside = self.watch.second_view(report.traffic.failed, report.traffic.sent)
             with best_effort():
                 remarks = self.watch.remarks()
+        if report.verdict != "failed":
+            with best_effort():
+                remarks += self._degraded(report.url)
         if inside:
             log.info(f"from inside: {inside[0]}")
         for line in remarks:

@@ -181,6 +181,7 @@ class Generator:
 
     async def _one(self, turn: Turn, due: float, phase: str) -> None:
         exchange, write = turn.sent, turn.write
+        seconds = exchange.spec.seconds or self._plan.timeout
         if isinstance(exchange, Exchange) and exchange.spec.writes:
             write = self._ledger.begin(exchange, phase)
         if turn.write:
@@ -190,10 +191,10 @@ class Generator:
         answer: Answer | None = None
         error: RequestFailed | None = None
         try:
-            answer = await self._clock.within(self._plan.timeout, self._client.send(exchange.call(), fresh=turn.fresh))
+            answer = await self._clock.within(seconds, self._client.send(exchange.call(), fresh=turn.fresh))
             exchange.check(answer)
         except TimeoutError:
-            error = NoAnswer("timeout", f"no answer within {self._plan.timeout:g} s")
+            error = NoAnswer("timeout", f"no answer within {seconds:g} s")
         except RequestFailed as failure:
             error = failure
         now = self._loop.time()

@@ -20,9 +20,10 @@ ABANDON_SECONDS = 5.0  # for removing as much as possible once the proof is call
 class TrafficPlan:
     """What to send, and where.
 
-    `rate` requests a second go to `base` (`http://host:port` or `unix:/path`), each waiting at most `timeout` seconds:
-    at first `requests` (those that both the old and the new release answer), later `full`. `journal` is the absolute
-    path of the file that outlives a killed proof. Correct answers after `slow_ms` are also counted, and shown, as slow.
+    `rate` requests a second go to `base` (`http://host:port` or `unix:/path`): at first `requests` (those that both the
+    old and the new release answer), later `full`. Each waits at most `timeout` seconds, or its own. `journal` is the
+    absolute path of the file that outlives a killed proof. Correct answers after `slow_ms` are also counted, and shown,
+    as slow.
     """
 
     base: str
@@ -34,6 +35,12 @@ class TrafficPlan:
     timeout: float = 10.0
     slow_ms: float = 500.0
     token: str | None = field(default=None, repr=False)
+
+    @property
+    def longest(self) -> float:
+        """The seconds that the slowest of its calls may take."""
+        calls = [call for spec in (*self.requests, *self.full) for call in (spec, *spec.then)]
+        return max(self.timeout, *(call.seconds or 0 for call in calls), 0)
 
     def dump(self) -> dict[str, Any]:
         """Return the plan as JSON values, including the token: for a pipe, never for a file or a command line."""

@@ -22,8 +22,8 @@ def smoke(
 ) -> list[Failure]:
     """Send each of `specs`, with its steps, once to `base` (`http://host:port` or `unix:/path`) and return what failed.
 
-    Each answer may take `timeout` seconds. A write that cannot be read back is a failure too; the list is empty when
-    all is well. What cannot be removed stays in `journal`, for `clean_up`.
+    Each answer may take `timeout` seconds, or its own. A write that cannot be read back is a failure too; the list is
+    empty when all is well. What cannot be removed stays in `journal`, for `clean_up`.
     """
     return asyncio.run(_smoke(specs, base, token, timeout, journal))
 
@@ -55,7 +55,7 @@ async def _whole(client: Client, ledger: Ledger, exchange: Exchange, seconds: fl
 
 
 async def _once(client: Client, sent: Sent, seconds: float) -> Outcome:
-    started = time.time()
+    started, seconds = time.time(), sent.spec.seconds or seconds
     answer: Answer | None = None
     error: RequestFailed | None = None
     try:

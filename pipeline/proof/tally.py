@@ -56,9 +56,10 @@ class _Cell:
     slow: int = 0
     latencies: list[float] = field(default_factory=list)  # ascending, of correct answers but those of /health
     health: int = 0
+    long: int = 0  # correct answers that may take their own time
 
     def share(self, phase: str, release: str | None) -> Share:
-        ok, latency = len(self.latencies) + self.health, Latency.of(self.latencies)
+        ok, latency = len(self.latencies) + self.health + self.long, Latency.of(self.latencies)
         return Share(phase, release, ok, dict(self.failed), self.slow, latency, self.health)
 
 
@@ -92,6 +93,10 @@ class Tally:
             return
         if outcome.exchange.spec == HEALTH:
             cell.health += 1
+            moment.answered[outcome.release or ""] += 1
+            return
+        if outcome.exchange.spec.seconds is not None:
+            cell.long += 1
             moment.answered[outcome.release or ""] += 1
             return
         bisect.insort(cell.latencies, outcome.latency_ms)

@@ -83,7 +83,7 @@ class Traffic:
         """Hold the traffic until the next phase, wait for every answer, and return the counts to judge by."""
         # Answers that are still to come, which are the slow ones, would be missing from the counts.
         self._tell({"hold": True})
-        self._await(lambda: self._snapshot.settled, self._plan.timeout + MARGIN_SECONDS)
+        self._await(lambda: self._snapshot.settled, self._plan.longest + MARGIN_SECONDS)
         return self.snapshot()
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
@@ -93,7 +93,7 @@ class Traffic:
         removed in a few seconds stays in the journal for the next `Traffic` or `clean_up`.
         """
         self._tell({"stop": True, "at_once": at_once})
-        seconds = ABANDON_SECONDS if at_once else self._plan.timeout + LOOK_SECONDS + SETTLE_SECONDS
+        seconds = ABANDON_SECONDS if at_once else self._plan.longest + LOOK_SECONDS + SETTLE_SECONDS
         self._await(lambda: self._result is not None, seconds + MARGIN_SECONDS)
         self._close()
         if not self._result:

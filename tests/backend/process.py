@@ -87,8 +87,11 @@ class Service:
         return self.process.wait(DEADLINE_SECONDS)
 
 
-def start(environ: Mapping[str, str], folder: Path, *, on_socket: bool = True) -> Service:
-    """Start the service with ENVIRON and nothing else of ours; do not wait for it."""
+def start(environ: Mapping[str, str], folder: Path, *, on_socket: bool = True, printing: int | None = None) -> Service:
+    """Start the service with ENVIRON and nothing else of ours; do not wait for it.
+
+    What it prints goes to the descriptor `printing`, by default that of a file.
+    """
     port, metrics_port, path = free_port(), free_port(), str(folder / "service.sock")
     given = {
         "PATH": os.environ["PATH"],
@@ -101,15 +104,17 @@ def start(environ: Mapping[str, str], folder: Path, *, on_socket: bool = True) -
     with output.open("wb") as file:
         command = [sys.executable, "-m", "backend"]
         process = subprocess.Popen(
-            command, env=given, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=given, cwd=ROOT, stdout=printing or file, stderr=subprocess.STDOUT, start_new_session=True
         )
     return Service(process, output, port, int(given["METRICS_PORT"]), path if on_socket else "")
 
 
 @contextmanager
-def serve(environ: Mapping[str, str], folder: Path, *, on_socket: bool = True) -> Iterator[Service]:
+def serve(
+    environ: Mapping[str, str], folder: Path, *, on_socket: bool = True, printing: int | None = None
+) -> Iterator[Service]:
     """The service, answering. It and its workers are gone after the block."""
-    service = start(environ, folder, on_socket=on_socket)
+    service = start(environ, folder, on_socket=on_socket, printing=printing)
     try:
         wait_until(lambda: _answers(service), f"the service does not answer: {service.printed()}")
         yield service

@@ -98,6 +98,21 @@ class TestLease:
         async with database.lease() as connection:
             assert await connection.fetchval("SELECT 1") == 1
 
+    @pytest.mark.parametrize("wrong", [{"POSTGRES_USER": "nobody-of-that-name"}, {"POSTGRES_DB": "nothing"}])
+    async def test_whatever_is_wrong_with_a_connection_is_a_database_that_is_away(
+        self, environ: dict[str, str], tmp_path: Path, wrong: dict[str, str]
+    ) -> None:
+        """A role that is not there (yet) is no traceback at the start, and no 500."""
+        settings = load_settings({**environ, **wrong}, secrets_dir=tmp_path)
+        database = Database(settings, Metrics(settings.release))
+        await database.open()
+        try:
+            with pytest.raises(DatabaseUnavailable):
+                async with database.lease():
+                    pytest.fail("there is no connection")
+        finally:
+            await database.close()
+
     async def test_nobody_there_is_a_database_that_is_away(self, tmp_path: Path) -> None:
         """The socket does not exist."""
         settings = load_settings({"POSTGRES_HOST": str(tmp_path)}, secrets_dir=tmp_path)

@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import StreamingResponse
 
 from backend.app import create_app
 from backend.logs import configure_logging
@@ -123,6 +125,18 @@ class TestErrors:
         """405 is a problem too, and keeps its Allow header."""
         answer = await client.put("/health")
         assert (answer.status_code, answer.headers["allow"], answer.json()["status"]) == (405, "GET", 405)
+        answer = await client.put(NOTES)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+        answer = await client.post(f"{NOTES}/{UUID(int=0)}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH")
+
+    async def test_a_body_that_is_no_text_is_a_documented_problem(self, writer: httpx2.AsyncClient) -> None:
+        """It is as invalid as any other body."""
+        answer = await writer.post(NOTES, content=b'{"text": "\xff"}', headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["errors"]) == (
+            422,
+            [{"location": "body", "message": "must be UTF-8 text"}],
+        )
 
     async def test_a_validation_problem_does_not_quote_the_input(self, writer: httpx2.AsyncClient) -> None:
         """What was sent, a secret perhaps, does not come back."""
@@ -175,6 +189,41 @@ class TestStack:
                     assert "x-release" in answer.headers
 
 
+class TestRequestTimeout:
+    async def test_a_long_request_is_a_problem_and_a_long_answer_goes_on(self, settings: Settings) -> None:
+        """What has not begun in time gets a 504 that a browser may read; a stream that has begun is not cut."""
+        origins = {"cors_origins": ("https://page.example",), "request_timeout_seconds": 0.3}
+        app, ended = create_app(settings.model_copy(update=origins)), asyncio.Event()
+
+        @app.get("/slow")
+        async def slow() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        @app.get("/own")
+        async def own() -> None:
+            raise TimeoutError("of the code itself")
+
+        @app.get("/stream")
+        async def stream() -> StreamingResponse:
+            async def parts() -> AsyncIterator[bytes]:
+                for _ in range(3):
+                    yield b"part "
+                    await asyncio.sleep(0.2)
+
+            return StreamingResponse(parts())
+
+        async with asgi_client(app) as client:
+            answer = await client.get("/slow", headers={"Origin": "https://page.example"})
+            assert (answer.status_code, answer.json()["type"]) == (504, "urn:problem-type:request-timeout")
+            assert answer.headers["access-control-allow-origin"] == "https://page.example"
+            assert ended.is_set()
+            assert (await client.get("/own")).status_code == 500
+            assert (await client.get("/stream")).text == "part part part "
+
+
 class TestOpenApi:
     async def test_is_valid_and_every_error_is_a_problem(self, client: httpx2.AsyncClient) -> None:
         """The document is valid OpenAPI; each operation documents its errors, all as problem details."""
@@ -193,4 +242,4 @@ class TestOpenApi:
                     assert "401" in errors
                     assert operation["security"] == [{"SERVICE_TOKEN": []}]
         create = document["paths"][NOTES]["post"]["responses"]
-        assert {"201", "401", "409", "413", "422", "500", "503"} == create.keys()
+        assert {"201", "401", "409", "413", "422", "500", "503", "504"} == create.keys()

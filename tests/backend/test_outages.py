@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -20,6 +21,7 @@ from tests.backend.servers import Postgres, Valkey, frozen, postgres, valkey
 from tests.conftest import TOKEN, asgi_client
 from tests.notes import NOTES, SUMMARY
 from tests.project import NAME
+from tests.services import psql
 
 NEW = {"text": "a"}
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -144,6 +146,65 @@ class TestPostgresHung:
             async with database.lease() as connection:
                 count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}-backend'"
                 assert await connection.fetchval(count) <= 3
+
+
+class TestReadOnly:
+    """A database that takes no writes: a failover has made a standby of it, or its disk is full."""
+
+    @pytest.mark.parametrize("whose", ["ROLE postgres", "DATABASE postgres", "SYSTEM"])
+    async def test_writes_are_told_so_until_it_is_over(self, whose: str, own: Postgres) -> None:
+        """Writes get a 503 with the cause, reads go on, /ready says it; then the service finds out by itself."""
+        limits = {"DATABASE_POOL_SIZE": "4", "DATABASE_POOL_TIMEOUT": "10"}
+        async with caller({**own.environ, **NOBODY, **limits}) as client:
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
+            for _ in range(8):
+                await eventually(client, NOTES, 200)
+            await _set_read_only(own, whose, "SET default_transaction_read_only = on")
+            try:
+                async with asyncio.timeout(30):
+                    while not _is_read_only(answer := await client.post(NOTES, json=NEW)):
+                        pass  # a session that is being ended, or has not heard of it yet
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                await eventually(client, NOTES, 200)
+                async with asyncio.timeout(30):  # each session is a new one: on a busy machine a check may be late
+                    while (ready := await client.get("/ready")).json()["checks"]["database"]["state"] == "timeout":
+                        pass
+                checks = ready.json()["checks"]
+                states = [checks[name]["state"] for name in ("database", "schema")]
+                assert (ready.status_code, states) == (503, ["failed", "ok"])
+                assert "read-only" in checks["database"]["detail"]
+            finally:
+                await _set_read_only(own, whose, "RESET default_transaction_read_only")
+            async with asyncio.timeout(30):
+                await database._watching  # nobody writes meanwhile
+            answers = [await client.post(NOTES, json=NEW) for _ in range(10)]
+            assert not any(map(_is_read_only, answers))
+            assert 201 in {answer.status_code for answer in answers}
+            await eventually(client, "/ready", 200)
+
+    async def test_a_read_only_transaction_of_our_own_is_a_fault_of_ours(self, own: Postgres) -> None:
+        """What the code itself asked for is not the database's state."""
+        async with caller({**own.environ, **NOBODY}) as client:
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
+            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+                async with database.lease() as connection, connection.transaction(readonly=True):
+                    await connection.execute("CREATE TABLE nothing ()")
+
+
+def _is_read_only(answer: httpx2.Response) -> bool:
+    return bool(answer.json().get("type") == "urn:problem-type:database-read-only")
+
+
+async def _set_read_only(own: Postgres, whose: str, change: str) -> None:
+    """Change it for `whose` sessions, and end those there are, as a failover does."""
+    statements = [f"SET transaction_read_only = off; ALTER {whose} {change}"]  # this session may be read-only itself
+    if whose == "SYSTEM":
+        statements = [f"ALTER SYSTEM {change}", "SELECT pg_reload_conf()"]
+    elif change.startswith("SET"):
+        ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name"
+        statements.append(f"{ending} = '{NAME}-backend'")
+    for statement in statements:
+        await asyncio.to_thread(psql, own.services, "postgres", statement)
 
 
 class TestWritesAreWhole:

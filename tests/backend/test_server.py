@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx2
@@ -68,6 +70,15 @@ class TestDraining:
             assert _read_answer(client).startswith(b"HTTP/1.1 201 ")
             assert service.wait() == 0
 
+    def test_answers_what_takes_too_long_before_it_leaves(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """A request that never ends gets a 504 after REQUEST_TIMEOUT_SECONDS, and then the exit is orderly."""
+        with serve({**environ, "REQUEST_TIMEOUT_SECONDS": "2"}, tmp_path) as service, _begin_post(service) as client:
+            service.send(signal.SIGTERM)
+            answer = _read_answer(client)
+            assert answer.startswith(b"HTTP/1.1 504 ")
+            assert b"urn:problem-type:request-timeout" in answer
+            assert service.wait() == 0
+
     def test_fails_no_request_under_load(self, environ: dict[str, str], tmp_path: Path) -> None:
         """Callers on kept connections that reconnect when told to see no failure until it is their turn to leave."""
         failures: list[str] = []
@@ -112,6 +123,32 @@ class TestDraining:
         """SIGINT in development leaves out the drain and keeps the rest: exit code 0."""
         draining.send(signal.SIGINT)
         assert draining.wait() == 0
+
+
+class TestUnreadLog:
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_stops_no_request(self, workers: str, environ: dict[str, str], tmp_path: Path) -> None:
+        """A supervisor that was killed reads no pipe any more: a kept connection is kept, and the exit is orderly."""
+        reader, writer = os.pipe()
+        with serve({**environ, "BACKEND_WORKERS": workers}, tmp_path, printing=writer) as service:
+            os.close(writer)
+            os.close(reader)
+            with service.connect() as client:
+                for _ in range(3):
+                    client.sendall(POST.encode() + BODY)
+                    with HTTPResponse(client) as answer:
+                        answer.begin()
+                        answer.read()
+                        assert answer.status == 201
+            service.send(signal.SIGTERM)
+            assert service.wait() == 0
+
+    def test_a_full_disk_stops_no_request(self, environ: dict[str, str], tmp_path: Path) -> None:
+        """What cannot be written is dropped."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        with serve(environ, tmp_path, printing=full) as service, service.client() as client:
+            os.close(full)
+            assert [client.get(NOTES).status_code for _ in range(3)] == [200] * 3
 
 
 class TestListening:

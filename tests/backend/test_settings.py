@@ -133,6 +133,10 @@ class TestProblems:
             ("DATABASE_URL", f"mysql://u:{CANARY}@h/d"),
             ("DATABASE_URL", f"postgresql://u:{CANARY}@h:{CANARY}/d"),
             ("REDIS_URL", f"redis://[{CANARY}"),
+            ("DATABASE_URL", f"postgresql://u:{CANARY}@h1:5432,h2:5432/d"),
+            ("DATABASE_URL", f"postgresql://u:{CANARY}@h:{CANARY},h2/d"),
+            ("DATABASE_URL", f"postgresql://u:p@h/d?password={CANARY}&sslmode={CANARY}"),
+            ("REDIS_URL", f"redis://h?db={CANARY}"),
             ("TRUSTED_PROXIES", "the edge"),
             ("DRAIN_SECONDS", "-1"),
         ],
@@ -143,6 +147,49 @@ class TestProblems:
         assert problem.startswith(f"{name}: ")
         assert CANARY not in problem
         assert "\n" not in problem
+
+    @pytest.mark.parametrize(
+        ("url", "named"),
+        [
+            ("postgresql://h/d?connect_timeout=10", "connect_timeout"),
+            ("postgresql://h/d?channel_binding=require", "channel_binding"),
+            ("postgresql://h/d?pgbouncer=true", "pgbouncer"),
+            ("postgresql://h/d?schema=public", "schema"),
+            ("postgresql://h/d?connection_limit=5", "connection_limit"),
+            ("postgresql://h/d?sslmode=bogus", "sslmode"),
+            ("postgresql://h/d?sslmode=verify-full&sslrootcert=system", "sslrootcert"),
+            ("postgresql://h/d?sslcert=/nowhere/a.pem", "sslcert"),
+            ("postgresql://h/d?target_session_attrs=best", "target_session_attrs"),
+            ("postgresql:///d?host=h1,h2", "host"),
+            ("postgresql://h1:5432,h2:5432/d", "several hosts"),
+            ("redis://h/0?timeout=5", "timeout"),
+            ("redis://h/0?ssl_cert_reqs=none", "ssl_cert_reqs"),
+            ("redis://h?db=first", "db"),
+            ("rediss://h?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs"),
+            ("rediss://h?ssl_cert_reqs=perhaps", "ssl_cert_reqs"),
+        ],
+    )
+    def test_a_url_that_could_never_connect_is_refused_by_what_is_wrong(
+        self, problems: Problems, url: str, named: str
+    ) -> None:
+        """The parameter that the driver does not know, or whose value it does not understand, is named."""
+        variable = "REDIS_URL" if url.startswith("redis") else "DATABASE_URL"
+        (problem,) = problems(**{variable: url})
+        assert problem.startswith(f"{variable}: ")
+        assert named in problem
+
+    def test_a_url_may_have_what_the_driver_knows(self, problems: Problems, tmp_path: Path) -> None:
+        """Certificates, a Unix socket, options: none is a problem."""
+        ca = tmp_path / "ca.pem"
+        ca.touch()
+        for url in (
+            f"postgresql://u:p@h:5432/d?sslmode=verify-full&sslrootcert={ca}",
+            "postgresql://u@/d?host=/run/postgresql&application_name=a&options=-c%20jit%3Doff",
+            "postgresql+asyncpg://h/d?sslmode=require&target_session_attrs=read-write",
+        ):
+            assert problems(DATABASE_URL=url) == []
+        for url in (f"rediss://:p@h:6380/0?ssl_ca_certs={ca}", "unix:///run/redis.sock?db=1", "redis://h/0?protocol=3"):
+            assert problems(REDIS_URL=url) == []
 
     def test_production_starts_with_good_secrets(self, problems: Problems) -> None:
         """Good secrets are no problem."""

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from backend import domain
-from backend.database import connect_arguments
+from backend.postgres import connect_arguments
 from backend.settings import load_settings
 from backend.synthetic import main
 from tests.services import Services, psql

@@ -81,5 +81,7 @@ def _kind(process: psutil.Process) -> str:
     name, command = process.name(), process.cmdline()
     if command[-2:] == ["-m", "backend"]:
         return "replica"
+    if any(part.endswith("/watchdog.py") for part in command):
+        return "watchdog"
     programs = {Path(part).name for part in command[:2]} | {name}
     return next((kind for program, kind in KINDS.items() if program in programs), " ".join(command) or name)

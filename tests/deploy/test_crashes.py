@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from pipeline.targets.common.edge import HEALTH_FAILS, HEALTH_INTERVAL_SECONDS
+from pipeline.targets.local.watchdog import PATIENCE_SECONDS
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.machine import wait_until
@@ -68,6 +69,17 @@ def test_a_killed_replica_comes_back(deployed: Checkout, visitors: Visitors, add
     met = [visit for visit in visitors.visits if killed < visit.at + visit.seconds and visit.at <= last]
     assert len(hurt) <= len(met) / 2 + 3, (hurt, met)
     add_row(TABLE, f"replica      back in {seconds:4.1f} s  {len(hurt)} of {len(visitors.visits)} visits failed")
+
+
+def test_a_replica_that_hangs_is_started_again(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
+    """SIGSTOP: it lives, keeps its connections and answers nothing. The edge takes it out, the watchdog ends it."""
+    stopped, hanging = time.monotonic(), deployed.kept("replica")[0]
+    hanging.suspend()
+    wait_until(lambda: not hanging.is_running(), "nobody ended it", BACK_SECONDS + PATIENCE_SECONDS)
+    _wait_back(deployed, "replica", hanging, count=2)
+    wait_until(lambda: len(_replicas_that_answer(deployed)) == 2, "the edge did not let it in again", BACK_SECONDS)
+    hurt = [visit for visit in visitors.visits if visit.status != 200]
+    add_row(TABLE, f"replica that hangs  back in {time.monotonic() - stopped:4.1f} s  {len(hurt)} visits failed")
 
 
 def test_a_killed_postgresql_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:

@@ -14,6 +14,7 @@ from pipeline.targets.common.diagnosis import telling_line
 __all__ = ["BACKEND_PORT", "Container", "last_words", "refused_login"]
 
 BACKEND_PORT = 8000
+DEFAULT_STOP_SECONDS = 10  # Docker's
 LOGIN_REFUSED = re.compile(r"password authentication failed for user .+|database .+ does not exist")
 
 
@@ -30,6 +31,7 @@ class Container:
     health: str
     said: str  # the output of its last health check
     exit_code: int
+    stop_seconds: int  # between SIGTERM and SIGKILL
     restarts: int
     started: str  # RFC 3339
     image: str
@@ -56,6 +58,7 @@ class Container:
             health=health.get("Status", ""),
             said=str(log[-1].get("Output", "")).strip() if log else "",
             exit_code=state["ExitCode"],
+            stop_seconds=facts["Config"].get("StopTimeout") or DEFAULT_STOP_SECONDS,
             restarts=facts["RestartCount"],
             started=state["StartedAt"],
             image=facts["Image"],

@@ -14,11 +14,10 @@ from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
 from pipeline.system.ports import LOOPBACK, address_problem, next_free_port, port_free, url_host
 
-__all__ = ["FEWEST_SLOTS", "LONGEST_REQUEST_SECONDS", "KeptHere", "SiteHere", "max_connections", "own_port"]
+__all__ = ["FEWEST_SLOTS", "KeptHere", "SiteHere", "max_connections", "own_port"]
 
 log = logging.getLogger(__name__)
 
-LONGEST_REQUEST_SECONDS = 30  # for requests that a replica still answers when its drain is over
 FEWEST_SLOTS = 6  # of the edge: a change of the number of replicas rarely reloads or recreates it
 CONNECTION_RESERVE = 15  # besides the replicas: migrations, a psql or two, PostgreSQL's own
 

@@ -56,6 +56,12 @@ def _database(seen: Seen, needed: str | None, deploy: str) -> Iterator[str]:
         return
     if seen["standby"]:
         yield "the database is a standby, which takes no writes: promote it, or fix POSTGRES_HOST"
+    elif seen["read_only"]:
+        yield (
+            "the database takes no writes, as default_transaction_read_only is on: make room if its disk is full, else"
+            f" reset it as its superuser: `ALTER DATABASE {seen['name']} RESET default_transaction_read_only`, or the"
+            " same with ALTER ROLE or ALTER SYSTEM"
+        )
     yield from _connections(seen)
     yield from _replication(seen["slots"])
     for transaction in seen["transactions"]:

@@ -19,7 +19,7 @@ WAIT_SECONDS = 5  # for a lock: the service gives up after 2 s, a migration afte
 # `numbackends`, because a plain role sees in pg_stat_activity whose a session is, but not of what kind.
 CONNECTIONS = """
 SELECT session_user AS role, current_database() AS name, pg_database_size(current_database()) AS bytes,
-       pg_is_in_recovery() AS standby,
+       pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only,
        (SELECT sum(numbackends)::int FROM pg_stat_database) AS used,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true)::int, 0) AS most,

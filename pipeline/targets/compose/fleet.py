@@ -19,7 +19,7 @@ from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
-from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.rolling import Patience, roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import SERVICE, slot_of
@@ -193,7 +193,7 @@ class ComposeFleet(roles.Fleet):
             release=kept.name,
             config=site.variables.wanted(kept.name),
             environment=partial(site.variables.environment, kept),
-            deadline=time.monotonic() + site.env.timeout,
+            patience=Patience(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)

@@ -13,7 +13,6 @@ from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
-from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.compose.stack import Stack
 
 __all__ = ["SERVICE", "Replicas", "slot_name", "slot_of"]
@@ -106,9 +105,8 @@ class Replicas:
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
         """Drain the replica, wait for its end, and remove it. What has not ended in time is killed."""
-        grace = _seconds(one.labels.get("slipway.drain", "")) + LONGEST_REQUEST_SECONDS
         self.begin_stop([one])
-        for _ in attempts(grace, every=TICK_SECONDS, watch=watch):
+        for _ in attempts(one.stop_seconds, every=TICK_SECONDS, watch=watch):
             inspected = self.docker.inspect(one.ident)
             if not (inspected and Container.of(inspected[0]).running):
                 break
@@ -149,10 +147,3 @@ def _answer(said: str) -> str:
     """Describe what the health check `said`: `STATUS BODY`, or why there was no answer."""
     status, _, body = said.partition(" ")
     return f"/ready says {status}: {failing_checks(body)}" if status.isdigit() else said or "it did not answer /ready"
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 10.0

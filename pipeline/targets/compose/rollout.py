@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.targets.common.container import Container
+from pipeline.targets.common.rolling import Patience
 from pipeline.targets.compose.replicas import Replicas, slot_of
 
 __all__ = ["ComposeRollout"]
@@ -22,7 +23,7 @@ class ComposeRollout:
     release: str
     config: str | None
     environment: Callable[[int], Mapping[str, str]]  # the variables of docker-compose.yml for the replica of a slot
-    deadline: float  # monotonic seconds, by which all of them must be ready
+    patience: Patience
     started: dict[str, Container]  # what this rollout started, by ID, as it was when it got ready
 
     def all(self) -> Sequence[Container]:
@@ -49,7 +50,9 @@ class ComposeRollout:
     def start(self, slot: int, watch: Callable[[], None]) -> Container:
         """Start a container on the network of the data stores only, and wait until it is ready."""
         fresh = self.replicas.start(self.environment(slot))
-        ready = self.started[fresh.ident] = self.replicas.wait_ready(self.release, fresh.ident, watch, self.deadline)
+        ready = self.started[fresh.ident] = self.replicas.wait_ready(
+            self.release, fresh.ident, watch, self.patience.deadline
+        )
         return ready
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
@@ -62,4 +65,5 @@ class ComposeRollout:
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
         """Drain the replica, and remove its container."""
-        self.replicas.stop(one, watch)
+        with self.patience.paused():
+            self.replicas.stop(one, watch)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.config.settings import grace_seconds
 from pipeline.engines.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.changes import Key, key_of
 from pipeline.targets.kubernetes.permissions import PRUNED
-from pipeline.targets.kubernetes.release import Release
+from pipeline.targets.kubernetes.release import Release, settings_of
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
-__all__ = ["SERVICE", "before_migrations", "image_of", "leftovers", "marked"]
+__all__ = ["SERVICE", "before_migrations", "grace_problems", "image_of", "leftovers", "marked"]
 
 SERVICE = "backend"
 COMPONENT = "app.kubernetes.io/component"
@@ -19,6 +20,25 @@ STORES = ("postgres", "redis", "migrate")
 # These exist before the migrations run; all others change with the rollout, under traffic.
 FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
 RECORD = "slipway/record"
+GRACE = "terminationGracePeriodSeconds"
+DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own
+
+
+def grace_problems(manifests: Iterable[Object], overlay: str) -> list[str]:
+    """Return a line where Kubernetes would kill a pod of the service before its settings let it leave.
+
+    `manifests` are what `overlay` renders to.
+    """
+    objects = list(manifests)
+    service = [each for each in objects if (each["kind"], name_of(each)) == ("Deployment", SERVICE)]
+    needed = grace_seconds(settings_of(objects))
+    given = [each["spec"]["template"]["spec"].get(GRACE, DEFAULT_GRACE_SECONDS) for each in service]
+    return [
+        f"{overlay}: {GRACE} of Deployment {SERVICE} is {seconds}, and its pods need {needed} (DRAIN_SECONDS,"
+        " REQUEST_TIMEOUT_SECONDS, and 10 s for their end): raise it, or lower those settings"
+        for seconds in given
+        if seconds < needed
+    ]
 
 
 def image_of(deployment: Object, container: str) -> str:

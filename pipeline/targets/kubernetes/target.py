@@ -15,6 +15,7 @@ from pipeline.releases.lock import Holder
 from pipeline.system.progress import Progress
 from pipeline.targets.kubernetes.database import KubernetesDatabase
 from pipeline.targets.kubernetes.fleet import KubernetesFleet
+from pipeline.targets.kubernetes.objects import grace_problems
 from pipeline.targets.kubernetes.permissions import RESOURCES, access_problems
 from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
@@ -72,6 +73,7 @@ class KubernetesTarget:
         what = "is not something that a deploy applies: move it to k8s/bootstrap"
         problems = [f"{self.env.overlay}: {kind} {what}" for kind in unknown]
         problems += unfilled(objects)
+        problems += grace_problems(objects, self.env.overlay)
         problems += access_problems(self.site.kubectl, (each["kind"] for each in objects))
         return problems or self._secret_problems(objects)
 

@@ -18,7 +18,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
-from pipeline.targets.common.rolling import roll
+from pipeline.targets.common.rolling import Patience, roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.replicas import Slot, last_log_line
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STORES_SECONDS = 60  # for all questions together; each has its own timeout
 HEAL_SECONDS = 15  # for replicas that come back after a restart of the machine
+WATCHDOG = "watchdog.py"
 UP = ("RUNNING", "STARTING")
 
 
@@ -156,7 +157,8 @@ class LocalFleet(roles.Fleet):
         """Start PostgreSQL, Valkey and the edge; create the role and the database."""
         site = self.site
         site.layout.make()
-        shutil.copyfile(Path(__file__).with_name("launch.py"), site.layout.home / "launch.py")
+        for script in ("launch.py", WATCHDOG):
+            shutil.copyfile(Path(__file__).with_name(script), site.layout.home / script)
         site.edge.place(site.page)
         engines = site.engines()
         used = max((slot.slot for slot in site.replicas.slots()), default=0)
@@ -166,6 +168,7 @@ class LocalFleet(roles.Fleet):
         stores = Stores(site.layout, site.supervisor, engines)
         stores.ensure(max_connections(site.env.replicas, site.values))
         stores.ensure_role(*site.credentials())
+        _start_watchdog(site, engines)
         _start_edge(site, engines, changed=changed)
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
@@ -180,7 +183,7 @@ class LocalFleet(roles.Fleet):
             python=site.artifacts.python(new.name, "backend"),
             folder=site.artifacts.folder(new.name),
             serving=serving,
-            deadline=time.monotonic() + site.env.timeout,
+            patience=Patience(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
@@ -194,7 +197,7 @@ class LocalFleet(roles.Fleet):
     def down(self, *, volumes: bool) -> None:
         """Drain the replicas, then stop the edge and the stores."""
         layout, supervisor = self.site.layout, self.site.supervisor
-        supervisor.shutdown(seconds=90)
+        supervisor.shutdown()
         kill_strays(layout.home, None)
         for path in [
             *layout.programs.glob("*"),
@@ -209,6 +212,15 @@ class LocalFleet(roles.Fleet):
             shutil.rmtree(layout.home, ignore_errors=True)
             if not layout.run.is_relative_to(layout.home):
                 shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _start_watchdog(site: Site, engines: Engines) -> None:
+    """Start what ends replicas that hang."""
+    python = engines.supervisord.with_name("python")
+    command = [str(python), "-I", "-S", str(site.layout.home / WATCHDOG), str(site.layout.run)]
+    if "watchdog" not in site.supervisor.processes():
+        config = program_config("watchdog", command, directory=site.layout.home, stop_seconds=1, priority=80)
+        site.supervisor.add("watchdog", config)
 
 
 def _start_edge(site: Site, engines: Engines, *, changed: bool) -> None:

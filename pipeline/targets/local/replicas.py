@@ -14,13 +14,14 @@ from pathlib import Path
 
 import httpx2
 
+from pipeline.config.settings import grace_seconds
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Replica
+from pipeline.releases.records import read_json
 from pipeline.system.files import write_whole
 from pipeline.system.ports import free_port
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.diagnosis import failing_checks, telling_line
-from pipeline.targets.common.here import LONGEST_REQUEST_SECONDS
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config
@@ -28,7 +29,6 @@ from pipeline.targets.local.supervision import Process, Supervisor, program_conf
 __all__ = ["Replicas", "Slot", "check_ready", "last_log_line", "write_config"]
 
 PREFIX = "replica-"
-UNSET_DRAIN_SECONDS = 10  # more than the service's default
 META = "; slipway "
 LAST_BYTES = 20_000  # of a log: enough for the longest traceback
 
@@ -74,7 +74,7 @@ class Replicas:
         new = Slot(slot=slot, release=release, config=config.name, metrics=free_port())
         log = self.layout.log(new.program)
         offset = log.stat().st_size if log.exists() else 0
-        drain = float(json.loads((config / "env.json").read_text()).get("DRAIN_SECONDS") or UNSET_DRAIN_SECONDS)
+        grace = grace_seconds(read_json(config / "env.json"))
         command = [
             str(python),
             "-I",
@@ -91,9 +91,7 @@ class Replicas:
         self.supervisor.add(
             new.program,
             f"{META}{json.dumps(asdict(new))}\n"
-            + program_config(
-                new.program, command, directory=folder, stop_seconds=drain + LONGEST_REQUEST_SECONDS, priority=50
-            ),
+            + program_config(new.program, command, directory=folder, stop_seconds=grace, priority=50),
         )
         return new, offset
 
@@ -128,7 +126,7 @@ class Replicas:
 
     def stop(self, slot: Slot, watch: Callable[[], None]) -> None:
         """Drain the replica, then forget it. SIGTERM makes it drain while the edge still reaches it."""
-        self.supervisor.stop(slot.program, watch, seconds=LONGEST_REQUEST_SECONDS * 4)
+        self.supervisor.stop(slot.program, watch)
         self.edge.unlink(slot.slot)
         self.socket(slot.slot).unlink(missing_ok=True)
 

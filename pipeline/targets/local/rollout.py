@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline.targets.common.rolling import Patience
 from pipeline.targets.local.replicas import Replicas, Slot
 
 __all__ = ["LocalRollout"]
@@ -24,7 +25,7 @@ class LocalRollout:
     python: Path
     folder: Path
     serving: frozenset[str]  # the programs that were ready when the rollout began
-    deadline: float  # monotonic seconds, by which all of them must be ready
+    patience: Patience
     started: dict[Slot, tuple[int, int]]  # by this rollout: process ID, and offset of its first line in the log
 
     def all(self) -> Sequence[Slot]:
@@ -46,7 +47,7 @@ class LocalRollout:
     def start(self, slot: int, watch: Callable[[], None]) -> Slot:
         """Start a replica as a supervised process, and wait until it is ready."""
         fresh, offset = self.replicas.start(slot, self.release, self.config, self.python, self.folder)
-        self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.deadline), offset)
+        self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.patience.deadline), offset)
         return fresh
 
     def admit(self, one: Slot, watch: Callable[[], None]) -> None:
@@ -60,4 +61,5 @@ class LocalRollout:
 
     def stop(self, one: Slot, watch: Callable[[], None]) -> None:
         """Drain the replica, and remove its program."""
-        self.replicas.stop(one, watch)
+        with self.patience.paused():
+            self.replicas.stop(one, watch)

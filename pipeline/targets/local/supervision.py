@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import xmlrpc.client
@@ -149,12 +150,13 @@ class Supervisor:
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:  # NOT_RUNNING, BAD_NAME
             rpc.stopProcess(name, _DO_NOT_WAIT)
 
-    def stop(self, name: str, watch: Callable[[], None], seconds: float) -> None:
+    def stop(self, name: str, watch: Callable[[], None]) -> None:
         """Ask the program to end, wait until it has, and forget it.
 
-        supervisord kills it after `stop_seconds`. Raise `SlipwayError` where it has not ended after `seconds`.
+        supervisord kills it after its `stop_seconds`. Raise `SlipwayError` where it has not ended soon after that.
         """
         self.begin_stop(name)
+        seconds = self._stop_seconds(name) + START_SECONDS
         for _ in attempts(seconds, every=0.05, watch=watch):
             process = self.processes().get(name)
             if process is None or process.state in STOPPED:
@@ -167,9 +169,10 @@ class Supervisor:
             with contextlib.suppress(xmlrpc.client.Fault):  # BAD_NAME: it was gone already
                 rpc.removeProcessGroup(name)
 
-    def shutdown(self, seconds: float) -> None:
-        """Stop all programs, in reverse order of their start, and then supervisord."""
+    def shutdown(self) -> None:
+        """Stop all programs, in reverse order of their start and one after the other, and then supervisord."""
         pid = self.pid()
+        seconds = sum(map(self._stop_seconds, self.names())) + START_SECONDS
         if pid is None:
             return
         with self._rpc() as rpc:
@@ -177,6 +180,10 @@ class Supervisor:
         # supervisord's loop turns at each call, and otherwise once a second. A shutdown takes two turns, which polling
         # speeds up.
         self._wait(lambda: self.pid() is None and _ended(pid), "supervisord did not end", seconds)
+
+    def _stop_seconds(self, name: str) -> float:
+        found = re.search(r"^stopwaitsecs=(\d+)$", self.config(name) or "", re.MULTILINE)
+        return float(found[1]) if found else 0
 
     def _config(self) -> str:
         # Relative paths, because supervisord splits the include at spaces and expands a % more than once.

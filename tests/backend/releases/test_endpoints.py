@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -155,6 +156,22 @@ class TestList:
         answer = await client.get(f"{RELEASES}?{query}")
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["location"] == f"query.{query.partition('=')[0]}"
+
+
+class TestSchema:
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("url", ""), ("url", "javascript:x"), ("url", "https://\0"), ("version", "\0"), ("notes", "\0")],
+    )
+    async def test_says_what_is_refused(self, writer: httpx2.AsyncClient, field: str, value: str) -> None:
+        """What the schema calls valid is not answered 422."""
+        schemas = (await writer.get("/openapi.json")).json()["components"]["schemas"]
+        for name in ("NewRelease", "ReleaseChange"):
+            given = schemas[name]["properties"].get(field)
+            if given:
+                assert not re.search(given.get("pattern") or given["anyOf"][0]["pattern"], value)
+        assert (await writer.post(RELEASES, json={**NEW, field: value})).status_code == 422
+        assert schemas["ReleaseChange"]["minProperties"] == 1
 
 
 class TestSynthetic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.containers import docker
@@ -38,6 +39,18 @@ def test_a_release_that_gets_unhealthy_later_is_seen_and_replaced(sound: Compose
     assert sound.untidy() == []
     sound.commit()
     add_row(TABLE, f"unhealthy later: the mended release proved in {healed.seconds:.1f} s")
+
+
+def test_a_replica_that_hangs_is_started_again(deployed: ComposeCheckout, add_row: AddRow) -> None:
+    """SIGSTOP: it lives and answers nothing. The other one serves, and the health check ends it for Docker."""
+    name = deployed.containers("backend")[0]
+    stopped, init = time.monotonic(), psutil.Process(deployed.inspect(name)["State"]["Pid"])
+    for process in init.children(recursive=True):
+        process.suspend()
+    wait_until(lambda: deployed.inspect(name)["RestartCount"] == 1, "nobody ended it", 120)
+    wait_until(lambda: deployed.inspect(name)["State"]["Health"]["Status"] == "healthy", "it did not come back", 60)
+    add_row(TABLE, f"a replica that hangs: healthy again after {time.monotonic() - stopped:.0f} s")
+    assert deployed.serves()
 
 
 @pytest.mark.parametrize("moment", ["served", "in mid-roll"])

@@ -224,3 +224,19 @@ def test_an_expired_token_is_one_line(deployed: KindCheckout, tmp_path: Path) ->
     assert refused.code == 2, str(refused)
     [problem] = refused.problems()
     assert "may you use it?" in problem
+
+
+def test_a_drain_that_outlasts_the_grace_period_is_refused(sound: KindCheckout) -> None:
+    """Kubernetes would kill each pod that leaves, and nobody would say so: the plan does, and touches nothing."""
+    sound.settle(DRAIN_SECONDS="60")
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (2, "refused"), str(outcome)
+    assert "terminationGracePeriodSeconds of Deployment backend is 60, and its pods need 100" in str(outcome)
+
+
+def test_a_redis_that_is_not_there_is_named_by_the_deploy(sound: KindCheckout) -> None:
+    """The release is proved, as the service works without; the log and the report say that it does."""
+    sound.settle(REDIS_HOST="redis.nowhere.example.org")
+    outcome = sound.proved()
+    assert any(line.startswith("/ready is degraded: redis: ") for line in outcome.report["remarks"])
+    assert "/ready is degraded: redis: " in outcome.stderr

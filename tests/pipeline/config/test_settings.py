@@ -16,6 +16,7 @@ from pipeline.config.settings import (
     edge_port,
     env_text,
     fill_env,
+    grace_seconds,
     read_values,
     split_secrets,
     variables,
@@ -27,6 +28,17 @@ NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
 GENERATED = {one.name for one in variables() if one.generate}
 # What a service of one's own may need besides: `nox -s init` leaves the value to people.
 GIVEN = {one.name: f"{one.name.lower()}-of-somebody-else" for one in variables() if one.needed and not one.generate}
+
+
+class TestGrace:
+    def test_follows_from_the_drain_and_the_longest_request(self) -> None:
+        """What a release does not say is the default."""
+        base = {"DRAIN_SECONDS": "2", "REQUEST_TIMEOUT_SECONDS": "30"}
+        assert grace_seconds(base) == 42
+        assert grace_seconds({**base, "DRAIN_SECONDS": "60.5"}) == 101
+        assert grace_seconds({**base, "REQUEST_TIMEOUT_SECONDS": "120"}) == 132
+        assert grace_seconds({**base, "DRAIN_SECONDS": "soon"}) == 40  # the plan refuses it
+        assert grace_seconds({}) == grace_seconds({one.name: one.default for one in variables()})
 
 
 class TestFillEnv:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.deploy.evidence import summary_line
 from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, UsageError
 from pipeline.releases.model import Loss
 from tests.pipeline.deploy.world import FIRST, FULL, SECOND, SHIPPED, World, migration, outcomes, release
@@ -357,6 +358,16 @@ class TestTheRecord:
         assert (told.code, told.verdict, served.serving) == (0, "proved", ["b", "b"])
         assert "the evidence is incomplete" in served.said
         assert served.records[-1].verdict == "proved"
+
+    @pytest.mark.parametrize("verdict", ["proved", "unchanged", "rolled_back"])
+    def test_names_what_is_degraded(self, served: World, verdict: str) -> None:
+        """In its last line and in the report: the service does without it, and nobody else says so."""
+        served.degraded = ["/ready is degraded: redis: away"]
+        if verdict == "rolled_back":
+            served.target.fleet.breaks["b"] = ["/list"]
+        told = served.deploy(release("a" if verdict == "unchanged" else "b"))
+        assert (told.verdict, told.report.remarks) == (verdict, ("/ready is degraded: redis: away",))
+        assert summary_line(told.report).endswith("; /ready is degraded: redis: away")
 
     @pytest.mark.parametrize("error", [SlipwayError("away"), FULL, AssertionError("oh")], ids=["away", "full", "fault"])
     @pytest.mark.parametrize("where", ["second view", "remarks"])

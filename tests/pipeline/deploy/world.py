@@ -101,12 +101,14 @@ class World:
 
     target: FakeTarget
     stories: list[Story] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)  # what /ready says
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=200, highlight=False))
 
     def begin(self, project: Project, env: Environment, progress: Progress, **options: Any) -> Story:
         """Begin a story, as `Story` would, on the fake."""
         proof = partial(Proof, traffic=partial(FakeTraffic, self.target), baseline_seconds=0)
-        self.stories.append(Story(project, env, progress, target=self.target, proof=proof, **options))
+        told: dict[str, Any] = {"target": self.target, "proof": proof, "degraded": lambda _: list(self.degraded)}
+        self.stories.append(Story(project, env, progress, **told, **options))
         return self.stories[-1]
 
     def progress(self) -> Progress:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from backend.settings import load_settings
-from pipeline.config.settings import RETIRED_SECRETS, needed_secrets, service_secrets
+from pipeline.config.settings import RETIRED_SECRETS, grace_seconds, needed_secrets, service_secrets
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
 from tests.edge import CADDYFILE, adapted, handlers
@@ -23,7 +23,6 @@ from tests.project import NAME, PROJECT
 
 ROOT = Path(__file__).parents[3]
 OVERLAYS = ("kind", "staging", "production")
-LONGEST_REQUEST = 13  # seconds: backend/server.py, `_longest_request`, with the settings' defaults
 
 
 @cache
@@ -128,8 +127,7 @@ def test_replicas_are_spread_over_nodes_whatever_labels_those_have(name: str) ->
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_grace_outlasts_the_drain_and_the_longest_request(name: str) -> None:
     spec = one(overlay(name), "Deployment", "backend")["spec"]["template"]["spec"]
-    drain = float(settings(overlay(name))["DRAIN_SECONDS"])
-    assert spec["terminationGracePeriodSeconds"] >= drain + LONGEST_REQUEST + 5
+    assert spec["terminationGracePeriodSeconds"] >= grace_seconds(settings(overlay(name)))
     assert "lifecycle" not in spec["containers"][0], "the service drains itself"
 
 

@@ -84,6 +84,17 @@ class TestGenerator:
         due = plan.rate * (result.seconds - result.stalled_ms / 1000)
         assert result.sent + result.skipped > due - 10
 
+    async def test_waits_as_long_as_a_request_says(self, plan: TrafficPlan, service: Service) -> None:
+        """A request with `seconds` of its own may take those, and no others; it says nothing about the latency."""
+        long = plan.requests[0].model_copy(update={"seconds": 5.0})
+        result = await run(replace(plan, requests=(long,), timeout=0.001))
+        assert result.shares[0].ok == result.sent
+        assert result.latency is None
+        service.behave = lambda _service, _request: HANG
+        short = long.model_copy(update={"seconds": 0.3})
+        result = await run(replace(plan, requests=(short,), timeout=60))
+        assert {failure.detail for failure in result.failures} == {"no answer within 0.3 s"}
+
     async def test_does_not_blame_the_service_for_its_own_stalls(self, plan: TrafficPlan) -> None:
         """Requests that fell due while this process could not run count without that time; it is reported."""
         loop = asyncio.get_running_loop()

@@ -17,7 +17,12 @@ def _storable(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=128, examples=["lamp"]), AfterValidator(_storable)]
+STORABLE = {"pattern": r"^[^\u0000]*$"}  # what the validator refuses, for the schema
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=128, examples=["lamp"], json_schema_extra=dict(STORABLE)),
+    AfterValidator(_storable),
+]
 
 
 class NewItem(BaseModel):

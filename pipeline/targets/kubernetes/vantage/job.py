@@ -57,8 +57,9 @@ def follow_arguments() -> list[str]:
 
 
 def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
-    reads = [
+    reads: list[Json] = [
         {"name": one.name, "path": one.path, "status": one.status, "weight": one.weight, "headers": dict(one.headers)}
+        | ({"seconds": one.seconds} if one.seconds else {})
         for one in requests
         if one.method == "GET"
     ]

@@ -149,7 +149,7 @@ class Probe:
         }
 
     async def _count(self, request: dict[str, Any], due: float) -> None:
-        at, timeout = time.time(), self._job.get("timeout", 10)
+        at, timeout = time.time(), request.get("seconds") or self._job.get("timeout", 10)
         try:
             async with asyncio.timeout(timeout):
                 release = await self._ask(request)

@@ -108,6 +108,16 @@ class TestDatabase:
         assert says in line
         assert "or the replicas, or raise" in line
 
+    def test_takes_no_writes(self, services: Services, environ: dict[str, str]) -> None:
+        """A read-only database is named, with what makes it writable again."""
+        name = environ["POSTGRES_DB"]
+        psql(services, "postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        try:
+            [line] = found(environ)
+        finally:
+            psql(services, "postgres", f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        assert f"`ALTER DATABASE {name} RESET default_transaction_read_only`" in line
+
     def test_lacks_a_migration(self, environ: dict[str, str]) -> None:
         """Of the release that serves; a newer database is fine."""
         assert found(environ, "9999") == [

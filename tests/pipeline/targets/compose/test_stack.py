@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.project import ComposeEnvironment
-from pipeline.config.settings import service_secrets, settings_environment, variables
+from pipeline.config.settings import grace_seconds, service_secrets, settings_environment, variables
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.artifacts import Artifacts
@@ -106,6 +106,16 @@ class TestSettingsEnvironment:
 
 
 class TestVariables:
+    def test_say_how_long_a_replica_may_take_to_leave(self, tmp_path: Path) -> None:
+        """The engine waits as long, whoever stops it."""
+        docker = Docker(tmp_path)
+        stack, env = Stack(tmp_path, "shop", docker), PROJECT.environment("compose")
+        assert isinstance(env, ComposeEnvironment)
+        artifacts = Artifacts(PROJECT, tmp_path, docker, "shop")
+        values = {"DRAIN_SECONDS": "60", "REQUEST_TIMEOUT_SECONDS": "45"}
+        said = Variables(PROJECT, env, values, stack, artifacts, frontend="edge").environment(None)
+        assert said["SLIPWAY_GRACE"] == f"{grace_seconds(values)}s" == "115s"
+
     @pytest.mark.parametrize("name", ["POSTGRES_IMAGE", "REDIS_IMAGE"])
     def test_say_the_images_of_the_stores_whatever_the_shell_says(self, name: str, tmp_path: Path) -> None:
         """As `.env` has them; empty, which is what docker-compose.yml says, where it has none."""

@@ -31,7 +31,7 @@ def _supervisor(layout: Layout) -> Iterator[Supervisor]:
     supervisor = Supervisor(layout)
     supervisor.start(find_engines().supervisord)
     yield supervisor
-    supervisor.shutdown(30)
+    supervisor.shutdown()
 
 
 def add(supervisor: Supervisor, name: str, command: list[str]) -> None:
@@ -61,7 +61,7 @@ class TestSupervisor:
     def test_forgets_what_is_stopped(self, supervisor: Supervisor) -> None:
         """A stopped program is gone, file and process, and its name can be used again."""
         add(supervisor, "sleeper", SLEEPER)
-        supervisor.stop("sleeper", lambda: None, 20)
+        supervisor.stop("sleeper", lambda: None)
         assert supervisor.processes() == {}
         assert supervisor.names() == []
         add(supervisor, "sleeper", SLEEPER)
@@ -70,14 +70,14 @@ class TestSupervisor:
     def test_starts_everything_after_a_restart_of_the_machine(self, supervisor: Supervisor) -> None:
         """A new supervisord starts the programs whose files are there."""
         add(supervisor, "sleeper", SLEEPER)
-        supervisor.shutdown(30)
+        supervisor.shutdown()
         assert supervisor.processes() == {}
         supervisor.start(find_engines().supervisord)
         eventually(lambda: supervisor.processes()["sleeper"].state in ("STARTING", "RUNNING"))
 
     def test_is_told_nothing_of_our_environment(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
         """No variable of the caller reaches a program, above all no secret."""
-        supervisor.shutdown(30)
+        supervisor.shutdown()
         monkeypatch.setenv("SERVICE_TOKEN", "canary")
         supervisor.start(find_engines().supervisord)
         add(
