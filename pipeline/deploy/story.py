@@ -308,9 +308,8 @@ class Story:
         with self._stage(chapter, "roll back") as stage:
             self.fleet.withdraw()
             left = ", ".join(map(short, self.fleet.running().releases))  # not started by any deploy
-            note = f"there is no earlier release: {f'{left} is still serving' if left else 'nothing is serving'}"
-            stage.note = note
-        return note
+            stage.note = f"there is no earlier release: {f'{left} is still serving' if left else 'nothing is serving'}"
+        return str(stage.note)
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
         """Bring `old` back, though nobody can watch it, and prove that it serves."""
@@ -370,9 +369,8 @@ class Story:
                 inside = self.watch.second_view(report.traffic.failed, report.traffic.sent)
             with best_effort():
                 remarks = self.watch.remarks()
-        if report.verdict != "failed":
-            with best_effort():
-                remarks += self._degraded(report.url)
+        with best_effort():
+            remarks += self._degraded(report.url) if report.verdict != "failed" else []
         if inside:
             log.info(f"from inside: {inside[0]}")
         for line in remarks:

@@ -197,7 +197,7 @@ class ComposeFleet(roles.Fleet):
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
-        for worker in site.workers.roll(kept, partial(watch, "starting the workers"), rollout.deadline):
+        for worker in site.workers.roll(kept, partial(watch, "starting the workers"), rollout.patience):
             started[worker.ident] = worker
 
     def withdraw(self) -> None:

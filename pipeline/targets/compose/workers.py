@@ -13,6 +13,7 @@ from pipeline.errors import DeployFailed
 from pipeline.releases.model import Replica, short
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import Container, last_words
+from pipeline.targets.common.rolling import Patience
 from pipeline.targets.compose.artifacts import Kept
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 from pipeline.targets.compose.variables import Variables
@@ -45,10 +46,10 @@ class Workers:
         services = self.stack.services(self.variables.environment(kept))
         return [name for name, one in services.items() if name not in KNOWN and not _works(one, kept)]
 
-    def roll(self, kept: Kept, watch: Callable[[], None], deadline: float) -> list[Container]:
+    def roll(self, kept: Kept, watch: Callable[[], None], patience: Patience) -> list[Container]:
         """Replace each worker by one of the release, and remove those that it has no more; return the new ones.
 
-        `deadline`: monotonic seconds. Raise `DeployFailed` with the last words of one that ends or gets not healthy.
+        Raise `DeployFailed` with the last words of one that ends, or that does not get healthy in time.
         """
         config = self._config(kept)
         wanted = config["services"]
@@ -56,8 +57,9 @@ class Workers:
             self.stack.docker.do("stop", gone.ident)
             self.stack.docker.do("rm", "--force", gone.ident)
         if wanted:
-            self.stack.apply(config, "--no-deps")
-        return [self._wait(kept.name, name, watch, deadline) for name in wanted]
+            with patience.paused():  # the old ones end their work first
+                self.stack.apply(config, "--no-deps")
+        return [self._wait(kept.name, name, watch, patience.deadline) for name in wanted]
 
     def stop(self) -> None:
         """Stop all workers, and remove them."""

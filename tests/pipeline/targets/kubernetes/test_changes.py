@@ -70,7 +70,7 @@ class TestConflicts:
 class TestStrangers:
     def test_are_named_with_the_variables_that_they_set(self) -> None:
         """`kubectl set env` adds one beside the overlay's settings, and no later apply takes it out."""
-        added = {"f:env": {".": {}, 'k:{"name":"LOG_LEVEL"}': {"f:name": {}, "f:value": {}}}}
+        added: dict[str, Any] = {"f:env": {".": {}, 'k:{"name":"LOG_LEVEL"}': {"f:name": {}, "f:value": {}}}}
         containers = {"f:containers": {'k:{"name":"backend"}': added}}
         fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": containers}}}
         entry = {"manager": "kubectl-set", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}
