@@ -32,9 +32,11 @@ __all__ = [
     "documented",
     "edge_port",
     "ensure_env",
+    "env_or_shell",
     "env_text",
     "fill_env",
     "needed_secrets",
+    "overridden",
     "read_env",
     "read_values",
     "release_settings",
@@ -186,14 +188,35 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
         try:
             schema.load_settings(environment)
         except schema.SettingsError as error:
-            problems += [f"{_source(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
+            problems += [f"{env_or_shell(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
     return list(dict.fromkeys(problems))
 
 
-def _source(name: str, environ: Mapping[str, str]) -> str:
-    """Return where `read_values` got the value of `name` from."""
+def env_or_shell(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return where `read_values` got the value of `name` from: `.env` or "the environment"."""
+    environ = os.environ if environ is None else environ
     given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
     return "the environment" if given else ".env"
+
+
+def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a line for each setting, by its name, that the environment sets to something else than `.env` does.
+
+    A secret's value is not in its line. Nothing is overridden where there is no `.env` yet.
+    """
+    environ = os.environ if environ is None else environ
+    if not (root / ".env").exists():
+        return {}
+    written, secret, lines = read_env(root)[0], _secret_names(), {}
+    defaults = {variable.name: "" if variable.name in secret else variable.default for variable in documented()}
+    defaults |= {f"{name}_FILE": "" for name in secret}
+    for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE}):
+        given, own = environ[name].strip(), (written.get(name) or "").strip() or defaults[name]
+        if given == own:
+            continue
+        says = "another one than .env" if name in secret else f"`{given}`, where .env has `{own}`"
+        lines[name] = f"{name}: the environment has {says}, and wins: unset it, or write it to .env"
+    return lines
 
 
 def edge_port(values: Mapping[str, str]) -> int:

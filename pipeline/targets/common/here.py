@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from pipeline.config.project import Environment, Project
-from pipeline.config.settings import edge_port, ensure_env, read_values
+from pipeline.config.settings import edge_port, ensure_env, env_or_shell, read_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
@@ -63,7 +63,7 @@ class SiteHere:
         elif self.chooses_port:
             way = f"`nox -s init`, which writes the next free port, {free}, to .env"
         else:
-            way = f"set another EDGE_PORT in .env: {free} is free"
+            way = f"set another EDGE_PORT in {env_or_shell('EDGE_PORT')}: {free} is free"
         return [f"{self.port_setting}: port {self.port} is taken by {occupant.who}: {occupant.frees}, or {way}"]
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.config.settings import split_secrets
+from pipeline.config.settings import env_or_shell, split_secrets
 from pipeline.targets.common.container import refused_login
 from pipeline.targets.compose.stack import Stack
 from pipeline.targets.compose.variables import Variables
@@ -43,7 +43,7 @@ def login_problems(variables: Variables) -> list[str]:
         return [f"POSTGRES_DB: {volume} has another one ({refusal}): put its name back in .env, {empty}"]
     rotate = "rotate it (docs/4-runbook.md, New secrets)"
     what = f"POSTGRES_PASSWORD: {volume} was made with another one ({refusal})"
-    return [f"{what}: put that back in .env, {rotate}, {empty}"]
+    return [f"{what}: put that back in {env_or_shell('POSTGRES_PASSWORD')}, {rotate}, {empty}"]
 
 
 def image_problems(image: dict[str, Any] | None) -> list[str]:
