@@ -14,6 +14,7 @@ from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.releases.model import Artifact, Running, short
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
@@ -182,7 +183,7 @@ class ComposeFleet(roles.Fleet):
             release=kept.name,
             config=site.variables.wanted(kept.name),
             environment=partial(site.variables.environment, kept),
-            deadline=time.monotonic() + site.env.timeout,
+            deadline=Deadline(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)

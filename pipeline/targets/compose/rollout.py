@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.replicas import Replicas, slot_of
 
@@ -22,7 +23,7 @@ class ComposeRollout:
     release: str
     config: str | None
     environment: Callable[[int], Mapping[str, str]]  # the variables of docker-compose.yml for the replica of a slot
-    deadline: float  # monotonic seconds, by which all of them must be ready
+    deadline: Deadline  # by which all of them must be ready
     started: dict[str, Container]  # what this rollout started, by ID, as it was when it got ready
 
     def all(self) -> Sequence[Container]:

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
 from pipeline.releases.model import Artifact, Running
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
@@ -169,7 +170,7 @@ class LocalFleet(roles.Fleet):
             python=site.artifacts.python(new.name, "backend"),
             folder=site.artifacts.folder(new.name),
             serving=serving,
-            deadline=time.monotonic() + site.env.timeout,
+            deadline=Deadline(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline.system.waiting import Deadline
 from pipeline.targets.local.replicas import Replicas, Slot
 
 __all__ = ["LocalRollout"]
@@ -24,7 +25,7 @@ class LocalRollout:
     python: Path
     folder: Path
     serving: frozenset[str]  # the programs that were ready when the rollout began
-    deadline: float  # monotonic seconds, by which all of them must be ready
+    deadline: Deadline  # by which all of them must be ready
     started: dict[Slot, tuple[int, int]]  # by this rollout: process ID, and offset of its first line in the log
 
     def all(self) -> Sequence[Slot]:
