@@ -162,7 +162,7 @@ def down(session: nox.Session) -> None:
 
 @nox.session
 def init(session: nox.Session) -> None:
-    """Write .env with fresh secrets; existing values are never touched."""
+    """Write .env with fresh secrets; existing values are never touched (-- [--recover]: taken back from what runs)."""
     slipway(session, "init", *session.posargs)
 
 

@@ -6,6 +6,7 @@ plan → build → check → migrate → roll out → prove → record; where a 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -320,7 +321,7 @@ class Story:
                 if not dry_run:
                     chapter.unremoved = remove_written(self.target.database, chapter, self.records)
             report = self._report(chapter)
-            place = chapter.record.folder.relative_to(self.project.root)
+            place = os.path.relpath(chapter.record.folder, self.project.root)
             with best_effort():
                 github.publish(report, "" if dry_run else f"{place}/report.json")
             with best_effort():

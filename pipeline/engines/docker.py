@@ -66,7 +66,10 @@ def run_docker(
 
     Try once more where the engine could not begin a process.
     """
-    environment = {**os.environ, **(env or {})}
+    # Compose takes the folder that it is in from PWD, which a shell sets to the symbolic link that it came by: another
+    # path is another definition of each container with a mount, and another owner of the project.
+    place = {"PWD": str(cwd)} if cwd else {}
+    environment = {**os.environ, **place, **(env or {})}
     begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, given=given)
     try:
         return begin()

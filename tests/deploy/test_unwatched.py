@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -47,7 +47,7 @@ def into_a_pipe(checkout: Checkout) -> Iterator[Callable[[], object]]:
 
 @pytest.mark.parametrize("watched", [into_a_pipe, in_a_terminal])
 def test_a_deploy_goes_on_without_its_audience(
-    watched: Callable[[Checkout], Iterator[Callable[[], object]]], sound: Checkout
+    watched: Callable[[Checkout], AbstractContextManager[Callable[[], object]]], sound: Checkout
 ) -> None:
     """In the middle of its rollout nobody reads it any more: it is proved, and its record has all that it said."""
     known = newest(sound.records)

@@ -12,6 +12,7 @@ from pipeline.config.settings import edge_port, ensure_env, env_or_shell, read_v
 from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
+from pipeline.system.place import env_file
 from pipeline.system.ports import next_free_port, port_free
 
 __all__ = ["FEWEST_SLOTS", "LONGEST_REQUEST_SECONDS", "KeptHere", "SiteHere", "max_connections", "own_port"]
@@ -44,7 +45,7 @@ class SiteHere:
     @property
     def chooses_port(self) -> bool:
         """Whether nothing names the edge's port yet, so that `nox -s init` can choose it."""
-        return not ((self.project.root / ".env").exists() or "EDGE_PORT" in self.values or own_port(self.env))
+        return not (env_file(self.project.root).exists() or "EDGE_PORT" in self.values or own_port(self.env))
 
     @property
     def port_setting(self) -> str:

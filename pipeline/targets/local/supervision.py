@@ -164,11 +164,15 @@ class Supervisor:
                 break
         else:
             raise SlipwayError(f"{name} did not end within {seconds:.0f} s")
-        (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
+        self.forget(name)
         with self._rpc() as rpc:
             rpc.reloadConfig()
             with contextlib.suppress(xmlrpc.client.Fault):  # BAD_NAME: it was gone already
                 rpc.removeProcessGroup(name)
+
+    def forget(self, name: str) -> None:
+        """Remove the program's file, so that the next supervisord does not start it."""
+        (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
 
     def shutdown(self, seconds: float) -> None:
         """Stop all programs, in reverse order of their start, and then supervisord."""

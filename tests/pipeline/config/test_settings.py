@@ -17,7 +17,9 @@ from pipeline.config.settings import (
     env_text,
     fill_env,
     overridden,
+    read_env,
     read_values,
+    set_in_env,
     split_secrets,
     variables,
 )
@@ -79,6 +81,18 @@ class TestFillEnv:
         (tmp_path / ".env").chmod(0o644)
         fill_env(tmp_path)
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
+
+class TestSetInEnv:
+    @pytest.mark.parametrize("value", ["plain", "a b'c", '$HOME ${X} "#\\\\n\\'])
+    def test_replaces_a_value_to_the_letter(self, tmp_path: Path, value: str) -> None:
+        """Whatever is in it; other lines stay, and so does who may read the file."""
+        fill_env(tmp_path, {})
+        before = dotenv_values(tmp_path / ".env", interpolate=False)
+        assert set_in_env(tmp_path, {"SERVICE_TOKEN": value, "LOG_LEVEL": "INFO"}) == ["SERVICE_TOKEN"]
+        assert read_env(tmp_path)[0] == {**before, "SERVICE_TOKEN": value}
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+        assert set_in_env(tmp_path, {"SERVICE_TOKEN": value}) == []
 
 
 class TestReadValues:

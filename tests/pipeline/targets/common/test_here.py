@@ -78,6 +78,7 @@ class TestPortProblems:
 
     def test_name_another_projects_deploy(self, tmp_path: Path) -> None:
         """Its folder, the command there, and the next free port."""
+        (tmp_path / "other").mkdir()
         with listening(tmp_path / "other/.slipway/local") as port:
             (tmp_path / ".env").write_text(f"EDGE_PORT={port}\n")
             [line] = Site(tmp_path).port_problems()
