@@ -9,11 +9,14 @@ The work is in pipeline/ and tests/.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -32,34 +35,67 @@ GROUPS = (
 )
 
 
+# Whether a Python has the folder that its packages are in: after an upgrade in its place, it looks for another one.
+HAS_PACKAGES = "import os, sys, sysconfig; sys.exit(not os.path.isdir(sysconfig.get_path('purelib')))"
+
+
 def environment(session: nox.Session, group: str) -> Path:
-    """Return the Python of .nox/`group`, after installing exactly what the group's lock says."""
+    """Return the Python of .nox/`group`, after installing exactly what the group's lock says.
+
+    One session at a time does so; what one of them did not finish, or what lost its Python, is made anew.
+    """
     folder = Path(session.cache_dir).parent / group
+    python, lock, synced = folder / "bin/python", Path(f"requirements/{group}.txt"), folder / "synced.txt"
+    # uv asks the index even when nothing is missing: a rollback must not need it.
+    wanted = lock.read_bytes()
+    if content(synced) == wanted and runs(python):
+        return python
+    with alone(session, folder):
+        done, whole = content(synced), runs(python)
+        if done is not None and not whole:
+            session.log(f"the Python of .nox/{group} was removed or upgraded: making it anew")
+        if done is None or not whole:  # the file is written last: without it, the environment is half made
+            session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(folder), silent=True)
+        if done != wanted or not whole:  # else another session has made it meanwhile
+            synced.unlink(missing_ok=True)
+            install(session, folder, lock)
+            synced.write_bytes(wanted)
+    return python
+
+
+def content(path: Path) -> bytes | None:
+    """Return what is in the file `path`, None where there is none."""
+    return path.read_bytes() if path.exists() else None
+
+
+@contextlib.contextmanager
+def alone(session: nox.Session, folder: Path) -> Iterator[None]:
+    """Keep other sessions from making the environment in `folder` meanwhile, or wait until they have."""
+    with folder.with_name(f"{folder.name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            session.log(f"another session is making .nox/{folder.name}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def runs(python: Path) -> bool:
+    """Return whether `python` starts, and has its packages."""
+    try:
+        return not subprocess.run([python, "-I", "-c", HAS_PACKAGES], capture_output=True, check=False).returncode
+    except OSError:
+        return False
+
+
+def install(session: nox.Session, folder: Path, lock: Path) -> None:
+    """Install what `lock` says in the environment `folder`, and nothing else."""
     python, uv = folder / "bin/python", folder / "bin/uv"
-    lock, synced = Path(f"requirements/{group}.txt"), folder / "synced.txt"
-    if not python.exists():
-        synced.unlink(missing_ok=True)
-        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), silent=True)
+    hashed = ("install", "--quiet", "--no-deps", "--require-hashes", "-r", "requirements/uv.txt")
     if not uv.exists():
         # The locked uv, whether or not the machine has one.
-        session.run(
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "-r",
-            "requirements/uv.txt",
-            silent=True,
-        )
-    # uv asks the index even when nothing is missing: a rollback must not need it.
-    if not synced.exists() or synced.read_bytes() != lock.read_bytes():
-        synced.unlink(missing_ok=True)
-        session.run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, str(lock), silent=True)
-        synced.write_bytes(lock.read_bytes())
-    return python
+        session.run(python, "-m", "pip", *hashed, silent=True)
+    session.run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, str(lock), silent=True)
 
 
 def slipway(session: nox.Session, *arguments: str) -> None:
@@ -126,7 +162,7 @@ def down(session: nox.Session) -> None:
 
 @nox.session
 def init(session: nox.Session) -> None:
-    """Write .env with fresh secrets; existing values are never touched."""
+    """Write .env with fresh secrets; existing values are never touched (-- [--recover]: taken back from what runs)."""
     slipway(session, "init", *session.posargs)
 
 

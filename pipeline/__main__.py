@@ -14,6 +14,7 @@ from types import FrameType
 from pipeline.commands import Parser, Verb, Verbs
 from pipeline.config.project import load_project
 from pipeline.errors import Interrupted, SlipwayError, UsageError
+from pipeline.system.audience import do_without_audience, signals_heard
 from pipeline.system.progress import Progress
 
 __all__ = ["FAMILIES", "main", "parser", "watch_signals"]
@@ -33,7 +34,6 @@ FAMILIES = {
     "dev": ("dev",),
     "cluster": ("cluster",),
 }
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def watch_signals() -> None:
     """Let SIGINT, SIGTERM and SIGHUP raise `Interrupted` in whatever code runs."""
-    for number in SIGNALS:
+    for number in signals_heard():
         signal.signal(number, _interrupt)
     sys.unraisablehook = _raise_later
 
@@ -79,7 +79,7 @@ def _raise_later(ignored: sys.UnraisableHookArgs) -> None:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     """Raise `Interrupted`, which undoes what was begun; ignore further signals, so that nothing stops that."""
-    for other in SIGNALS:
+    for other in signals_heard():
         signal.signal(other, _already)
     raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
@@ -94,6 +94,8 @@ def _run(arguments: list[str], progress: Progress) -> int:
     if rest:
         raise UsageError(f"unknown argument `{rest[0]}`: `nox -l` shows what each session takes, after `--`")
     run: Verb = options.run
+    if getattr(options, "unwatched", False):
+        do_without_audience(progress.transcript)
     code, document = run(load_project(Path.cwd()), options, progress) or (0, None)
     if document is not None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

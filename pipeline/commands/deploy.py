@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.project import Environment, Project
+from pipeline.config.settings import PLACED, overridden, variables
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
 from pipeline.deploy.story import Story
@@ -27,7 +28,9 @@ UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 
 
 def add_parsers(verbs: Verbs) -> None:
-    add = verbs.add("deploy", deploy, "ship the working tree, or a recorded release", env=True).add_argument
+    parser = verbs.add("deploy", deploy, "ship the working tree, or a recorded release", env=True)
+    parser.set_defaults(unwatched=True)
+    add = parser.add_argument
     add("--dry-run", action="store_true", help="plan, build and check; change nothing that runs")
     # A release's name is lower case; an image's, made from GitHub's names, may be typed with capitals.
     add("--release", metavar="REF", type=str.lower, help="ship a recorded release (number or name) instead of building")
@@ -36,7 +39,7 @@ def add_parsers(verbs: Verbs) -> None:
     add("--forget-migration", metavar="NNNN", help="let an applied migration run again; what it did to the data stays")
     add("--json", **JSON)
     parser = verbs.add("rollback", rollback, "go back to a recorded release", env=True)
-    parser.set_defaults(dry_run=False, forward=False)
+    parser.set_defaults(dry_run=False, forward=False, unwatched=True)
     add = parser.add_mutually_exclusive_group().add_argument
     add("--release", metavar="N", help="its number or name; the previous one by default")
     add("--unfinished", action="store_true", help="undo a deploy that was killed; do nothing if there is none")
@@ -84,13 +87,26 @@ def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, pr
     raise held
 
 
+def _overridden(story: Story, *, built: bool) -> list[str]:
+    """Return a line for each setting of one person's shell that this deploy takes instead of that in `.env`.
+
+    A release that is not `built` now has settings of its own; a cluster has its overlay's. Secrets reach both.
+    """
+    plain = {variable.name for variable in variables() if not variable.secret}
+    unused = plain if story.env.target == "kubernetes" else plain - PLACED if not built else set[str]()
+    return [line for name, line in overridden(story.project.root).items() if name not in unused]
+
+
 def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
+    for line in _overridden(story, built=reference is None):
+        log.warning(line)
     try:
         code, report = story.tell(reference=reference, dry_run=options.dry_run, forward=options.forward)
     except SlipwayError as error:  # nothing was started, so there is no report
         sys.stderr.write(annotation(f"{options.verb} {options.env}", str(error)))
         raise
     line = summary_line(report)
+    story.progress.transcript.add(line)
     sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
     if not options.json:
         Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)

@@ -12,6 +12,7 @@ from pipeline.config.project import Project
 from pipeline.config.settings import fill_env, read_values
 from pipeline.engines.embedded import PostgresServer, ValkeyServer, throwaway_postgres, throwaway_valkey
 from pipeline.errors import Interrupted
+from pipeline.system.place import env_file
 from pipeline.system.run import run
 
 __all__ = ["add_parsers", "environment_of"]
@@ -30,7 +31,7 @@ def dev(project: Project, *_: object) -> None:
     """Serve the working tree until Ctrl-C, restarting it whenever a file of a release changes."""
     import watchfiles  # only the session `dev` installs it
 
-    if not (project.root / ".env").exists():
+    if not env_file(project.root).exists():
         fill_env(project.root)
     values = read_values(project.root)
     with throwaway_postgres() as postgres, throwaway_valkey() as valkey:

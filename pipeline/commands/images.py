@@ -9,7 +9,7 @@ from argparse import Namespace
 from pipeline.commands import Verbs
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import read_values, variables
+from pipeline.config.settings import overridden, read_values, variables
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images.build import Images, image_repository, repository_problem
@@ -126,6 +126,7 @@ def pins(project: Project, options: Namespace, _: Progress) -> None:
 def _images(project: Project) -> Images:
     if problems := docker_problems(compose=False):
         raise UsageError(*problems)
-    for line in shell_problems(project.root):
+    taken = overridden(project.root)
+    for line in [*shell_problems(project.root), *(taken[name] for name in ("PYTHON_VERSION",) if name in taken)]:
         log.warning(line)
     return Images(project.root, read_values(project.root).get("PROJECT_NAME", project.name))

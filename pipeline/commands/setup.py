@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
-from pipeline.config.secrets import SECRET_FILES, write_secret_files
-from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, split_secrets
+from pipeline.config.secrets import SUPERUSER_PASSWORD, secret_files, write_secret_files
+from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, set_in_env, split_secrets
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.migrations import repository_problems
+from pipeline.system.place import env_file
 from pipeline.system.ports import next_free_port, port_free
 from pipeline.system.progress import Progress
+from pipeline.targets.recovery import recovered
 
 __all__ = ["add_parsers"]
 
@@ -25,7 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def add_parsers(verbs: Verbs) -> None:
-    verbs.add("init", init, "write .env with fresh secrets")
+    parser = verbs.add("init", init, "write .env with fresh secrets")
+    parser.add_argument("--recover", action="store_true", help="take .env's secrets and names back from what runs")
     parser = verbs.add("migrations", migrations, "judge the migrations as a deploy does")
     parser.prog = "nox -s migration --"  # the session that has --renumber
     parser.add_argument("--renumber", metavar="NNNN", help="move this one (number or file name) to the end")
@@ -33,20 +37,26 @@ def add_parsers(verbs: Verbs) -> None:
     parser.add_argument("--write", action="store_true", help="write them")
 
 
-def init(project: Project, *_: object) -> None:
+def init(project: Project, options: Namespace, _: Progress) -> None:
     """Add what is missing in `.env`, and write the secret files of docker-compose.yml."""
-    added = fill_env(project.root, port=_first_port(project.root))
-    for line in shell_problems(project.root):
+    root = project.root
+    found = recovered(project) if options.recover else {}
+    added = fill_env(root, port=_first_port(root))
+    for line in shell_problems(root):
         log.warning(line)
     log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
-    write_secret_files(project.root / SECRET_FILES, split_secrets(read_values(project.root))[1])
-    log.info(f"wrote the secrets of docker-compose.yml to {SECRET_FILES}, a folder that only you can open")
+    superuser = found.pop(SUPERUSER_PASSWORD, None)
+    if changed := set_in_env(root, found):
+        log.info(f"took back from what runs: {', '.join(changed)}")
+    folder = secret_files(root)
+    write_secret_files(folder, split_secrets(read_values(root))[1], superuser=superuser)
+    log.info(f"wrote the secrets of docker-compose.yml to {os.path.relpath(folder)}, a folder that only you can open")
 
 
 def _first_port(root: Path) -> int:
     """Return the EDGE_PORT of a first `.env`: the default, or the next free port where that is somebody else's."""
     port = DEFAULT_EDGE_PORT
-    if (root / ".env").exists() or port_free(port):
+    if env_file(root).exists() or port_free(port):
         return port
     occupant = occupant_of(port, root)
     if occupant.ours:  # it was deployed with an `.env` that is lost

@@ -63,7 +63,7 @@ def _compose_blocks() -> dict[str, list[str]]:
     return {
         "settings": [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in _plain()],
         "secrets": [f"- {name}" for name in names],
-        "secret files": [f"{name}: {{ file: {SECRET_FILES}/{name} }}" for name in names],
+        "secret files": [f'{name}: {{ file: "{SECRET_FILES}/{name}" }}' for name in names],
     }
 
 
@@ -118,7 +118,9 @@ def _settings_page() -> str:
         "`NAME_FILE=/path`, or a file `NAME` in `/run/secrets`.\n\n"
         f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
         "Set these only in `.env`: a deploy on `local`, compose or kind refuses another value in the environment.\n"
-        "Only when `.env` is created are they copied from the environment."
+        "Only when `.env` is created are they copied from the environment.\n\n"
+        "`SLIPWAY_STATE`, in the environment alone, is an absolute path: records, releases, secrets, data and `.env`\n"
+        "are kept there instead of in `.slipway` of the project. See [Deploying](1-deploying.md#where-the-state-is)."
         "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, check_values, read_env, variables
+from pipeline.system.place import env_file
 
 __all__ = ["settings_problems", "shell_problems", "unused_stores"]
 
@@ -60,7 +61,7 @@ def unused_stores(
 def shell_problems(root: Path, environ: Mapping[str, str] | None = None) -> list[str]:
     """Return a line for each name that decides where the data is and differs between `environ` and `.env`."""
     environ = os.environ if environ is None else environ
-    if not (root / ".env").exists():
+    if not env_file(root).exists():
         return []  # the first deploy writes it, with these values from the environment
     written, _ = read_env(root)
     defaults = {variable.name: variable.default for variable in variables()} | _images(root)

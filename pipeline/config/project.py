@@ -15,6 +15,7 @@ from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
+from pipeline.system.place import state_folder
 
 __all__ = ["ComposeEnvironment", "Environment", "KubernetesEnvironment", "LocalEnvironment", "Project", "load_project"]
 
@@ -136,8 +137,8 @@ class Project(Table):
         return self.environments[name]
 
     def state(self, environment: str) -> Path:
-        """Return the folder where the pipeline keeps what it knows of `environment`: `.slipway/ENVIRONMENT`."""
-        return self.root / ".slipway" / environment
+        """Return the folder where the pipeline keeps what it knows of `environment`: usually `.slipway/ENVIRONMENT`."""
+        return state_folder(self.root) / environment
 
 
 def load_project(root: Path) -> Project:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.config.settings import RETIRED_SECRETS, service_secrets
 from pipeline.system.files import write_whole
+from pipeline.system.place import state_folder
 
 __all__ = [
     "SECRET_FILES",
@@ -17,10 +18,11 @@ __all__ = [
     "delivered_secrets",
     "owner_of",
     "redis_acl",
+    "secret_files",
     "write_secret_files",
 ]
 
-SECRET_FILES = ".slipway/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
+SECRET_FILES = "${SLIPWAY_STATE:-.slipway}/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
@@ -31,8 +33,15 @@ def delivered_secrets() -> list[str]:
     return [*(secret.name for secret in service_secrets()), *RETIRED_SECRETS]
 
 
-def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
+def secret_files(root: Path) -> Path:
+    """Return the folder of the files that docker-compose.yml of the project at `root` names."""
+    return state_folder(root) / "compose" / "secrets"
+
+
+def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: str | None = None) -> None:
     """Write to `folder` each secret of the service, Redis' file of users and, once, PostgreSQL's superuser's password.
+
+    `superuser` is that password where it is known; otherwise it is made.
 
     A retired secret has a file, too: an older release may need it.
     The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
@@ -43,8 +52,8 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str]) -> None:
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
-    if not (folder / SUPERUSER_PASSWORD).exists():
-        texts[SUPERUSER_PASSWORD] = randomness.token_urlsafe(36)
+    if superuser or not (folder / SUPERUSER_PASSWORD).exists():
+        texts[SUPERUSER_PASSWORD] = superuser or randomness.token_urlsafe(36)
     for name, text in texts.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -20,6 +20,7 @@ from dotenv.parser import parse_stream
 
 from pipeline.errors import UsageError
 from pipeline.system.files import write_whole
+from pipeline.system.place import env_file
 
 __all__ = [
     "COMPOSE_IMAGES",
@@ -33,14 +34,17 @@ __all__ = [
     "documented",
     "edge_port",
     "ensure_env",
+    "env_or_shell",
     "env_text",
     "fill_env",
     "grace_seconds",
     "needed_secrets",
+    "overridden",
     "read_env",
     "read_values",
     "release_settings",
     "service_secrets",
+    "set_in_env",
     "settings_environment",
     "split_secrets",
     "variables",
@@ -165,7 +169,7 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
     environ = os.environ if environ is None else environ
     secrets = _secret_names()
     known = {variable.name for variable in documented()} | secrets | {f"{name}_FILE" for name in secrets}
-    overriding = known - set(DECISIVE) if (root / ".env").exists() else known
+    overriding = known - set(DECISIVE) if env_file(root).exists() else known
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
     merged = {**written, **{name: environ[name] for name in overriding if name in environ}}
     return {name: value for name, value in merged.items() if name in known and value != ""}
@@ -189,14 +193,35 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
         try:
             schema.load_settings(environment)
         except schema.SettingsError as error:
-            problems += [f"{_source(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
+            problems += [f"{env_or_shell(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
     return list(dict.fromkeys(problems))
 
 
-def _source(name: str, environ: Mapping[str, str]) -> str:
-    """Return where `read_values` got the value of `name` from."""
+def env_or_shell(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return where `read_values` got the value of `name` from: `.env` or "the environment"."""
+    environ = os.environ if environ is None else environ
     given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
     return "the environment" if given else ".env"
+
+
+def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a line for each setting, by its name, that the environment sets to something else than `.env` does.
+
+    A secret's value is not in its line. Nothing is overridden where there is no `.env` yet.
+    """
+    environ = os.environ if environ is None else environ
+    if not env_file(root).exists():
+        return {}
+    written, secret, lines = read_env(root)[0], _secret_names(), {}
+    defaults = {variable.name: "" if variable.name in secret else variable.default for variable in documented()}
+    defaults |= {f"{name}_FILE": "" for name in secret}
+    for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE}):
+        given, own = environ[name].strip(), (written.get(name) or "").strip() or defaults[name]
+        if given == own:
+            continue
+        says = "another one than .env" if name in secret else f"`{given}`, where .env has `{own}`"
+        lines[name] = f"{name}: the environment has {says}, and wins: unset it, or write it to .env"
+    return lines
 
 
 def edge_port(values: Mapping[str, str]) -> int:
@@ -262,7 +287,7 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None, *, port: int 
     A new `.env` takes what is `DECISIVE` from the environment, and has the EDGE_PORT `port`. The file's mode is 0600.
     """
     environ = os.environ if environ is None else environ
-    path = root / ".env"
+    path = env_file(root)
     if not path.exists():
         given = {name: environ.get(name, "").strip() for name in DECISIVE}
         # A value that would need quotes is not valid for any of these: write the default, and let the plan report it.
@@ -283,15 +308,31 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None, *, port: int 
             + ("" if before.endswith("\n") or not before else "\n")
             + "".join(_line(variable, fresh=True) for variable in missing)
         )
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if added:
         write_whole(path, text)
     path.chmod(0o600)
     return added
 
 
+def set_in_env(root: Path, values: Mapping[str, str]) -> list[str]:
+    """Write `values` to `.env` in the place of what it has; return the names of those that differed."""
+    path = env_file(root)
+    written, text = read_env(root)[0], path.read_text(encoding="utf-8-sig")
+    changed = [name for name, value in values.items() if (written.get(name) or "") != value]
+    for name in changed:
+        value = values[name]
+        quoted = value if PLAIN.fullmatch(value) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        kept = re.sub(rf"(?m)^(?:export\s+)?{re.escape(name)}\s*=.*\n?", "", text)
+        text = f"{kept}{'' if kept.endswith(chr(10)) or not kept else chr(10)}{name}={quoted}\n"
+    if changed:
+        write_whole(path, text)
+    return changed
+
+
 def ensure_env(root: Path) -> bool:
     """Create `.env` if there is none, and return whether it was created."""
-    if (root / ".env").exists():
+    if env_file(root).exists():
         return False
     fill_env(root)
     return True
@@ -300,7 +341,7 @@ def ensure_env(root: Path) -> bool:
 def read_env(root: Path) -> tuple[dict[str, str | None], list[int]]:
     """Return the values in `.env` (none if it does not exist), and the numbers of the lines that cannot be parsed."""
     try:
-        text = (root / ".env").read_text(encoding="utf-8-sig")
+        text = env_file(root).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}, []
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import Interrupted, SlipwayError
+from pipeline.system.audience import signals_heard
 
 __all__ = ["best_effort", "deaf", "problems_of"]
 
@@ -41,7 +42,7 @@ def deaf() -> Iterator[None]:
     def refuse(*_: object) -> None:
         log.warning("already undoing and recording; this ends by itself (kill -9 leaves it to the next deploy)")
 
-    before = {number: signal.signal(number, refuse) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, refuse) for number in signals_heard()}
     try:
         yield
     finally:

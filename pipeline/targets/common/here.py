@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from pipeline.config.project import Environment, Project
-from pipeline.config.settings import edge_port, ensure_env, read_values
+from pipeline.config.settings import edge_port, ensure_env, env_or_shell, read_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
+from pipeline.system.place import env_file
 from pipeline.system.ports import LOOPBACK, address_problem, next_free_port, port_free, url_host
 
 __all__ = ["FEWEST_SLOTS", "KeptHere", "SiteHere", "max_connections", "own_port"]
@@ -55,7 +56,7 @@ class SiteHere:
     @property
     def chooses_port(self) -> bool:
         """Whether nothing names the edge's port yet, so that `nox -s init` can choose it."""
-        return not ((self.project.root / ".env").exists() or "EDGE_PORT" in self.values or own_port(self.env))
+        return not (env_file(self.project.root).exists() or "EDGE_PORT" in self.values or own_port(self.env))
 
     @property
     def port_setting(self) -> str:
@@ -74,7 +75,7 @@ class SiteHere:
         elif self.chooses_port:
             way = f"`nox -s init`, which writes the next free port, {free}, to .env"
         else:
-            way = f"set another EDGE_PORT in .env: {free} is free"
+            way = f"set another EDGE_PORT in {env_or_shell('EDGE_PORT')}: {free} is free"
         return [f"{self.port_setting}: port {self.port} is taken by {occupant.who}: {occupant.frees}, or {way}"]
 
     @property

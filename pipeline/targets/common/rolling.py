@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import ClassVar, Protocol, TypeVar
 
 from pipeline.targets.common.edge import settle
 
-__all__ = ["Patience", "Rollout", "roll"]
+__all__ = ["Rollout", "roll"]
 
 R = TypeVar("R")
-
-
-class Patience:
-    """The time in which the new replicas must get ready; that of an old one which still answers does not count."""
-
-    def __init__(self, seconds: float) -> None:
-        self.deadline = time.monotonic() + seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let the block take as long as it likes."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.deadline += time.monotonic() - began
 
 
 class Rollout(Protocol[R]):

@@ -14,12 +14,13 @@ from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.releases.model import Artifact, Running, short
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
-from pipeline.targets.common.rolling import Patience, roll
+from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import SERVICE, slot_of
@@ -193,11 +194,11 @@ class ComposeFleet(roles.Fleet):
             release=kept.name,
             config=site.variables.wanted(kept.name),
             environment=partial(site.variables.environment, kept),
-            patience=Patience(site.env.timeout),
+            deadline=Deadline(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
-        for worker in site.workers.roll(kept, partial(watch, "starting the workers"), rollout.patience):
+        for worker in site.workers.roll(kept, partial(watch, "starting the workers"), rollout.deadline):
             started[worker.ident] = worker
 
     def withdraw(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import split_secrets
+from pipeline.config.settings import env_or_shell, split_secrets
 from pipeline.targets.common.container import refused_login
-from pipeline.targets.compose.stack import Stack
+from pipeline.targets.compose.stack import FILES, PROJECT_LABEL, Stack, containers_of
 from pipeline.targets.compose.variables import Variables
 
 __all__ = ["image_problems", "login_problems", "taken_problems", "volume_findings"]
@@ -18,11 +19,40 @@ SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
 def taken_problems(stack: Stack, env: str) -> list[str]:
     """Report a project name that a Compose project of another folder already uses."""
-    folders = {container.folder for container in stack.containers()} - {str(stack.root)}
+    folders = sorted(
+        {container.folder for container in stack.containers() if _is_another(container.folder, stack.root)}
+    )
     if not folders:
-        return []
-    what = f"a compose project `{stack.name}` runs from {folders.pop()} already"
+        return _renamed_problems(stack, env)
+    what = f"a compose project `{stack.name}` runs from {folders[0]} already"
     return [f"{what}: run `nox -s down -- {env}` there, or set another PROJECT_NAME in .env"]
+
+
+def _renamed_problems(stack: Stack, env: str) -> list[str]:
+    """Report what runs from this folder under another project's name, where nothing runs under that of `.env`."""
+    if stack.containers():
+        return []
+    names = sorted({one.labels[PROJECT_LABEL] for one in containers_of(stack.docker, stack.root) if one.running})
+    return [
+        f"PROJECT_NAME: this folder's service runs as compose project `{name}`, and `{stack.name}` would be a second,"
+        f" empty one: `nox -s init -- --recover` takes the name and the secrets back; or stop that first, with"
+        f" PROJECT_NAME={name} in .env and `nox -s down -- {env}`"
+        for name in names
+    ]
+
+
+def _is_another(folder: str, root: Path) -> bool:
+    """Return whether `folder`, from which a container was started, is that of another project than the one at `root`.
+
+    It is the same by whatever link or mount it was reached. One that was moved or removed owns nothing.
+    """
+    try:
+        # Docker makes folders at an old place that a container mounts something from, but no such file.
+        return not Path(folder).samefile(root) and (Path(folder) / FILES[0]).exists()
+    except PermissionError:  # there is something, which we may not look into
+        return True
+    except OSError:
+        return False
 
 
 def login_problems(variables: Variables) -> list[str]:
@@ -43,7 +73,8 @@ def login_problems(variables: Variables) -> list[str]:
         return [f"POSTGRES_DB: {volume} has another one ({refusal}): put its name back in .env, {empty}"]
     rotate = "rotate it (docs/4-runbook.md, New secrets)"
     what = f"POSTGRES_PASSWORD: {volume} was made with another one ({refusal})"
-    return [f"{what}: put that back in .env, {rotate}, {empty}"]
+    back = f"put that back in {env_or_shell('POSTGRES_PASSWORD')} (`nox -s init -- --recover`, while what has it runs)"
+    return [f"{what}: {back}, {rotate}, {empty}"]
 
 
 def image_problems(image: dict[str, Any] | None) -> list[str]:

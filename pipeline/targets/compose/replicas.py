@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
-from pipeline.system.waiting import attempts
+from pipeline.system.waiting import Deadline, attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
@@ -58,13 +57,12 @@ class Replicas:
             )
         return fresh[0]
 
-    def wait_ready(self, release: str, ident: str, watch: Callable[[], None], deadline: float) -> Container:
+    def wait_ready(self, release: str, ident: str, watch: Callable[[], None], deadline: Deadline) -> Container:
         """Wait until the health check of the replica `ident` passes; return its container.
 
-        `deadline` is in monotonic seconds. Raise `DeployFailed`, with the reason, where the replica ends or does not
-        get ready in time.
+        Raise `DeployFailed`, with the reason, where the replica ends or does not get ready by the `deadline`.
         """
-        for _ in attempts(deadline - time.monotonic(), every=TICK_SECONDS, watch=watch):
+        for _ in attempts(deadline, every=TICK_SECONDS, watch=watch):
             inspected = self.docker.inspect(ident)
             if not inspected:
                 raise DeployFailed(f"a replica of release {short(release)} was removed while it started")

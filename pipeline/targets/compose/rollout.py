@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import Container
-from pipeline.targets.common.rolling import Patience
 from pipeline.targets.compose.replicas import Replicas, slot_of
 
 __all__ = ["ComposeRollout"]
@@ -23,7 +23,7 @@ class ComposeRollout:
     release: str
     config: str | None
     environment: Callable[[int], Mapping[str, str]]  # the variables of docker-compose.yml for the replica of a slot
-    patience: Patience
+    deadline: Deadline  # by which all of them must be ready
     started: dict[str, Container]  # what this rollout started, by ID, as it was when it got ready
 
     def all(self) -> Sequence[Container]:
@@ -50,9 +50,7 @@ class ComposeRollout:
     def start(self, slot: int, watch: Callable[[], None]) -> Container:
         """Start a container on the network of the data stores only, and wait until it is ready."""
         fresh = self.replicas.start(self.environment(slot))
-        ready = self.started[fresh.ident] = self.replicas.wait_ready(
-            self.release, fresh.ident, watch, self.patience.deadline
-        )
+        ready = self.started[fresh.ident] = self.replicas.wait_ready(self.release, fresh.ident, watch, self.deadline)
         return ready
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
@@ -65,5 +63,5 @@ class ComposeRollout:
 
     def stop(self, one: Container, watch: Callable[[], None]) -> None:
         """Drain the replica, and remove its container."""
-        with self.patience.paused():
+        with self.deadline.paused():
             self.replicas.stop(one, watch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import SECRET_FILES, write_secret_files
+from pipeline.config.secrets import secret_files, write_secret_files
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.images.build import Images
@@ -55,7 +55,7 @@ class Site(SiteHere):
     @property
     def secrets(self) -> Path:
         """The folder of the secret files that docker-compose.yml names."""
-        return self.project.root / SECRET_FILES
+        return secret_files(self.project.root)
 
     def write_secrets(self) -> None:
         """Write the secrets of `.env` to their files."""

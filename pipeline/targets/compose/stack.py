@@ -15,11 +15,22 @@ from pipeline.config.settings import service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
-__all__ = ["DEFINITION", "FILES", "Stack", "config_fingerprint", "passed_secrets", "project_name_problem"]
+__all__ = [
+    "DEFINITION",
+    "FILES",
+    "PROJECT_LABEL",
+    "Stack",
+    "config_fingerprint",
+    "containers_of",
+    "passed_secrets",
+    "project_name_problem",
+    "same_folder",
+]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
 DEFINITION = "com.docker.compose.config-hash"  # the label with Compose's hash of what a container was created from
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+PROJECT_LABEL = "com.docker.compose.project"
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Stack:
 
     def containers(self, service: str | None = None) -> list[Container]:
         """Return the containers of the project (or of one `service`), running or not, oldest first."""
-        filters = [f"label=com.docker.compose.project={self.name}", "label=com.docker.compose.oneoff=False"]
+        filters = [f"label={PROJECT_LABEL}={self.name}", "label=com.docker.compose.oneoff=False"]
         filters += [f"label=com.docker.compose.service={service}"] if service else []
         given = [word for label in filters for word in ("--filter", label)]
         idents = self.docker.ask("ps", "--all", "--quiet", "--no-trunc", *given).split()
@@ -82,6 +93,20 @@ class Stack:
     def network(self, name: str) -> str:
         """Return the name in the engine of the network `name` of the files."""
         return f"{self.name}_{name}"
+
+
+def containers_of(docker: Docker, root: Path) -> list[Container]:
+    """Return the containers of every Compose project that was started from the folder `root`, running or not."""
+    idents = docker.ask("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={PROJECT_LABEL}").split()
+    return [one for one in map(Container.of, docker.inspect(*idents)) if same_folder(one.folder, root)]
+
+
+def same_folder(folder: str, root: Path) -> bool:
+    """Return whether two paths lead to one folder, by whatever link or mount; one that is gone is none."""
+    try:
+        return Path(folder).samefile(root)
+    except OSError:
+        return False
 
 
 def passed_secrets(service: Mapping[str, Any]) -> set[str]:

@@ -17,6 +17,7 @@ from pipeline.config.settings import (
     settings_environment,
     split_secrets,
 )
+from pipeline.system.place import STATE, state_folder
 from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
 from pipeline.targets.compose.artifacts import Artifacts, Kept
@@ -90,6 +91,7 @@ class Variables:
             # A role goes with its password, which is not part of a release: in a rollback, too.
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
+            STATE: str(state_folder(self.project.root)),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
             "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 from pipeline.config.settings import split_secrets
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Replica, short
-from pipeline.system.waiting import attempts
+from pipeline.system.waiting import Deadline, attempts
 from pipeline.targets.common.container import Container, last_words
-from pipeline.targets.common.rolling import Patience
 from pipeline.targets.compose.artifacts import Kept
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 from pipeline.targets.compose.variables import Variables
@@ -46,7 +44,7 @@ class Workers:
         services = self.stack.services(self.variables.environment(kept))
         return [name for name, one in services.items() if name not in KNOWN and not _works(one, kept)]
 
-    def roll(self, kept: Kept, watch: Callable[[], None], patience: Patience) -> list[Container]:
+    def roll(self, kept: Kept, watch: Callable[[], None], deadline: Deadline) -> list[Container]:
         """Replace each worker by one of the release, and remove those that it has no more; return the new ones.
 
         Raise `DeployFailed` with the last words of one that ends, or that does not get healthy in time.
@@ -57,9 +55,9 @@ class Workers:
             self.stack.docker.do("stop", gone.ident)
             self.stack.docker.do("rm", "--force", gone.ident)
         if wanted:
-            with patience.paused():  # the old ones end their work first
+            with deadline.paused():  # the old ones end their work first
                 self.stack.apply(config, "--no-deps")
-        return [self._wait(kept.name, name, watch, patience.deadline) for name in wanted]
+        return [self._wait(kept.name, name, watch, deadline) for name in wanted]
 
     def stop(self) -> None:
         """Stop all workers, and remove them."""
@@ -89,10 +87,10 @@ class Workers:
             service["labels"] = {**(service.get("labels") or {}), WORKER: "true", RELEASE: kept.name, CONFIG: mark}
         return config
 
-    def _wait(self, release: str, name: str, watch: Callable[[], None], deadline: float) -> Container:
+    def _wait(self, release: str, name: str, watch: Callable[[], None], deadline: Deadline) -> Container:
         """Wait until the worker `name` runs, and is healthy if it has a health check."""
         one = None
-        for _ in attempts(deadline - time.monotonic(), every=TICK_SECONDS, watch=watch):
+        for _ in attempts(deadline, every=TICK_SECONDS, watch=watch):
             one = next((each for each in self.all() if each.service == name), None)
             if one and one.ready:
                 return one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from pipeline.engines.kubectl import describe, name_of
 from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact, Running
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
@@ -152,7 +152,7 @@ class KubernetesFleet(roles.Fleet):
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""
         # For Kubernetes, the way `back` is the same: the Deployment's own strategy drains, and never goes below N.
         site, release = self.site, self.site.kept.find(new.name)
-        deadline = time.monotonic() + site.env.timeout
+        deadline = Deadline(site.env.timeout)
 
         def watched(line: str) -> None:
             if site.lease.lost:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import ensure_env, read_values, split_secrets
+from pipeline.config.settings import ensure_env, env_or_shell, read_values, split_secrets
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
 from pipeline.errors import UsageError
@@ -98,7 +98,6 @@ class KubernetesTarget:
             what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
             rotate = "rotate it (docs/4-runbook.md, New secrets)"
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
-            problems.append(
-                f"{what}: take .env from whoever deployed there, put the old one back, {rotate}, or {empty}"
-            )
+            back = f"put the old one back in {env_or_shell('POSTGRES_PASSWORD')}"
+            problems.append(f"{what}: take .env from whoever deployed there, {back}, {rotate}, or {empty}")
         return problems

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import uv
 
@@ -28,11 +31,15 @@ from pipeline.system.git import LOCKS, Source, content_hash, read_source, shippe
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.local.layout import Layout
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "python_works"]
+
+log = logging.getLogger(__name__)
 
 NAME_LENGTH = 12  # hexadecimal digits: 48 bits, yet short enough for a header, a label or a line
 ENGINES_LOCK = "requirements/engines.txt"
 META = "release.json"
+# After an upgrade of Python in its place, a virtual environment's one starts and looks for its packages elsewhere.
+HAS_PACKAGES = "import os, sys, sysconfig; sys.exit(not os.path.isdir(sysconfig.get_path('purelib')))"
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class Artifacts:
             if not self._intact(digest):
                 shutil.rmtree(folder, ignore_errors=True)
                 self._compile(part)
-                write_json(part / META, {"config": config, "requests": [], "source": asdict(source), "files": names})
+                facts = {"config": config, "requests": [], "source": asdict(source), "files": names}
+                write_json(part / META, {**facts, "python": _python_tag()})
                 part.rename(folder)
             # Requests judge a release but are not part of it: changing only them ships nothing.
             meta = {
@@ -89,7 +97,7 @@ class Artifacts:
             )
         settings = json.dumps(meta["config"], sort_keys=True)
         missing = [file for file in meta["files"] if not (folder / file).is_file()]
-        if missing or content_hash(folder, meta["files"], settings, _python_tag())[:NAME_LENGTH] != name:
+        if missing or content_hash(folder, meta["files"], settings, _tag(meta))[:NAME_LENGTH] != name:
             raise SlipwayError(
                 f"the files of release {name} are not what was built ({folder}): remove that folder and deploy again"
             )
@@ -119,12 +127,26 @@ class Artifacts:
 
     def python(self, name: str, kind: str) -> Path:
         """Return the Python that has the locked packages of the release `name`; `kind` is `backend` or `migrate`."""
-        return self._venv(self.folder(name) / LOCKS[kind]) / "bin/python"
+        return self._venv(self.folder(name) / LOCKS[kind], self._built_with(name)) / "bin/python"
 
-    def prepare_venvs(self, locks: list[Path]) -> list[Path]:
-        """Return the virtual environment of each lock; create the missing ones, in parallel."""
+    def prepare(self, name: str) -> None:
+        """Make the virtual environments of the release `name` that are missing, or that lost their Python."""
+        self.prepare_venvs([self.folder(name) / lock for lock in LOCKS.values()], self._built_with(name))
+
+    def prepare_venvs(self, locks: list[Path], tag: str | None = None) -> list[Path]:
+        """Return the virtual environment of each lock; create, in parallel, those that are missing or do not work.
+
+        `tag` is the Python that they were first made with, by default our own: it is part of their names.
+        """
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(self._prepare_venv, locks))
+            return list(pool.map(lambda lock: self._prepare_venv(lock, self._venv(lock, tag)), locks))
+
+    def remake_venv(self, venv: Path, lock: Path) -> None:
+        """Make the environment `venv` anew from `lock` where its Python was removed or upgraded."""
+        self._prepare_venv(lock, venv)
+
+    def _built_with(self, name: str) -> str:
+        return _tag(read_json(self.folder(name) / META))
 
     def prune(self, kept: set[str], engines: Path) -> None:
         """Remove the releases not in `kept`, and the virtual environments no longer needed (`engines` is kept)."""
@@ -132,7 +154,7 @@ class Artifacts:
             if folder.name not in kept:
                 shutil.rmtree(folder)
         needed = {
-            self._venv(self.folder(name) / lock)
+            self._venv(self.folder(name) / lock, self._built_with(name))
             for name in kept
             for lock in LOCKS.values()
             if self.folder(name).exists()
@@ -141,16 +163,17 @@ class Artifacts:
             if folder not in needed | {engines}:
                 shutil.rmtree(folder)
 
-    def _venv(self, lock: Path) -> Path:
-        key = hashlib.sha256(lock.read_bytes() + _python_tag().encode()).hexdigest()[:NAME_LENGTH]
-        return self.layout.venvs / key
-
-    def _prepare_venv(self, lock: Path) -> Path:
+    def _venv(self, lock: Path, tag: str | None = None) -> Path:
         if not lock.exists():
             raise UsageError(f"{lock.name} is missing: `nox -s lock` creates it")
-        venv = self._venv(lock)
-        if venv.exists():
+        key = hashlib.sha256(lock.read_bytes() + (tag or _python_tag()).encode()).hexdigest()[:NAME_LENGTH]
+        return self.layout.venvs / key
+
+    def _prepare_venv(self, lock: Path, venv: Path) -> Path:
+        if python_works(venv):
             return venv
+        if venv.exists():
+            log.warning(f"the Python of {venv} was removed or upgraded: making it anew")
         part = Path(tempfile.mkdtemp(dir=self.layout.venvs, prefix=".part-"))
         environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON")}
         program = uv.find_uv_bin()
@@ -181,6 +204,7 @@ class Artifacts:
                 ],
                 env=environment,
             )
+            shutil.rmtree(venv, ignore_errors=True)
             part.rename(venv)
         except CommandFailed as error:
             raise SlipwayError(
@@ -212,6 +236,20 @@ class Artifacts:
         except CommandFailed as error:
             text = re.sub(r"\s+", " ", error.output.replace(f"{folder}/", "")).strip()
             raise SlipwayError(f"the source does not compile: {text}") from error
+
+
+def python_works(venv: Path) -> bool:
+    """Return whether the Python of the virtual environment `venv` starts, and has its packages."""
+    command: list[str | Path] = [venv / "bin/python", "-I", "-c", HAS_PACKAGES]
+    try:
+        return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
+
+
+def _tag(meta: dict[str, Any]) -> str:
+    """Return the Python that a release was built with; ours for one from before it was noted."""
+    return str(meta.get("python") or _python_tag())
 
 
 def _python_tag() -> str:

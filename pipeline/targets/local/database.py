@@ -13,6 +13,7 @@ from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.common.synthetic import SECONDS
 from pipeline.targets.local.artifacts import ENGINES_LOCK
 from pipeline.targets.local.data import data_majors, judge_data
+from pipeline.targets.local.moving import data_folder
 from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.supervision import clean_environment
@@ -31,8 +32,9 @@ class LocalDatabase(roles.Database):
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Check PostgreSQL's folder against the engine that runs, or would run, on it; a `release` has no engine."""
         site = self.site
-        found, server = data_majors(site.layout.postgres, site.engines_venv(), site.project.root / ENGINES_LOCK)
-        return judge_data(site.env.name, site.layout.postgres, found, server, expected=expected)
+        data = data_folder(site.layout)
+        found, server = data_majors(data, site.engines_venv(), site.project.root / ENGINES_LOCK)
+        return judge_data(site.env.name, data, found, server, expected=expected)
 
     def runs(self, new: Artifact) -> bool:
         """Return whether PostgreSQL is among the processes; all releases use the same one."""

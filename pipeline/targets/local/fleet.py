@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import time
@@ -14,13 +15,15 @@ from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact, Running
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
-from pipeline.targets.common.rolling import Patience, roll
+from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.edge import edge_config
+from pipeline.targets.local.moving import ENGINES, settle_here
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
 from pipeline.targets.local.site import Site
@@ -83,13 +86,15 @@ class LocalFleet(roles.Fleet):
         return Running(replicas=replicas, wanted=site.env.replicas, problems=tuple(problems))
 
     def findings(self) -> list[str]:
-        """Report a nearly full disk, which PostgreSQL fills; `running` reports the rest."""
-        return self.site.room_problems()
+        """Report a nearly full disk, which PostgreSQL fills, and Pythons that are gone; `running` reports the rest."""
+        lost = "its Python was removed or upgraded, and what runs with it could not start again"
+        command = f"`nox -s deploy -- {self.site.env.name}` makes it anew"
+        return [*self.site.room_problems(), *(f"{venv}: {lost}: {command}" for venv in self.site.broken_pythons())]
 
     def stores(self, release: str) -> Mapping[str, Any]:
         """Ask PostgreSQL and Valkey with the release's own Python and a replica's environment."""
         site = self.site
-        if not site.artifacts.folder(release).exists():
+        if not site.artifacts.folder(release).exists() or not site.artifacts.python(release, "backend").exists():
             return {}
         redis = {"REDIS_HOST": str(site.layout.run / "valkey.sock")}
         done = subprocess.run(
@@ -105,8 +110,8 @@ class LocalFleet(roles.Fleet):
 
     def log_command(self, words: str) -> str:
         """Search the files that the supervisor writes, from the project's folder."""
-        layout, root = self.site.layout, self.site.project.root
-        return f"grep -F {words} {layout.log('replica-*').relative_to(root)}*"
+        logs = os.path.relpath(self.site.layout.log("replica-*"), self.site.project.root)
+        return f"grep -F {words} {logs}*"
 
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""
@@ -126,14 +131,21 @@ class LocalFleet(roles.Fleet):
         """End the strays of a killed deploy, and restart what the supervisor should keep running."""
         site = self.site
         site.layout.make()
+        settle_here(site.layout)
         strays = kill_strays(site.layout.home, site.supervisor.pid())
         if strays:
             log.warning(f"ended what a killed deploy had left: {', '.join(strays)}")
         for part in [*site.layout.artifacts.glob(".part-*"), *site.layout.venvs.glob(".part-*")]:
             shutil.rmtree(part, ignore_errors=True)
+        broken = bool(site.broken_pythons())
+        for release in {slot.release for slot in site.replicas.slots()}:
+            if site.artifacts.config(release):
+                site.artifacts.prepare(release)
         if not site.supervisor.names() or site.supervisor.pid() is not None:
-            return False
+            return broken
         log.warning("nothing runs although it should (was the machine restarted?): starting it again")
+        for name in ("postgres", "valkey"):  # in an environment that was made anew, their programs may be elsewhere
+            site.supervisor.forget(name)
         self._start()
         for slot in site.replicas.slots():  # a restart may empty the folder of the sockets
             site.edge.link(slot.slot, site.replicas.socket(slot.slot))
@@ -183,7 +195,7 @@ class LocalFleet(roles.Fleet):
             python=site.artifacts.python(new.name, "backend"),
             folder=site.artifacts.folder(new.name),
             serving=serving,
-            patience=Patience(site.env.timeout),
+            deadline=Deadline(site.env.timeout),
             started=started,
         )
         roll(rollout, site.env.replicas, watch, back=back)
@@ -197,12 +209,14 @@ class LocalFleet(roles.Fleet):
     def down(self, *, volumes: bool) -> None:
         """Drain the replicas, then stop the edge and the stores."""
         layout, supervisor = self.site.layout, self.site.supervisor
+        settle_here(layout)
         supervisor.shutdown()
         kill_strays(layout.home, None)
         for path in [
             *layout.programs.glob("*"),
             *layout.run.glob("*"),
-            layout.home / "engines.json",
+            layout.home / ENGINES,
+            layout.home / "engines.txt",
             layout.home / "supervisord.conf",
             self.site.edge.file,
         ]:

@@ -7,7 +7,6 @@ import shutil
 from pipeline.config.settings import release_settings
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
-from pipeline.system.git import LOCKS
 from pipeline.targets.common import roles
 from pipeline.targets.local.difference import describe_difference
 from pipeline.targets.local.edge import edge_config
@@ -31,7 +30,7 @@ class LocalReleases(roles.Releases):
         """Return the release of a kept folder, with its virtual environments prepared."""
         artifacts = self.site.artifacts
         artifact = artifacts.recorded(name)
-        artifacts.prepare_venvs([artifacts.folder(name) / lock for lock in LOCKS.values()])
+        artifacts.prepare(name)
         return artifact
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from pipeline.releases.model import Replica
 from pipeline.releases.records import read_json
 from pipeline.system.files import write_whole
 from pipeline.system.ports import free_port
-from pipeline.system.waiting import attempts
+from pipeline.system.waiting import Deadline, attempts
 from pipeline.targets.common.diagnosis import failing_checks, telling_line
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
@@ -95,13 +94,13 @@ class Replicas:
         )
         return new, offset
 
-    def wait_ready(self, slot: Slot, offset: int, watch: Callable[[], None], deadline: float) -> int:
-        """Wait until /ready answers 200, and return the process ID. `deadline` is in monotonic seconds.
+    def wait_ready(self, slot: Slot, offset: int, watch: Callable[[], None], deadline: Deadline) -> int:
+        """Wait until /ready answers 200, and return the process ID.
 
-        Raise `DeployFailed`, with the reason, where the replica ends or does not get ready in time.
+        Raise `DeployFailed`, with the reason, where the replica ends or does not get ready by the `deadline`.
         """
         answer = "it did not answer /ready"
-        for _ in attempts(deadline - time.monotonic(), every=0.03, watch=watch):
+        for _ in attempts(deadline, every=0.03, watch=watch):
             process = self.supervisor.processes().get(slot.program)
             if process is not None and process.state in ("BACKOFF", "FATAL", "EXITED"):
                 words = last_log_line(self.layout.log(slot.program), offset)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.targets.common.rolling import Patience
+from pipeline.system.waiting import Deadline
 from pipeline.targets.local.replicas import Replicas, Slot
 
 __all__ = ["LocalRollout"]
@@ -25,7 +25,7 @@ class LocalRollout:
     python: Path
     folder: Path
     serving: frozenset[str]  # the programs that were ready when the rollout began
-    patience: Patience
+    deadline: Deadline  # by which all of them must be ready
     started: dict[Slot, tuple[int, int]]  # by this rollout: process ID, and offset of its first line in the log
 
     def all(self) -> Sequence[Slot]:
@@ -47,7 +47,7 @@ class LocalRollout:
     def start(self, slot: int, watch: Callable[[], None]) -> Slot:
         """Start a replica as a supervised process, and wait until it is ready."""
         fresh, offset = self.replicas.start(slot, self.release, self.config, self.python, self.folder)
-        self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.patience.deadline), offset)
+        self.started[fresh] = (self.replicas.wait_ready(fresh, offset, watch, self.deadline), offset)
         return fresh
 
     def admit(self, one: Slot, watch: Callable[[], None]) -> None:
@@ -61,5 +61,5 @@ class LocalRollout:
 
     def stop(self, one: Slot, watch: Callable[[], None]) -> None:
         """Drain the replica, and remove its program."""
-        with self.patience.paused():
+        with self.deadline.paused():
             self.replicas.stop(one, watch)

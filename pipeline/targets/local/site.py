@@ -11,9 +11,10 @@ from pipeline.config.settings import PLACED, split_secrets
 from pipeline.engines.embedded import Engines, find_engines
 from pipeline.releases.records import read_json, write_json
 from pipeline.targets.common.here import SiteHere
-from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts
+from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts, python_works
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
+from pipeline.targets.local.moving import ENGINES, usual_home
 from pipeline.targets.local.replicas import Replicas, write_config
 from pipeline.targets.local.supervision import Supervisor, clean_environment
 
@@ -29,7 +30,7 @@ class Site(SiteHere):
 
     def __init__(self, project: Project, env: LocalEnvironment) -> None:
         self.project, self.env = project, env
-        self.layout = make_layout(project.state(env.name))
+        self.layout = make_layout(usual_home(project.state(env.name)))
         self.page = project.root / "docker" / "frontend"
         self.caddyfile = project.root / "docker" / "edge" / "Caddyfile"
         self.read_settings()
@@ -55,20 +56,35 @@ class Site(SiteHere):
 
         With `keep`, they stay these until `down`, whatever the lock says by then.
         """
-        venv = self.engines_venv()
+        venv, lock = self.engines_venv(), self.project.root / ENGINES_LOCK
         if not venv.is_dir():
-            venv = self.artifacts.prepare_venvs([self.project.root / ENGINES_LOCK])[0]
+            venv = self.artifacts.prepare_venvs([lock])[0]
             if keep:
+                shutil.copyfile(lock, self._kept_lock)
                 write_json(self._kept_engines, {"venv": str(venv)})
+        else:
+            self.artifacts.remake_venv(venv, self._kept_lock if self._kept_lock.exists() else lock)
         return find_engines(venv)
 
     def engines_venv(self) -> Path:
         """Return the virtual environment of the engines that are kept; no folder where none are."""
-        return Path(read_json(self._kept_engines).get("venv") or "/nonexistent")
+        # By its name: its folder is here, wherever this project was when they were started.
+        venv = read_json(self._kept_engines).get("venv")
+        return self.layout.venvs / Path(venv).name if venv else Path("/nonexistent")
 
     @property
     def _kept_engines(self) -> Path:
-        return self.layout.home / "engines.json"
+        return self.layout.home / ENGINES
+
+    @property
+    def _kept_lock(self) -> Path:
+        return self.layout.home / "engines.txt"
+
+    def broken_pythons(self) -> list[Path]:
+        """Return the virtual environments of what serves whose Python was removed, or upgraded in its place."""
+        serving = {slot.release for slot in self.replicas.slots()}
+        needed = {self.artifacts.python(name, "backend").parents[1] for name in serving if self.artifacts.config(name)}
+        return sorted(venv for venv in {*needed, self.engines_venv()} if venv.is_dir() and not python_works(venv))
 
     def token(self) -> str | None:
         """Return `SERVICE_TOKEN`."""

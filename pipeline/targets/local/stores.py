@@ -88,6 +88,9 @@ class Stores:
         }
         running = self.supervisor.processes()
         for name, (command, signal, as_user) in commands.items():
+            if name in running and running[name].state in ("FATAL", "EXITED", "STOPPED", "BACKOFF"):
+                self.supervisor.stop(name, lambda: None)  # its command may be another one by now
+                running.pop(name)
             if name not in running:
                 self.supervisor.add(
                     name,
@@ -101,8 +104,6 @@ class Stores:
                         user=as_user,
                     ),
                 )
-            elif running[name].state in ("FATAL", "EXITED", "STOPPED"):
-                self.supervisor.restart(name)
         try:
             wait_for_postgres(self.layout.postgres)
             wait_for_socket(self.valkey_socket)

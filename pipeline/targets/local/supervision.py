@@ -28,6 +28,9 @@ __all__ = ["Process", "Supervisor", "clean_environment", "is_marked", "kill_stra
 START_SECONDS = 15
 STOPPED = ("STOPPED", "EXITED", "FATAL")
 _DO_NOT_WAIT = False
+# The PATH of container images, so that what a replica finds here, it finds there. Every system has the locale C, in
+# which Python takes text for UTF-8.
+FIXED = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,15 @@ class Supervisor:
                 break
         else:
             raise SlipwayError(f"{name} did not end within {seconds:.0f} s")
-        (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
+        self.forget(name)
         with self._rpc() as rpc:
             rpc.reloadConfig()
             with contextlib.suppress(xmlrpc.client.Fault):  # BAD_NAME: it was gone already
                 rpc.removeProcessGroup(name)
+
+    def forget(self, name: str) -> None:
+        """Remove the program's file, so that the next supervisord does not start it."""
+        (self.layout.programs / f"{name}.conf").unlink(missing_ok=True)
 
     def shutdown(self) -> None:
         """Stop all programs, in reverse order of their start and one after the other, and then supervisord."""
@@ -225,14 +232,10 @@ def _ended(pid: int) -> bool:
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """Return the environment of supervised programs: of the caller's only paths and the locale, and no secret."""
-    kept = {
-        name: os.environ[name]
-        for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE")
-        if name in os.environ
-    }
-    # Caddy keeps its own files below these; without them it would write to the user's home.
-    return {**kept, HOME: str(home), "XDG_DATA_HOME": str(home / "caddy"), "XDG_CONFIG_HOME": str(home / "caddy")}
+    """Return the environment of what runs for `home`: the same whoever deploys from whatever shell, and no secret."""
+    # Caddy keeps its own files below XDG_*; without them it would write to the user's home.
+    own = dict.fromkeys(("XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(home / "caddy"))
+    return {**FIXED, "HOME": str(home), HOME: str(home), **own}
 
 
 def kill_strays(home: Path, supervisord: int | None) -> list[str]:

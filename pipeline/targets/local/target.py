@@ -10,6 +10,7 @@ from pipeline.system.ports import port_holder, port_ours_to_open
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.local.database import LocalDatabase
 from pipeline.targets.local.fleet import LocalFleet, LocalWatch
+from pipeline.targets.local.moving import moved_from
 from pipeline.targets.local.releases import LocalReleases
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.stores import role_problems
@@ -67,5 +68,6 @@ class LocalTarget(KeptHere):
             return [f"{site.port_setting}: this user may not listen on port {port}: take one of 1024 or above"]
         ours = site.edge.configured_port() == port and "edge" in site.supervisor.processes()
         holder = port_holder(port)
-        ours = ours or (holder is not None and is_marked(holder, site.layout.home))
+        homes = filter(None, [site.layout.home, moved_from(site.layout)])
+        ours = ours or (holder is not None and any(is_marked(holder, home) for home in homes))
         return [] if ours else site.port_problems()

@@ -38,6 +38,16 @@ class TestDeploy:
         assert "Release cccc was undone on here: board-5 never got ready; none of " in said
         assert " requests failed until it was undone; release bbbb serves again" in said
 
+    def test_says_which_settings_of_the_shell_it_takes(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those of a recorded release are its own: the shell's reach only what is built now."""
+        (served.target.project.root / ".env").write_text("LOG_LEVEL=INFO\n")
+        monkeypatch.setenv("LOG_LEVEL", "DEBUG")
+        served.run("deploy")
+        line = "LOG_LEVEL: the environment has `DEBUG`, where .env has `INFO`, and wins"
+        assert served.said.count(line) == 1
+        served.run("rollback", "--release", "1")
+        assert served.said.count(line) == 1
+
     def test_passes_its_options_on(self, served: World) -> None:
         """Each option has its effect."""
         served.target.releases.tree = release("cccc")

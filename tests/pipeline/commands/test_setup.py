@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.commands import setup
 from pipeline.config.project import Project
 from pipeline.config.settings import DEFAULT_EDGE_PORT, read_values
 from pipeline.system.ports import next_free_port
+from pipeline.system.progress import Progress
 from tests.logs import logged
 from tests.pipeline.engines.test_occupant import listening
 
@@ -26,9 +28,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield port
 
 
-def init(root: Path) -> str | None:
+def init(root: Path, *, recover: bool = False) -> str | None:
     """Run it in a clone at `root`; return the port in `.env`."""
-    setup.init(Project(root=root, name="shop", environments={}, requests=()))
+    project = Project(root=root, name="shop", environments={}, requests=())
+    setup.init(project, Namespace(recover=recover), Progress())
     return read_values(root, {}).get("EDGE_PORT")
 
 
@@ -50,6 +53,21 @@ class TestInit:
         with listening(tmp_path / ".slipway/local") as port:
             monkeypatch.setattr(setup, "DEFAULT_EDGE_PORT", port)
             assert init(tmp_path) == str(port)
+
+    def test_takes_back_what_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In the place of a fresh value; the superuser's password is a file alone."""
+        (tmp_path / ".env").write_text("SERVICE_TOKEN=fresh\nLOG_LEVEL=INFO\n")
+        found = {"SERVICE_TOKEN": "the-old-one", "POSTGRES_SUPERUSER_PASSWORD": "root-of-it", "EDGE_PORT": "4321"}
+        monkeypatch.setattr(setup, "recovered", lambda _: found)
+        with logged(20) as lines:
+            assert init(tmp_path, recover=True) == "4321"
+        values = read_values(tmp_path, {})
+        assert (values["SERVICE_TOKEN"], values["LOG_LEVEL"]) == ("the-old-one", "INFO")
+        files = tmp_path / ".slipway/compose/secrets"
+        assert (files / "SERVICE_TOKEN").read_text() == "the-old-one"
+        assert (files / "POSTGRES_SUPERUSER_PASSWORD").read_text() == "root-of-it"
+        assert "took back from what runs: SERVICE_TOKEN, EDGE_PORT" in lines
+        assert not any("the-old-one" in line or "root-of-it" in line for line in lines)
 
     def test_usually_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody has it."""

@@ -78,12 +78,13 @@ class TestOneMoreSecret:
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
         assert "PROBE_PASSWORD" in compose["services"]["backend"]["secrets"]
         assert "PROBE_PASSWORD" not in compose["services"]["backend"]["environment"]
-        assert compose["secrets"]["PROBE_PASSWORD"] == {"file": ".slipway/compose/secrets/PROBE_PASSWORD"}
+        named = {"file": "${SLIPWAY_STATE:-.slipway}/compose/secrets/PROBE_PASSWORD"}
+        assert compose["secrets"]["PROBE_PASSWORD"] == named
         item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "items": [item]} in sources(copy)
         assert run(copy, "init").returncode == 0
         made = dotenv_values(copy / ".env")["PROBE_PASSWORD"]
-        assert (copy / compose["secrets"]["PROBE_PASSWORD"]["file"]).read_text("utf-8") == made
+        assert (copy / ".slipway/compose/secrets/PROBE_PASSWORD").read_text("utf-8") == made
 
     def test_reaches_what_the_pipeline_lists_by_itself(self, copy: Path) -> None:
         """The Secret's keys, the fingerprint of pods, the files; and production does not start without it."""

@@ -17,7 +17,10 @@ from pipeline.config.settings import (
     env_text,
     fill_env,
     grace_seconds,
+    overridden,
+    read_env,
     read_values,
+    set_in_env,
     split_secrets,
     variables,
 )
@@ -90,6 +93,18 @@ class TestFillEnv:
         (tmp_path / ".env").chmod(0o644)
         fill_env(tmp_path)
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
+
+class TestSetInEnv:
+    @pytest.mark.parametrize("value", ["plain", "a b'c", '$HOME ${X} "#\\\\n\\'])
+    def test_replaces_a_value_to_the_letter(self, tmp_path: Path, value: str) -> None:
+        """Whatever is in it; other lines stay, and so does who may read the file."""
+        fill_env(tmp_path, {})
+        before = dotenv_values(tmp_path / ".env", interpolate=False)
+        assert set_in_env(tmp_path, {"SERVICE_TOKEN": value, "LOG_LEVEL": "INFO"}) == ["SERVICE_TOKEN"]
+        assert read_env(tmp_path)[0] == {**before, "SERVICE_TOKEN": value}
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+        assert set_in_env(tmp_path, {"SERVICE_TOKEN": value}) == []
 
 
 class TestReadValues:
@@ -174,6 +189,31 @@ class TestCheckValues:
         with (tmp_path / ".env").open("a") as file:
             file.write("POSTGRES_IMAGE=mirror.example.org/postgres:18\nREDIS_IMAGE=mirror.example.org/redis:8\n")
         assert check_values(tmp_path, read_values(tmp_path, GIVEN), {}) == []
+
+
+class TestOverridden:
+    def test_says_what_one_shell_would_ship(self, tmp_path: Path) -> None:
+        """A setting of one person's shell goes live: each has a line, with both values."""
+        fill_env(tmp_path, {})
+        assert overridden(tmp_path, {"ENVIRONMENT": "production", "LOG_LEVEL": "INFO", "PATH": "/bin"}) == {
+            "ENVIRONMENT": "ENVIRONMENT: the environment has `production`, where .env has `development`, and wins:"
+            " unset it, or write it to .env"
+        }
+
+    def test_never_shows_a_secret(self, tmp_path: Path) -> None:
+        """The line says that there is another one."""
+        fill_env(tmp_path, {})
+        secret = next(variable.name for variable in variables() if variable.generate)
+        [line] = overridden(tmp_path, {secret: "canary-canary-canary"}).values()
+        assert line.startswith(f"{secret}: the environment has another one than .env, and wins")
+        same = dotenv_values(tmp_path / ".env", interpolate=False)[secret] or ""
+        assert overridden(tmp_path, {secret: same}) == {}
+
+    def test_leaves_alone_what_the_environment_cannot_set(self, tmp_path: Path) -> None:
+        """A name that decides where the data is does not win; without an `.env`, nothing is overridden."""
+        assert overridden(tmp_path, {"LOG_LEVEL": "DEBUG"}) == {}
+        fill_env(tmp_path, {})
+        assert overridden(tmp_path, dict.fromkeys(DECISIVE, "elsewhere")) == {}
 
 
 class TestEdgePort:

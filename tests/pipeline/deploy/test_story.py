@@ -13,7 +13,7 @@ from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, U
 from pipeline.releases.model import Loss
 from tests.pipeline.deploy.world import FIRST, FULL, SECOND, SHIPPED, World, migration, outcomes, release
 
-EVIDENCE = ["begun.json", "report.json", "report.md", "timeline.svg"]
+EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"]
 
 
 class TestADeploy:
@@ -172,6 +172,57 @@ class TestForward:
         with pytest.raises(UsageError, match="not in this clone"):
             world.deploy(release("b"), forward=True)
 
+    def test_refuses_where_git_tells_no_commit(self, world: World) -> None:
+        """On either side: nobody knows which one is newer."""
+        assert world.deploy(forward=True).code == 0  # nothing serves yet, so nothing is older
+        with pytest.raises(UsageError, match=r"--forward compares commits, and .* is no git repository; to go back"):
+            world.deploy(release("b"), forward=True)
+        root = world.target.project.root
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        with pytest.raises(UsageError, match=r"--forward compares commits, and .* has none yet"):
+            world.deploy(release("b"), forward=True)
+        self.commit(root)
+        with pytest.raises(UsageError, match="and here was deployed from none"):
+            world.deploy(release("b"), forward=True)
+
+    def test_refuses_what_a_shallow_clone_cannot_compare(self, world: World, tmp_path: Path) -> None:
+        """Both commits are there, and none of those between them."""
+        origin, root = tmp_path / "origin", world.target.project.root
+        subprocess.run(["git", "init", "--quiet", origin], check=True)
+        older, newer = self.commit(origin), self.commit(origin)
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        for commit in (newer, older):
+            subprocess.run(
+                ["git", "-C", root, "fetch", "--quiet", "--depth", "1", f"file://{origin}", commit], check=True
+            )
+            subprocess.run(["git", "-C", root, "checkout", "--quiet", commit], check=True)
+            if commit == newer:
+                assert world.deploy(forward=True).code == 0
+        with pytest.raises(UsageError, match="in this shallow clone: `git fetch --unshallow`"):
+            world.deploy(release("b"), forward=True)
+
+
+class TestAWorkingTree:
+    def test_without_a_repository_ships_and_says_what_that_means(self, world: World) -> None:
+        """No rule leaves out what should not ship."""
+        assert world.deploy().code == 0
+        assert "is no git repository: all of backend ships but caches and hidden files" in world.said
+
+    def test_that_git_refuses_is_not_shipped(self, served: World) -> None:
+        """What it ignores would ship; a recorded release needs no working tree."""
+        (served.target.project.root / ".git").write_text("gitdir: /nowhere\n")
+        with pytest.raises(UsageError, match=r"git cannot read .* what it ignores would ship"):
+            served.deploy(release("b"))
+        assert served.deploy(reference="1").code == 0
+
+    def test_with_a_link_that_leads_elsewhere_is_not_shipped(self, served: World) -> None:
+        """It would be missing where the release runs."""
+        folder = served.target.project.root / "backend"
+        folder.mkdir(exist_ok=True)
+        (folder / "shared").symlink_to("..")
+        with pytest.raises(UsageError, match="backend/shared is a symbolic link"):
+            served.deploy(release("b"))
+
 
 class TestACheckThatRefuses:
     def refused(self, world: World) -> str:
@@ -311,10 +362,15 @@ class TestADatabaseThatDidNotRun:
 
 class TestTheRecord:
     def test_holds_the_evidence_and_is_told_once(self, served: World) -> None:
-        """Three files beside what it began with; nothing that is needed is pruned."""
+        """Three files and what was said, beside what it began with; nothing that is needed is pruned."""
         told = served.deploy(release("b"))
         assert sorted(path.name for path in served.records[-1].folder.iterdir()) == EVIDENCE
         assert served.file(2, "report.json") == told.report.document()
+        said = [line[9:] for line in (served.records[-1].folder / "deploy.log").read_text().splitlines()]
+        assert said[:2] == ["plan …", said[1]]
+        assert [line.split()[1] for line in said if line.startswith("✓ ")] == [
+            *("plan", "build", "check", "migrate", "roll", "prove", "record")
+        ]
         calls = [line for line in served.target.asked if line.startswith(("publish", "prune", "attest"))]
         assert sorted(calls) == ["attest", "prune", "prune records", "publish 2"]
         assert served.target.releases.attested[-1] is told.report

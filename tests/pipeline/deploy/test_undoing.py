@@ -16,7 +16,7 @@ from pipeline.proof.traffic import GeneratorDied
 from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import FIRST, FULL, SECOND, World, outcomes, release
 
-EVIDENCE = ["begun.json", "report.json", "report.md", "timeline.svg"]
+EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"]
 
 
 class TestAReleaseThatFails:

@@ -40,12 +40,34 @@ def played_docker(folder: Path, **labels: str) -> None:
 class TestOccupantOf:
     def test_names_a_deploy_with_what_stops_it(self, tmp_path: Path) -> None:
         """One's own, and another project's in its folder."""
+        for name in ("mine", "other"):
+            (tmp_path / name / ".slipway/local").mkdir(parents=True)
         with listening(tmp_path / "mine/.slipway/local") as port:
             home = home_of(port_holder(port))
             mine, other = (occupant_of(port, tmp_path / root) for root in ("mine", "other"))
         assert home == tmp_path / "mine/.slipway/local"
         assert mine == Occupant("`local` of this project", "`nox -s down -- local`", ours=True)
         assert other == Occupant(f"`local` of {tmp_path / 'mine'}", "`nox -s down -- local` there")
+
+    def test_names_a_deploy_whose_state_is_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By what it was given, which is ours or another one's."""
+        with listening(tmp_path / "state/local") as port:
+            (tmp_path / "state/local").mkdir(parents=True)
+            other = occupant_of(port, tmp_path)
+            monkeypatch.setenv("SLIPWAY_STATE", str(tmp_path / "state"))
+            mine = occupant_of(port, tmp_path)
+        state = f"SLIPWAY_STATE={tmp_path / 'state'}"
+        assert other == Occupant(f"`local` of {state}", f"`nox -s down -- local` in its project, with {state}")
+        assert mine == Occupant("`local` of this project", "`nox -s down -- local`", ours=True)
+
+    def test_names_a_deploy_whose_folder_was_moved(self, tmp_path: Path) -> None:
+        """No command can be typed there."""
+        with listening(tmp_path / "gone/.slipway/local") as port:
+            process = port_holder(port)
+            assert process
+            assert occupant_of(port, tmp_path) == Occupant(
+                f"`local` of {tmp_path / 'gone'}, which is gone", f"`kill {process.pid}`"
+            )
 
     def test_names_containers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a project of this template, or of anybody; without Docker, the process alone."""

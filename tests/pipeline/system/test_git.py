@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import SlipwayError
-from pipeline.system.git import content_hash, has_commit, is_older, read_source, shipped_files
+from pipeline.system.git import (
+    content_hash,
+    git_problem,
+    has_commit,
+    is_older,
+    is_shallow,
+    read_source,
+    shipped_files,
+    source_problems,
+)
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -120,3 +130,110 @@ class TestIsOlder:
         git(tree, "commit", "-q", "--allow-empty", "-m", "one")
         assert has_commit(tree, read_source(tree).commit or "")
         assert not has_commit(tree, "1" * 40)
+
+
+class TestGitProblem:
+    def test_is_none_in_a_repository(self, tree: Path) -> None:
+        """Before its first commit, too: its rules are known."""
+        git(tree, "init", "-q")
+        assert git_problem(tree) is None
+
+    def test_is_none_in_a_worktree(self, tree: Path) -> None:
+        """Its `.git` is a file."""
+        git(tree, "init", "-q")
+        git(tree, "add", ".")
+        git(tree, "commit", "-qm", "x")
+        git(tree, "worktree", "add", "-q", "beside")
+        assert git_problem(tree / "beside") is None
+        assert read_source(tree / "beside").commit == read_source(tree).commit
+
+    def test_is_no_mistake_without_a_repository(self, tree: Path) -> None:
+        """An unpacked archive may ship."""
+        problem = git_problem(tree)
+        assert problem
+        assert (problem.what, problem.in_the_way) == (f"{tree} is no git repository", False)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+    def test_names_dubious_ownership_and_its_fix(self, tree: Path) -> None:
+        """Git then tells nothing, nor which files it ignores."""
+        git(tree, "init", "-q")
+        os.chown(tree, 1234, 1234)
+        os.chown(tree / ".git", 1234, 1234)
+        problem = git_problem(tree)
+        assert problem
+        assert problem.in_the_way
+        assert f"`git config --global --add safe.directory {tree}`" in problem.what
+
+    def test_has_the_words_of_git_for_a_broken_repository(self, tree: Path) -> None:
+        """A worktree whose repository was moved away."""
+        (tree / ".git").write_text("gitdir: /nowhere/.git/worktrees/x\n")
+        problem = git_problem(tree)
+        assert problem
+        assert problem.in_the_way
+        assert problem.what.startswith(f"git cannot read {tree / '.git'}: fatal: not a git repository: /nowhere")
+
+    def test_names_git_where_it_is_not_installed(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine that has Python alone deploys."""
+        monkeypatch.setenv("PATH", "/nonexistent")
+        problem = git_problem(tree)
+        assert problem
+        assert (problem.what, problem.in_the_way) == ("git is not installed", False)
+
+
+@pytest.mark.parametrize("repository", [True, False])
+class TestSourceProblems:
+    def made(self, tree: Path, repository: bool) -> Path:
+        if repository:
+            git(tree, "init", "-q")
+            git(tree, "add", ".")
+        return tree
+
+    def test_are_none_for_files_and_links_to_them(self, tree: Path, repository: bool) -> None:
+        """An image has the link, a folder of files a copy: both have its content."""
+        (tree / "backend/b.py").symlink_to("a.py")
+        assert source_problems(self.made(tree, repository), ["backend"]) == []
+
+    @pytest.mark.parametrize("target", ["../shared", "../README.md", "/etc/hosts", "sub", "nowhere", "self"])
+    def test_name_a_link_that_leads_elsewhere(self, tree: Path, repository: bool, target: str) -> None:
+        """To a folder, outside of what ships, or nowhere: no target has what is behind it."""
+        (tree / "shared").mkdir()
+        (tree / "backend/sub").mkdir()
+        (tree / "backend/self").symlink_to(target)
+        [line] = source_problems(self.made(tree, repository), ["backend"])
+        assert line == (
+            f"backend/self is a symbolic link to {target}, which is no file in backend: put the files themselves there"
+        )
+
+    def test_name_a_folder_that_is_a_link(self, tree: Path, repository: bool) -> None:
+        """The folder itself, of which git lists nothing."""
+        (tree / "backend").rename(tree / "moved")
+        (tree / "backend").symlink_to("moved")
+        [line] = source_problems(self.made(tree, repository), ["backend"])
+        assert line.startswith("backend is a symbolic link to moved")
+
+
+class TestSubmodules:
+    @pytest.mark.parametrize("added", [True, False])
+    def test_are_named(self, tree: Path, tmp_path_factory: pytest.TempPathFactory, added: bool) -> None:
+        """Git lists it as one entry, which is no file: it would be missing where the release runs."""
+        library = tmp_path_factory.mktemp("library")
+        git(library, "init", "-q")
+        git(library, "commit", "-qm", "x", "--allow-empty")
+        git(tree, "init", "-q")
+        if added:
+            git(tree, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "backend/vendor")
+        else:
+            git(tree, "clone", "-q", str(library), "backend/vendor")
+        [line] = source_problems(tree, ["backend"])
+        assert line.startswith("backend/vendor is a repository of its own (a submodule), which no release contains")
+
+
+class TestIsShallow:
+    def test_is_a_clone_without_its_beginning(self, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Whether a commit is older than another one is not known there."""
+        git(tree, "init", "-q")
+        for _ in range(2):
+            git(tree, "commit", "-qm", "x", "--allow-empty")
+        shallow = tmp_path_factory.mktemp("shallow")
+        git(shallow, "clone", "-q", "--depth", "1", f"file://{tree}", ".")
+        assert (is_shallow(tree), is_shallow(shallow)) == (False, True)

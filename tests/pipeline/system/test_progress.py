@@ -9,6 +9,7 @@ import threading
 import pytest
 from rich.console import Console, ConsoleRenderable, RenderHook
 
+from pipeline.system.audience import Transcript
 from pipeline.system.progress import LogDisplay, Progress
 
 COMMAND = "$ docker compose --project-name slipway up --detach --wait"
@@ -17,7 +18,7 @@ COMMAND = "$ docker compose --project-name slipway up --detach --wait"
 def shown(level: int, line: str, *, terminal: bool = False) -> str:
     """Return what is printed for a message, on a console of 40 columns."""
     console = Console(file=io.StringIO(), width=40, force_terminal=terminal, color_system=None, highlight=False)
-    LogDisplay(console).emit(logging.LogRecord("pipeline", level, "", 0, line, None, None))
+    LogDisplay(console, Transcript()).emit(logging.LogRecord("pipeline", level, "", 0, line, None, None))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -55,7 +56,8 @@ class TestLogDisplay:
         """The answer is logged by the thread that draws, while another one that logs waits for the drawing."""
         console, line = Console(file=io.StringIO()), Redrawn()
         console.push_render_hook(line)
-        display, record = LogDisplay(console), logging.LogRecord("pipeline", logging.INFO, "", 0, "x", None, None)
+        display = LogDisplay(console, Transcript())
+        record = logging.LogRecord("pipeline", logging.INFO, "", 0, "x", None, None)
 
         def draw() -> None:
             with line.lock:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import DeployFailed
 from pipeline.system import waiting
-from pipeline.system.waiting import attempts
+from pipeline.system.waiting import Deadline, attempts
+
+ROOT = Path(__file__).parents[3]
 
 
 class Clock:
@@ -83,3 +90,40 @@ class TestAttempts:
         with pytest.raises(DeployFailed, match="the old release fails"):
             list(attempts(60, every=1, watch=trouble))
         assert clock.pauses == []
+
+
+STOPPED = """
+import os, signal, subprocess, sys, time
+from pipeline.system.waiting import Deadline
+wake = f"import os, time; time.sleep(6); [(os.kill({os.getpid()}, {signal.SIGCONT}), time.sleep(1)) for _ in range(60)]"
+waker = subprocess.Popen([sys.executable, "-c", wake])
+deadline = Deadline(600)
+before, at = deadline.left(), time.monotonic()
+os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(1)
+took, counted = time.monotonic() - at, before - deadline.left()
+print(took > 6, counted < took - 4)
+waker.kill()
+waker.wait()
+"""
+
+
+class TestDeadline:
+    def test_does_not_count_the_time_in_which_we_were_stopped(self) -> None:
+        """Ctrl-Z and `fg`: a replica that had no time to get ready was not late."""
+        done = subprocess.run([sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+
+    def test_comes(self) -> None:
+        """A tick that is a little late moves nothing."""
+        deadline = Deadline(0.2)
+        assert deadline.left() <= 0.2
+        assert list(attempts(deadline, every=0.05)) != []
+        assert deadline.left() < 0
+
+    def test_waits_for_what_is_not_its_matter(self) -> None:
+        """A long request of an old replica does not make the next new one late."""
+        deadline = Deadline(0.2)
+        with deadline.paused():
+            time.sleep(0.4)
+        assert 0 < deadline.left() <= 0.2

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.engines.kubectl import Kubectl, Unreachable
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
+from pipeline.system.waiting import Deadline
 from pipeline.targets.common.diagnosis import RECENT_SECONDS, SILENT
 from pipeline.targets.kubernetes.objects import SERVICE
 from pipeline.targets.kubernetes.release import RELEASE_ANNOTATION, release_of
@@ -70,15 +71,15 @@ class RolloutWatch:
         """Return the pods and what owns them."""
         return Observation.of(self.kubectl.get(PODS))
 
-    def wait(self, release: str, watch: Callable[[str], None], deadline: float) -> list[Json]:
+    def wait(self, release: str, watch: Callable[[str], None], deadline: Deadline) -> list[Json]:
         """Wait until only new pods are left, all of them ready, and return them.
 
-        `deadline`: monotonic seconds. Raise `DeployFailed` with the cause and the fix as soon as it is certain
-        that this will not happen.
+        Raise `DeployFailed` with the cause and the fix as soon as it is certain that this will not happen, and at the
+        `deadline`.
         """
         patience, first = Patience(), True
         while True:
-            late = time.monotonic() > deadline
+            late = deadline.left() < 0
             try:
                 seen = self.observe()
             except Unreachable as away:

@@ -78,6 +78,7 @@ class TestPortProblems:
 
     def test_name_another_projects_deploy(self, tmp_path: Path) -> None:
         """Its folder, the command there, and the next free port."""
+        (tmp_path / "other").mkdir()
         with listening(tmp_path / "other/.slipway/local") as port:
             (tmp_path / ".env").write_text(f"EDGE_PORT={port}\n")
             [line] = Site(tmp_path).port_problems()
@@ -97,6 +98,9 @@ class TestPortProblems:
         site.port = taken
         assert "or `nox -s init`, which writes the next free port, " in site.port_problems()[0]
         monkeypatch.setenv("EDGE_PORT", str(taken))
+        assert "set another EDGE_PORT in the environment" in Site(tmp_path).port_problems()[0]
+        monkeypatch.delenv("EDGE_PORT")
+        (tmp_path / ".env").write_text(f"EDGE_PORT={taken}\n")
         assert "set another EDGE_PORT in .env" in Site(tmp_path).port_problems()[0]
 
     def test_are_none_where_it_is_free(self, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
 # Beside the settings: what a deploy says, and images that one may want from elsewhere.
 OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
        "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_OWNER",
-       "SLIPWAY_REDIS", "SLIPWAY_SLOT", "SLIPWAY_TOKEN",
+       "SLIPWAY_REDIS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
 SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
 

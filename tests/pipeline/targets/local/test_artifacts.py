@@ -12,7 +12,7 @@ from pipeline.config.settings import needed_secrets
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.migrations import required_revision
 from pipeline.targets.local import difference
-from pipeline.targets.local.artifacts import Artifacts
+from pipeline.targets.local.artifacts import Artifacts, python_works
 from pipeline.targets.local.layout import Layout
 
 
@@ -93,6 +93,48 @@ class TestRecorded:
         """A recorded release that was pruned cannot be shipped; the line says why and what to do."""
         with pytest.raises(UsageError, match="is not kept here: only the last 5 proved"):
             artifacts.recorded("0123456789ab")
+
+
+class TestAnotherPython:
+    """The nox that deploys runs on another Python than the one before, or Python was upgraded or removed."""
+
+    @pytest.fixture(name="kept")
+    def _kept(self, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A release that was built with another Python than ours."""
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.targets.local.artifacts._python_tag", lambda: "linux-CPython-3.2")
+            return artifacts.build({"LOG_LEVEL": "INFO"}).name
+
+    def test_leaves_a_kept_release_what_was_built(self, artifacts: Artifacts, kept: str) -> None:
+        """It can be brought back, and its environments are its own."""
+        assert artifacts.recorded(kept).name == kept
+        new = artifacts.build({"LOG_LEVEL": "INFO"}).name
+        assert new != kept
+        assert artifacts.python(new, "backend") != artifacts.python(kept, "backend")
+        artifacts.prune({kept, new}, engines=Path("/nonexistent"))
+        assert artifacts.python(kept, "backend").exists()
+
+    @pytest.mark.parametrize("lost", ["removed", "upgraded"])
+    def test_makes_an_environment_anew_whose_python_is_gone(
+        self, artifacts: Artifacts, kept: str, lost: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """At the same place, with a Python that is there; what works is left alone."""
+        python = artifacts.python(kept, "backend")
+        other = artifacts.python(kept, "migrate").stat()
+        if lost == "removed":
+            python.unlink()
+            python.symlink_to("/nowhere/python3")
+        else:
+            [packages] = (python.parents[1] / "lib").iterdir()
+            packages.rename(packages.with_name("python3.2"))
+        assert not python_works(python.parents[1])
+        artifacts.prepare(kept)
+        assert python_works(python.parents[1])
+        assert f"the Python of {python.parents[1]} was removed or upgraded: making it anew" in caplog.text
+        assert artifacts.python(kept, "migrate").stat() == other
+        caplog.clear()
+        artifacts.prepare(kept)
+        assert caplog.text == ""
 
 
 class TestPrune:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.project import LocalEnvironment, Project
+from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import Source
 from pipeline.targets.local.artifacts import ENGINES_LOCK
@@ -38,6 +39,17 @@ class TestObjections:
         assert LocalReleases(site).objections(NEW) == []
         assert not site.engines_venv().exists()
         assert site.engines().caddy.is_relative_to(site.engines_venv())
+
+    def test_come_from_engines_whose_python_is_gone(self, site: Site) -> None:
+        """They are made anew from the lock that they were made from: `local` has no other platform then."""
+        venv = site.engines().caddy.parents[1]
+        assert site.broken_pythons() == []
+        site.engines_venv().unlink()  # the tests' own, which is left alone
+        (venv.parent / venv.name / "bin").mkdir(parents=True)
+        assert site.broken_pythons() == [site.engines_venv()]
+        with pytest.raises(SlipwayError, match="no postgres in"):  # the lock of the tests names nothing
+            site.engines()
+        assert site.broken_pythons() == []
 
     def test_are_what_caddy_has_against_the_caddyfile(self, site: Site) -> None:
         """One line, before anything runs."""

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.engines.embedded import find_engines
 from pipeline.targets.local.layout import Layout, make_layout
-from pipeline.targets.local.supervision import Supervisor, kill_strays, mark, program_config
+from pipeline.targets.local.supervision import Supervisor, clean_environment, kill_strays, mark, program_config
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -36,6 +36,16 @@ def _supervisor(layout: Layout) -> Iterator[Supervisor]:
 
 def add(supervisor: Supervisor, name: str, command: list[str]) -> None:
     supervisor.add(name, program_config(name, command, directory=Path("/"), stop_seconds=1, priority=1))
+
+
+class TestCleanEnvironment:
+    def test_is_the_same_from_every_shell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is part of a replica's configuration: another PATH would restart every replica of the same release."""
+        before = clean_environment(tmp_path)
+        for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "ENVIRONMENT"):
+            monkeypatch.setenv(name, "/elsewhere")
+        assert clean_environment(tmp_path) == before
+        assert all(folder.startswith("/") for folder in before["PATH"].split(":"))
 
 
 class TestSupervisor:

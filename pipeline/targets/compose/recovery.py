@@ -1,0 +1,60 @@
+"""Settings and secrets taken back from the containers that were started with them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from pipeline.config.secrets import SUPERUSER_PASSWORD, delivered_secrets
+from pipeline.config.settings import DECISIVE, documented
+from pipeline.engines.docker import Docker
+from pipeline.errors import SlipwayError
+from pipeline.targets.common.container import Container
+from pipeline.targets.compose.stack import PROJECT_LABEL, containers_of
+
+__all__ = ["recovered_from_containers"]
+
+log = logging.getLogger(__name__)
+
+# What docker-compose.yml sets for a container, whatever `.env` says.
+PLACED_HERE = (
+    *("POSTGRES_HOST", "POSTGRES_PORT", "REDIS_HOST", "REDIS_PORT", "BACKEND_HOST", "BACKEND_PORT"),
+    *("METRICS_PORT", "FRONTEND_PORT", "RELEASE", "TRUSTED_PROXIES"),
+)
+
+
+def recovered_from_containers(root: Path) -> dict[str, str]:
+    """Return what the containers of the Compose projects that were started from `root` have."""
+    docker = Docker(root)
+    running = [one for one in containers_of(docker, root) if one.running] if shutil.which("docker") else []
+    projects = sorted({one.labels[PROJECT_LABEL] for one in running})
+    if len(projects) > 1:
+        raise SlipwayError(f"more than one compose project runs from this folder: {', '.join(projects)}: stop one")
+    found: dict[str, str] = {}
+    for one in running:
+        # A file that was removed on the host is still there for the container that mounted it.
+        for name in [*delivered_secrets(), SUPERUSER_PASSWORD]:
+            with contextlib.suppress(SlipwayError):
+                text = docker.ask("exec", one.ident, "cat", f"/run/secrets/{name}").strip()
+                found |= {name: text} if text else {}
+    backends = [one for one in running if one.service == "backend"]
+    if backends:
+        log.info(f"reading what container {backends[-1].name} was started with")
+        found |= _plain(docker, backends[-1])
+    for port in sorted(port for one in running if one.service == "frontend" for port in one.ports)[:1]:
+        found["EDGE_PORT"] = str(port)
+    return {**found, "PROJECT_NAME": projects[0]} if projects else found
+
+
+def _plain(docker: Docker, replica: Container) -> dict[str, str]:
+    """Return the settings in the environment of a replica that are not those of `.env` by default."""
+    [facts] = docker.inspect(replica.ident)
+    environment = dict(pair.partition("=")[::2] for pair in facts["Config"].get("Env") or ())
+    own = {one.name: one.default for one in documented() if not one.secret and one.name not in PLACED_HERE}
+    return {
+        name: environment[name]
+        for name, default in own.items()
+        if name in environment and (name in DECISIVE or environment[name] != default)
+    }

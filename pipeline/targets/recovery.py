@@ -1,0 +1,27 @@
+"""What `.env` was made with, taken back from what runs: after `git clean -ffdx`, or on another person's machine."""
+
+from __future__ import annotations
+
+from pipeline.config.project import Project
+from pipeline.errors import SlipwayError
+from pipeline.targets.compose.recovery import recovered_from_containers
+from pipeline.targets.local.recovery import recovered_from_processes
+
+__all__ = ["recovered"]
+
+
+def recovered(project: Project) -> dict[str, str]:
+    """Return the settings and secrets by which what was deployed from this folder runs.
+
+    The password of PostgreSQL's superuser is among them, which `.env` has not. Raise `SlipwayError` where nothing runs.
+    """
+    homes = [project.state(name) for name, env in project.environments.items() if env.target == "local"]
+    found = recovered_from_containers(project.root)
+    for home in homes:
+        found = found or recovered_from_processes(home)
+    if not found:
+        raise SlipwayError(
+            "nothing that was deployed from this folder runs here with its secrets, so that none can be taken back:"
+            " put .env back from wherever it was kept"
+        )
+    return found
