@@ -15,14 +15,26 @@ from backend.migrations.connection import LOCK_TIMEOUT, STATEMENT_TIMEOUT, Migra
 from backend.migrations.plan import render
 from backend.settings import Settings
 
-__all__ = ["invalid_index", "stand_alone"]
+__all__ = ["leftovers", "stand_alone"]
 
 BUILT_INDEX = re.compile(
     r'CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")+"|[a-z_][\w$]*)',
     re.IGNORECASE,
 )
 # Those that wait for every older transaction of the database, and block no read or write of anybody meanwhile.
-PATIENT = re.compile(r"\b(?:INDEX\s+CONCURRENTLY|REINDEX)\b", re.IGNORECASE)
+PATIENT = re.compile(r"\b(?:INDEX\s+CONCURRENTLY|REINDEX|DETACH\s+PARTITION)\b", re.IGNORECASE)
+LEFT = """
+    SELECT format('index %s is left, invalid, ', name) || CASE
+        WHEN name = to_regclass($1) THEN 'and the next try drops it first'
+        ELSE format('until `DROP INDEX CONCURRENTLY %s`', name) END
+    FROM (SELECT indexrelid::regclass AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE NOT indisvalid AND relkind = 'i'
+        AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index)) AS index
+    UNION ALL
+    SELECT format('partition %s is half detached, until `ALTER TABLE %s DETACH PARTITION %1$s FINALIZE`',
+        inhrelid::regclass, inhparent::regclass)
+    FROM pg_inherits WHERE inhdetachpending
+"""
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass({})"
 
 
@@ -93,17 +105,17 @@ def _is_valid(connection: Connection, index: str) -> bool | None:
     return valid
 
 
-async def invalid_index(settings: Settings, sql: str) -> str:
-    """Return what is left of a failed build of the index that `sql` makes; empty where nothing is."""
-    index = BUILT_INDEX.search(sql)
-    if not index:
+async def leftovers(settings: Settings, sql: str) -> str:
+    """Return what a failed migration has left, with the way out; empty where it cannot have left anything."""
+    if "CONCURRENTLY" not in sql.upper():
         return ""
+    index = BUILT_INDEX.search(sql)
     try:
         connection = await open_session(settings)
         try:
-            valid = await connection.fetchval(VALID.format("$1"), index[1])
+            rows = await connection.fetch(LEFT, index[1] if index else "pg_class")
         finally:
             await connection.close()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return f"an invalid index {index[1]} may be left, which the next try drops first"
-    return f"index {index[1]} is left, invalid, and the next try drops it first" if valid is False else ""
+        return "an invalid index may be left (`nox -s doctor` lists it)"
+    return "; ".join(row[0] for row in rows)

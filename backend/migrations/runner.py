@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backend.migrations.alone import invalid_index
+from backend.migrations.alone import leftovers
 from backend.migrations.connection import MigrationFailed, connected, reason, take_lock
 from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record, settled
 from backend.migrations.plan import Planned, alembic_config, plan
@@ -152,7 +152,7 @@ async def _apply(
         return
     failed = pending[len(done)]
     waited = f"; it waited for {watcher.blockers}" if watcher.blockers and "timeout" in why else ""
-    left = await invalid_index(settings, failed.sql)
+    left = await leftovers(settings, failed.sql)
     state = f"the database is at revision {done[-1]}" if done else "the database is as it was"
     state = f"{left}, else {state}" if left else f"nothing of it is half applied, {state}"
     raise MigrationFailed(f"migration {failed.revision} failed: {why}{waited}; {state}")

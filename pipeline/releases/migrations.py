@@ -79,7 +79,9 @@ def migration_problems(migrations: Iterable[Migration], retained: Iterable[Retai
         for rule, line, message in _lint(said.sql) if migration.sql else ():
             if rule in migration.proven:
                 continue
-            if not rule.startswith(CONTRACTING):
+            if rule == "unused-ignore":
+                problems.append(f"{where} has an exception to a rule that squawk does not have: {message}")
+            elif not rule.startswith(CONTRACTING):
                 problems.append(
                     f"{where} blocks the running release: {message} (squawk {rule}, line {line} of its SQL)"
                 )

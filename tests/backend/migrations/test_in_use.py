@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from tests.backend.migrations.conftest import Done, Run, add, query
-from tests.services import Services
+from tests.services import Services, psql
 
 INDEX = 'op.execute("CREATE INDEX CONCURRENTLY board_idx ON board (id)")'
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('board_idx')"
@@ -145,6 +145,30 @@ class TestWaiting:
         monkeypatch.delenv("MIGRATION_TIMEOUT_SECONDS")
         assert run("upgrade").returncode == 0
         assert query(services, database, VALID) is True
+
+    def test_another_statement_that_leaves_something_says_what(
+        self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rebuilt index, a partition: with the way out, as no next try drops them."""
+        run("upgrade")
+        for statement in (
+            "CREATE INDEX board_idx ON board (id)",
+            "CREATE TABLE parts (id int) PARTITION BY RANGE (id)",
+            "CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        ):
+            psql(services, database, statement)
+        monkeypatch.setenv("MIGRATION_TIMEOUT_SECONDS", "3")
+
+        async def fails(statement: str) -> str:
+            add(code, 2, f'op.execute("{statement}")', transactional=False)
+            async with somebody(services, database, "SELECT 1 FROM board, parts"):
+                return (await asyncio.to_thread(run, "upgrade")).stderr
+
+        said = asyncio.run(fails("REINDEX INDEX CONCURRENTLY board_idx"))
+        assert "index board_idx_ccnew is left, invalid, until `DROP INDEX CONCURRENTLY board_idx_ccnew`" in said
+        said = asyncio.run(fails("ALTER TABLE parts DETACH PARTITION part CONCURRENTLY"))
+        assert "partition part is half detached, until `ALTER TABLE parts DETACH PARTITION part FINALIZE`" in said
+        assert "half applied" not in said
 
     def test_the_limit_is_of_all_migrations_together(
         self, run: Run, code: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,11 @@ class TestExceptions:
         assert "has an exception to ban-drop-table, which has none: use `contract_after`" in found[0]
         assert "takes away what the running release may need" in found[1]
 
+    def test_to_a_rule_that_there_is_not_are_named(self) -> None:
+        """A slip of the pen is no block."""
+        found = problems(f"-- squawk-ignore require-index: a dozen rows\n{INDEX}")
+        assert any("has an exception to a rule that squawk does not have: " in problem for problem in found)
+
     def test_keep_the_lines_of_the_sql(self) -> None:
         """So that a finding names the right one."""
         sql = f"-- squawk-ignore-file\nSELECT 1;\n{INDEX}"
