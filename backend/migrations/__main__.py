@@ -1,21 +1,30 @@
-"""`python -m backend.migrations VERB`: upgrade, status, current, plan, new."""
+"""`python -m backend.migrations VERB`: upgrade, stop, status, current, plan, new."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import os
+import signal
 import sys
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import asdict
 
+from backend.migrations.connection import MigrationFailed, stop
 from backend.migrations.plan import UnknownRevision, UnsoundMigrations, create, plan
-from backend.migrations.runner import NEVER, MigrationFailed, Wanted, current_revision, status, upgrade
+from backend.migrations.runner import LIMIT_SECONDS, NEVER, Wanted, current_revision, status, upgrade
 from backend.settings import SettingsError, load_settings
 
 __all__ = ["main"]
 
 FAILED = 1
 BAD_USAGE = 2
+# Of a deploy, by variables: a release of an older template ignores them, where it would refuse an argument.
+SECONDS = "MIGRATION_TIMEOUT_SECONDS"
+REHEARSAL = "MIGRATION_REHEARSAL"
+ON_SIGTERM = "MIGRATION_ON_SIGTERM"  # `finish`, or stop
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             settings = load_settings(sections=["database"])
             if given.verb == "upgrade":
-                asyncio.run(upgrade(settings, _wanted(given), _say))
+                asyncio.run(_stoppable(upgrade(settings, _wanted(given), _say)))
+            elif given.verb == "stop":
+                ended = asyncio.run(stop(settings))
+                _say(f"ended {', '.join(f'pid {pid}' for pid in ended)}" if ended else "no migration runs")
             elif given.verb == "status":
                 _say(json.dumps(asyncio.run(status(settings, _wanted(given)))))
             else:
@@ -44,8 +56,41 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+async def _stoppable(work: Awaitable[None]) -> None:
+    """Do the `work`; SIGTERM cancels it, and with it the statement that runs in the database."""
+    # Not on Kubernetes, where the kubelet sends it to a pod of a node that is drained: there is a grace period as long
+    # as a migration may take, so it ends what it does. Without a handler, process 1 of a container takes no SIGTERM.
+    task = asyncio.current_task()
+    assert task is not None
+    patient = os.environ.get(ON_SIGTERM) == "finish"
+    with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, not on Windows
+        loop = asyncio.get_running_loop()
+        if patient:
+            loop.add_signal_handler(signal.SIGTERM, _say, "SIGTERM: the migrations end first")
+        else:
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
+
+
 def _wanted(given: argparse.Namespace) -> Wanted:
-    return Wanted(to=given.to, expected=given.expect, kept=given.kept, trusted=given.trust, forgotten=given.forget)
+    return Wanted(
+        to=given.to,
+        expected=given.expect,
+        kept=given.kept,
+        trusted=given.trust,
+        forgotten=given.forget,
+        seconds=_seconds(),
+        rehearsal=bool(os.environ.get(REHEARSAL)),
+    )
+
+
+def _seconds() -> float:
+    """Return how long all migrations together may take."""
+    said = os.environ.get(SECONDS, "")
+    try:
+        return float(said) if said else LIMIT_SECONDS
+    except ValueError:
+        raise SettingsError([f"{SECONDS}: `{said}` is no number of seconds; a deploy sets it"]) from None
 
 
 def _say(line: str) -> None:
@@ -57,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m backend.migrations", description="Migrates the database.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("upgrade", help="bring the database to the newest revision")
+    verbs.add_parser("stop", help="end the migrations that run on the database, whoever began them")
     asked = verbs.add_parser("status", help="print what the database has and lacks as JSON; changes nothing")
     for verb in (up, asked):
         verb.add_argument("--to", metavar="REV", help="stop at this revision")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from alembic import context
 
-from backend.migrations.runner import stand_alone
+from backend.migrations.alone import stand_alone
 
+attributes = context.config.attributes
 for revision in context.script.walk_revisions():
-    stand_alone(revision)
+    stand_alone(revision, attributes["seconds"])
 context.configure(
-    connection=context.config.attributes["connection"],
-    transaction_per_migration=True,
-    on_version_apply=context.config.attributes["on_version_apply"],
+    connection=attributes["connection"], transaction_per_migration=True, on_version_apply=attributes["on_version_apply"]
 )
 with context.begin_transaction():
     context.run_migrations()

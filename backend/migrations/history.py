@@ -34,7 +34,7 @@ TABLE = """
 TABLES = """
     SELECT relname FROM pg_class
     WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
-    AND relname NOT IN ('alembic_version', 'alembic_history') ORDER BY relname
+    AND relname NOT IN ('alembic_version', 'alembic_history', 'alembic_batches') ORDER BY relname
 """
 TABLES_OF_SCHEMAS = """
     SELECT oid::regclass::text FROM pg_class
@@ -248,7 +248,8 @@ def adopt(
 
 
 def record(connection: Connection, one: Planned) -> None:
-    """Record that `one` was applied, in the transaction that applies it."""
+    """Record that `one` was applied, in the transaction that applies it; forget how far its batches had come."""
+    connection.execute(text("DROP TABLE IF EXISTS alembic_batches"))
     _insert(connection, one.revision, one.checksum, one.message)
 
 

@@ -20,7 +20,8 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
-from backend.migrations.statements import Loss, canonical, losses
+from backend.migrations.proofs import Proofs
+from backend.migrations.statements import Loss, Write, canonical, losses, writes
 
 __all__ = [
     "HERE",
@@ -82,7 +83,8 @@ class Planned:
 
     `contract_after`: no release that needs what this drops may be older than that revision. `destroys`: why the rows
     of `losses` may go. `checksum` covers what it does, not how it looks. `sql` is empty where it is Python code, which
-    cannot be rendered before it runs.
+    cannot be rendered before it runs. `proven`: rules of the linter of which each case in it is known to be harmless.
+    `writes` are the statements that change rows in its one transaction.
     """
 
     revision: str
@@ -92,6 +94,8 @@ class Planned:
     checksum: str
     sql: str
     losses: tuple[Loss, ...]
+    proven: tuple[str, ...] = ()
+    writes: tuple[Write, ...] = ()
 
 
 def alembic_config() -> Config:
@@ -114,10 +118,11 @@ def plan(after: str | None, to: str | None) -> list[Planned]:
             raise UnknownRevision(f"there is no revision {name}; there are {', '.join(names) or 'none'}")
     first = names.index(after) + 1 if after is not None else 0
     last = names.index(to) + 1 if to is not None else len(names)
-    return [_planned(script) for script in known[first:last]]
+    proofs = Proofs()  # of all before, too
+    return [_planned(script, proofs) for script in known[:last]][first:]
 
 
-def _planned(script: Script) -> Planned:
+def _planned(script: Script, proofs: Proofs) -> Planned:
     tree = ast.parse(Path(script.path).read_bytes())
     statements = _statements(script, tree)
     if statements is None:
@@ -126,14 +131,18 @@ def _planned(script: Script) -> Planned:
         lost = [loss for text in texts if isinstance(text, str) for loss in losses(text)]
     else:
         lost = losses(";\n".join(statements))  # as one text: `render` also cuts where a body has an empty line
+    transactional = getattr(script.module, "transactional", True)
+    sql = "\n\n".join(f"{statement};" for statement in statements or ())
     return Planned(
         revision=script.revision,
         message=script.doc or "",
         contract_after=getattr(script.module, "contract_after", None),
         destroys=getattr(script.module, "destroys", None),
-        checksum=_checksum(tree, statements, transactional=getattr(script.module, "transactional", True)),
-        sql="\n\n".join(f"{statement};" for statement in statements or ()),
+        checksum=_checksum(tree, statements, transactional=transactional),
+        sql=sql,
         losses=tuple(lost),
+        proven=proofs.read(sql),
+        writes=tuple(writes(sql)) if transactional else (),
     )
 
 

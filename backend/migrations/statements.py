@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Loss", "arrivals", "bare_name", "canonical", "losses"]
+__all__ = ["Loss", "Write", "arrivals", "bare_name", "canonical", "losses", "statements_of", "writes"]
 
 TOKEN = re.compile(
     r"""
@@ -49,6 +49,15 @@ class Loss:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Write:
+    """A statement that changes rows which are there, and so locks them until its transaction ends."""
+
+    what: str
+    table: str
+    sql: str
+
+
 def canonical(sql: str) -> str:
     """Return `sql` without comments and layout: equal for two texts that PostgreSQL reads alike."""
     parts: list[str] = []
@@ -82,6 +91,38 @@ def arrivals(sql: str) -> tuple[set[str], set[str]]:
         elif before[-1:] == ["rename"] and token.text == "to":
             renamed.add(bare_name(_name(tokens, index + 1)[0]))
     return created, renamed
+
+
+def statements_of(sql: str) -> Iterator[list[str]]:
+    """Yield the words of each statement: folded as PostgreSQL does, without comments; a body in quotes is one word."""
+    for tokens in _statements(sql):
+        yield [token.text for token in tokens if token.kind != "space"]
+
+
+def _statements(sql: str) -> Iterator[list[Token]]:
+    """Yield the tokens of each statement, without the semicolon; a body in quotes is one token."""
+    tokens: list[Token] = []
+    for token in _tokens(f"{sql};"):
+        if token.text != ";":
+            tokens.append(token)
+        elif any(one.kind != "space" for one in tokens):
+            yield tokens
+            tokens = []
+        else:
+            tokens = []
+
+
+def writes(sql: str) -> list[Write]:
+    """Return the statements of `sql` that change rows which are there."""
+    found = []
+    for tokens in _statements(sql):
+        words = [token for token in tokens if token.kind != "space"]
+        for verb in (["update"], ["delete", "from"], ["merge", "into"]):
+            if [token.text for token in words[: len(verb)]] == verb:
+                name, _ = _name(words, len(verb))
+                whole = "".join(token.said for token in tokens).strip()
+                found.append(Write(f"{' '.join(verb).upper()} {name}", name, whole))
+    return found
 
 
 def bare_name(name: str) -> str:

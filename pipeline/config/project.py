@@ -38,6 +38,7 @@ def _url(url: str) -> str:
 
 
 Number = Annotated[float, Field(ge=1, le=LARGEST)]
+Day = Annotated[float, Field(ge=1, le=86_400)]
 Replicas = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
@@ -52,6 +53,8 @@ class Environment(Table):
     max_failures: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     max_latency_ms: Number = 500
     timeout: Number = Field(default=120, examples=["120 # seconds"])
+    # What all migrations of a deploy may take together. A statement has 60 s of it, unless it blocks nobody.
+    migration_timeout: Day = Field(default=1800, examples=["1800 # seconds"])
     # What must hold of an image before it runs here.
     verify: Policy | None = Field(default=None, examples=['{ key = "cosign.pub" }'])
 

@@ -66,9 +66,9 @@ def run_docker(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = ASK_SECONDS,
-    given: str | None = None,
+    **options: Any,
 ) -> str:
-    """Run docker as `run` does, with `env` added to our own environment; `level` is that of the log.
+    """Run docker as `run` does, with `env` added to our own environment and with its other `options`.
 
     Try once more where the engine could not begin a process.
     """
@@ -77,7 +77,7 @@ def run_docker(
     place = {"PWD": str(cwd)} if cwd else {}
     ours = {name: value for name, value in os.environ.items() if name not in IGNORED}
     environment = {**ours, **place, **(env or {})}
-    begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, given=given)
+    begin = partial(run, ["docker", *arguments], level=level, env=environment, cwd=cwd, timeout=timeout, **options)
     try:
         return begin()
     except CommandFailed as error:
@@ -92,12 +92,13 @@ class Docker:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def do(
-        self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600, given: str | None = None
-    ) -> str:
-        """Run a command that changes something, and print it. Raise `SlipwayError` with docker's complaint."""
+    def do(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 600, **options: Any) -> str:
+        """Run a command that changes something, and print it. Raise `SlipwayError` with docker's complaint.
+
+        `options` are those of `pipeline.system.run.run`.
+        """
         try:
-            return run_docker(*arguments, level=logging.INFO, env=env, cwd=self.root, timeout=timeout, given=given)
+            return run_docker(*arguments, level=logging.INFO, env=env, cwd=self.root, timeout=timeout, **options)
         except CommandFailed as error:
             problem = f"docker {_verb(arguments)}: {essence(error.output)}"
             raise SlipwayError(f"{problem}{_login(arguments, error.output)}") from error

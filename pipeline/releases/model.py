@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.config.requests import RequestSpec
 from pipeline.system.git import Source
 
-__all__ = ["SHORT", "Artifact", "Loss", "Migration", "Replica", "Running", "short"]
+__all__ = ["SHORT", "Artifact", "Loss", "Migration", "Replica", "Running", "Write", "short"]
 
 SHORT = 12  # hexadecimal digits of a digest or a commit, as docker shortens them
 
@@ -32,11 +32,20 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Write:
+    """A statement that changes rows, and about how many it locks; None where that is unknown."""
+
+    what: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
 class Migration:
     """One migration of a release. `sql` is empty where it is Python code; `losses` are those on the real database.
 
     `contract_after` and `destroys` are its own words: the first revision whose release no longer needs what it drops,
-    and why rows may go.
+    and why rows may go. `proven`: rules of squawk of which each case in it is known to be harmless. `writes`: the
+    statements that lock rows, and how many on the real database; none where it was not asked.
     """
 
     revision: str
@@ -45,6 +54,8 @@ class Migration:
     sql: str
     destroys: str | None = None
     losses: tuple[Loss, ...] = ()
+    proven: tuple[str, ...] = ()
+    writes: tuple[Write, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.releases.model import Artifact, Loss, Migration
+from pipeline.releases.model import Artifact, Loss, Migration, Write
 from pipeline.system.run import CommandFailed, run
 
 __all__ = ["AskedDatabase", "Schema", "ask_schema", "plan_migrations", "plan_repository"]
@@ -120,6 +120,7 @@ def _planned(said: str) -> list[Migration]:
     for one in planned:
         lost = [loss["what"] for loss in one.get("losses", []) if not loss.get("names", True)]
         one["losses"] = [{"what": what, "rows": None} for what in lost]
+        one["writes"] = []
     return [_migration(one) for one in planned]
 
 
@@ -169,6 +170,8 @@ def _migration(one: dict[str, Any]) -> Migration:
         sql=one["sql"],
         destroys=one.get("destroys"),
         losses=tuple(Loss(loss["what"], loss["rows"]) for loss in one.get("losses", [])),
+        proven=tuple(one.get("proven", ())),
+        writes=tuple(Write(write["what"], write["rows"]) for write in one.get("writes", [])),
     )
 
 

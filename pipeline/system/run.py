@@ -6,14 +6,18 @@ import logging
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
+from typing import IO, Any
 
 from pipeline.errors import SlipwayError
 
 __all__ = ["CommandFailed", "run"]
 
 log = logging.getLogger(__name__)
+
+READ_SECONDS = 5
 
 
 class CommandFailed(SlipwayError):
@@ -34,14 +38,29 @@ def run(
     cwd: Path | None = None,
     timeout: float | None = None,
     given: str | None = None,
+    grace: float = 0,
+    told: Callable[[str], None] | None = None,
 ) -> str:
     """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
     `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
-    `given` is the standard input, for what must not appear in a list of processes. Raise `CommandFailed` where the
-    command ends with a code other than 0, `SlipwayError` where time is up.
+    `given` is the standard input, for what must not appear in a list of processes. `told` is called with each line of
+    the standard output when it comes. A command that is given up, because time is up or the deploy is interrupted, gets
+    SIGTERM and `grace` seconds to end by itself. Raise `CommandFailed` where the command ends with a code other than 0,
+    `SlipwayError` where time is up.
     """
     log.log(level, "$ %s", _shown(command))
+    if told or grace:
+        options: dict[str, Any] = {
+            "env": env,
+            "cwd": cwd,
+            "text": True,
+            "errors": "replace",
+            "stdin": subprocess.DEVNULL,
+        }
+        heard = [told or (lambda _: None), lambda line: log.log(output_level or level, "  %s", line)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+            return _listen(command, process, heard, timeout, grace)
     try:
         done = subprocess.run(
             command,
@@ -61,6 +80,50 @@ def run(
     if done.returncode:
         raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
     return done.stdout
+
+
+def _listen(
+    command: Sequence[str],
+    process: subprocess.Popen[str],
+    heard: Sequence[Callable[[str], None]],
+    timeout: float | None,
+    grace: float,
+) -> str:
+    """Wait for the `process` of a `command`, with a function for the lines of each of its two outputs; see `run`."""
+    said: tuple[list[str], list[str]] = ([], [])
+
+    def read(stream: IO[str] | None, lines: list[str], hear: Callable[[str], None]) -> None:
+        for line in stream or ():
+            lines.append(line)
+            hear(line.rstrip("\n"))
+
+    streams = (process.stdout, process.stderr)
+    readers = [Thread(target=read, args=each, daemon=True) for each in zip(streams, said, heard, strict=True)]
+    for reader in readers:
+        reader.start()
+    try:
+        process.wait(timeout)
+    except BaseException as error:
+        _end(process, grace)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise SlipwayError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
+    finally:
+        for reader in readers:
+            reader.join(READ_SECONDS)  # a child of the process may hold its output open
+    out, err = ("".join(lines) for lines in said)
+    if process.returncode:
+        raise CommandFailed(command, process.returncode, err or out)
+    return out
+
+
+def _end(process: subprocess.Popen[str], grace: float) -> None:
+    process.terminate()
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _shown(command: Sequence[str]) -> str:

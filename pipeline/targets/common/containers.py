@@ -12,12 +12,12 @@ from typing import Protocol
 from pipeline.config.secrets import delivered_secrets
 from pipeline.config.settings import settings_environment
 from pipeline.engines.docker import Docker
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.errors import SlipwayError
 from pipeline.images.build import ReleaseImages
 from pipeline.releases.model import Artifact
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
-from pipeline.targets.common.rehearsal import cannot_live
+from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
 
 __all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "secret_mounts", "sweep"]
 
@@ -79,13 +79,14 @@ class ContainerStand:
                 "POSTGRES_DB": "postgres",
             }
             image = self.find(new.name).images.migrate
-            given = [word for name in environment for word in ("--env", name)]
+            own = {**environment, **REHEARSAL}
+            given = [word for name in own for word in ("--env", name)]
             try:
                 self.docker.do(
-                    "run", "--rm", "--network", network, *self._label(), *given, image, "upgrade", *to, env=environment
+                    "run", "--rm", "--network", network, *self._label(), *given, image, "upgrade", *to, env=own
                 )
             except SlipwayError as error:
-                raise DeployFailed(f"a migration fails on an empty database: {error.problems[0]}") from error
+                raise fails_on_empty(error.problems[0]) from error
             yield ThrowawayDatabase(network, environment)
         finally:
             sweep(self.docker, self.project, network)

@@ -5,6 +5,7 @@ It takes place before anything real is touched, on whatever stand a target has f
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol, TypeVar
 
@@ -13,11 +14,15 @@ from pipeline.proof.results import Failure
 from pipeline.proof.smoke import smoke
 from pipeline.releases.model import Artifact, short
 
-__all__ = ["Stand", "cannot_live", "rehearse"]
+__all__ = ["REHEARSAL", "Stand", "cannot_live", "fails_on_empty", "rehearse"]
 
 D = TypeVar("D")
 
 SMOKE_TIMEOUT_SECONDS = 10
+# For the migrations command: it makes the roles that the migrations name, which a throwaway server lacks. Whether the
+# real one has them, and who may do what there, was asked there before.
+REHEARSAL = {"MIGRATION_REHEARSAL": "true"}
+NOT_OFFERED = re.compile(r'extension "([^"]+)" is not available')
 
 
 class Stand(Protocol[D]):
@@ -49,6 +54,18 @@ def rehearse(stand: Stand[D], new: Artifact, old: Artifact | None, token: str | 
     if failures and old:
         first = failures[0]
         raise cannot_live(old, f"{first.method} {first.path}: {first.detail}")
+
+
+def fails_on_empty(said: str) -> DeployFailed:
+    """Return the error for a migration that fails in its rehearsal; `said` is the last line of the command."""
+    found = NOT_OFFERED.search(said)
+    if found:
+        return DeployFailed(
+            f"a migration makes the extension {found[1]}, which the PostgreSQL of its rehearsal does not offer: the"
+            f" rehearsal runs on the same engine as the environment (on Kubernetes without its own PostgreSQL, on the"
+            " usual image). Install it in that image"
+        )
+    return DeployFailed(f"a migration fails on an empty database: {said}")
 
 
 def cannot_live(release: Artifact, why: str) -> DeployFailed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pipeline.config.settings import split_secrets
@@ -9,12 +10,15 @@ from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import ContainerStand
+from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.common.synthetic import SECONDS, shell_script
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.site import Site
 
 __all__ = ["ComposeDatabase"]
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 30  # of a container, on a busy machine
 
@@ -38,8 +42,28 @@ class ComposeDatabase(roles.Database):
         site, kept = self.site, self.site.artifacts.find(release.name)
         if not database:
             return site.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
-        environment = site.variables.environment(kept)
-        return site.stack.do("run", "--rm", "--no-deps", "-T", "migrate", *arguments, env=environment)
+        limit = limits(site.env, *arguments)
+        own = [word for name, value in limit.environment.items() for word in ("--env", f"{name}={value}")]
+        try:
+            return site.stack.do(
+                *("run", "--rm", "--no-deps", "-T", *own, "migrate", *arguments),
+                env=site.variables.environment(kept),
+                timeout=limit.seconds,
+                grace=STOP_SECONDS,
+                told=log.info if limit.environment else None,
+            )
+        finally:
+            if limit.environment:
+                self._stop_migrations()
+
+    def _stop_migrations(self) -> None:
+        """End a one-shot container whose client was given up: that alone does not end it."""
+        labels = (f"project={self.site.stack.name}", "service=migrate", "oneoff=True")
+        filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
+        left = self.site.docker.ask("ps", "--quiet", *filters).split()
+        if left:
+            self.site.docker.do("stop", "--time", str(STOP_SECONDS), *left)
+            self.site.docker.succeeds("rm", *left)
 
     def run(self, *command: str) -> str:
         """Run the program in PostgreSQL's own container."""

@@ -46,9 +46,12 @@ class Stack:
         files = [word for file in FILES for word in ("--file", file)]
         return ["compose", "--project-name", self.name, *files, *arguments]
 
-    def do(self, *arguments: str, env: Mapping[str, str], timeout: float = 600, given: str | None = None) -> str:
-        """Run a Compose command that changes something; return its output. `env` has the variables of the files."""
-        return self.docker.do(*self.command(*arguments), env=env, timeout=timeout, given=given)
+    def do(self, *arguments: str, env: Mapping[str, str], timeout: float = 600, **options: Any) -> str:
+        """Run a Compose command that changes something; return its output. `env` has the variables of the files.
+
+        `options` are those of `Docker.do`.
+        """
+        return self.docker.do(*self.command(*arguments), env=env, timeout=timeout, **options)
 
     def containers(self, service: str | None = None) -> list[Container]:
         """Return the containers of the project (or of one `service`), running or not, oldest first."""

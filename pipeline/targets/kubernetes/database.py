@@ -10,6 +10,7 @@ from pipeline.engines.kubectl import Object
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
+from pipeline.targets.common.migrating import limits
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
 from pipeline.targets.kubernetes.job import MigrateJob, program_of, synthetic_of, with_image
@@ -59,7 +60,8 @@ class KubernetesDatabase(roles.Database):
         # check applies nothing.
         place = kept if site.prepared else self._serving()
         manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
-        job = MigrateJob(site.kubectl, manifest, lambda line: site.progress.live("migrate", line))
+        own = limits(site.env, *arguments)
+        job = MigrateJob(site.kubectl, manifest, lambda line: site.progress.live("migrate", line), limits=own)
         return job.run(*arguments)
 
     def run(self, *command: str) -> str:

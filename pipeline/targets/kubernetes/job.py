@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.system.text import shorten
 from pipeline.targets.common.diagnosis import telling_line
+from pipeline.targets.common.migrating import BRIEF, Limits
 from pipeline.targets.common.synthetic import shell_script
 
 __all__ = [
     "MigrateJob",
+    "Removed",
     "job_of",
+    "lasting",
     "policies_of",
     "program_of",
     "question_of",
@@ -23,6 +27,8 @@ __all__ = [
     "why_waiting",
     "with_image",
 ]
+
+log = logging.getLogger(__name__)
 
 QUESTION = "doctor"
 PROGRAM = "database-program"
@@ -33,9 +39,16 @@ AS_SERVICE = (  # the variables of libpq, from those of the service
 )
 
 NAME_LABEL = "app.kubernetes.io/name"
-SECONDS = 600  # migrations have timeouts of their own: lock and statement
 STUCK_SECONDS = 60  # for a pod that does not even start
 TICK_SECONDS = 0.5
+LOG_TICKS = 6  # between two looks at the last line of a pod's log
+UPGRADE = "upgrade"
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+EVICTED = ("Evicted", "NodeShutdown", "Terminated", "Preempting")  # of a pod's own status, by its kubelet
+
+
+class Removed(DeployFailed):
+    """The pod of a Job was removed while it ran: by a drained node, an eviction, or by hand."""
 
 
 @dataclass(frozen=True)
@@ -46,48 +59,111 @@ class MigrateJob:
     manifest: Object
     tell: Callable[[str], None]
     what: str = "the migrations' Job"
+    limits: Limits = BRIEF
 
     def run(self, verb: str, *arguments: str) -> str:
         """Run a `verb` of the migrations; return what it printed. Raise `DeployFailed` with its last words."""
-        return self.do(job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb, *arguments), verb)
+        job = job_of(self.manifest, f"{name_of(self.manifest)}-{verb}", verb, *arguments)
+        if verb != UPGRADE:
+            return self.do(job, verb)
+        job = lasting(job, self.limits)
+        try:
+            return self.do(job, verb)
+        except Removed as removed:
+            # The command refuses where the database is no longer what was checked: so it is tried again only where
+            # nothing was applied.
+            if "--expect" not in arguments:
+                raise
+            log.warning(f"{removed.problems[0]}: once more, as far as nothing was applied")
+        return self.do(job, verb)
 
     def do(self, job: Object, verb: str) -> str:
         """Run a `job` made from the manifest; return what it printed. Raise `DeployFailed` with its last words."""
         name = name_of(job)
-        self._delete(name)  # left by a deploy that was killed
+        self._remove(name, verb)  # left by a deploy that was killed
         self.kubectl.apply([job])
         try:
             return self._wait(name, verb)
         finally:
-            self._delete(name)
+            self._remove(name, verb)
 
     def _wait(self, name: str, verb: str) -> str:
-        started = time.monotonic()
+        started, ticks, said = time.monotonic(), 0, ""
         while True:
-            pods = self._ask(f"--selector=batch.kubernetes.io/job-name={name}")
-            pod = pods[0] if pods else None
+            pod = self._pod(name)
             phase = pod["status"].get("phase") if pod else None
-            if pod and phase in ("Succeeded", "Failed"):
-                log = self.kubectl.ask("logs", name_of(pod))
-                if phase == "Succeeded":
-                    return log.strip()
-                raise DeployFailed(f"{self.what} failed: {telling_line(log.splitlines())}")
-            seconds = time.monotonic() - started
-            if seconds > (SECONDS if phase == "Running" else STUCK_SECONDS):
+            if pod and phase == "Succeeded":
+                return self.kubectl.ask("logs", name_of(pod)).strip()
+            if pod is None and self._ended(name) and verb == UPGRADE:
+                return ""  # its pod was removed once it had done its work
+            if pod and phase == "Failed":
+                self._refuse_removed(pod)
+                lines = self.kubectl.ask("logs", name_of(pod)).splitlines()
+                raise DeployFailed(f"{self.what} failed: {telling_line(lines)}")
+            seconds, limit = time.monotonic() - started, self.limits.seconds if phase == "Running" else STUCK_SECONDS
+            if seconds > limit:
                 raise DeployFailed(
                     f"{self.what} did not {'end' if phase == 'Running' else 'start'}: {why_waiting(pod)}"
                 )
-            self.tell(f"migrations: {verb}, {phase or 'no pod yet'} for {seconds:.0f} s")
+            if pod and phase == "Running" and verb == UPGRADE and ticks % LOG_TICKS == 0:
+                said = self._last_line(pod)
+            self.tell(f"migrations: {verb}, {phase or 'no pod yet'} for {seconds:.0f} s{said}")
+            ticks += 1
             time.sleep(TICK_SECONDS)
 
-    def _ask(self, selector: str) -> list[Object]:
+    def _pod(self, name: str) -> Object | None:
+        pods = self._ask("pods", f"--selector=batch.kubernetes.io/job-name={name}")
+        return pods[0] if pods else None
+
+    def _ended(self, name: str) -> bool:
+        """Return whether a Job without a pod is done. Raise `Removed` where it failed because of that."""
+        [job] = self._ask("job", name) or [{}]
+        said = {one["type"]: one for one in job.get("status", {}).get("conditions", []) if one["status"] == "True"}
+        failed = said.get("FailureTarget") or said.get("Failed")
+        if failed and failed.get("reason") == "DeadlineExceeded":
+            raise DeployFailed(
+                f"{self.what} did not end: {failed.get('message', 'its activeDeadlineSeconds are over')}"
+            )
+        if failed:
+            raise Removed(f"the pod of {self.what} was removed while it ran (a drained node, an eviction, by hand?)")
+        return "Complete" in said or "SuccessCriteriaMet" in said
+
+    def _refuse_removed(self, pod: Object) -> None:
+        """Raise `Removed` where a pod failed because somebody else ended it."""
+        status = pod["status"]
+        targets = [one for one in status.get("conditions", []) if one["type"] == "DisruptionTarget"]
+        by = [f"{one.get('reason', '')}: {one.get('message', '')}".strip(": ") for one in targets]
+        by += (
+            [f"{status['reason']}: {status.get('message', '')}".strip(": ")] if status.get("reason") in EVICTED else []
+        )
+        if by:
+            raise Removed(f"the pod of {self.what} was removed while it ran ({by[0][:200]})")
+
+    def _last_line(self, pod: Object) -> str:
+        """Return what a running pod said last."""
         try:
-            return self.kubectl.get("pods", selector)
+            said = self.kubectl.ask("logs", name_of(pod), "--tail=1").strip()
+        except SlipwayError:  # it has just ended, or its node does not answer
+            return ""
+        going = "; its pod is being removed, and ends first" if pod["metadata"].get("deletionTimestamp") else ""
+        return f"{going}: {said}" if said else going
+
+    def _ask(self, *arguments: str) -> list[Object]:
+        try:
+            return self.kubectl.get(*arguments)
         except Unreachable as away:
             self.tell(away.problems[0])
             return []
 
-    def _delete(self, name: str) -> None:
+    def _remove(self, name: str, verb: str) -> None:
+        """Remove the Job; end its migrations in the database, where they still run."""
+        # Their pod has a grace period as long as they may take, and SIGTERM lets them end.
+        pod = self._pod(name) if verb == UPGRADE else None
+        if pod and pod["status"].get("phase") == "Running":
+            try:
+                self.do(job_of(self.manifest, f"{name_of(self.manifest)}-stop", "stop"), "stop")
+            except SlipwayError as error:  # a release of an older template has no such verb
+                log.warning(f"the migrations could not be stopped: {error.problems[0]}")
         self.kubectl.ask("delete", "job", name, "--ignore-not-found", "--cascade=foreground", "--wait", timeout=60)
 
 
@@ -96,6 +172,20 @@ def job_of(manifest: Object, name: str, *arguments: str) -> Object:
     job: Object = json.loads(json.dumps(manifest))
     job["metadata"]["name"] = name
     job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
+    return job
+
+
+def lasting(job: Object, limits: Limits) -> Object:
+    """Return the `job` of a migration with the time that it may take: to run, and to end where its node is drained."""
+    job = json.loads(json.dumps(job))
+    spec = job["spec"]["template"]["spec"]
+    # The pipeline gives up first, and says why.
+    job["spec"]["activeDeadlineSeconds"] = int(limits.seconds) + STUCK_SECONDS * 2
+    spec["terminationGracePeriodSeconds"] = int(limits.seconds)
+    job["spec"]["template"]["metadata"].setdefault("annotations", {})[SAFE_TO_EVICT] = "false"
+    own = {**limits.environment, "MIGRATION_ON_SIGTERM": "finish"}
+    container = spec["containers"][0]
+    container["env"] = [*container.get("env", []), *({"name": name, "value": own[name]} for name in own)]
     return job
 
 

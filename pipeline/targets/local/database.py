@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pipeline.errors import SlipwayError
@@ -9,6 +10,7 @@ from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
 from pipeline.targets.common.diagnosis import telling_line
+from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.common.synthetic import SECONDS
 from pipeline.targets.local.artifacts import ENGINES_LOCK
@@ -19,6 +21,8 @@ from pipeline.targets.local.site import Site
 from pipeline.targets.local.supervision import clean_environment
 
 __all__ = ["LocalDatabase"]
+
+log = logging.getLogger(__name__)
 
 PROGRAM_SECONDS = 600
 
@@ -42,12 +46,14 @@ class LocalDatabase(roles.Database):
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations as the service's role, in the release's own folder."""
-        site = self.site
+        site, limit = self.site, limits(self.site.env, *arguments)
         return run(
             migrate_command(site.artifacts, release, *arguments),
-            env={**site.base_environment(), **(site.database_environment() if database else {})},
+            env={**site.base_environment(), **(site.database_environment() if database else {}), **limit.environment},
             cwd=site.artifacts.folder(release.name),
-            timeout=PROGRAM_SECONDS,
+            timeout=limit.seconds,
+            grace=STOP_SECONDS,
+            told=log.info if limit.environment else None,
         )
 
     def run(self, *command: str) -> str:

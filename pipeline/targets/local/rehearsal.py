@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.engines.embedded import Engines, throwaway_postgres, throwaway_valkey
-from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact
 from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from pipeline.system.run import CommandFailed, run
 from pipeline.system.waiting import attempts
-from pipeline.targets.common.rehearsal import cannot_live
+from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
 from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.replicas import check_ready, last_log_line
 
@@ -45,9 +44,9 @@ class LocalStand:
             environment = {**self.base, **postgres.environment}
             command, folder = migrate_command(self.artifacts, new, "upgrade", *to), self.artifacts.folder(new.name)
             try:
-                run(command, env=environment, cwd=folder, timeout=300)
+                run(command, env={**environment, **REHEARSAL}, cwd=folder, timeout=300)
             except CommandFailed as error:
-                raise DeployFailed(f"a migration fails on an empty database: {error.problems[0]}") from error
+                raise fails_on_empty(error.problems[0]) from error
             yield environment
 
     @contextmanager

@@ -69,6 +69,12 @@ class TestUpgrade:
         failed = run("upgrade")
         assert (failed.returncode, "Revision 0002 is present more than once" in failed.stderr) == (2, True)
         assert "0002_step.py, 0002_twin.py: `nox -s migration -- --renumber 0002_twin.py`" in failed.stderr
+        for number in (3, 4):  # a chain behind it
+            add(code, number, 'op.execute("SELECT 1")')
+        failed = run("upgrade")
+        assert (failed.returncode, len(failed.stderr.splitlines())) == (2, 1), failed.stderr
+        for number in (3, 4):
+            (code / f"{number:04}_step.py").unlink()
         (code / "0002_twin.py").rename(code / "0003_fork.py").write_text(twin.replace('"0002"', '"0003"'))
         failed = run("plan")
         assert (failed.returncode, "they have the heads 0002, 0003" in failed.stderr) == (2, True)
@@ -91,7 +97,7 @@ class TestUpgrade:
         self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A table that another session holds ends the migration after lock_timeout: later queries wait behind it."""
-        monkeypatch.setattr("backend.migrations.runner.LOCK_TIMEOUT", "200ms")
+        monkeypatch.setattr("backend.migrations.connection.LOCK_TIMEOUT", "200ms")
         run("upgrade")
         add(code, 2, 'op.execute("ALTER TABLE board ADD COLUMN extra text")')
 
@@ -180,6 +186,8 @@ class TestPlan:
             "checksum": step["checksum"],
             "sql": "ALTER TABLE board DROP COLUMN notes;",
             "losses": [],
+            "proven": [],
+            "writes": [],
         }
         assert [step["revision"] for step in json.loads(run("plan", "--from", "none", "--to", "0001").stdout)] == [
             "0001"

@@ -249,3 +249,25 @@ def test_a_migration_ships_with_its_release(sound: KindCheckout) -> None:
     back = sound.run("rollback")
     assert (back.code, back.verdict) == (0, "proved"), str(back)
     assert sound.answering() != {outcome.release}
+
+
+def test_a_migration_whose_pod_is_removed_is_named_and_tried_again(sound: KindCheckout) -> None:
+    """At once, from the Job's own condition; as nothing was applied, the second try ships the release."""
+    marker = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %pg_sleep(20)%'"
+    sound.write_note("a row")
+    revision = add_migration(
+        sound, "takes a while",
+        "DO $$ BEGIN IF EXISTS (SELECT FROM testing_notes) THEN PERFORM pg_sleep(20); END IF; END $$",
+        "ALTER TABLE testing_notes ADD COLUMN slow text",
+    )  # fmt: skip
+    deploy = sound.start("deploy")
+    deploy.wait_for(lambda: sound.sql(marker) == "1", "the migration runs", seconds=180)
+    pod = sound.pods("migrate")[0]["metadata"]["name"]
+    kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
+    outcome = deploy.finish(300)
+    assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
+    assert "the pod of the migrations' Job was removed while it ran" in outcome.stderr
+    assert "no pod yet for 1" not in outcome.stderr.partition("was removed")[0]
+    assert sound.revision() == revision
+    sound.commit()
+    assert sound.untidy() == []

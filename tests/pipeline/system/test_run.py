@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.system.run import run
+from pipeline.errors import Interrupted, SlipwayError
+from pipeline.system.run import CommandFailed, run
 
 
 class TestRun:
@@ -20,3 +25,55 @@ class TestRun:
         kept = [f"/mnt{tmp_path}/x", f"localhost:5001{tmp_path}/backend:1", f"volume:{tmp_path}/x"]
         run(["true", f"{tmp_path}/bin/python", f"--file={tmp_path}/my file", *kept])
         assert caplog.messages == [f"$ true bin/python '--file=my file' {' '.join(kept)}"]
+
+
+WAITS = "import signal, sys, time\n{}\nprint('begun', flush=True)\ntime.sleep(50)"
+ASKED = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('cancelled in the database'))"
+
+
+class TestListening:
+    def test_tells_each_line_when_it_comes(self) -> None:
+        """Not when the command has ended; and returns them all."""
+        seen: list[tuple[str, float]] = []
+        script = "import time\nprint('one', flush=True)\ntime.sleep(1)\nprint('two')"
+        done = run([sys.executable, "-c", script], told=lambda line: seen.append((line, time.monotonic())))
+        assert done == "one\ntwo\n"
+        [(first, early), (second, late)] = seen
+        assert (first, second) == ("one", "two")
+        assert late - early > 0.5
+
+    def test_a_failure_is_typed_all_the_same(self) -> None:
+        """With the last line of its standard error."""
+        with pytest.raises(CommandFailed, match=r"failed \(3\): why"):
+            run([sys.executable, "-c", "import sys; print('out'); print('why', file=sys.stderr); sys.exit(3)"], grace=1)
+
+    def test_asks_a_command_to_end_before_it_kills_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        """So that it can cancel what it has begun elsewhere; what it says then is heard."""
+        with pytest.raises(SlipwayError, match="did not end within 3 s"):
+            run([sys.executable, "-c", WAITS.format(ASKED)], timeout=3, grace=20, level=logging.WARNING)
+        assert "cancelled in the database" in caplog.text
+
+    def test_kills_one_that_does_not_listen(self) -> None:
+        """Once its grace is over."""
+        deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        begun = time.monotonic()
+        with pytest.raises(SlipwayError, match="did not end within 2 s"):
+            run([sys.executable, "-c", WAITS.format(deaf)], timeout=2, grace=0.2)
+        assert time.monotonic() - begun < 30
+
+    def test_asks_it_when_the_deploy_is_interrupted(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The interruption goes on afterwards."""
+
+        def interrupt(_: str) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        def raise_it(*_: object) -> None:
+            raise Interrupted
+
+        before = signal.signal(signal.SIGUSR1, raise_it)
+        try:
+            with pytest.raises(Interrupted):
+                run([sys.executable, "-c", WAITS.format(ASKED)], told=interrupt, grace=20, level=logging.WARNING)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert "cancelled in the database" in caplog.text
