@@ -200,8 +200,7 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
 def env_or_shell(name: str, environ: Mapping[str, str] | None = None) -> str:
     """Return where `read_values` got the value of `name` from: `.env` or "the environment"."""
     environ = os.environ if environ is None else environ
-    given = name not in DECISIVE and (environ.get(name) or environ.get(f"{name}_FILE"))
-    return "the environment" if given else ".env"
+    return ".env" if name in DECISIVE or not (environ.get(name) or environ.get(f"{name}_FILE")) else "the environment"
 
 
 def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -217,10 +216,9 @@ def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str
     defaults |= {f"{name}_FILE": "" for name in secret}
     for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE}):
         given, own = environ[name].strip(), (written.get(name) or "").strip() or defaults[name]
-        if given == own:
-            continue
-        says = "another one than .env" if name in secret else f"`{given}`, where .env has `{own}`"
-        lines[name] = f"{name}: the environment has {says}, and wins: unset it, or write it to .env"
+        if given != own:
+            says = "another one than .env" if name in secret else f"`{given}`, where .env has `{own}`"
+            lines[name] = f"{name}: the environment has {says}, and wins: unset it, or write it to .env"
     return lines
 
 
