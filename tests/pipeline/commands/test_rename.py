@@ -23,7 +23,7 @@ NEW = "quite-another"  # neither the template's name nor likely that of a servic
 # The template's own name is the pipeline's too: these stay.
 PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
-    r"\.slipway/|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
+    r"\.slipway[/}`]|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
     r"slipway\.(?:release|config|slot|token|drain|needs|password|schema)|rename -- [\w-]+"
 )
