@@ -15,7 +15,8 @@ __all__ = ["LOG_LINES", "RECENT_SECONDS", "SILENT", "failing_checks", "telling_l
 RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
 LOG_LINES = 5000  # of a replica that goes: what it said in the last minute under the proof's traffic
 SILENT = "its log shows no error"
-PLACE = re.compile(r"\s*\^|LINE \d+:")  # psql shows below an error where in the statement it is
+# What follows an error: psql shows where in the statement it is, and PostgreSQL's log what it advises.
+PLACE = re.compile(r"\s*\^|LINE \d+:|.*\b(?:HINT|DETAIL|CONTEXT|STATEMENT):  ")
 
 
 def telling_line(lines: Iterable[str]) -> str:
@@ -26,7 +27,9 @@ def telling_line(lines: Iterable[str]) -> str:
         except ValueError:
             return shorten(line.strip())
         if isinstance(event, dict) and event.get("level", "error") in ("error", "critical", "fatal"):
-            return shorten(" ".join(str(event[key]) for key in ("event", "error", "exception") if event.get(key)))
+            return shorten(
+                " ".join(str(event[key]) for key in ("event", "msg", "error", "exception") if event.get(key))
+            )
     return SILENT
 
 

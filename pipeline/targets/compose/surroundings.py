@@ -19,6 +19,7 @@ from pipeline.system.files import write_whole
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import THROWAWAY, sweep
+from pipeline.targets.common.diagnosis import SILENT, telling_line
 from pipeline.targets.compose.stack import DEFINITION, FILES, Stack
 from pipeline.targets.compose.variables import Variables
 
@@ -28,7 +29,8 @@ SURROUNDINGS = ("postgres", "redis", "frontend")
 START_SECONDS = 120  # of an empty PostgreSQL on a busy machine
 PULL_SECONDS = 600
 TICK_SECONDS = 0.2
-CACHE = "redis"
+CACHE, EDGE = "redis", "frontend"
+VALIDATE = ("validate", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile")
 CRASHES = 3  # Docker starts it again each time; what failed thrice fails for a reason
 
 log = logging.getLogger(__name__)
@@ -213,6 +215,11 @@ class Surroundings:
 
     def _words(self, one: Container) -> str:
         words = last_words(self.stack.docker, one.ident)
+        if one.service == EDGE and SILENT in words:  # `caddy run` does not say what is wrong with its Caddyfile
+            try:
+                self.stack.docker.ask("run", "--rm", "--network", "none", one.image, *VALIDATE)
+            except SlipwayError as error:
+                return telling_line([error.problems[0].removeprefix("docker run: ")])
         return (
             f"its health check says `{one.said[:200]}`; its last line: {words}" if one.running and one.said else words
         )

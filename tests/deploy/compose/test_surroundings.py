@@ -33,11 +33,11 @@ REFUSED = {
     ),
     "redis, a health check that fails": (FILE, "grep -q PONG", "grep -q PANG", "redis would not run"),
     "the edge, a bad Caddyfile": ("docker/edge/Caddyfile", "{\n", "{\n\tbogus_option on\n", "bogus_option"),
-    "postgres, an image that nobody has": (
+    "redis, an image that nobody has": (
         FILE,
-        "${POSTGRES_IMAGE:-postgres:18-trixie}",
-        "localhost:1/postgres:18-none",
-        "postgres: its image localhost:1/postgres:18-none cannot be pulled",
+        "${REDIS_IMAGE:-redis:8-trixie}",
+        "localhost:1/redis:8-none",
+        "redis: its image localhost:1/redis:8-none cannot be pulled",
     ),
 }
 
