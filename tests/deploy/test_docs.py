@@ -56,13 +56,13 @@ def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) 
     assert others
     for block in readme:
         done = follow(renamed, block)
-        assert done.code == 0, f"{block}: {done}"
+        assert done.code == 0, f"{block}: {done}{done.stdout[-4000:]}"
         add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
     renamed.change("for the pages")
     _tells_github_and_the_board(renamed)  # and then there is a release to go back from
     for block in others:
         done = follow(renamed, block)
-        assert done.code == 0, f"{block}: {done}"
+        assert done.code == 0, f"{block}: {done}{done.stdout[-4000:]}"
         add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
     assert renamed.settings()["POSTGRES_USER"] == NEW
     assert renamed.untidy() == []

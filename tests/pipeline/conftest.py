@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.settings import documented
 from pipeline.registry.repository import digest_of
 from pipeline.system.audience import Transcript
 from pipeline.system.progress import LogDisplay
 from tests.pipeline.deploy.world import World, world_in
 from tests.registries import played, running_registry
+
+SETTINGS = [variable.name for variable in documented()]
+
+
+@pytest.fixture(autouse=True)
+def _no_setting_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tests may have some of them set, and what a test sets of them is its own."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
