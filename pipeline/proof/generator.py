@@ -206,6 +206,10 @@ class Generator:
             steps = turn.rest if turn.write else write.exchange.steps(write.response)
             self._mix.follow(write, steps)
         latency = (now - due) - (self._clock.stalled(now) - before)
+        if error and error.kind != "timeout" and phase == self._phases[0].name:
+            # A long request that began in the baseline and is cut later is the rollout's fault. What ran into its
+            # timeout was hanging before.
+            phase = self._phases[-1].name
         self._tally.add(Outcome(exchange, phase, self._wall(due), latency * 1000, answer, error))
 
     def _wall(self, at: float) -> float:

@@ -32,7 +32,8 @@ class Latency:
 class Share:
     """The requests due in one phase that one release answered.
 
-    `release` is None where there was no answer or one that names no release.
+    `release` is None where there was no answer or one that names no release. A request of the first phase that was cut
+    later counts where it was cut.
     """
 
     phase: str

@@ -33,7 +33,7 @@ def test_a_python_that_is_gone_is_replaced(checkout: Checkout) -> None:
     for python in checkout.home.glob("venvs/*/bin/python"):
         python.unlink()
         python.symlink_to("/nonexistent/python3")
-    assert any("its Python was removed or upgraded" in line for line in checkout.run("doctor").stdout.splitlines())
+    assert any("its Python was removed or upgraded" in line for line in checkout.run("doctor").stderr.splitlines())
     again = checkout.deploy()
     assert again.code == 0, str(again)
     assert "was removed or upgraded: making it anew" in again.stderr

@@ -80,6 +80,11 @@ class Service:
         """Close the listener; what is connected stays."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
+    def cut(self) -> None:
+        """Break the connections of whatever is not answered yet."""
+        for writer in list(self._serving.values()):
+            self._loop.call_soon_threadsafe(writer.transport.abort)
+
     def stop(self) -> None:
         """End everything."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()

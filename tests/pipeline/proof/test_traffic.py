@@ -59,6 +59,20 @@ class TestTraffic:
         assert [phase.name for phase in result.phases] == ["baseline", "bake"]
         assert sum(sum(one.answered.values()) for one in result.bins) == result.ok == sum(answered.values())
 
+    def test_counts_what_is_cut_where_it_is_cut(self, plan: TrafficPlan, service: Service) -> None:
+        """A long request of the baseline that ends with its replica is no failure of the time before."""
+        service.behave = lambda _, request: HANG if request.method == "GET" else None
+        with Traffic(replace(plan, phase="baseline", timeout=60)) as traffic:
+            wait_until(lambda: len(service.requests) > 20)
+            traffic.phase("rollout")
+            wait_until(lambda: traffic.snapshot().phase == "rollout")
+            service.behave = None
+            service.cut()
+            wait_until(lambda: sum(sum(share.failed.values()) for share in traffic.snapshot().shares) > 5)
+            result = traffic.stop(at_once=True)
+        failed = {share.phase for share in result.shares if share.failed}
+        assert failed == {"rollout"}, result
+
     @pytest.mark.parametrize(
         ("behave", "kind", "detail"),
         [
