@@ -189,8 +189,8 @@ class TestABackgroundWorker:
         async with replica(worker, environ, listening.url, tmp_path):
             async with replica(worker, environ, listening.url, tmp_path):
                 await more(listening, 10)
+                assert listening.most == 1  # a report that is broken off on the way out may be beside the next one
             await more(listening)
-        assert listening.most == 1
 
     async def test_survives_a_database_that_is_away(
         self, worker: ModuleType, listening: Monitor, tmp_path: Path

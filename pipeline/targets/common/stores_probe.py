@@ -42,7 +42,8 @@ ORDER BY xact_start LIMIT 3
 WAITING = """
 SELECT count(*)::int AS sessions, max(extract(epoch FROM clock_timestamp() - waitstart))::int AS seconds,
        (array_agg(pg_blocking_pids(pid) ORDER BY waitstart))[1:1] AS behind
-FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - make_interval(secs => $1)
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND datname = current_database() AND waitstart < clock_timestamp() - make_interval(secs => $1)
 """
 # Without those that are being built right now, which are not valid yet.
 INVALID_INDEXES = """
