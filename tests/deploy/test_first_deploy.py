@@ -80,7 +80,8 @@ def _answers_as_promised(checkout: Checkout) -> None:
 
 def _keeps_its_files_closed(checkout: Checkout) -> None:
     record = checkout.home / "releases" / "1"
-    assert {path.name for path in record.iterdir()} == {"begun.json", "report.json", "report.md", "timeline.svg"}
+    names = {"begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"}
+    assert {path.name for path in record.iterdir()} == names
     # The packages in venvs/ are links into uv's shared cache: their modes are not ours.
     paths = [path for path in checkout.home.rglob("*") if "venvs" not in path.relative_to(checkout.home).parts[:1]]
     opened = [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
