@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import pytest
@@ -25,27 +24,9 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
 from pipeline.targets.kubernetes.rollout.findings import Finding
 from pipeline.targets.kubernetes.rollout.observation import Observation
 from pipeline.targets.kubernetes.rollout.rejections import refusal
-from tests.pipeline.targets.kubernetes.record import RECORDED, SECONDS
+from tests.pipeline.targets.kubernetes.rollout.replay import at, one, recording, seconds_of
 
 DEADLINE = 60  # progressDeadlineSeconds of the recorded Deployments
-
-
-@cache
-def recording(case: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((RECORDED / f"{case}.json").read_text())
-    return values
-
-
-def seconds_of(case: str) -> Iterator[tuple[float, list[dict[str, Any]]]]:
-    """What is there at each second of CASE, whether or not it changed in it."""
-    there: dict[str, dict[str, Any]] = {}
-    frames = {int(frame["seconds"]): frame for frame in recording(case)["frames"]}
-    for second in range(SECONDS + 1):
-        frame = frames.get(second, {"changed": [], "gone": []})
-        there.update({f"{item['kind']}/{item['metadata']['name']}": item for item in frame["changed"]})
-        for key in frame["gone"]:
-            del there[key]
-        yield second, copy.deepcopy(list(there.values()))
 
 
 def told(case: str, until: float = DEADLINE - 5) -> list[tuple[float, tuple[Finding, ...]]]:
@@ -56,15 +37,6 @@ def told(case: str, until: float = DEADLINE - 5) -> list[tuple[float, tuple[Find
         for second, items in seconds_of(case)
         if second <= until
     ]
-
-
-def at(case: str, second: float) -> list[dict[str, Any]]:
-    """What is there at a SECOND of CASE."""
-    return next(items for when, items in seconds_of(case) if when == second)
-
-
-def one(items: list[dict[str, Any]], kind: str, wanted: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
-    return next(item for item in items if item["kind"] == kind and wanted(item))
 
 
 def is_new(item: dict[str, Any]) -> bool:
