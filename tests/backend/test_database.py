@@ -103,24 +103,21 @@ class TestLease:
         self, environ: dict[str, str], tmp_path: Path, wrong: dict[str, str]
     ) -> None:
         """A role that is not there (yet) is no traceback at the start, and no 500."""
-        settings = load_settings({**environ, **wrong}, secrets_dir=tmp_path)
-        database = Database(settings, Metrics(settings.release))
-        await database.open()
-        try:
-            with pytest.raises(DatabaseUnavailable):
-                async with database.lease():
-                    pytest.fail("there is no connection")
-        finally:
-            await database.close()
+        await _is_away({**environ, **wrong}, tmp_path)
 
     async def test_nobody_there_is_a_database_that_is_away(self, tmp_path: Path) -> None:
         """The socket does not exist."""
-        settings = load_settings({"POSTGRES_HOST": str(tmp_path)}, secrets_dir=tmp_path)
-        database = Database(settings, Metrics(settings.release))
-        await database.open()
-        try:
-            with pytest.raises(DatabaseUnavailable):
-                async with database.lease():
-                    pytest.fail("there is no connection")
-        finally:
-            await database.close()
+        await _is_away({"POSTGRES_HOST": str(tmp_path)}, tmp_path)
+
+
+async def _is_away(environ: dict[str, str], secrets: Path) -> None:
+    """There is no connection to the database of `environ`, and a lease says so as a problem."""
+    settings = load_settings(environ, secrets_dir=secrets)
+    database = Database(settings, Metrics(settings.release))
+    await database.open()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            async with database.lease():
+                pytest.fail("there is no connection")
+    finally:
+        await database.close()

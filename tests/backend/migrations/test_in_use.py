@@ -84,6 +84,16 @@ def seconds_until_gone(services: Services, database: str) -> float:
     return time.monotonic() - begun
 
 
+def upgrade_beside(run: Run, services: Services, database: str, sql: str) -> Done:
+    """Upgrade while somebody has a transaction open in which they did SQL."""
+
+    async def both() -> Done:
+        async with somebody(services, database, sql):
+            return await asyncio.to_thread(run, "upgrade")
+
+    return asyncio.run(both())
+
+
 class TestWaiting:
     def test_an_index_waits_for_an_old_snapshot_and_names_it(
         self, root: Path, code: Path, run: Run, services: Services, database: str
@@ -113,12 +123,7 @@ class TestWaiting:
         """In the line of the failure, for whoever reads the report."""
         run("upgrade")
         add(code, 2, 'op.execute("ALTER TABLE board ADD COLUMN extra text")')
-
-        async def both() -> Done:
-            async with somebody(services, database, "LOCK TABLE board IN ACCESS SHARE MODE"):
-                return await asyncio.to_thread(run, "upgrade")
-
-        failed = asyncio.run(both())
+        failed = upgrade_beside(run, services, database, "LOCK TABLE board IN ACCESS SHARE MODE")
         assert failed.returncode == 1
         assert "lock timeout; it waited for pid " in failed.stderr
         assert "(monthly-report, " in failed.stderr
@@ -130,12 +135,7 @@ class TestWaiting:
         run("upgrade")
         add(code, 2, INDEX, transactional=False)
         monkeypatch.setenv("MIGRATION_TIMEOUT_SECONDS", "1")
-
-        async def both() -> Done:
-            async with somebody(services, database, "SELECT 1 FROM board"):
-                return await asyncio.to_thread(run, "upgrade")
-
-        failed = asyncio.run(both())
+        failed = upgrade_beside(run, services, database, "SELECT 1 FROM board")
         assert failed.returncode == 1
         assert "migration 0002 failed: " in failed.stderr
         assert "index board_idx is left, invalid, and the next try drops it first" in failed.stderr
