@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +51,7 @@ class Workers:
         """
         config = self._config(kept)
         wanted = config["services"]
-        for gone in [each for each in self.all() if each.service not in wanted]:
-            self.stack.docker.do("stop", gone.ident)
-            self.stack.docker.do("rm", "--force", gone.ident)
+        self._remove(each for each in self.all() if each.service not in wanted)
         if wanted:
             with deadline.paused():  # the old ones end their work first
                 self.stack.apply(config, "--no-deps")
@@ -61,7 +59,10 @@ class Workers:
 
     def stop(self) -> None:
         """Stop all workers, and remove them."""
-        for each in self.all():
+        self._remove(self.all())
+
+    def _remove(self, workers: Iterable[Container]) -> None:
+        for each in workers:
             self.stack.docker.do("stop", each.ident)
             self.stack.docker.do("rm", "--force", each.ident)
 
