@@ -39,13 +39,13 @@ class CannotListen(Exception):
 class Listeners:
     """The bound sockets of the service and of its metrics."""
 
-    service: socket.socket
+    service: tuple[socket.socket, ...]
     metrics: socket.socket
 
     def close(self) -> None:
-        """Close both in this process (a forked worker has its own)."""
-        self.service.close()
-        self.metrics.close()
+        """Close all in this process (a forked worker has its own)."""
+        for one in (*self.service, self.metrics):
+            one.close()
 
 
 def listen(settings: Settings) -> Listeners:
@@ -54,12 +54,13 @@ def listen(settings: Settings) -> Listeners:
     When the service is on a Unix socket, its metrics stay on this machine.
     """
     if settings.backend_host.startswith("/"):
-        service = _bind_path(Path(settings.backend_host))
+        service = _bind_path(Path(settings.backend_host), "BACKEND_HOST")
         metrics_host = "127.0.0.1"
     else:
         service = _bind(settings.backend_host, settings.backend_port, "BACKEND_PORT")
         metrics_host = settings.backend_host
-    return Listeners(service, _bind(metrics_host, settings.metrics_port, "METRICS_PORT"))
+    besides = [_bind_path(Path(settings.backend_socket), "BACKEND_SOCKET")] if settings.backend_socket else []
+    return Listeners((service, *besides), _bind(metrics_host, settings.metrics_port, "METRICS_PORT"))
 
 
 def run(settings: Settings, listeners: Listeners, *, lifeline: int | None = None) -> None:
@@ -133,7 +134,7 @@ async def _serve(
     gc.set_threshold(50_000, 20, 50)
     metrics = asyncio.create_task(exporter.serve(sockets=[listeners.metrics]))
     try:
-        await service.serve(sockets=[listeners.service])
+        await service.serve(sockets=[*listeners.service])
     finally:
         exporter.should_exit = True
         await metrics
@@ -191,7 +192,7 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
     return listener
 
 
-def _bind_path(path: Path) -> socket.socket:
+def _bind_path(path: Path, name: str) -> socket.socket:
     """Listen on the Unix socket `path`, replacing one that a killed process left behind."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -204,7 +205,7 @@ def _bind_path(path: Path) -> socket.socket:
     except OSError as error:
         raise CannotListen(
             f"cannot listen on the Unix socket {path}: {error.strerror or error}; stop what uses it,"
-            " or set BACKEND_HOST to another path (107 bytes at most, in a folder that exists)"
+            f" or set {name} to another path (107 bytes at most, in a folder that exists)"
         ) from error
     listener.settimeout(0)
     return listener

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     database_pool_size: int = _setting("database", "Connections that one process keeps.", 5, ge=1, le=100)
     database_max_overflow: int = _setting("database", "Connections that it may open beyond those.", 5, ge=0, le=100)
     database_pool_timeout: float = _setting(
-        "database", "Seconds that a request waits for a connection before it gets a 503.", 1.0, gt=0, le=30
+        "database", "Seconds that a request waits for a connection before it gets a 503.", 5.0, gt=0, le=30
     )
 
     redis_host: str = _setting(
@@ -187,6 +187,9 @@ class Settings(BaseSettings):
         min_length=1,
     )
     backend_port: int = _setting("network", "Port of the service. A deploy sets it.", 8000, ge=1, le=65535)
+    backend_socket: str | None = _setting(
+        "network", "Path of a Unix socket to listen on besides. A deploy on compose sets it: its edge asks there.", None
+    )
     metrics_port: int = _setting(
         "network", "Port of /metrics; no other port serves it. A deploy sets it.", 9090, ge=1, le=65535
     )
@@ -203,8 +206,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Proxies = _setting(
         "network",
-        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas."
-        " A deploy sets it.",
+        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas, or * for all. A"
+        " deploy to local or compose tells its edge, which stands before the service.",
         ("127.0.0.1",),
     )
 

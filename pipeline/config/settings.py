@@ -88,6 +88,7 @@ PLACED = frozenset(
         "REDIS_PASSWORD",
         "BACKEND_HOST",
         "BACKEND_PORT",
+        "BACKEND_SOCKET",
         "METRICS_PORT",
         "RELEASE",
         "EDGE_PORT",

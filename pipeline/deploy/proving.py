@@ -6,17 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pipeline.config.project import Environment
-from pipeline.config.requests import common
+from pipeline.config.requests import RequestSpec, common
 from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.proof.results import Snapshot, TrafficResult
+from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
-from pipeline.proof.verdict import BAKE, BASELINE, CONFIRM, Judgement, Limits, judge, judge_early
+from pipeline.proof.verdict import BAKE, CONFIRM, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
 from pipeline.releases.model import Artifact
 from pipeline.system.progress import Progress
@@ -53,8 +53,12 @@ class Proof:
     _traffic: Traffic | None = None
     _release: str = ""
     _old: str | None = None
-    _plan: TrafficPlan | None = field(default=None, repr=False)
+    _requests: tuple[RequestSpec, ...] | None = None  # of the release to be proved
     _ending: threading.Thread | None = None
+
+    def watch_build(self, old: Artifact) -> None:
+        """Send what `old`, which serves, answers without writing, until `begin`: a build may starve it on one host."""
+        self._start(BUILD, tuple(request for request in old.requests if not request.writes))
 
     def begin(self, new: Artifact, old: Artifact | None, *, serving: bool, baseline: bool = True) -> None:
         """Start the traffic and measure what serves now, unless there is no time for a `baseline`.
@@ -69,18 +73,12 @@ class Proof:
         if serving and not both:
             self.unwatched = _unwatched(new, old)
             log.warning(self.unwatched)
-        self._plan = TrafficPlan(
-            base=self.target.url,
-            rate=self.env.rate,
-            full=new.requests,
-            token=self.target.fleet.token(),
-            requests=both,
-            journal=self.journal,
-            slow_ms=self.env.max_latency_ms,
-            phase=BASELINE if serving and baseline else BAKE if not serving else "rollback",
-        )
+        self._requests = new.requests
+        if self._traffic and not serving:
+            self._traffic.abort()
+            self._traffic = None
         if serving:
-            self._traffic = self.traffic(self._plan).start()
+            self._start(BASELINE if baseline else "rollback", both)
             if baseline:
                 self._wait(self.baseline_seconds, "baseline")
 
@@ -109,21 +107,36 @@ class Proof:
 
         Raise `DeployFailed` with the reason where the release is not proved.
         """
-        assert self._plan is not None
-        if self._traffic is None:
-            self._traffic = self.traffic(self._plan).start()
-        self._traffic.phase(BAKE, full=True)
+        assert self._requests is not None
+        traffic = self._start(BAKE, self._requests)
         self._wait(self.env.bake_seconds, "prove", early=not rollback)
-        if self._judge(self._traffic.settle(), rollback=rollback).confirm:
+        if self._judge(traffic.settle(), rollback=rollback).confirm:
             log.info("slower than it should be: measuring once more before judging")
-            self._traffic.phase(CONFIRM, full=True)
+            traffic.phase(CONFIRM)
             self._wait(self.env.bake_seconds, "prove", early=not rollback)
         self.progress.live("prove", "reading back the writes")
         self.target.watch.dismiss()
-        self.result = self._traffic.stop()
+        self.result = traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
         self._must_hold(verdict)
         return verdict.reason
+
+    def _start(self, phase: str, requests: tuple[RequestSpec, ...]) -> Traffic:
+        """Send `requests` in a `phase` of their own, from now on."""
+        if self._traffic:
+            self._traffic.phase(phase, requests)
+            return self._traffic
+        plan = TrafficPlan(
+            base=self.target.url,
+            rate=self.env.rate,
+            token=self.target.fleet.token(),
+            requests=requests,
+            journal=self.journal,
+            slow_ms=self.env.max_latency_ms,
+            phase=phase,
+        )
+        self._traffic = self.traffic(plan).start()
+        return self._traffic
 
     def wait(self) -> None:
         """Wait until the traffic that `__exit__` stopped has ended."""
@@ -144,7 +157,11 @@ class Proof:
     def remarks(self) -> list[str]:
         """What a reader of the verdict should know besides, one line each."""
         shown = self.result.shown if self.result and not self.must_hide else ()
+        building = [share for share in self.result.shares if share.phase == BUILD] if self.result else []
+        failed = sum(share.sent - share.ok for share in building)
+        sent = sum(share.sent for share in building)
         return [
+            *([f"{failed} of {sent} requests failed during the build, before anything was changed"] if failed else []),
             *([self.unwatched] if self.unwatched else []),
             *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
             *(self.result.unchecked if self.result else ()),

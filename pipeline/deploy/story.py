@@ -149,20 +149,24 @@ class Story:
             clean_up(journal, self.target.url, self.fleet.token())
 
     def _ship(self, chapter: Chapter, wanted: str | None, *, dry_run: bool, unfinished: bool) -> None:
-        with self._stage(chapter, "build") as stage:
-            chapter.new = self.releases.recorded(wanted) if wanted else self.releases.build()
-            stage.note = f"release {short(chapter.new.name)}"
-            self.records.note(chapter.record, release=chapter.new.name)
-        with self._stage(chapter, "check") as stage:
-            nothing_to_do = self._check(chapter, unfinished=unfinished)
-            stage.note = "nothing to do" if nothing_to_do else ""
-        if nothing_to_do or dry_run:
-            chapter.verdict, chapter.code = "unchanged", 0
-            chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
-            return
-        proof = chapter.proof = self._proof(chapter, "rollout", old_counts=not unfinished)
-        proof.must_hide = not self._proved_before(chapter.new)
-        with proof:
+        serving = self.records.serving()
+        chapter.old = self._artifact(serving.release) if serving else None
+        with self._proof(chapter, "rollout", old_counts=not unfinished) as proof:
+            with self._stage(chapter, "build") as stage:
+                if chapter.old and not (wanted or dry_run) and self.fleet.running().releases:
+                    proof.watch_build(chapter.old)
+                chapter.new = self.releases.recorded(wanted) if wanted else self.releases.build()
+                stage.note = f"release {short(chapter.new.name)}"
+                self.records.note(chapter.record, release=chapter.new.name)
+            with self._stage(chapter, "check") as stage:
+                nothing_to_do = self._check(chapter, unfinished=unfinished)
+                stage.note = "nothing to do" if nothing_to_do else ""
+            if nothing_to_do or dry_run:
+                chapter.verdict, chapter.code = "unchanged", 0
+                chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
+                return
+            chapter.proof = proof
+            proof.must_hide = not self._proved_before(chapter.new)
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
                 self.fleet.prepare(chapter.new)
@@ -197,7 +201,6 @@ class Story:
         if objections:
             raise DeployFailed(*objections)
         running = self.fleet.running()
-        chapter.old = self._artifact(serving.release) if serving else None
         if serving and running.replicas and not chapter.old:
             raise DeployFailed(
                 f"release {serving.release} is serving and could not be brought back if the new one failed (see above):"

@@ -1,8 +1,9 @@
 """`python -m pipeline.proof`: the generator's own process, so that the work of a deploy cannot disturb its clock.
 
-Input and output are one JSON object per line. In: the plan, then `{"phase": NAME, "full": BOOL}` and `{"hold": true}`,
-then `{"stop": true, "at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four times a second, `{"result": …}`.
-If the input ends before the result, the deploy died: nothing more is sent, and what was written is removed.
+Input and output are one JSON object per line. In: the plan, then `{"phase": NAME, "requests": TABLES}` (or without
+tables) and `{"hold": true}`, then `{"stop": true, "at_once": BOOL}`. Out: `{"ready": true}`, `{"snapshot": …}` four
+times a second, `{"result": …}`. If the input ends before the result, the deploy died: nothing more is sent, and what
+was written is removed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.config.requests import parse_requests
 from pipeline.proof.client import Call, Client, NoAnswer
 from pipeline.proof.generator import Generator
 from pipeline.proof.plan import TrafficPlan
@@ -72,7 +74,8 @@ async def _obey(reader: asyncio.StreamReader, generator: Generator) -> None:
     while line := await reader.readline():
         command = json.loads(line)
         if "phase" in command:
-            generator.phase(command["phase"], full=command.get("full", False))
+            given = command.get("requests")
+            generator.phase(command["phase"], None if given is None else parse_requests(given, "requests"))
         elif "hold" in command:
             generator.hold()
         elif command["stop"]:

@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from pipeline.config.requests import RequestSpec
 from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.hiding import look
 from pipeline.proof.mix import Mix, Turn
 from pipeline.proof.plan import ABANDON_SECONDS, SETTLE_SECONDS, TrafficPlan
-from pipeline.proof.results import Phase, Snapshot, TrafficResult
+from pipeline.proof.results import QUIET, Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.writes import Ledger
 
@@ -87,6 +88,7 @@ class Generator:
         self._clock = StallClock(self._loop)
         self._client = Client(plan.base, plan.token)
         self._ledger = Ledger(plan.journal)
+        self._requests = plan.requests
         self._mix = Mix(plan.requests)
         self._started, self._epoch = self._loop.time(), time.time()
         self._tally = Tally(self._epoch, plan.slow_ms)
@@ -98,12 +100,13 @@ class Generator:
         self._exposed: tuple[str, ...] = ()
         self._unchecked: tuple[str, ...] = ()
 
-    def phase(self, name: str, *, full: bool = False) -> None:
-        """Start the phase `name` for what falls due from now on; with `full`, send the plan's whole table."""
+    def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
+        """Start the phase `name` for what falls due from now on; where `requests` are given, send these."""
         self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
-        if full:
-            self._mix = Mix(self._plan.full, self._mix)
+        if requests is not None:
+            self._requests = tuple(requests)
+            self._mix = Mix(self._requests, self._mix)
 
     def hold(self) -> None:
         """Let nothing more fall due until the next phase."""
@@ -132,7 +135,7 @@ class Generator:
                     task.cancel()
         if not self._at_once:
             plan = self._plan
-            self._exposed, self._unchecked = await look(plan.base, plan.token, plan.full, self._ledger.traces())
+            self._exposed, self._unchecked = await look(plan.base, plan.token, self._requests, self._ledger.traces())
         seconds = ABANDON_SECONDS if self._at_once else SETTLE_SECONDS
         await self._ledger.settle(self._client, seconds=seconds, read_back=not self._at_once)
         self._clock.stop()
@@ -206,8 +209,8 @@ class Generator:
             steps = turn.rest if turn.write else write.exchange.steps(write.response)
             self._mix.follow(write, steps)
         latency = (now - due) - (self._clock.stalled(now) - before)
-        if error and error.kind != "timeout" and phase == self._phases[0].name:
-            # A long request that began in the baseline and is cut later is the rollout's fault. What ran into its
+        if error and error.kind != "timeout" and phase in QUIET:
+            # A long request that began before the rollout and is cut in it is the rollout's fault. What ran into its
             # timeout was hanging before.
             phase = self._phases[-1].name
         self._tally.add(Outcome(exchange, phase, self._wall(due), latency * 1000, answer, error))

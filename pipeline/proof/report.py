@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.proof.results import Bin, Failure, Latency, Phase, Share, TrafficResult
-from pipeline.proof.verdict import BASELINE
+from pipeline.proof.results import QUIET, Bin, Failure, Latency, Phase, Share, TrafficResult
 from pipeline.system.progress import StageRecord
 
 __all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "Toll", "TrafficReport", "traffic_report"]
@@ -142,7 +141,7 @@ def traffic_report(result: TrafficResult | None, release: str | None, *, slow: b
         sent=result.sent,
         ok=result.ok,
         failed=result.failed,
-        baseline=sum(share.sent - share.ok for share in result.shares if share.phase == BASELINE),
+        baseline=sum(share.sent - share.ok for share in result.shares if share.phase in QUIET),
         by_release=_by_release(result),
         failures=_failures(result, release, slow=slow),
         latency_ms=result.latency,

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficResult"]
+__all__ = ["BASELINE", "BUILD", "QUIET", "Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficResult"]
+
+BUILD, BASELINE = "build", "baseline"
+QUIET = (BUILD, BASELINE)  # the phases before anything is changed
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Latency:
 class Share:
     """The requests due in one phase that one release answered.
 
-    `release` is None where there was no answer or one that names no release. A request of the first phase that was cut
-    later counts where it was cut.
+    `release` is None where there was no answer or one that names no release. A request of before the rollout that was
+    cut in it counts there.
     """
 
     phase: str

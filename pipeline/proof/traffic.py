@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.config.requests import RequestSpec
 from pipeline.errors import SlipwayError
 from pipeline.proof.plan import ABANDON_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Snapshot, TrafficResult
@@ -37,6 +38,7 @@ class Traffic:
 
     def __init__(self, plan: TrafficPlan) -> None:
         self._plan = plan
+        self._longest = plan.longest(plan.requests)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_close` closes it
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
@@ -68,9 +70,13 @@ class Traffic:
         """The process id of the generator, or None before it starts."""
         return self._process.pid if self._process else None
 
-    def phase(self, name: str, *, full: bool = False) -> None:
-        """Start the phase `name` for what falls due from now on; with `full`, send the plan's whole table."""
-        self._tell({"phase": name, "full": full})
+    def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
+        """Start the phase `name` for what falls due from now on; where `requests` are given, send these."""
+        told: dict[str, Any] = {"phase": name}
+        if requests is not None:
+            told["requests"] = [spec.table() for spec in requests]
+            self._longest = max(self._longest, self._plan.longest(requests))
+        self._tell(told)
 
     def snapshot(self) -> Snapshot:
         """Return the newest counts, at most a quarter of a second old."""
@@ -83,7 +89,7 @@ class Traffic:
         """Hold the traffic until the next phase, wait for every answer, and return the counts to judge by."""
         # Answers that are still to come, which are the slow ones, would be missing from the counts.
         self._tell({"hold": True})
-        self._await(lambda: self._snapshot.settled, self._plan.longest + MARGIN_SECONDS)
+        self._await(lambda: self._snapshot.settled, self._longest + MARGIN_SECONDS)
         return self.snapshot()
 
     def stop(self, *, at_once: bool = False) -> TrafficResult:
@@ -93,7 +99,7 @@ class Traffic:
         removed in a few seconds stays in the journal for the next `Traffic` or `clean_up`.
         """
         self._tell({"stop": True, "at_once": at_once})
-        seconds = ABANDON_SECONDS if at_once else self._plan.longest + LOOK_SECONDS + SETTLE_SECONDS
+        seconds = ABANDON_SECONDS if at_once else self._longest + LOOK_SECONDS + SETTLE_SECONDS
         self._await(lambda: self._result is not None, seconds + MARGIN_SECONDS)
         self._close()
         if not self._result:

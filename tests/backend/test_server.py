@@ -175,6 +175,21 @@ class TestListening:
             with serve(environ, tmp_path) as third, third.client() as client:
                 assert client.get("/health").status_code == 200
 
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_listens_on_a_socket_besides(self, workers: str, environ: dict[str, str], tmp_path: Path) -> None:
+        """BACKEND_SOCKET: an edge asks there, a health check the port; it drains on both."""
+        path = tmp_path / "besides"
+        given = {**environ, "BACKEND_SOCKET": str(path), "BACKEND_WORKERS": workers}
+        with serve(given, tmp_path, on_socket=False) as service, service.client() as client:
+            with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://edge") as besides:
+                assert [one.get("/health").status_code for one in (client, besides)] == [200, 200]
+            (tmp_path / "second").mkdir()
+            second = start({**environ, "BACKEND_SOCKET": str(path)}, tmp_path / "second", on_socket=False)
+            assert second.wait() == 1
+            assert "BACKEND_SOCKET" in second.printed()
+            service.send(signal.SIGTERM)
+            assert service.wait() == 0
+
     def test_metrics_are_on_their_port_alone(self, environ: dict[str, str], tmp_path: Path) -> None:
         """/metrics answers on METRICS_PORT, and nothing else does; the service's port has no /metrics."""
         with serve(environ, tmp_path, on_socket=False) as service, service.client() as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx2
 
@@ -16,8 +16,10 @@ __all__ = [
     "HEALTH_INTERVAL_SECONDS",
     "HEALTH_URI",
     "REPLICA_HEADER",
+    "SETTLE_SECONDS",
     "SYNTHETIC",
     "settle",
+    "trusted_ranges",
     "wait_admitted",
 ]
 
@@ -29,9 +31,15 @@ HEALTH_FAILS = 2  # one slow answer on a busy machine does not take a replica ou
 # For this long an empty slot may still count as healthy: after a start or a reload of Caddy, and after the end of a
 # replica that did not drain.
 SETTLE_SECONDS = HEALTH_INTERVAL_SECONDS * (HEALTH_FAILS + 1)
-ADMISSION_SECONDS = 10
+ADMISSION_SECONDS = 30  # on a busy host one check alone may take five
 SYNTHETIC = "Slipway-Synthetic"  # `true` asks for the header below
 REPLICA_HEADER = "Slipway-Replica"
+
+
+def trusted_ranges(values: Mapping[str, str]) -> str:
+    """Return the proxies that TRUSTED_PROXIES in `values` names as Caddy wants them: networks with spaces between."""
+    given = values.get("TRUSTED_PROXIES") or "127.0.0.1"
+    return "0.0.0.0/0 ::/0" if given.strip() == "*" else " ".join(given.replace(",", " ").split())
 
 
 def settle(since: float) -> None:
@@ -42,7 +50,7 @@ def settle(since: float) -> None:
 def wait_admitted(base: str, wanted: str, watch: Callable[[], None], *, log: str) -> None:
     """Wait until the edge at `base` answers with the replica whose address ends with `wanted`.
 
-    Raise `SlipwayError` after 10 s; its message points to `log`.
+    Raise `SlipwayError` after `ADMISSION_SECONDS`; its message points to `log`.
     """
     # The edge is on this machine, so a proxy from the environment (HTTP_PROXY) cannot reach it.
     with httpx2.Client(base_url=base, timeout=5, trust_env=False) as client:

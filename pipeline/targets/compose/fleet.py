@@ -75,11 +75,11 @@ class ComposeFleet(roles.Fleet):
             if name not in around or not around[name].ready
         ]
         problems += [f"{name} no longer matches {FILES[0]} and .env" for name in site.surroundings.changed()]
-        network = site.stack.network("frontend")
+        routed = site.replicas.routed()
         problems += [
             f"the edge does not route to {replica.name}"
             for replica in site.replicas.all()
-            if slot_of(replica) is not None and network not in replica.networks
+            if slot_of(replica) not in (None, *routed)
         ]
         replicas = site.replicas.seen(site.variables.wanted)
         releases = {each.release for each in replicas if site.artifacts.knows(each.release)}
@@ -155,6 +155,10 @@ class ComposeFleet(roles.Fleet):
         for name in site.workers.strangers(site.artifacts.find(new.name)):
             way = f"`docker compose --project-name {site.stack.name} up --detach {name}`"
             log.warning(f"{FILES[0]}: `{name}` does not run the release's image, so a deploy leaves it alone: {way}")
+        by_name = [one.name for one in site.replicas.all() if "slot-" in str(one.networks)]
+        if by_name:  # the edge of today could not reach them
+            way = f"run `nox -s down -- {site.env.name}`, which keeps the data, then deploy"
+            return [f"{', '.join(by_name)}: of an earlier Slipway, whose edge asked names and not sockets: {way}"]
         site.write_secrets()
         return site.surroundings.problems()
 

@@ -1,4 +1,8 @@
-"""The replicas of the compose target: each is a container, known to the edge by the name of its slot."""
+"""The replicas of the compose target: each is a container with a socket in a volume that it shares with the edge.
+
+As on the local target, the edge asks a fixed path for each slot: a replica enters when the slot is linked to its
+socket. So no request waits for the engine's lookup of a name, which takes seconds on a busy host.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,18 @@ from pipeline.engines.docker import Docker
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Replica, short
 from pipeline.system.waiting import Deadline, attempts
-from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
+from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
 from pipeline.targets.compose.stack import Stack
 
-__all__ = ["SERVICE", "Replicas", "slot_name", "slot_of"]
+__all__ = ["BY_HAND", "SERVICE", "Replicas", "slot_of", "slot_path", "socket_path"]
 
 SERVICE = "backend"
+EDGE = "frontend"
+SOCKETS = "/run/edge"  # the volume, in docker-compose.yml
+SLOT = "slot-"
+BY_HAND = f"{SOCKETS}/backend"  # the socket of what a plain `docker compose up` starts
 TICK_SECONDS = 0.1
 
 
@@ -36,8 +44,9 @@ class Replicas:
         """Return every replica, running or not."""
         return self.stack.containers(SERVICE)
 
-    def start(self, env: Mapping[str, str]) -> Container:
-        """Create a replica beside the existing ones, with the image and settings in `env`; return its container."""
+    def start(self, slot: int, env: Mapping[str, str]) -> Container:
+        """Create a replica for the free `slot`, with the image and settings in `env`; return its container."""
+        self._in_edge(f"rm -f {slot_path(slot)}")  # it led to whoever was there before
         before = {container.ident for container in self.all()}
         self.stack.do(
             "up",
@@ -76,15 +85,19 @@ class Replicas:
         raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(container.said)}")
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
-        """Let the replica into the edge under its slot's name, and wait until requests through the edge reach it."""
-        slot, network = slot_of(one), self.stack.network("frontend")
+        """Link the replica's slot to its socket, and wait until requests through the edge reach it."""
+        slot = slot_of(one)
         if slot is None:
-            return  # a plain `docker compose up` started it: the edge knows it as `backend`
-        if network not in one.networks:
-            self.docker.do("network", "connect", "--alias", slot_name(slot), network, one.ident)
-        wait_admitted(
-            self.url, f"{slot_name(slot)}:{BACKEND_PORT}", watch, log=f"`docker logs {self.stack.name}-frontend-1`"
-        )
+            return  # a plain `docker compose up` started it: the edge asks its socket
+        self._in_edge(f"ln -sfn {socket_path(slot)} {slot_path(slot)}")
+        wait_admitted(self.url, slot_path(slot), watch, log=f"`docker logs {self.stack.name}-{EDGE}-1`")
+
+    def routed(self) -> set[int]:
+        """Return the slots that the edge knows a socket for; none where the edge does not run."""
+        if not any(each.running for each in self.stack.containers(EDGE)):
+            return set()
+        names = self._in_edge(f"ls {SOCKETS}").split()
+        return {int(name.removeprefix(SLOT)) for name in names if name.startswith(SLOT)}
 
     def begin_stop(self, containers: Iterable[Container]) -> None:
         """Send SIGTERM to replicas, without waiting: it drains them while the edge still reaches them.
@@ -110,6 +123,15 @@ class Replicas:
                 break
         self.docker.do("rm", "--force", one.ident)
 
+    def _in_edge(self, command: str) -> str:
+        """Run a shell `command` in the edge's container, and return its output."""
+        edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
+        if edge is None:
+            raise SlipwayError(
+                f"{EDGE} does not run, so it can route to nobody: see `docker ps --all`, and deploy again"
+            )
+        return self.docker.do("exec", edge.ident, "sh", "-c", command)
+
     def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:
         """Return the replicas as they are now.
 
@@ -130,9 +152,14 @@ class Replicas:
         )
 
 
-def slot_name(slot: int) -> str:
-    """Return the name by which the edge finds the replica in `slot`."""
-    return f"slot-{slot}"
+def slot_path(slot: int) -> str:
+    """Return the path at which the edge asks the replica in `slot`: a link to its socket."""
+    return f"{SOCKETS}/{SLOT}{slot}"
+
+
+def socket_path(slot: int) -> str:
+    """Return the path at which the replica in `slot` listens."""
+    return f"{SOCKETS}/replica-{slot}"
 
 
 def slot_of(one: Container) -> int | None:

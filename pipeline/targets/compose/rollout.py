@@ -48,13 +48,13 @@ class ComposeRollout:
         return slot_of(one)
 
     def start(self, slot: int, watch: Callable[[], None]) -> Container:
-        """Start a container on the network of the data stores only, and wait until it is ready."""
-        fresh = self.replicas.start(self.environment(slot))
+        """Start a container whose socket the edge does not know yet, and wait until it is ready."""
+        fresh = self.replicas.start(slot, self.environment(slot))
         ready = self.started[fresh.ident] = self.replicas.wait_ready(self.release, fresh.ident, watch, self.deadline)
         return ready
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
-        """Connect the replica to the edge's network, and wait until requests through the edge reach it."""
+        """Link the replica's slot to its socket, and wait until requests through the edge reach it."""
         self.replicas.admit(one, watch)
 
     def begin_stop(self, leaving: Sequence[Container]) -> None:

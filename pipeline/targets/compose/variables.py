@@ -18,10 +18,10 @@ from pipeline.config.settings import (
     split_secrets,
 )
 from pipeline.system.place import STATE, state_folder
-from pipeline.targets.common.container import BACKEND_PORT
+from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
 from pipeline.targets.compose.artifacts import Artifacts, Kept
-from pipeline.targets.compose.replicas import slot_name
+from pipeline.targets.compose.replicas import BY_HAND, slot_path, socket_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 
 __all__ = ["Variables"]
@@ -75,6 +75,7 @@ class Variables:
             variables |= {
                 "SLIPWAY_CONFIG": self.wanted(kept.name) or "",
                 "SLIPWAY_SLOT": "" if slot is None else str(slot),
+                "BACKEND_SOCKET": "" if slot is None else socket_path(slot),
             }
         return variables
 
@@ -93,7 +94,8 @@ class Variables:
             "SLIPWAY_OWNER": owner_of(self.role),
             STATE: str(state_folder(self.project.root)),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
-            "EDGE_UPSTREAMS": " ".join(f"{name}:{BACKEND_PORT}" for name in ("backend", *map(slot_name, slots))),
+            "EDGE_TRUSTED_PROXIES": trusted_ranges(self.values),
+            "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (BY_HAND, *map(slot_path, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
             "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),

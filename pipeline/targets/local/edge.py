@@ -18,43 +18,14 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
+from pipeline.system.ports import LOOPBACK
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.edge import settle, wait_admitted
 from pipeline.targets.common.here import FEWEST_SLOTS
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import clean_environment
 
-__all__ = ["Edge", "edge_config"]
-
-
-def edge_config(caddy: Path, caddyfile: Path, layout: Layout, slots: int, port: int) -> str:
-    """Return the configuration that `caddyfile` is with `slots` slots on `port`, as JSON.
-
-    Raise `SlipwayError` where Caddy does not accept it.
-    """
-    # Caddy expands variables before it splits a Caddyfile into words, and none of its ways to quote one suits every
-    # path. So the page is a path relative to where Caddy runs, and that of the sockets is put into the JSON.
-    run = Path("/@run")
-    variables = {
-        "EDGE_ADMIN": f"unix/{run / 'caddy.sock'}|0600",
-        "EDGE_BIND": " ".join(loopback_addresses()),
-        "EDGE_PAGE": str(layout.page.relative_to(layout.home)),
-        "EDGE_UPSTREAMS": " ".join(f"unix/{slot_path(run, slot)}" for slot in range(slots)),
-        "FRONTEND_PORT": str(port),
-    }
-    done = subprocess.run(
-        [caddy, "adapt", "--config", caddyfile, "--adapter", "caddyfile", "--pretty", "--validate"],
-        env={**clean_environment(layout.home), **variables},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        raise SlipwayError(f"Caddy does not accept {caddyfile}: {reason}")
-    # A brace by itself would begin a placeholder, which Caddy fills in at run time.
-    return done.stdout.replace(str(run), json.dumps(str(layout.run).replace("{", r"\{"))[1:-1])
+__all__ = ["Edge"]
 
 
 def slot_path(run: Path, slot: int) -> Path:
@@ -76,16 +47,46 @@ def loopback_addresses() -> list[str]:
 
 
 class Edge:
-    """The running edge of a layout, on `port`."""
+    """The running edge of a layout, on `port`, behind the proxies of the networks `trusted`."""
 
-    def __init__(self, layout: Layout, port: int) -> None:
-        self.layout, self.port = layout, port
+    def __init__(self, layout: Layout, port: int, trusted: str = LOOPBACK) -> None:
+        self.layout, self.port, self.trusted = layout, port, trusted
         self.file = layout.home / "edge.json"
         self._source = layout.home / "Caddyfile"  # what `file` was made from
 
+    def config(self, caddy: Path, caddyfile: Path, slots: int = FEWEST_SLOTS) -> str:
+        """Return the configuration that `caddyfile` is here with `slots` slots, as JSON.
+
+        Raise `SlipwayError` where Caddy does not accept it.
+        """
+        # Caddy expands variables before it splits a Caddyfile into words, and none of its ways to quote one suits every
+        # path. So the page is a path relative to where Caddy runs, and that of the sockets is put into the JSON.
+        run = Path("/@run")
+        variables = {
+            "EDGE_ADMIN": f"unix/{run / 'caddy.sock'}|0600",
+            "EDGE_BIND": " ".join(loopback_addresses()),
+            "EDGE_PAGE": str(self.layout.page.relative_to(self.layout.home)),
+            "EDGE_TRUSTED_PROXIES": self.trusted,
+            "EDGE_UPSTREAMS": " ".join(f"unix/{slot_path(run, slot)}" for slot in range(slots)),
+            "FRONTEND_PORT": str(self.port),
+        }
+        done = subprocess.run(
+            [caddy, "adapt", "--config", caddyfile, "--adapter", "caddyfile", "--pretty", "--validate"],
+            env={**clean_environment(self.layout.home), **variables},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise SlipwayError(f"Caddy does not accept {caddyfile}: {reason}")
+        # A brace by itself would begin a placeholder, which Caddy fills in at run time.
+        return done.stdout.replace(str(run), json.dumps(str(self.layout.run).replace("{", r"\{"))[1:-1])
+
     def write_config(self, caddy: Path, caddyfile: Path, slots: int) -> bool:
         """Write the configuration for at least `slots` replicas; return whether it differs from the previous one."""
-        text = edge_config(caddy, caddyfile, self.layout, max(slots, FEWEST_SLOTS), self.port)
+        text = self.config(caddy, caddyfile, max(slots, FEWEST_SLOTS))
         changed = not self.file.exists() or self.file.read_text(encoding="utf-8") != text
         if changed:
             write_whole(self.file, text)

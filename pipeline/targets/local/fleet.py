@@ -19,10 +19,9 @@ from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.edge import settle
-from pipeline.targets.common.here import FEWEST_SLOTS, max_connections
+from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
-from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.moving import ENGINES, settle_here
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
@@ -156,7 +155,7 @@ class LocalFleet(roles.Fleet):
         """Let Caddy judge the edge's configuration; the data stores have none of the project's."""
         site = self.site
         try:
-            edge_config(site.engines().caddy, site.caddyfile, site.layout, FEWEST_SLOTS, site.port)
+            site.edge.config(site.engines().caddy, site.caddyfile)
         except SlipwayError as error:
             return list(error.problems)
         return []

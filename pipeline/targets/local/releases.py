@@ -9,7 +9,6 @@ from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.local.difference import describe_difference
-from pipeline.targets.local.edge import edge_config
 from pipeline.targets.local.site import Site
 
 __all__ = ["LocalReleases"]
@@ -41,7 +40,7 @@ class LocalReleases(roles.Releases):
         """Return Caddy's objections to docker/edge/Caddyfile."""
         site = self.site
         try:
-            edge_config(site.engines(keep=False).caddy, site.caddyfile, site.layout, 1, site.port)
+            site.edge.config(site.engines(keep=False).caddy, site.caddyfile)
         except SlipwayError as error:
             return list(error.problems)
         return []

@@ -10,6 +10,7 @@ from pipeline.config.secrets import owner_of
 from pipeline.config.settings import PLACED, split_secrets
 from pipeline.engines.embedded import Engines, find_engines
 from pipeline.releases.records import read_json, write_json
+from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import SiteHere
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts, python_works
 from pipeline.targets.local.edge import Edge
@@ -36,7 +37,7 @@ class Site(SiteHere):
         self.read_settings()
         self.artifacts = Artifacts(project, self.layout)
         self.supervisor = Supervisor(self.layout)
-        self.edge = Edge(self.layout, self.port)
+        self.edge = Edge(self.layout, self.port, trusted_ranges(self.values))
         self.replicas = Replicas(self.layout, self.supervisor, self.edge)
 
     def room_problems(self) -> list[str]:

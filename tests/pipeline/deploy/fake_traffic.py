@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from pipeline.config.requests import COMMAND, RequestSpec
 from pipeline.proof.client import RequestFailed
 from pipeline.proof.exchange import HEALTH, Exchange
-from pipeline.proof.results import Phase, Snapshot, TrafficResult
+from pipeline.proof.results import BASELINE, BUILD, Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
 from tests.pipeline.deploy.fake_target import FAST_MS, FakeTarget
@@ -23,7 +24,7 @@ class FakeTraffic(Traffic):
 
     def __init__(self, target: FakeTarget, plan: TrafficPlan) -> None:
         # The parent's would open what a process needs; all of its methods are replaced here.
-        self._target, self._spec_table = target, plan
+        self._target = target
         self._began = time.time()
         self._tally = Tally(self._began, plan.slow_ms)
         self._phases = [Phase(plan.phase, self._began)]
@@ -33,16 +34,19 @@ class FakeTraffic(Traffic):
 
     def start(self) -> Self:
         """Send the first requests."""
-        self._target.do("traffic", self._phases[-1].name)
+        name = self._phases[-1].name
+        self._target.do("watch" if name == BUILD else "traffic", name)
         self._send()
         return self
 
-    def phase(self, name: str, *, full: bool = False) -> None:
+    def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
         """Begin another phase, and send its first requests."""
         if self._died_of:
             raise self._died_of
+        if name == BASELINE:
+            self._target.do("traffic", name)
         self._phases.append(Phase(name, time.time()))
-        self._specs = self._spec_table.full if full else self._specs
+        self._specs = self._specs if requests is None else tuple(requests)
         self._send()
 
     def snapshot(self) -> Snapshot:

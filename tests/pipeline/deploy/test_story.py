@@ -22,7 +22,7 @@ class TestADeploy:
         assert told.stages() == [(name, "ok") for name in SHIPPED]
         assert world.serving == ["a", "a"]
         assert world.target.database.applied == {"0001": ""}
-        assert [one.name for one in told.traffic.phases] == ["bake", "bake"]  # nothing was there before
+        assert [one.name for one in told.traffic.phases] == ["bake"]  # nothing was there before
 
     def test_proves_an_update(self, served: World) -> None:
         """What served is measured, then the database is expanded, then the fleet is replaced under traffic."""
@@ -35,7 +35,7 @@ class TestADeploy:
         ]
         traffic = told.traffic
         assert (traffic.failed, sorted(traffic.by_release)) == (0, ["a", "b"])
-        assert [one.name for one in traffic.phases] == ["baseline", "rollout", "bake"]
+        assert [one.name for one in traffic.phases] == ["build", "baseline", "rollout", "bake"]
 
     def test_changes_nothing_where_all_is_there(self, served: World) -> None:
         """The same release, complete and migrated: no traffic, and it is said."""
@@ -50,6 +50,25 @@ class TestADeploy:
         del served.target.fleet.replicas[0]
         assert served.deploy().verdict == "proved"
         assert served.serving == ["a", "a"]
+
+    def test_tells_of_requests_that_fail_during_the_build(self, served: World) -> None:
+        """A build may starve what serves beside it; that judges nobody, and is in the log and in the report."""
+        breaks = served.target.fleet.breaks
+        breaks["a"] = ["/list"]
+        served.target.meanwhile["build"] = breaks.clear
+        told = served.deploy(release("b"))
+        assert (told.verdict, told.traffic.failed, told.traffic.baseline) == ("proved", 2, 2)
+        assert told.report.remarks == ("2 of 4 requests failed during the build, before anything was changed",)
+
+    def test_watches_no_build_where_nothing_is_built_or_serves(self, served: World) -> None:
+        """A dry run sends nothing at all; a recorded release is built by nobody."""
+        served.deploy(release("b"), dry_run=True)
+        assert "watch build" not in served.target.asked
+        served.deploy(reference="1")
+        assert "watch build" not in served.target.asked
+        served.target.fleet.replicas.clear()
+        assert served.deploy(release("b")).verdict == "proved"
+        assert "watch build" not in served.target.asked
 
     def test_that_is_dry_changes_nothing(self, served: World) -> None:
         """Plan, build and check; no record stays, and a release that would be refused is refused."""
@@ -69,7 +88,7 @@ class TestADeploy:
         served.target.fleet.breaks["a"] = ["/list"]
         told = served.deploy(release("b"))
         assert told.verdict == "proved"
-        assert told.traffic.baseline == 2
+        assert told.traffic.baseline == 4  # two before the build, two after it
 
     def test_ships_a_recorded_release_by_its_number(self, served: World) -> None:
         """It is built no more, and the record says what it was made from."""

@@ -32,7 +32,6 @@ def plan(service: Service, specs: tuple[RequestSpec, ...], tmp_path: Path) -> Tr
         base=service.url,
         rate=300,
         requests=specs,
-        full=specs,
         journal=tmp_path / "writes.jsonl",
         phase="bake",
         timeout=10,

@@ -154,7 +154,7 @@ class TestGenerator:
         work = asyncio.get_running_loop().create_task(generator.run())
         await until(lambda: generator.snapshot().sent >= 5)
         assert {request.path for request in service.requests} == {"/health"}
-        generator.phase("baseline", full=True)
+        generator.phase("baseline", plan.requests)
         await until(lambda: generator.snapshot().telling >= 5)
         generator.stop()
         result = await work
@@ -173,7 +173,7 @@ class TestSteps:
     def _steps(self, plan: TrafficPlan) -> TrafficPlan:
         """A read, and a write with two steps."""
         specs = parse_requests([{**LIST, "weight": 1}, MAKE_AND_MARK])
-        return replace(plan, requests=specs, full=specs, rate=100)
+        return replace(plan, requests=specs, rate=100)
 
     async def test_are_requests_of_their_own(self, steps: TrafficPlan, service: Service) -> None:
         """They are counted, what they change is seen by the next one, and the write is read back and removed."""
@@ -219,7 +219,7 @@ class TestSteps:
     async def test_fail_a_write_whose_answer_lacks_what_they_need(self, plan: TrafficPlan, service: Service) -> None:
         """The line names the field, and the write is removed all the same."""
         specs = parse_requests([{**MAKE, "then": [{**MARK, "path": "/things/{response.number}"}]}])
-        result = await run(replace(plan, requests=specs, full=specs))
+        result = await run(replace(plan, requests=specs))
         assert result.failures[0].detail.startswith("the answer holds no `number`, which `then` needs: 201 ")
         assert {failure.request for failure in result.failures} == {"make"}
         assert service.things == {}
@@ -230,7 +230,7 @@ class TestSteps:
         service.behave = lambda server, request: (
             Reply(200, {}, cut=5) if request.method == "PATCH" and marked(server) == 1 else None
         )
-        result = await run(replace(plan, requests=specs, full=specs, rate=50), enough=lambda: marked(service) > 1)
+        result = await run(replace(plan, requests=specs, rate=50), enough=lambda: marked(service) > 1)
         first = next(one for one in service.requests if one.method == "PATCH")
         mine = [one.method for one in service.requests if one.path == first.path]
         again = [

@@ -110,6 +110,6 @@ class TestTheWholeProof:
     def test_takes_no_look_where_nothing_was_written(self, plan: TrafficPlan, service: Service) -> None:
         """There is nothing to look for."""
         reads = parse_requests([LIST])
-        result = run(replace(plan, requests=reads, full=reads))
+        result = run(replace(plan, requests=reads))
         assert all("slipway-synthetic" in one.headers for one in service.requests)
         assert (result.exposed, result.unchecked) == ((), ())

@@ -48,7 +48,7 @@ class TestTraffic:
         service.release = "old"
         with Traffic(replace(plan, phase="baseline")) as traffic:
             wait_until(lambda: traffic.snapshot().sent > 20)
-            traffic.phase("bake", full=True)
+            traffic.phase("bake", plan.requests)
             wait_until(lambda: traffic.snapshot().phase == "bake")
             service.release = "new"
             wait_until(lambda: any(share.release == "new" and share.ok > 20 for share in traffic.snapshot().shares))
@@ -62,8 +62,10 @@ class TestTraffic:
     def test_counts_what_is_cut_where_it_is_cut(self, plan: TrafficPlan, service: Service) -> None:
         """A long request of the baseline that ends with its replica is no failure of the time before."""
         service.behave = lambda _, request: HANG if request.method == "GET" else None
-        with Traffic(replace(plan, phase="baseline", timeout=60)) as traffic:
+        with Traffic(replace(plan, phase="build", timeout=60)) as traffic:
             wait_until(lambda: len(service.requests) > 20)
+            traffic.phase("baseline", plan.requests)
+            wait_until(lambda: len(service.requests) > 40)
             traffic.phase("rollout")
             wait_until(lambda: traffic.snapshot().phase == "rollout")
             service.behave = None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.proof.results import Failure, Latency, Share, Snapshot, TrafficResult
-from pipeline.proof.verdict import Judgement, Limits, judge, judge_early
+from pipeline.proof.verdict import Judgement, Limits, judge, judge_early, until_undone
 from pipeline.releases.model import short
 
 NEW, OLD = "3f2a9c0b11d2", "77c0de4410aa"
@@ -101,6 +101,19 @@ class TestABrokenBaseline:
     def test_blames_the_new_release_for_silence_while_it_runs_alone(self) -> None:
         """Nobody signs a timeout; when only the new release is there, it is the new release's."""
         assert not verdict(self.BROKEN, BAKE, share("bake", None, 0, timeout=4)).ok
+
+
+class TestTheBuild:
+    STARVED = share("build", OLD, 50, timeout=50)
+
+    def test_judges_nobody(self) -> None:
+        """The release was not there, and nothing of it was anywhere."""
+        assert verdict(self.STARVED, BEFORE, BAKE).ok
+        assert until_undone(result(self.STARVED, BEFORE), None) == [BEFORE]
+
+    def test_excuses_nobody(self) -> None:
+        """What answers again in the baseline must go on answering."""
+        assert not verdict(self.STARVED, BEFORE, share("rollout", OLD, 10, _5xx=1), BAKE).ok
 
 
 class TestWrites:

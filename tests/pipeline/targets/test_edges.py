@@ -15,7 +15,7 @@ from tests.edge import CADDY, CADDYFILE, adapted, handlers
 @pytest.fixture
 def compose(tmp_path: Path) -> dict[str, Any]:
     """The edge of Compose, with two slots."""
-    return adapted(tmp_path, EDGE_UPSTREAMS="backend:8000 slot-1:8000", FRONTEND_PORT="3456")
+    return adapted(tmp_path, EDGE_UPSTREAMS="unix//run/a unix//run/b", FRONTEND_PORT="3456")
 
 
 class TestCaddyfile:
@@ -32,11 +32,12 @@ class TestCaddyfile:
         assert proxy["transport"]["keep_alive"] == {"enabled": False}
 
     def test_checks_replicas_as_a_deploy_expects(self, compose: dict[str, Any]) -> None:
-        """`settle` waits for as long as these checks take."""
+        """`settle` waits for as long as these checks take; one that is slow has longer."""
         [proxy] = handlers(compose, "reverse_proxy")
         checks = proxy["health_checks"]["active"]
         assert (checks["uri"], checks["fails"]) == (HEALTH_URI, HEALTH_FAILS)
         assert checks["interval"] == HEALTH_INTERVAL_SECONDS * 10**9
+        assert checks["timeout"] >= 5 * 10**9
 
     def test_names_the_replica_to_a_deploy_alone(self, compose: dict[str, Any]) -> None:
         """In one header, where a request carries another."""
@@ -50,7 +51,7 @@ class TestCompose:
     def test_has_a_slot_for_each_upstream(self, compose: dict[str, Any]) -> None:
         """EDGE_UPSTREAMS names them, with spaces between."""
         [proxy] = handlers(compose, "reverse_proxy")
-        assert proxy["upstreams"] == [{"dial": "backend:8000"}, {"dial": "slot-1:8000"}]
+        assert proxy["upstreams"] == [{"dial": "unix//run/a"}, {"dial": "unix//run/b"}]
 
     def test_listens_where_it_is_told(self, compose: dict[str, Any]) -> None:
         """FRONTEND_PORT, on every address of its container."""

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[4]
 GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
 # Beside the settings: what a deploy says, and images that one may want from elsewhere.
 OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
+       "EDGE_TRUSTED_PROXIES",
        "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_OWNER",
        "SLIPWAY_REDIS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
@@ -124,10 +125,23 @@ class TestNetworks:
             assert set(project["services"][name]["networks"]) == {"backend"}, name
         assert set(project["services"]["frontend"]["networks"]) == {"frontend"}
 
-    def test_in_a_deploy_a_replica_enters_the_edges_network_later(self) -> None:
-        """`docker compose up` alone has it there from the start."""
-        assert set(read("docker-compose.yml")["services"]["backend"]["networks"]) == {"backend", "frontend"}
-        assert set(read(*FILES)["services"]["backend"]["networks"]) == {"backend"}
+    def test_the_edge_reaches_the_service_by_sockets(self, project: dict[str, Any]) -> None:
+        """In a volume that nobody else has; no name is looked up, and no data store is in the edge's network."""
+        users = {
+            name: [volume["target"] for volume in service.get("volumes", []) if volume["source"] == "edge"]
+            for name, service in project["services"].items()
+        }
+        assert {name: targets for name, targets in users.items() if targets} == {
+            "backend": ["/run/edge"],
+            "frontend": ["/run/edge"],
+        }
+        upstreams = project["services"]["frontend"]["environment"]["EDGE_UPSTREAMS"].split()
+        assert all(one.startswith("unix//run/edge/") for one in upstreams)
+
+    def test_what_serves_goes_before_a_build(self, project: dict[str, Any]) -> None:
+        """A container without a word, as those of a build, has 1024 shares."""
+        serving = ("frontend", "backend", "postgres", "redis")
+        assert {project["services"][name]["cpu_shares"] for name in serving} == {4096}
 
 
 class TestVariables:

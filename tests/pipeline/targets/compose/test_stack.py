@@ -13,7 +13,7 @@ from pipeline.config.settings import grace_seconds, service_secrets, settings_en
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.artifacts import Artifacts
-from pipeline.targets.compose.replicas import slot_name, slot_of
+from pipeline.targets.compose.replicas import BY_HAND, slot_of, slot_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint, project_name_problem
 from pipeline.targets.compose.variables import Variables
 from tests.project import PROJECT
@@ -76,10 +76,11 @@ class TestSlots:
         one = dataclasses.replace(Container.of(facts()), labels={"slipway.slot": slot})
         assert slot_of(one) is None
 
-    def test_are_names_in_the_edges_network(self) -> None:
-        """Those that docker-compose.yml tells the edge."""
+    def test_are_paths_in_the_volume_of_the_edge(self) -> None:
+        """Those that docker-compose.yml tells the edge; what a plain `up` starts listens at the first."""
         text = (Path(__file__).parents[4] / "docker-compose.yml").read_text()
-        assert f"backend:8000 {slot_name(1)}:8000 {slot_name(2)}:8000" in text
+        assert f"unix/{BY_HAND} unix/{slot_path(1)} unix/{slot_path(2)}" in text
+        assert f"BACKEND_SOCKET:-{BY_HAND}" in text
 
 
 class TestStack:

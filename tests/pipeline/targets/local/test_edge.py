@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -14,8 +17,8 @@ import pytest
 
 from pipeline.errors import SlipwayError
 from pipeline.system.ports import free_port
-from pipeline.targets.common.edge import settle
-from pipeline.targets.local.edge import Edge, edge_config, loopback_addresses
+from pipeline.targets.common.edge import SETTLE_SECONDS, settle
+from pipeline.targets.local.edge import Edge, loopback_addresses
 from pipeline.targets.local.layout import Layout
 from tests.edge import CADDY, CADDYFILE, handlers, page_headers, running
 
@@ -30,13 +33,28 @@ def _layout() -> Iterator[Layout]:
         yield layout
 
 
+async def serving(path: Path, asked: Callable[[bytes], Awaitable[None]]) -> asyncio.Server:
+    """Answer each request at the socket `path` with 200 once `asked`, which is given its head, has returned."""
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await asked(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    return await asyncio.start_unix_server(replica, path)
+
+
 class TestEdgeConfig:
     def test_gives_the_caddyfile_this_machines_values(self, layout: Layout) -> None:
         """Loopback addresses alone, a slot for each replica, the page, and a way in on a socket for this user."""
-        config = json.loads(edge_config(CADDY, CADDYFILE, layout, 2, 8080))
+        config = json.loads(Edge(layout, 8080, "10.0.0.0/8 192.0.2.1").config(CADDY, CADDYFILE, 2))
         run = f"unix/{layout.run}".replace("{", r"\{")
         [server] = config["apps"]["http"]["servers"].values()
         [proxy] = handlers(config, "reverse_proxy")
+        assert server["trusted_proxies"]["ranges"] == ["10.0.0.0/8", "192.0.2.1"]
         assert server["listen"] == [f"{address}:8080" for address in loopback_addresses()]
         assert proxy["upstreams"] == [{"dial": f"{run}/edge-{slot}"} for slot in range(2)]
         assert config["admin"] == {"listen": f"{run}/caddy.sock|0600", "config": {"persist": False}}
@@ -88,6 +106,62 @@ class TestEdge:
         # One for each: nothing was sent again, and no client's failure takes a replica away from the others.
         assert [answer.status_code for answer in answers] == [502, 502, 502]
         assert len(seen) == 3
+
+    async def test_asks_slow_replicas_when_no_other_is_left(self, layout: Layout, tmp_path: Path) -> None:
+        """Checks that all time out close nothing; a replica that is gone is asked by nobody."""
+        hung, seen, over = set[int](), list[int](), asyncio.Event()
+        edge = Edge(layout, free_port())
+        edge.write_config(CADDY, CADDYFILE, 2)
+        edge.file.write_text(edge.file.read_text().replace('"timeout": 5000000000', '"timeout": 100000000'))
+
+        async def asked(slot: int, head: bytes) -> None:
+            if b"/ready" not in head:
+                seen.append(slot)
+            elif slot in hung:
+                await over.wait()
+
+        async def posted(times: int) -> list[int]:
+            seen.clear()
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}") as client:
+                return [(await client.post("/")).status_code for _ in range(times)]
+
+        servers = [await serving(layout.run / f"edge-{slot}", partial(asked, slot)) for slot in (0, 1)]
+        with running(edge, tmp_path):
+            await asyncio.sleep(SETTLE_SECONDS)
+            hung.add(0)
+            await asyncio.sleep(1)
+            assert await posted(10) == [200] * 10
+            assert set(seen) == {1}  # one is slow: the other has its requests
+            hung.add(1)
+            await asyncio.sleep(1)
+            assert await posted(10) == [200] * 10
+            assert set(seen) == {0, 1}
+            for server in servers:
+                server.close()
+            assert await posted(3) == [503] * 3
+        over.set()
+        await asyncio.sleep(0.1)
+
+    async def test_tells_the_service_who_its_client_is(self, layout: Layout, tmp_path: Path) -> None:
+        """What a trusted proxy saw itself counts; what it passed on, or what anybody else says, does not."""
+        forwarded = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7", "X-Forwarded-Proto": "https"}
+        heads = list[bytes]()
+
+        async def asked(head: bytes) -> None:
+            heads.extend([head] if b"/who" in head else [])
+
+        server = await serving(layout.run / "edge-0", asked)
+        for trusted in ("127.0.0.1", "192.0.2.1"):
+            edge = Edge(layout, free_port(), trusted)
+            edge.write_config(CADDY, CADDYFILE, 1)
+            with running(edge, tmp_path):
+                await asyncio.sleep(SETTLE_SECONDS)
+                async with httpx2.AsyncClient() as client:
+                    await client.get(f"http://127.0.0.1:{edge.port}/who", headers=forwarded)
+        server.close()
+        names = (b"X-Forwarded-For", b"X-Forwarded-Proto")
+        told = [[re.findall(b"%s: (.*)\r" % name, head)[0] for name in names] for head in heads]
+        assert told == [[b"203.0.113.7", b"https"], [b"127.0.0.1", b"http"]]
 
     def test_serves_the_page_that_was_placed_last(self, layout: Layout, tmp_path: Path) -> None:
         """A change shows at once, without a reload; a file that stayed keeps its ETag; one that went is a replica's."""
