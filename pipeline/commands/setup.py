@@ -11,7 +11,7 @@ from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
-from pipeline.config.secrets import SUPERUSER_PASSWORD, secret_files, write_secret_files
+from pipeline.config.secrets import SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
 from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, set_in_env, split_secrets
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
@@ -49,7 +49,10 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
+    first = not folder.exists()
     write_secret_files(folder, split_secrets(read_values(root))[1], superuser=superuser)
+    if first and not options.recover:  # else a deploy may run here
+        allow_by_hand(folder, allowed=True)
     log.info(f"wrote the secrets of docker-compose.yml to {os.path.relpath(folder)}, a folder that only you can open")
 
 

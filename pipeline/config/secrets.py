@@ -14,6 +14,7 @@ from pipeline.system.place import state_folder
 __all__ = [
     "SECRET_FILES",
     "SUPERUSER_PASSWORD",
+    "allow_by_hand",
     "closed_problem",
     "delivered_secrets",
     "owner_of",
@@ -22,7 +23,9 @@ __all__ = [
     "write_secret_files",
 ]
 
-SECRET_FILES = "${SLIPWAY_STATE:-.slipway}/compose/secrets"  # noqa: S105 - where docker-compose.yml looks for them
+BY_HAND = "no-deploy-runs-here"  # a link, by which a plain `docker compose up` finds the files or says why not
+# Where docker-compose.yml looks for them: a deploy names the folder.
+SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HAND}}}"
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
@@ -36,6 +39,15 @@ def delivered_secrets() -> list[str]:
 def secret_files(root: Path) -> Path:
     """Return the folder of the files that docker-compose.yml of the project at `root` names."""
     return state_folder(root) / "compose" / "secrets"
+
+
+def allow_by_hand(folder: Path, *, allowed: bool) -> None:
+    """Let a plain `docker compose up`, which would replace what a deploy runs, find the files in `folder`, or not."""
+    link = folder.with_name(BY_HAND)
+    if not allowed:
+        link.unlink(missing_ok=True)
+    elif not link.is_symlink():
+        link.symlink_to(folder.name)
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: str | None = None) -> None:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from backend.database import Database
 from backend.metrics import Metrics
 from backend.settings import load_settings
+from pipeline.config.secrets import SECRET_FILES
 from tests.backend.servers import Postgres, postgres
 from tests.notes import replace_module
 from tests.recipes import RECIPES, Monitor, follow, monitor
@@ -80,7 +81,7 @@ class TestASecret:
 
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
         assert "PULSE_TOKEN" in compose["services"]["backend"]["secrets"]
-        assert compose["secrets"]["PULSE_TOKEN"] == {"file": "${SLIPWAY_STATE:-.slipway}/compose/secrets/PULSE_TOKEN"}
+        assert compose["secrets"]["PULSE_TOKEN"] == {"file": f"{SECRET_FILES}/PULSE_TOKEN"}
         assert (copy / ".slipway/compose/secrets/PULSE_TOKEN").exists()
         base = (copy / "k8s/base/backend.yaml").read_text("utf-8")
         assert re.search(r"- secret: \{name: \S+, items: \[\{key: PULSE_TOKEN, path: PULSE_TOKEN\}\]\}", base)

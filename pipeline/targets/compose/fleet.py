@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from pipeline.config.secrets import allow_by_hand
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
@@ -185,8 +186,9 @@ class ComposeFleet(roles.Fleet):
         self.site.surroundings.put_back()
 
     def keep(self) -> None:
-        """Note their definitions, which `put_back` needs."""
+        """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing."""
         self.site.surroundings.keep()
+        allow_by_hand(self.site.secrets, allowed=False)
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""
@@ -225,6 +227,8 @@ class ComposeFleet(roles.Fleet):
         if volumes:
             site.artifacts.forget_images()
             shutil.rmtree(site.home, ignore_errors=True)
+        elif site.secrets.exists():
+            allow_by_hand(site.secrets, allowed=True)
 
     def _stop(self, containers: list[Container]) -> None:
         self.site.replicas.begin_stop(containers)

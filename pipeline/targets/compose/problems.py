@@ -25,7 +25,8 @@ def taken_problems(stack: Stack, env: str) -> list[str]:
     if not folders:
         return _renamed_problems(stack, env)
     what = f"a compose project `{stack.name}` runs from {folders[0]} already"
-    return [f"{what}: run `nox -s down -- {env}` there, or set another PROJECT_NAME in .env"]
+    end = f"`docker compose --project-name {stack.name} down` stops it wherever it is from, and its data stays"
+    return [f"{what}: run `nox -s down -- {env}` there, or set another PROJECT_NAME in .env; {end}"]
 
 
 def _renamed_problems(stack: Stack, env: str) -> list[str]:

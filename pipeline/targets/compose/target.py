@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
 from pipeline.engines.docker import docker_problems, ignored_variables, remote_problem
+from pipeline.errors import UsageError
+from pipeline.releases.lock import hold_lock
 from pipeline.system.ports import address_problem
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
@@ -28,6 +32,7 @@ OVERRIDES = (
     "compose.override.yml",
     "compose.override.yaml",
 )
+MACHINE = Path("/tmp")  # noqa: S108 - wherever TMPDIR leads; the lock is a name, and its text tells who
 STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 
 
@@ -43,6 +48,16 @@ class ComposeTarget(KeptHere):
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)
         self.watch = ComposeWatch(self.site)
         self.fleet = ComposeFleet(self.site, self.watch)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock of this folder, and that of the Compose project on this machine, which has no other owner."""
+        # The engine has none that ends with its holder. Two folders would share containers, and each its own lock.
+        with super().lock(), hold_lock(MACHINE / f"slipway-{self.site.stack.name}.lock"):
+            taken = taken_problems(self.site.stack, self.env.name)
+            if taken:
+                raise UsageError(*taken)
+            yield
 
     def problems(self) -> list[str]:
         """Check Docker, settings, secrets, the project's name and the port."""

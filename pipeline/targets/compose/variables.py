@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import owner_of
+from pipeline.config.secrets import owner_of, secret_files
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     PLACED,
@@ -17,7 +17,6 @@ from pipeline.config.settings import (
     settings_environment,
     split_secrets,
 )
-from pipeline.system.place import STATE, state_folder
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
 from pipeline.targets.compose.artifacts import Artifacts, Kept
@@ -92,7 +91,7 @@ class Variables:
             # A role goes with its password, which is not part of a release: in a rollback, too.
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
-            STATE: str(state_folder(self.project.root)),
+            "SLIPWAY_SECRETS": str(secret_files(self.project.root)),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
             "EDGE_TRUSTED_PROXIES": trusted_ranges(self.values),
             "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (BY_HAND, *map(slot_path, slots))),

@@ -14,6 +14,7 @@ import yaml
 from dotenv import dotenv_values
 
 from pipeline.config.derived import derived_files
+from pipeline.config.secrets import SECRET_FILES
 from pipeline.errors import SlipwayError
 from tests.project import NAME
 
@@ -78,7 +79,7 @@ class TestOneMoreSecret:
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
         assert "PROBE_PASSWORD" in compose["services"]["backend"]["secrets"]
         assert "PROBE_PASSWORD" not in compose["services"]["backend"]["environment"]
-        named = {"file": "${SLIPWAY_STATE:-.slipway}/compose/secrets/PROBE_PASSWORD"}
+        named = {"file": f"{SECRET_FILES}/PROBE_PASSWORD"}
         assert compose["secrets"]["PROBE_PASSWORD"] == named
         item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "items": [item]} in sources(copy)

@@ -317,6 +317,8 @@ def test_the_page_is_served_as_by_composes_edge(tmp_path: Path) -> None:
         assert server["routes"].pop()["handle"][0]["handler"] == "subroute"  # the paths that are no file of the page
         [files] = handlers(config, "file_server")
         assert files.pop("hide") == [str(caddyfile)]
+        for name in ("errors", "trusted_proxies", "trusted_proxies_strict"):  # these are of a proxy
+            server.pop(name, None)
     assert page == edge
 
 

@@ -23,7 +23,7 @@ GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
 OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
        "EDGE_TRUSTED_PROXIES",
        "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_OWNER",
-       "SLIPWAY_REDIS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
+       "SLIPWAY_REDIS", "SLIPWAY_SECRETS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
 SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
 
@@ -41,7 +41,7 @@ def compose(*files: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def read(*files: str, **environ: str) -> dict[str, Any]:
     """The project as JSON; compose must have nothing to say against it."""
-    done = compose(*files, **{**GIVEN, **environ})
+    done = compose(*files, **{**GIVEN, "SLIPWAY_SECRETS": "/secrets", **environ})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     project: dict[str, Any] = json.loads(done.stdout)
     return project

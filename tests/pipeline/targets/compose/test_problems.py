@@ -56,7 +56,8 @@ class TestTakenProblems:
         other = clone(tmp_path / "other")
         [line] = taken(root, root, other)
         what = f"a compose project `shop` runs from {other} already"
-        assert line == f"{what}: run `nox -s down -- compose` there, or set another PROJECT_NAME in .env"
+        assert line.startswith(f"{what}: run `nox -s down -- compose` there, or set another PROJECT_NAME in .env")
+        assert "`docker compose --project-name shop down`" in line
 
     def test_are_none_for_this_folder_by_a_link(self, root: Path, tmp_path: Path) -> None:
         """One deploy through `current -> releases/N` would otherwise end every other one, `down` included."""
