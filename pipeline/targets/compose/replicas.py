@@ -46,7 +46,7 @@ class Replicas:
 
     def start(self, slot: int, env: Mapping[str, str]) -> Container:
         """Create a replica for the free `slot`, with the image and settings in `env`; return its container."""
-        self._in_edge(f"rm -f {slot_path(slot)}")  # it led to whoever was there before
+        self._in_edge("rm", "-f", slot_path(slot))  # it led to whoever was there before
         before = {container.ident for container in self.all()}
         self.stack.do(
             "up",
@@ -89,14 +89,13 @@ class Replicas:
         slot = slot_of(one)
         if slot is None:
             return  # a plain `docker compose up` started it: the edge asks its socket
-        self._in_edge(f"ln -sfn {socket_path(slot)} {slot_path(slot)}")
+        self._in_edge("ln", "-sfn", socket_path(slot), slot_path(slot))
         wait_admitted(self.url, slot_path(slot), watch, log=f"`docker logs {self.stack.name}-{EDGE}-1`")
 
     def routed(self) -> set[int]:
         """Return the slots that the edge knows a socket for; none where the edge does not run."""
-        if not any(each.running for each in self.stack.containers(EDGE)):
-            return set()
-        names = self._in_edge(f"ls {SOCKETS}").split()
+        edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
+        names = self.docker.ask("exec", edge.ident, "ls", SOCKETS).split() if edge else []
         return {int(name.removeprefix(SLOT)) for name in names if name.startswith(SLOT)}
 
     def begin_stop(self, containers: Iterable[Container]) -> None:
@@ -123,14 +122,14 @@ class Replicas:
                 break
         self.docker.do("rm", "--force", one.ident)
 
-    def _in_edge(self, command: str) -> str:
-        """Run a shell `command` in the edge's container, and return its output."""
+    def _in_edge(self, *command: str) -> None:
+        """Run a `command` in the edge's container."""
         edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
         if edge is None:
             raise SlipwayError(
                 f"{EDGE} does not run, so it can route to nobody: see `docker ps --all`, and deploy again"
             )
-        return self.docker.do("exec", edge.ident, "sh", "-c", command)
+        self.docker.do("exec", edge.name, *command)
 
     def seen(self, wanted: Callable[[str], str | None]) -> tuple[Replica, ...]:
         """Return the replicas as they are now.
