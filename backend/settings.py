@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     )
 
     build_target: str = _setting(
-        "image", "Stage of docker/Dockerfile.backend that compose builds.", "production", outside=True
+        "image", "Stage of docker/Dockerfile.backend that is built as the service.", "production", outside=True
     )
     python_version: str = _setting(
         "image", "Python version of the image.", "3.13", pattern=r"^3\.\d+(\.\d+)?$", outside=True

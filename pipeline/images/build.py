@@ -23,6 +23,7 @@ from pipeline.releases.migrations import required_revision
 from pipeline.releases.model import SHORT
 from pipeline.system.files import write_whole
 from pipeline.system.git import Change, Source, last_change, remote_address
+from pipeline.system.place import state_folder
 from pipeline.system.run import CommandFailed, run
 
 __all__ = [
@@ -106,13 +107,18 @@ class Images:
     project: str  # PROJECT_NAME: the prefix of local images
 
     def build(self) -> ReleaseImages:
-        """Build `production` and `migrate`, and tag both with the short ID of the first."""
-        backend = self._build("docker/Dockerfile.backend", "production", BACKEND_INPUTS)
+        """Build the service and its migrations, and tag both with the short ID of the first."""
+        backend = self._build("docker/Dockerfile.backend", self._stage, BACKEND_INPUTS)
         migrate = self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS)
         images = ReleaseImages(backend=backend, migrate=migrate)
         self._tag(backend, f"{self.project}-backend:{images.short}")
         self._tag(migrate, f"{self.project}-migrate:{images.short}")
         return images
+
+    @property
+    def _stage(self) -> str:
+        """The stage of docker/Dockerfile.backend that is the service: BUILD_TARGET."""
+        return read_values(self.root).get("BUILD_TARGET") or "production"
 
     def build_frontend(self) -> str:
         """Build the edge with the page, tag it with its own short ID, and return its ID."""
@@ -145,7 +151,7 @@ class Images:
         how = ["--platform", platforms, "--output", output]
         pushed = PushedImages(
             repository,
-            backend=self._build("docker/Dockerfile.backend", "production", BACKEND_INPUTS, how),
+            backend=self._build("docker/Dockerfile.backend", self._stage, BACKEND_INPUTS, how),
             migrate=self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS, how),
             frontend=self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS, how),
         )
@@ -175,7 +181,10 @@ class Images:
             arguments[base] = os.environ[base]
         # BuildKit's own attestation would give the image another digest on every build; CI attests the provenance.
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        # Not in /tmp, of which a Docker that came as a snap has one of its own.
+        state = state_folder(self.root)
+        state.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=state) as folder:
             ident = Path(folder) / "id"
             options = [*(push or []), *_proxy_options(), *_index_options(Path(folder))]
             command = build_command(dockerfile, target, arguments, ident, options, pushed=bool(push))

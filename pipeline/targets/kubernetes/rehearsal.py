@@ -28,7 +28,8 @@ def throwaway_stand(
 
     Its secrets are its own, and end with it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+    # Not in /tmp, of which a Docker that came as a snap has one of its own.
+    folder = Path(tempfile.mkdtemp(prefix="secrets-", dir=releases.folder))
     try:
         made = {key: randomness.token_urlsafe(36) for key in delivered_secrets()}
         write_secret_files(folder, made)

@@ -267,10 +267,12 @@ class TestImages:
             "--platform", "linux/amd64", "--file", "docker/Dockerfile.frontend", ".",
         ]  # fmt: skip
 
-    def test_passes_on_mirror_proxy_and_index(
+    def test_passes_on_stage_version_mirror_proxy_and_index(
         self, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By what leaves no trace: a proxy without its value on the command line, the index as a secret file."""
+        monkeypatch.setenv("BUILD_TARGET", "lean")
+        monkeypatch.setenv("PYTHON_VERSION", "3.12")
         monkeypatch.setenv("PYTHON_IMAGE", "mirror.example.org/python:3.13")
         monkeypatch.setenv("CADDY_IMAGE", "mirror.example.org/caddy:2")
         monkeypatch.setenv("HTTPS_PROXY", "http://me:hidden@proxy:3128")
@@ -285,7 +287,11 @@ class TestImages:
         images.build()
         images.build_frontend()
         service, migrate, edge = (tmp_path / "asked").read_text().splitlines()
+        assert " --target lean " in service
+        assert " --target migrate " in migrate
+        assert f"--iidfile {ROOT / '.slipway'}/" in service  # a snap's /tmp is another one
         for asked in (service, migrate):
+            assert "--build-arg PYTHON_VERSION=3.12" in asked
             assert "--build-arg PYTHON_IMAGE=mirror.example.org/python:3.13" in asked
         assert "--build-arg CADDY_IMAGE=mirror.example.org/caddy:2" in edge
         for asked in (service, migrate, edge):
