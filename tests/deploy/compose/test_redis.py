@@ -1,0 +1,66 @@
+"""What docker-compose.yml asks of Redis, by its effect: a password, a log that survives, a limit that evicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.containers import docker
+from tests.deploy.compose.stack import ComposeCheckout
+from tests.deploy.machine import wait_until
+
+pytestmark = pytest.mark.e2e
+
+AS_SERVICE = 'REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli "$@"'
+LIMIT_MB, GIVEN_MB = 192, 240
+
+
+@pytest.fixture(name="redis")
+def _redis(deployed: ComposeCheckout) -> str:
+    [name] = deployed.containers("redis")
+    return name
+
+
+def asked(redis: str, *command: str) -> str:
+    """Return what Redis answers to the service."""
+    return docker("exec", redis, "sh", "-c", AS_SERVICE, "sh", *command)
+
+
+def figures(redis: str, section: str) -> dict[str, str]:
+    """Return a section of what Redis says about itself."""
+    return dict(line.split(":", 1) for line in asked(redis, "info", section).split() if ":" in line)
+
+
+def test_without_its_password_it_says_nothing(redis: str) -> None:
+    """Nor with another one."""
+    assert "NOAUTH" in docker("exec", redis, "redis-cli", "get", "a")
+    assert "WRONGPASS" in docker("exec", redis, "redis-cli", "-a", "another", "get", "a")
+    assert asked(redis, "ping") == "PONG"
+
+
+def test_what_is_stored_survives_a_kill(redis: str) -> None:
+    """The append-only log is synced each second."""
+    asked(redis, "set", "survivor", "yes")
+    wait_until(lambda: figures(redis, "persistence")["aof_pending_bio_fsync"] == "0", "the log is synced", 10)
+    docker("exec", redis, "sh", "-c", "sleep 1.5")
+    docker("kill", "--signal", "KILL", redis)
+    docker("start", redis)
+    wait_until(
+        lambda: "PONG" in docker("exec", redis, "sh", "-c", AS_SERVICE, "sh", "ping", check=False), "it is up", 30
+    )
+    assert asked(redis, "get", "survivor") == "yes"
+
+
+def test_what_is_beyond_its_limit_goes_and_it_lives(deployed: ComposeCheckout, redis: str) -> None:
+    """What was used longest ago first; the container's own limit is not reached, and the service does not notice."""
+    before = deployed.inspect(redis)["State"]["StartedAt"]
+    asked(redis, "eval", f"for i = 1, {GIVEN_MB} do redis.call('set', 'x' .. i, string.rep('x', 1048576)) end", "0")
+    used, evicted = figures(redis, "memory"), int(figures(redis, "stats")["evicted_keys"])
+    assert int(used["maxmemory"]) == LIMIT_MB * 2**20
+    assert int(used["used_memory"]) <= LIMIT_MB * 2**20
+    assert evicted >= GIVEN_MB - LIMIT_MB
+    assert asked(redis, "exists", f"x{GIVEN_MB}") == "1"
+    assert asked(redis, "exists", "x1") == "0"
+    state = deployed.inspect(redis)["State"]
+    assert (state["StartedAt"], state["OOMKilled"]) == (before, False)
+    assert len(deployed.answering()) == 1
+    asked(redis, "flushall")
