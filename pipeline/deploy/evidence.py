@@ -196,12 +196,12 @@ def _advice(report: Report) -> list[str]:
     again = f"`nox -s deploy -- {environment}` deploys again once it is fixed."
     match report.verdict:
         case "proved":
-            back = f"`nox -s rollback -- {environment}` goes back to the previous release."
-            return [*([back] if report.previous else []), f"`nox -s status -- {environment}` shows each replica."]
+            back = f"`nox -s rollback -- {environment}` goes back to release {short(report.back)}."
+            return [*([back] if report.back else []), f"`nox -s status -- {environment}` shows each replica."]
         case "unchanged":
             return [f"`nox -s status -- {environment}` shows each replica."]
         case "interrupted":
-            return [again]
+            return [f"`nox -s deploy -- {environment}` deploys again."]
     rollback = report.rollback
     if rollback and rollback.release and rollback.verdict != "proved":
         return [

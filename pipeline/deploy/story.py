@@ -359,7 +359,9 @@ class Story:
             log.info(f"meanwhile {line}")
         undoing = report.rollback.stages if report.rollback else ()
         stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        return replace(report, finished=now(), stages=stages, inside=inside, remarks=(*report.remarks, *remarks))
+        back = self.records.before(report.release) if report.verdict == "proved" else None
+        remarks = [*report.remarks, *remarks]
+        return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks), back=back)
 
     def _keep(self, chapter: Chapter, report: Report) -> None:
         """Write `report` where this environment and others look for it; remove what nobody needs any more."""

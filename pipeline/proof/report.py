@@ -121,6 +121,7 @@ class Report:
     inside: tuple[str, Mapping[str, Any]] | None = None  # what the vantage saw: in words, and as figures
     remarks: Sequence[str] = ()  # what to know besides, and what the engine did on its own meanwhile
     unremoved: str | None = None  # why what the proof wrote may still be there
+    back: str | None = None  # the release that `rollback` goes back to from here, where this one is proved
     log: str | None = None  # the command that finds REQUEST_ID in the service's log
     events: Sequence[Mark] = ()
     rollback: Rollback | None = None

@@ -75,6 +75,12 @@ class Records:
         """Return the newest proved release: the one that serves where nothing went wrong since (or it was undone)."""
         return next((record for record in reversed(self.all()) if record.verdict == "proved"), None)
 
+    def before(self, release: str | None) -> str | None:
+        """Return the release that `rollback` would go back to once `release` is recorded as proved; None for none."""
+        proved = [record.release for record in self.all() if record.verdict == "proved"]
+        first = proved.index(release) if release in proved else len(proved)
+        return proved[first - 1] if first else None
+
     def previous(self) -> Record:
         """Return what `rollback` goes back to: the last release proved before the first deploy of the one that serves.
 

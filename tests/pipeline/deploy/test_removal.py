@@ -179,7 +179,7 @@ def test_the_report_says_how_to_find_a_request_in_the_log(served: World) -> None
         (served.records[-1].folder / "report.md").read_text()
     )
     assert [path.name for path in served.records[-1].folder.glob("service.log")] == []
-    assert "goes back to the previous release" not in (served.records[-1].folder / "report.md").read_text()
+    assert "goes back" not in (served.records[-1].folder / "report.md").read_text()
 
 
 def test_the_log_of_what_was_undone_is_kept_where_it_would_be_lost(

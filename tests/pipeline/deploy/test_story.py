@@ -100,6 +100,18 @@ class TestADeploy:
         assert "build" not in served.target.asked
         assert served.file(3, "begun.json")["commit"] == "abc"
 
+    def test_says_where_a_rollback_would_lead_from_here(self, served: World) -> None:
+        """What the report advises is what `rollback` then does: after one it may do nothing more."""
+        told = [served.deploy(release("b")), served.deploy(release("c")), served.deploy(reference="2")]
+        told.append(served.deploy(reference="1"))
+        assert [one.report.back for one in told] == ["a", "b", "a", None]
+        folders = [record.folder for record in served.records][1:]
+        advice = [(folder / "report.md").read_text().partition("## What now")[2] for folder in folders]
+        assert "`nox -s rollback -- here` goes back to release b." in advice[1]
+        assert "rollback" not in advice[3]
+        with pytest.raises(UsageError, match="none to go back to"):
+            served.target.records().previous()
+
     def test_refuses_a_release_that_nobody_recorded(self, served: World) -> None:
         """Before anything is begun."""
         with pytest.raises(UsageError, match="no release `9`"):

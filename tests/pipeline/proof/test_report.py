@@ -121,6 +121,7 @@ class TestReport:
             "inside",
             "remarks",
             "unremoved",
+            "back",
             "log",
             "events",
             "rollback",
