@@ -59,7 +59,11 @@ def listen(settings: Settings) -> Listeners:
     else:
         service = _bind(settings.backend_host, settings.backend_port, "BACKEND_PORT")
         metrics_host = settings.backend_host
-    besides = [_bind_path(Path(settings.backend_socket), "BACKEND_SOCKET")] if settings.backend_socket else []
+    besides = []
+    if settings.backend_socket:
+        path = Path(settings.backend_socket)
+        besides = [_bind_path(path, "BACKEND_SOCKET")]
+        path.chmod(0o666)  # its folder decides who may connect: the edge may be another user
     return Listeners((service, *besides), _bind(metrics_host, settings.metrics_port, "METRICS_PORT"))
 
 

@@ -206,8 +206,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Proxies = _setting(
         "network",
-        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas, or * for all. A"
-        " deploy to local or compose tells its edge, which stands before the service.",
+        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas. A deploy to local"
+        " or compose tells its edge, which stands before the service.",
         ("127.0.0.1",),
     )
 

@@ -11,13 +11,13 @@ from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
-from pipeline.config.secrets import SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
+from pipeline.config.secrets import PROVED, SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
 from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, set_in_env, split_secrets
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.migrations import repository_problems
-from pipeline.system.place import env_file
+from pipeline.system.place import env_file, state_folder
 from pipeline.system.ports import next_free_port, port_free
 from pipeline.system.progress import Progress
 from pipeline.targets.recovery import recovered
@@ -49,9 +49,8 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
-    first = not folder.exists()
     write_secret_files(folder, split_secrets(read_values(root))[1], superuser=superuser)
-    if first and not options.recover:  # else a deploy may run here
+    if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):
         allow_by_hand(folder, allowed=True)
     log.info(f"wrote the secrets of docker-compose.yml to {os.path.relpath(folder)}, a folder that only you can open")
 

@@ -12,6 +12,8 @@ from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
 
 __all__ = [
+    "BY_HAND",
+    "PROVED",
     "SECRET_FILES",
     "SUPERUSER_PASSWORD",
     "allow_by_hand",
@@ -26,6 +28,7 @@ __all__ = [
 BY_HAND = "no-deploy-runs-here"  # a link, by which a plain `docker compose up` finds the files or says why not
 # Where docker-compose.yml looks for them: a deploy names the folder.
 SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HAND}}}"
+PROVED = "surroundings.json"  # in the folder of an environment of compose: a deploy runs, or ran, there
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 OTHER = "-other"  # as docker/postgres/init-scripts names the second login role

@@ -14,7 +14,7 @@ from typing import Self
 from pipeline.config.project import Environment
 from pipeline.config.requests import RequestSpec, common
 from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
+from pipeline.proof.results import BASELINE, BUILD, PREPARE, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
 from pipeline.proof.verdict import BAKE, CONFIRM, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
@@ -157,11 +157,14 @@ class Proof:
     def remarks(self) -> list[str]:
         """What a reader of the verdict should know besides, one line each."""
         shown = self.result.shown if self.result and not self.must_hide else ()
-        building = [share for share in self.result.shares if share.phase == BUILD] if self.result else []
-        failed = sum(share.sent - share.ok for share in building)
-        sent = sum(share.sent for share in building)
+        before = [
+            f"{failed} of {sum(share.sent for share in shares)} requests failed {when}, before anything of it was there"
+            for phase, when in ((BUILD, "during the build"), (PREPARE, "while the stores or the edge were changed"))
+            if (shares := [one for one in (self.result.shares if self.result else ()) if one.phase == phase])
+            and (failed := sum(share.sent - share.ok for share in shares))
+        ]
         return [
-            *([f"{failed} of {sent} requests failed during the build, before anything was changed"] if failed else []),
+            *before,
             *([self.unwatched] if self.unwatched else []),
             *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
             *(self.result.unchecked if self.result else ()),

@@ -209,7 +209,7 @@ class Generator:
             steps = turn.rest if turn.write else write.exchange.steps(write.response)
             self._mix.follow(write, steps)
         latency = (now - due) - (self._clock.stalled(now) - before)
-        if error and error.kind != "timeout" and phase in QUIET:
+        if error and error.kind != "timeout" and phase in QUIET and self._phases[-1].name not in QUIET:
             # A long request that began before the rollout and is cut in it is the rollout's fault. What ran into its
             # timeout was hanging before.
             phase = self._phases[-1].name

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.proof.results import BASELINE, BUILD, Failure, Latency, Share, Snapshot
+from pipeline.proof.results import BASELINE, BUILD, PREPARE, Failure, Latency, Share, Snapshot
 from pipeline.releases.model import short
 
 __all__ = ["BAKE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "until_undone"]
 
 BAKE, CONFIRM = "bake", "confirm"
+UNJUDGED = (BUILD, PREPARE)
 NEW_ALONE = (BAKE, CONFIRM)  # the phases in which only the new release runs
 # A noisy machine is not a slow release: the limits grow with the latency of the old release on the same machine.
 NOISE = 5
@@ -83,21 +84,20 @@ def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool =
 def until_undone(rollout: Snapshot, back: Snapshot | None) -> list[Share]:
     """Return the shares of all requests that were due before a failed release was undone.
 
-    Those are all of its `rollout` after the build, and on the way `back` those before the old release served alone.
+    Those are all of its `rollout`, and on the way `back` those before the release of before served alone.
     """
-    changing = [share for share in rollout.shares if share.phase != BUILD]
-    return [*changing, *(share for share in (back.shares if back else ()) if share.phase not in NEW_ALONE)]
+    return [*rollout.shares, *(share for share in (back.shares if back else ()) if share.phase not in NEW_ALONE)]
 
 
 def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:
     """Yield the shares that count: all, or only the new release's if the old one was already failing on its own.
 
-    What failed during the build is told, and judges nobody: this release was not there, and nothing was changed yet.
+    What failed before the baseline is told, and judges nobody: nothing of this release was there.
     """
     # A failure without an answer names no release, but while the new release runs alone it is the new release's.
     broken_before = not limits.old_counts or any(share.failed for share in traffic.shares if share.phase == BASELINE)
     for share in traffic.shares:
-        if share.phase == BUILD:
+        if share.phase in UNJUDGED:
             continue
         alone = share.phase in NEW_ALONE
         if rollback:

@@ -74,10 +74,10 @@ def held_by(path: Path) -> Holder | None:
 def _acquire(path: Path) -> Iterator[int]:
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except PermissionError:
             raise LockHeld(
-                f"another user's deploy holds the lock {path}: wait for it. If it was killed, remove the file"
+                f"another user's deploy holds the lock {path}: wait for it. If none runs, root may remove the file"
             ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

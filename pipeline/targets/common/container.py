@@ -39,6 +39,7 @@ class Container:
     addresses: frozenset[str]  # of the host, where it has these ports
     labels: dict[str, str]
     networks: dict[str, list[str]]  # name → its aliases there
+    mounts: dict[str, str]  # where in it → what of the host, or the name of a volume
     leaving: bool  # it was told to stop; its health check may still pass for some seconds
 
     @classmethod
@@ -68,6 +69,7 @@ class Container:
             networks={
                 name: network.get("Aliases") or [] for name, network in facts["NetworkSettings"]["Networks"].items()
             },
+            mounts={one["Destination"]: one.get("Name") or one["Source"] for one in facts.get("Mounts") or ()},
             leaving=facts["HostConfig"]["RestartPolicy"]["Name"] in ("", "no"),
         )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 
 import httpx2
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import SlipwayError, UsageError
+from pipeline.system.ports import LOOPBACK
 from pipeline.system.waiting import attempts
 
 __all__ = [
@@ -37,9 +39,14 @@ REPLICA_HEADER = "Slipway-Replica"
 
 
 def trusted_ranges(values: Mapping[str, str]) -> str:
-    """Return the proxies that TRUSTED_PROXIES in `values` names as Caddy wants them: networks with spaces between."""
-    given = values.get("TRUSTED_PROXIES") or "127.0.0.1"
-    return "0.0.0.0/0 ::/0" if given.strip() == "*" else " ".join(given.replace(",", " ").split())
+    """Return the proxies that TRUSTED_PROXIES in `values` names as Caddy wants them: networks with spaces between.
+
+    Raise `UsageError` for `*`: behind an edge that trusts everybody, no address is the client's.
+    """
+    given = (values.get("TRUSTED_PROXIES") or LOOPBACK).replace(",", " ").split()
+    if "*" in given:
+        raise UsageError("TRUSTED_PROXIES: * names nobody: say the addresses or networks of the proxies in front")
+    return " ".join(str(ip_network(one, strict=False)) for one in given)
 
 
 def settle(since: float) -> None:

@@ -24,6 +24,7 @@ from pipeline.targets.common.difference import shipped_hashes
 __all__ = ["Artifacts", "Kept"]
 
 SETTINGS_DIGITS = 8
+SOCKET_LABEL = "slipway.socket"
 PARTS = ("backend", "migrate", "frontend")  # the images of a project are named NAME-PART
 
 
@@ -39,6 +40,7 @@ class Kept:
     requests: list[dict[str, Any]]
     files: dict[str, str]
     needs: list[str] = field(default_factory=list)
+    socket: bool = False  # whether its replicas listen on BACKEND_SOCKET
 
     @property
     def artifact(self) -> Artifact:
@@ -77,6 +79,7 @@ class Artifacts:
             # The working tree's files belong only to a release that was built from it.
             files={} if digest else shipped_hashes(self.project),
             needs=needs_of(labels),
+            socket=SOCKET_LABEL in labels,
         )
         path = self._path(kept.name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from pipeline.config.secrets import allow_by_hand
+from pipeline.config.secrets import BY_HAND, allow_by_hand
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
@@ -24,7 +24,7 @@ from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
-from pipeline.targets.compose.replicas import SERVICE, slot_of
+from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
@@ -156,7 +156,7 @@ class ComposeFleet(roles.Fleet):
         for name in site.workers.strangers(site.artifacts.find(new.name)):
             way = f"`docker compose --project-name {site.stack.name} up --detach {name}`"
             log.warning(f"{FILES[0]}: `{name}` does not run the release's image, so a deploy leaves it alone: {way}")
-        by_name = [one.name for one in site.replicas.all() if "slot-" in str(one.networks)]
+        by_name = [one.name for one in site.replicas.all() if SOCKETS not in one.mounts]
         if by_name:  # the edge of today could not reach them
             way = f"run `nox -s down -- {site.env.name}`, which keeps the data, then deploy"
             return [f"{', '.join(by_name)}: of an earlier Slipway, whose edge asked names and not sockets: {way}"]
@@ -188,7 +188,9 @@ class ComposeFleet(roles.Fleet):
     def keep(self) -> None:
         """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing."""
         self.site.surroundings.keep()
-        allow_by_hand(self.site.secrets, allowed=False)
+        mounts = [source for one in self.site.stack.containers() for source in one.mounts.values()]
+        # What was started by hand and is still there could not start again.
+        allow_by_hand(self.site.secrets, allowed=any(BY_HAND in source for source in mounts))
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""

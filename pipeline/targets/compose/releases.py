@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, UsageError
 from pipeline.images.build import PushedImages, find_pushed, image_repository
 from pipeline.registry.image import image_ids
 from pipeline.registry.reference import is_digest, split_digest
@@ -31,8 +31,14 @@ class ComposeReleases(roles.Releases):
         return site.artifacts.keep(built, site.variables.config(), read_source(site.project.root)).artifact
 
     def recorded(self, name: str) -> Artifact:
-        """Return a release whose images are kept."""
-        return self.site.artifacts.find(name).artifact
+        """Return a release whose images are kept. Raise `UsageError` where the edge of today could not reach it."""
+        kept = self.site.artifacts.find(name)
+        if not kept.socket:
+            raise UsageError(
+                f"release {name} does not listen on BACKEND_SOCKET, where the edge asks (it was built by an earlier"
+                f" version): check out {kept.source.commit or 'its source'} with today's backend/server.py, and deploy"
+            )
+        return kept.artifact
 
     def difference(self, new: Artifact, old: Artifact) -> list[str]:
         """Describe the files and settings that differ."""

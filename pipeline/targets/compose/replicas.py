@@ -18,7 +18,7 @@ from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
 from pipeline.targets.compose.stack import Stack
 
-__all__ = ["BY_HAND", "SERVICE", "Replicas", "slot_of", "slot_path", "socket_path"]
+__all__ = ["BY_HAND", "SERVICE", "SOCKETS", "Replicas", "slot_of", "slot_path", "socket_path"]
 
 SERVICE = "backend"
 EDGE = "frontend"
@@ -89,13 +89,22 @@ class Replicas:
         slot = slot_of(one)
         if slot is None:
             return  # a plain `docker compose up` started it: the edge asks its socket
-        self._in_edge("ln", "-sfn", socket_path(slot), slot_path(slot))
+        if slot not in self.routed():  # `ln` is not atomic, and nobody must find an empty slot that serves
+            self._link(slot, short(one.labels.get("slipway.release", "")))
         wait_admitted(self.url, slot_path(slot), watch, log=f"`docker logs {self.stack.name}-{EDGE}-1`")
+
+    def _link(self, slot: int, release: str) -> None:
+        try:
+            self._in_edge("test", "-S", socket_path(slot))
+        except SlipwayError as error:
+            raise DeployFailed(f"release {release} does not listen on BACKEND_SOCKET, where the edge asks") from error
+        self._in_edge("ln", "-s", socket_path(slot), slot_path(slot))
 
     def routed(self) -> set[int]:
         """Return the slots that the edge knows a socket for; none where the edge does not run."""
         edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
-        names = self.docker.ask("exec", edge.ident, "ls", SOCKETS).split() if edge else []
+        here = edge and SOCKETS in edge.mounts
+        names = self.docker.ask("exec", edge.ident, "ls", SOCKETS).split() if edge and here else []
         return {int(name.removeprefix(SLOT)) for name in names if name.startswith(SLOT)}
 
     def begin_stop(self, containers: Iterable[Container]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import secret_files, write_secret_files
+from pipeline.config.secrets import PROVED, secret_files, write_secret_files
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.images.build import Images
@@ -40,7 +40,7 @@ class Site(SiteHere):
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
         self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)
         self.workers = Workers(self.variables)
-        self.surroundings = Surroundings(self.variables, self.home / "surroundings.json")
+        self.surroundings = Surroundings(self.variables, self.home / PROVED)
 
     @property
     def address(self) -> str:

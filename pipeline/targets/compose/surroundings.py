@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.secrets import BY_HAND
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.system.files import write_whole
 from pipeline.system.waiting import attempts
@@ -76,7 +77,10 @@ class Surroundings:
         config, there = self._config(), self.containers()
         same = there.keys() - self._changed(config, there)
         environment = self.variables.environment(None)
-        self.stack.do("up", "--detach", "--no-deps", "--no-build", *services, env=environment)
+        # Compose takes what was started by hand for the same: the paths of its secrets are no part of a definition.
+        by_hand = any(BY_HAND in source for name in services if name in there for source in there[name].mounts.values())
+        anew = ["--force-recreate"] if by_hand else []
+        self.stack.do("up", "--detach", "--no-deps", "--no-build", *anew, *services, env=environment)
         for name, why in self._wait(services).items():
             if name != CACHE or name not in same:
                 raise DeployFailed(why)

@@ -92,6 +92,7 @@ class Variables:
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
             "SLIPWAY_SECRETS": str(secret_files(self.project.root)),
+            **({"EDGE_ADDRESS": _bracketed(self.values["EDGE_ADDRESS"])} if self.values.get("EDGE_ADDRESS") else {}),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
             "EDGE_TRUSTED_PROXIES": trusted_ranges(self.values),
             "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (BY_HAND, *map(slot_path, slots))),
@@ -112,6 +113,11 @@ class Variables:
     def edge_image(self) -> str | None:
         """Return the edge's image: the one built by this deploy, otherwise the current one, which a rollback keeps."""
         return self.frontend or next((container.image for container in self.stack.containers("frontend")), None)
+
+
+def _bracketed(address: str) -> str:
+    """Return an address as a port mapping of Compose needs it: one of IPv6 in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
 def _digits(secret: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Supervisor, program_config
 
 __all__ = ["Stores", "remove_data", "role_problems"]
+
+log = logging.getLogger(__name__)
 
 SUPERUSER = "slipway_superuser"
 STOP_SECONDS = 20
@@ -106,9 +109,15 @@ class Stores:
                 )
         try:
             wait_for_postgres(self.layout.postgres)
-            wait_for_socket(self.valkey_socket)
         except SlipwayError as error:
             raise SlipwayError(f"{error.problems[0]}; see {self.layout.home / 'logs'}") from error
+        try:
+            wait_for_socket(self.valkey_socket)
+        except SlipwayError as error:  # it is a cache, and the service does without
+            log.warning(
+                f"{error.problems[0]}; see {self.layout.log('valkey')}. Nothing is cached until it runs. If its data is"
+                f" broken, start it empty: `rm -r {self.layout.valkey}`, then deploy"
+            )
 
     def ensure_role(self, user: str, password: str | None, database: str) -> None:
         """Create the service's role (not a superuser) and its database, or set the role's password to a changed one."""

@@ -67,23 +67,38 @@ def test_the_way_in_to_the_data_is_opened_and_closed(deployed: ComposeCheckout) 
     assert facts(deployed) == before
 
 
-def test_replicas_that_are_reached_by_name_are_refused(deployed: ComposeCheckout) -> None:
-    """Those of an earlier version: the edge of today could not reach them, and an exchange would be an outage."""
-    name = deployed.containers("backend")[0]
-    network = f"{deployed.project}_frontend"
-    docker("network", "disconnect", network, name)
-    docker("network", "connect", "--alias", "slot-1", network, name)
+def test_what_was_started_by_hand_is_taken_over_whole(checkout: ComposeCheckout) -> None:
+    """The first deploy makes all of it anew: nothing that stays needs the link that is gone, after a restart either."""
+    assert checkout.run("init").code == 0
+    by_hand = compose(checkout, "up", "--build", "--detach", "--wait")
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert checkout.answering() == {"dev"}
+    written = checkout.write_note("by hand")
+    outcome = checkout.proved()
+    for name in checkout.containers():
+        docker("restart", name)
+    wait_until(lambda: checkout.serves() and checkout.answering() == {outcome.release}, "it does not come back", 60)
+    assert checkout.request("GET", f"{NOTES}/{written['id']}").json() == written
+    assert checkout.deploy().verdict == "unchanged"
+
+
+def test_a_replica_without_a_socket_is_refused(deployed: ComposeCheckout) -> None:
+    """One of an earlier version: the edge of today could not reach it, and an exchange would be an outage."""
+    one = deployed.inspect(deployed.containers("backend")[0])
+    labels = {**one["Config"]["Labels"], "slipway.slot": "6"}
+    given = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+    old = docker("run", "--detach", "--entrypoint", "sleep", *given, one["Image"], "600")
     try:
         deployed.change("another")
         refused = deployed.deploy()
         assert refused.code == 1, str(refused)
-        [line] = refused.problems()
-        assert line.startswith(f"{name}: of an earlier Slipway, ")
-        assert "`nox -s down -- compose`, which keeps the data, then deploy" in line
+        assert (
+            ": of an earlier Slipway, whose edge asked names and not sockets: run `nox -s down -- compose`"
+            in (refused.problems()[0])
+        )
         assert len(deployed.answering()) == 1
     finally:
-        docker("network", "disconnect", network, name)
-        docker("network", "connect", network, name)
+        docker("rm", "--force", old)
         deployed.restore()
 
 

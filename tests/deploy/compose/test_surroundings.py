@@ -155,7 +155,7 @@ def test_an_address_that_somebody_has_the_port_of_is_refused(tree: ComposeChecko
 
 def test_the_proof_asks_the_address_of_the_edge(tree: ComposeCheckout) -> None:
     """There and back again."""
-    for address, host in (("127.0.0.2", "127.0.0.2"), ("127.0.0.1", "localhost")):
+    for address, host in (("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("127.0.0.1", "localhost")):
         with tree.dotenv(EDGE_ADDRESS=address):
             outcome = tree.proved()
         assert outcome.report["url"] == f"http://{host}:{tree.port}"
