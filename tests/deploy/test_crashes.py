@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -112,6 +113,23 @@ def test_a_killed_valkey_comes_back_and_nobody_notices(deployed: Checkout, visit
     assert {visit.status for visit in visitors.visits} == {200}
     seconds = time.monotonic() - killed
     add_row(TABLE, f"Valkey       back in {seconds:4.1f} s  0 of {len(visitors.visits)} visits failed")
+
+
+def test_a_valkey_that_cannot_read_its_log_stops_no_deploy(sound: Checkout) -> None:
+    """It is a cache: the service does without, the deploy says so and how to start it empty, and that helps."""
+    for file in (sound.home / "valkey").rglob("*.incr.aof"):
+        with file.open("ab") as log:
+            log.write(b"rubbish")
+    _, dead = _kill(sound, "valkey")
+    dead.wait(5)
+    sound.change("without a cache")
+    outcome = sound.proved()
+    assert "Nothing is cached until it runs. If its data is broken, start it empty: `rm -r " in outcome.stderr
+    assert any("redis" in line for line in outcome.report["remarks"]), outcome.report["remarks"]
+    shutil.rmtree(sound.home / "valkey")
+    sound.change("with an empty one")
+    assert "Nothing is cached" not in sound.proved().stderr
+    wait_until(lambda: _redis(sound) == "ok", "the service does not see it", BACK_SECONDS)
 
 
 def test_a_killed_edge_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.engines.docker import docker_problems
-from pipeline.engines.kubectl import describe, name_of
+from pipeline.engines.kubectl import Object, describe, name_of
 from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Artifact, Running
@@ -31,6 +31,8 @@ from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_
 __all__ = ["KubernetesFleet"]
 
 log = logging.getLogger(__name__)
+
+CACHE = "redis"
 
 
 class KubernetesFleet(roles.Fleet):
@@ -122,8 +124,7 @@ class KubernetesFleet(roles.Fleet):
         site = self.site
         release = site.kept.find(new.name)
         serving = bool(site.live(release.objects(["Deployment"])))
-        site.apply(before_migrations(release, serving=serving))
-        self._wait_for_stores(release, "migrate")
+        self._apply_stores(before_migrations(release, serving=serving), release, "migrate")
         site.prepared = True
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
@@ -140,13 +141,28 @@ class KubernetesFleet(roles.Fleet):
         release = self.site.kept.find(old.name)
         stores = release.objects(["StatefulSet"])
         if stores:
-            self.site.apply(stores)
-            self._wait_for_stores(release, "roll back")
+            self._apply_stores(stores, release, "roll back")
 
-    def _wait_for_stores(self, release: Release, stage: str) -> None:
+    def _apply_stores(self, objects: Sequence[Object], release: Release, stage: str) -> None:
+        """Apply `objects`, and wait until the stores of `release` are ready.
+
+        A Redis that fails although its definition is the same as before is only a warning: it is a cache.
+        """
         site = self.site
+        before = {name_of(one): one["metadata"].get("generation") for one in site.kubectl.get("statefulset")}
+        site.apply(objects)
         for each in release.objects(["StatefulSet"]):
-            wait_for_store(site.kubectl, each, site.rollout.findings, partial(site.progress.live, stage))
+            try:
+                wait_for_store(site.kubectl, each, site.rollout.findings, partial(site.progress.live, stage))
+            except DeployFailed as error:
+                name = name_of(each)
+                [now] = site.kubectl.get("statefulset", name) or [each]
+                if name != CACHE or now["metadata"].get("generation") != before.get(name):
+                    raise
+                log.warning(
+                    f"{error.problems[0]}. Nothing is cached until it runs. If its data is broken, start it empty:"
+                    f" `kubectl --namespace {site.kubectl.namespace} delete pvc,pod -l app.kubernetes.io/name={name}`"
+                )
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Apply the whole release; Kubernetes replaces pod by pod, never below what the Deployment allows."""

@@ -64,3 +64,18 @@ def test_what_is_beyond_its_limit_goes_and_it_lives(deployed: ComposeCheckout, r
     assert (state["StartedAt"], state["OOMKilled"]) == (before, False)
     assert len(deployed.answering()) == 1
     asked(redis, "flushall")
+
+
+def test_a_log_that_it_cannot_read_stops_no_deploy(sound: ComposeCheckout, redis: str) -> None:
+    """It is a cache: the service does without, the deploy says so and how to start it empty, and that helps."""
+    docker("exec", redis, "sh", "-c", "for one in /data/appendonlydir/*.incr.aof; do echo rubbish >>$one; done")
+    docker("restart", redis)
+    wait_until(lambda: sound.inspect(redis)["RestartCount"] > 1, "it starts all the same", 60)
+    sound.change("without a cache")
+    outcome = sound.proved()
+    assert "Nothing is cached until it runs. If its data is broken, start it empty: `docker rm" in outcome.stderr
+    assert any("redis" in line for line in outcome.report["remarks"]), outcome.report["remarks"]
+    docker("rm", "--force", redis)
+    docker("volume", "rm", f"{sound.project}_redis")
+    assert "Nothing is cached" not in sound.proved().stderr
+    assert sound.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"

@@ -97,3 +97,17 @@ def test_a_broken_pod_of_another_revision_is_replaced_by_a_deploy(sound: KindChe
     assert arguments("redis") == before
     assert sound.untidy() == []
     add_row(TABLE, f"{'redis, broken by hand':38} mended in {outcome.seconds:4.1f} s")
+
+
+def test_a_redis_that_cannot_read_its_log_stops_no_deploy(sound: KindCheckout, add_row: AddRow) -> None:
+    """It is a cache: the service does without, the deploy says so and how to start it empty, and that helps."""
+    spoil = "for one in /data/appendonlydir/*.incr.aof; do echo rubbish >>$one; done"
+    kubectl("exec", "redis-0", "--", "sh", "-c", spoil)
+    kubectl("delete", "pod", "redis-0")
+    sound.change("without a cache")
+    outcome = sound.proved()
+    assert "Nothing is cached until it runs. If its data is broken, start it empty: `kubectl" in outcome.stderr
+    kubectl("delete", "pvc,pod", "-l", "app.kubernetes.io/name=redis")
+    wait_until(lambda: kubectl("get", "pod", "redis-0", "--ignore-not-found", "--output=name"), "no new pod", 60)
+    assert "Nothing is cached" not in sound.proved().stderr
+    add_row(TABLE, f"{'redis, a log that it cannot read':38} proved in {outcome.seconds:4.1f} s, without a cache")
