@@ -40,7 +40,7 @@ __all__ = [
     "throwaway_valkey",
     "valkey_command",
     "wait_for_postgres",
-    "wait_for_socket",
+    "wait_for_valkey",
 ]
 
 ROOT_HOME = Path("/var/lib/slipway")  # root's PostgreSQL lives here: its user cannot enter a closed home
@@ -250,13 +250,17 @@ def wait_for_postgres(data: Path, *, seconds: float = START_SECONDS) -> None:
     raise SlipwayError(f"PostgreSQL in {data} did not get ready in {seconds:.0f} s")
 
 
-def wait_for_socket(path: Path, *, seconds: float = START_SECONDS) -> None:
-    """Wait until a server listens at the Unix socket `path`. Raise `SlipwayError` after `seconds`."""
+def wait_for_valkey(path: Path, *, seconds: float = START_SECONDS) -> None:
+    """Wait until the Valkey at the Unix socket `path` answers. Raise `SlipwayError` after `seconds`."""
+    # It listens before it has read its log, and may fail at that.
     for _ in attempts(seconds, every=0.01):
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.settimeout(1)
             client.connect(str(path))
-            return
-    raise SlipwayError(f"nothing listens at {path} in {seconds:.0f} s")
+            client.sendall(b"PING\r\n")
+            if client.recv(64).startswith((b"+PONG", b"-NOAUTH")):
+                return
+    raise SlipwayError(f"no Valkey answers at {path} in {seconds:.0f} s")
 
 
 @contextlib.contextmanager
@@ -283,7 +287,7 @@ def throwaway_valkey(engines: Engines | None = None) -> Iterator[ValkeyServer]:
     with _scratch(None) as folder:
         socket = folder / "valkey.sock"
         with _held(
-            valkey_command(engines.valkey, socket, folder, durable=False), folder, None, lambda: wait_for_socket(socket)
+            valkey_command(engines.valkey, socket, folder, durable=False), folder, None, lambda: wait_for_valkey(socket)
         ):
             yield ValkeyServer(socket=str(socket))
 

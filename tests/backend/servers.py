@@ -22,7 +22,7 @@ from pipeline.engines.embedded import (
     reachable_binaries,
     valkey_command,
     wait_for_postgres,
-    wait_for_socket,
+    wait_for_valkey,
 )
 from pipeline.system.leash import held
 from tests.notes import TABLES
@@ -112,7 +112,7 @@ class Valkey:
         """Start it, and wait until it listens."""
         command = valkey_command(find_engines().valkey, self.socket, self.socket.parent, durable=False)
         self._leash = self._running.enter_context(held(command, log=self.socket.parent / "log"))
-        wait_for_socket(self.socket)
+        wait_for_valkey(self.socket)
 
     def processes(self) -> list[psutil.Process]:
         """Its one process."""

@@ -19,7 +19,7 @@ from pipeline.engines.embedded import (
     reachable_binaries,
     valkey_command,
     wait_for_postgres,
-    wait_for_socket,
+    wait_for_valkey,
 )
 from pipeline.errors import SlipwayError
 from pipeline.targets.local.layout import Layout
@@ -112,7 +112,7 @@ class Stores:
         except SlipwayError as error:
             raise SlipwayError(f"{error.problems[0]}; see {self.layout.home / 'logs'}") from error
         try:
-            wait_for_socket(self.valkey_socket)
+            wait_for_valkey(self.valkey_socket)
         except SlipwayError as error:  # it is a cache, and the service does without
             log.warning(
                 f"{error.problems[0]}; see {self.layout.log('valkey')}. Nothing is cached until it runs. If its data is"
