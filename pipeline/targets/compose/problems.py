@@ -11,8 +11,14 @@ from pipeline.targets.common.container import refused_login
 from pipeline.targets.compose.stack import FILES, PROJECT_LABEL, Stack, containers_of
 from pipeline.targets.compose.variables import Variables
 
-__all__ = ["image_problems", "login_problems", "taken_problems", "volume_findings"]
+__all__ = ["ignored_files", "image_problems", "login_problems", "taken_problems", "volume_findings"]
 
+OVERRIDES = (
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+    "compose.override.yml",
+    "compose.override.yaml",
+)
 FULL_PERCENT = 90
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY)$")
 
@@ -95,3 +101,8 @@ def volume_findings(container: str, df: str) -> list[str]:
         return []
     sizes = f"{int(free) // 1024} of {int(blocks) // 1024} MB are free"
     return [f"{container}: the disk of its volume is {used} full ({sizes}): make room (`docker system df`)"]
+
+
+def ignored_files(root: Path) -> list[str]:
+    """Return a line for each file that `docker compose` would read unasked, and that a deploy does not."""
+    return [f"{name} is ignored: a deploy ships what {FILES[0]} says" for name in OVERRIDES if (root / name).exists()]

@@ -17,21 +17,15 @@ from pipeline.system.ports import address_problem
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
-from pipeline.targets.compose.problems import login_problems, taken_problems
+from pipeline.targets.compose.problems import ignored_files, login_problems, taken_problems
 from pipeline.targets.compose.releases import ComposeReleases
 from pipeline.targets.compose.site import Site
-from pipeline.targets.compose.stack import FILES, project_name_problem
+from pipeline.targets.compose.stack import project_name_problem
 
 __all__ = ["ComposeTarget"]
 
 log = logging.getLogger(__name__)
 
-OVERRIDES = (
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-    "compose.override.yml",
-    "compose.override.yaml",
-)
 MACHINE = Path("/tmp")  # noqa: S108 - wherever TMPDIR leads; the lock is a name, and its text tells who
 STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 
@@ -63,7 +57,7 @@ class ComposeTarget(KeptHere):
         """Check Docker, settings, secrets, the project's name and the port."""
         root, site = self.project.root, self.site
         problems = docker_problems(compose=True) or [line for line in [remote_problem()] if line]
-        for line in (*ignored_variables(), *_ignored_files(root)):
+        for line in (*ignored_variables(), *ignored_files(root)):
             log.warning(line)
         if not problems and site.chooses_port and (taken := self._port_problems()):
             return taken  # before `.env` is written with this port
@@ -97,8 +91,3 @@ class ComposeTarget(KeptHere):
         shared = any({site.address, address} & {"0.0.0.0", "::", ""} for one in mine for address in one.addresses)  # noqa: S104
         own = shared or any(site.address in one.addresses for one in mine)
         return [] if own else site.port_problems()
-
-
-def _ignored_files(root: Path) -> list[str]:
-    """Return a line for each file that `docker compose` would read unasked, and that a deploy does not."""
-    return [f"{name} is ignored: a deploy ships what {FILES[0]} says" for name in OVERRIDES if (root / name).exists()]

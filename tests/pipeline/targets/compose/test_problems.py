@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.engines.docker import Docker, run_docker
 from pipeline.targets.common.container import Container
-from pipeline.targets.compose.problems import taken_problems
+from pipeline.targets.compose.problems import ignored_files, taken_problems
 from pipeline.targets.compose.stack import Stack
 from tests.pipeline.targets.compose.test_stack import facts
 
@@ -94,3 +94,13 @@ def test_docker_is_told_the_real_path(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PWD", "/a/link")
     assert run_docker("compose", "up", cwd=tmp_path) == f"{tmp_path}\n"
+
+
+class TestIgnoredFiles:
+    def test_names_what_compose_would_read_unasked(self, tmp_path: Path) -> None:
+        """A deploy ships docker-compose.yml alone, and says so."""
+        assert ignored_files(tmp_path) == []
+        (tmp_path / "docker-compose.override.yml").touch()
+        assert ignored_files(tmp_path) == [
+            "docker-compose.override.yml is ignored: a deploy ships what docker-compose.yml says"
+        ]
