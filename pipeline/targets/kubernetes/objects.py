@@ -9,12 +9,11 @@ from pipeline.config.settings import grace_seconds
 from pipeline.engines.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.changes import Key, key_of
 from pipeline.targets.kubernetes.permissions import PRUNED
-from pipeline.targets.kubernetes.release import Release, settings_of
+from pipeline.targets.kubernetes.release import SERVICE, Release, settings_of
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
 __all__ = ["SERVICE", "before_migrations", "grace_problems", "image_of", "leftovers", "marked"]
 
-SERVICE = "backend"
 COMPONENT = "app.kubernetes.io/component"
 STORES = ("postgres", "redis", "migrate")
 # These exist before the migrations run; all others change with the rollout, under traffic.

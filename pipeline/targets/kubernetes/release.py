@@ -23,6 +23,7 @@ from pipeline.system.git import Source
 __all__ = [
     "NOTHING_YET",
     "RELEASE_ANNOTATION",
+    "SERVICE",
     "KeptReleases",
     "Release",
     "must_run",
@@ -31,7 +32,8 @@ __all__ = [
     "settings_of",
 ]
 
-RELEASE_ANNOTATION = "slipway/release"
+RELEASE_ANNOTATION = "slipway/release"  # of the service, whatever image it runs, and of its workers
+SERVICE = "backend"
 UNNAMED = "unnamed"  # the name of a release while its real one is being made
 NAME_DIGITS = 8
 NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to render an overlay before a build
@@ -160,7 +162,7 @@ def render(overlay: Path, namespace: str, images: PushedImages, releases: KeptRe
     name = releases.name(images.backend, content)
     objects = _kustomize(overlay, namespace, images, name)
     for one in objects:
-        if one["kind"] == "Deployment" and runs_image(one, images.place("backend")):  # the service, and its workers
+        if one["kind"] == "Deployment" and (name_of(one) == SERVICE or runs_image(one, images.place("backend"))):
             template = one["spec"]["template"].setdefault("metadata", {})
             template.setdefault("annotations", {})[RELEASE_ANNOTATION] = name
     return name, objects
@@ -179,7 +181,7 @@ def runs_image(deployment: Object, image: str) -> bool:
 
 def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
     """Raise `DeployFailed` unless `pods` run the image of `release`, by their own status."""
-    statuses = [one for pod in pods for one in pod["status"]["containerStatuses"] if one["name"] == "backend"]
+    statuses = [one for pod in pods for one in pod["status"]["containerStatuses"] if one["name"] == SERVICE]
     strange = {one["imageID"] for one in statuses if not is_image(one["imageID"], [release.images.backend])}
     # An engine may name it by its platform's manifest, or by its config: the registry knows which digests those are.
     known = image_ids(release.images.place("backend")) if strange else set()

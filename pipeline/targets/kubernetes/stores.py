@@ -39,7 +39,9 @@ def store_problems(kubectl: Kubectl, release: Release, tell: Callable[[str], Non
             if _essence(planned) == _essence(live[0]):
                 continue
             # Their names end with a hash of their content: nothing but the copy reads them yet.
-            kubectl.apply(config_of(store, release.objects(["ConfigMap"])))
+            configs = config_of(store, release.objects(["ConfigMap"]))
+            if configs:
+                kubectl.apply(configs)
             why = _try(kubectl, trial_of(store), tell)
         except Refused as error:  # a field that cannot be changed, a policy of the cluster
             why = error.problems[0]

@@ -230,7 +230,7 @@ def test_a_drain_that_outlasts_the_grace_period_is_refused(sound: KindCheckout) 
     """Kubernetes would kill each pod that leaves, and nobody would say so: the plan does, and touches nothing."""
     sound.settle(DRAIN_SECONDS="60")
     outcome = sound.deploy()
-    assert (outcome.code, outcome.verdict) == (2, "refused"), str(outcome)
+    assert outcome.code == 2, str(outcome)
     assert "terminationGracePeriodSeconds of Deployment backend is 60, and its pods need 100" in str(outcome)
 
 

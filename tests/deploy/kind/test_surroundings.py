@@ -19,16 +19,11 @@ TABLE = "kind: a change of the stores"
 POSTGRES, REDIS = (f"k8s/components/{name}/{name}.yaml" for name in ("postgres", "redis"))
 REFUSED = {
     "postgres, a bad argument": (POSTGRES, "shared_buffers=128MB", "shared_buffers=12bananas", "12bananas"),
-    "redis, a bad argument": (
-        REDIS,
-        "args: [redis-server, ",
-        "args: [redis-server, --bogus, '1', ",
-        "StatefulSet redis would not run",
-    ),
+    "redis, a bad argument": (REDIS, "args: [redis-server, ", "args: [redis-server, --bogus, '1', ", "bogus"),
     "postgres, a field that cannot change": (
         POSTGRES,
-        "storage: 10Gi",
-        "storage: 11Gi",
+        "  serviceName: postgres\n",
+        "  serviceName: postgres\n  podManagementPolicy: Parallel\n",
         "StatefulSet postgres would not run",
     ),
 }
