@@ -19,7 +19,7 @@ TABLE = "kind: a change of the stores"
 POSTGRES, REDIS = (f"k8s/components/{name}/{name}.yaml" for name in ("postgres", "redis"))
 REFUSED = {
     "postgres, a bad argument": (POSTGRES, "shared_buffers=128MB", "shared_buffers=12bananas", "12bananas"),
-    "redis, a bad argument": (REDIS, "args: [redis-server, ", "args: [redis-server, --bogus, '1', ", "bogus"),
+    "redis, a bad argument": (REDIS, "args: [redis-server, ", "args: [redis-server, --bogus, '1', ", "loadmodule"),
     "postgres, a field that cannot change": (
         POSTGRES,
         "  serviceName: postgres\n",
