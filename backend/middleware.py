@@ -72,6 +72,8 @@ class Observation:
         request_id.set(identity := known.decode())
         status, size = CLOSED_BY_CLIENT, 0
         scope[WAITING] = self._waiting
+        if self._drain.active and scope["path"] not in PROBES:
+            self._drain.asked = True
 
         async def respond(message: Message) -> None:
             nonlocal status, size

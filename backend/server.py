@@ -159,7 +159,7 @@ def _leave_on_signals(settings: Settings, drain: Drain, service: _Server, lifeli
             return
         drain.active = True
         log.info("draining", signal=number.name, seconds=seconds)
-        loop.call_later(seconds, stop)
+        drain.end_when_calm(seconds, stop)
 
     loop.add_signal_handler(signal.SIGTERM, leave, signal.SIGTERM, settings.drain_seconds)
     if lifeline is None:

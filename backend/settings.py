@@ -229,8 +229,8 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = _setting("operation", "json for machines, console for people.", "json")
     drain_seconds: float = _setting(
         "operation",
-        "Seconds after SIGTERM in which it still accepts requests but is not ready, so that the edge takes it out;"
-        " 0 means none.",
+        "Seconds after SIGTERM in which it still accepts requests but is not ready, so that the edge takes it out, and"
+        " up to 5 more while requests still come; 0 means none.",
         2.0,
         ge=0,
         le=300,
