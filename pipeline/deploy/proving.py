@@ -14,7 +14,7 @@ from typing import Self
 from pipeline.config.project import Environment
 from pipeline.config.requests import RequestSpec, common
 from pipeline.errors import DeployFailed, SlipwayError
-from pipeline.proof.results import BASELINE, BUILD, PREPARE, Snapshot, TrafficResult
+from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
 from pipeline.proof.verdict import BAKE, CONFIRM, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
@@ -81,6 +81,11 @@ class Proof:
             self._start(BASELINE if baseline else "rollback", both)
             if baseline:
                 self._wait(self.baseline_seconds, "baseline")
+
+    def hold(self) -> None:
+        """Send nothing until the next phase: what is changed now may turn somebody away, and the deploy says so."""
+        if self._traffic:
+            self._traffic.hold()
 
     def phase(self, name: str) -> None:
         """Start the phase `name`: requests that fall due from now on are counted under it."""
@@ -157,14 +162,11 @@ class Proof:
     def remarks(self) -> list[str]:
         """What a reader of the verdict should know besides, one line each."""
         shown = self.result.shown if self.result and not self.must_hide else ()
-        before = [
-            f"{failed} of {sum(share.sent for share in shares)} requests failed {when}, before anything of it was there"
-            for phase, when in ((BUILD, "during the build"), (PREPARE, "while the stores or the edge were changed"))
-            if (shares := [one for one in (self.result.shares if self.result else ()) if one.phase == phase])
-            and (failed := sum(share.sent - share.ok for share in shares))
-        ]
+        building = [share for share in (self.result.shares if self.result else ()) if share.phase == BUILD]
+        failed = sum(share.sent - share.ok for share in building)
+        of = f"{failed} of {sum(share.sent for share in building)} requests failed"
         return [
-            *before,
+            *([f"{of} during the build, before anything of it was there"] if failed else []),
             *([self.unwatched] if self.unwatched else []),
             *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
             *(self.result.unchecked if self.result else ()),

@@ -28,7 +28,6 @@ from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.deploy.working_tree import refuse_backwards, tree_problems
 from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
-from pipeline.proof.results import PREPARE
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migrations import RetainedRelease
 from pipeline.releases.model import Artifact, Running, short
@@ -170,7 +169,7 @@ class Story:
             proof.must_hide = not self._proved_before(chapter.new)
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
-                proof.phase(PREPARE)
+                proof.hold()
                 self.fleet.prepare(chapter.new)
                 running = self.fleet.running()
                 retained = self._retained(chapter.new, running)

@@ -7,22 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = [
-    "BASELINE",
-    "BUILD",
-    "PREPARE",
-    "QUIET",
-    "Bin",
-    "Failure",
-    "Latency",
-    "Phase",
-    "Share",
-    "Snapshot",
-    "TrafficResult",
-]
+__all__ = ["BASELINE", "BUILD", "QUIET", "Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficResult"]
 
-BUILD, PREPARE, BASELINE = "build", "prepare", "baseline"
-QUIET = (BUILD, PREPARE, BASELINE)  # the phases before anything of the release is there
+BUILD, BASELINE = "build", "baseline"
+QUIET = (BUILD, BASELINE)  # the phases before anything of the release is there
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,14 @@ class Traffic:
                 raise self._died()
             return self._snapshot
 
+    def hold(self) -> None:
+        """Let nothing more fall due until the next phase."""
+        self._tell({"hold": True})
+
     def settle(self) -> Snapshot:
         """Hold the traffic until the next phase, wait for every answer, and return the counts to judge by."""
         # Answers that are still to come, which are the slow ones, would be missing from the counts.
-        self._tell({"hold": True})
+        self.hold()
         self._await(lambda: self._snapshot.settled, self._longest + MARGIN_SECONDS)
         return self.snapshot()
 

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.proof.results import BASELINE, BUILD, PREPARE, Failure, Latency, Share, Snapshot
+from pipeline.proof.results import BASELINE, BUILD, Failure, Latency, Share, Snapshot
 from pipeline.releases.model import short
 
 __all__ = ["BAKE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "until_undone"]
 
 BAKE, CONFIRM = "bake", "confirm"
-UNJUDGED = (BUILD, PREPARE)
 NEW_ALONE = (BAKE, CONFIRM)  # the phases in which only the new release runs
 # A noisy machine is not a slow release: the limits grow with the latency of the old release on the same machine.
 NOISE = 5
@@ -92,12 +91,12 @@ def until_undone(rollout: Snapshot, back: Snapshot | None) -> list[Share]:
 def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iterator[Share]:
     """Yield the shares that count: all, or only the new release's if the old one was already failing on its own.
 
-    What failed before the baseline is told, and judges nobody: nothing of this release was there.
+    What failed during the build is told, and judges nobody: nothing of this release was there.
     """
     # A failure without an answer names no release, but while the new release runs alone it is the new release's.
     broken_before = not limits.old_counts or any(share.failed for share in traffic.shares if share.phase == BASELINE)
     for share in traffic.shares:
-        if share.phase in UNJUDGED:
+        if share.phase == BUILD:
             continue
         alone = share.phase in NEW_ALONE
         if rollback:

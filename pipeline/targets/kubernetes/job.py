@@ -131,6 +131,9 @@ class MigrateJob:
     def _refuse_removed(self, pod: Object) -> None:
         """Raise `Removed` where a pod failed because somebody else ended it."""
         status = pod["status"]
+        if pod["metadata"].get("deletionTimestamp"):
+            self._ended(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
+            raise Removed(f"the pod of {self.what} was removed while it ran (a drained node, an eviction, by hand?)")
         targets = [one for one in status.get("conditions", []) if one["type"] == "DisruptionTarget"]
         by = [f"{one.get('reason', '')}: {one.get('message', '')}".strip(": ") for one in targets]
         by += (

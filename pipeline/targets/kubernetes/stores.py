@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ POSTGRES = "app.kubernetes.io/component=postgres"
 REVISION = "controller-revision-hash"
 STORE_SECONDS = 180
 CRASHES = 3  # as of a pod of the service
+LOG_SECONDS = 1.0  # until the last lines of a pod that ended can be read
 
 
 def store_problems(kubectl: Kubectl, release: Release, tell: Callable[[str], None]) -> list[str]:
@@ -136,6 +138,7 @@ def _try(kubectl: Kubectl, job: Object, tell: Callable[[str], None]) -> str | No
                 return None
             ended = [pod for pod in pods if pod["status"].get("phase") in ("Failed", "Succeeded")]
             if ended:
+                time.sleep(LOG_SECONDS)
                 return telling_line(kubectl.ask("logs", name_of(ended[0])).splitlines())
         return f"it is not ready after {STORE_SECONDS} s: {why_waiting(pods[0] if pods else None)}"
     finally:

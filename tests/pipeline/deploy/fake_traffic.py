@@ -59,6 +59,9 @@ class FakeTraffic(Traffic):
         self._send()
         return self._snapshot_of()
 
+    def hold(self) -> None:
+        """Do nothing: it sends only when it is asked."""
+
     def settle(self) -> Snapshot:
         """Return the counts: there is nothing to wait for."""
         return self._snapshot_of()

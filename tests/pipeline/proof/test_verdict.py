@@ -109,7 +109,6 @@ class TestTheBuild:
     def test_judges_nobody(self) -> None:
         """The release was not there, and nothing of it was anywhere."""
         assert verdict(self.STARVED, BEFORE, BAKE).ok
-        assert verdict(replace(self.STARVED, phase="prepare"), BEFORE, BAKE).ok
 
     def test_excuses_nobody(self) -> None:
         """What answers again in the baseline must go on answering."""
