@@ -38,8 +38,9 @@ BROKEN = (
     asyncpg.InvalidCatalogNameError,  # being restored
     asyncpg.UndefinedTableError,  # not migrated yet
 )
-# While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing.
-LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing, or
+# cut between two messages (InternalClientError: "another operation is in progress").
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class DatabaseUnavailable(Problem):
