@@ -360,7 +360,8 @@ class Story:
             log.info(f"meanwhile {line}")
         undoing = report.rollback.stages if report.rollback else ()
         stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        back = self.records.before(report.release) if report.verdict == "proved" else None
+        before = self.records.before(report.release) if report.verdict == "proved" else None
+        back = before.release if before else None
         remarks = [*report.remarks, *remarks]
         return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks), back=back)
 

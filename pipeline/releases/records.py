@@ -75,10 +75,11 @@ class Records:
         """Return the newest proved release: the one that serves where nothing went wrong since (or it was undone)."""
         return next((record for record in reversed(self.all()) if record.verdict == "proved"), None)
 
-    def before(self, release: str | None) -> str | None:
-        """Return the release that `rollback` would go back to once `release` is recorded as proved; None for none."""
-        proved = [record.release for record in self.all() if record.verdict == "proved"]
-        first = proved.index(release) if release in proved else len(proved)
+    def before(self, release: str | None) -> Record | None:
+        """Return the last record of a release that was proved before the first deploy of `release`; None for none."""
+        proved = [record for record in self.all() if record.verdict == "proved"]
+        names = [record.release for record in proved]
+        first = names.index(release) if release in names else len(names)
         return proved[first - 1] if first else None
 
     def previous(self) -> Record:
@@ -86,18 +87,18 @@ class Records:
 
         Raise `UsageError` where there is none.
         """
-        proved = [record for record in self.all() if record.verdict == "proved"]
-        if not proved:
+        serving = self.serving()
+        if not serving:
             raise UsageError(
                 "no release is recorded as proved yet, so there is none to go back to: `nox -s deploy` first"
             )
-        first = next(index for index, record in enumerate(proved) if record.release == proved[-1].release)
-        if not first:
+        found = self.before(serving.release)
+        if not found:
             raise UsageError(
-                f"release {proved[-1].release} is the oldest one recorded: there is none to go back to;"
+                f"release {serving.release} is the oldest one recorded: there is none to go back to;"
                 " name one with `--release` (`nox -s releases` lists them)"
             )
-        return proved[first - 1]
+        return found
 
     def find(self, reference: str) -> Record:
         """Return the record with that number, or the newest one of the release with that name (or its beginning).

@@ -168,7 +168,7 @@ class TestReadOnly:
                 await eventually(client, NOTES, 200)
                 async with asyncio.timeout(30):  # each session is a new one: on a busy machine a check may be late
                     while (ready := await client.get("/ready")).json()["checks"]["database"]["state"] == "timeout":
-                        pass
+                        pass  # asked again until the check has an answer, or the time is up
                 checks = ready.json()["checks"]
                 states = [checks[name]["state"] for name in ("database", "schema")]
                 assert (ready.status_code, states) == (503, ["failed", "ok"])

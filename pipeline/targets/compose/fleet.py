@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from pipeline.config.secrets import BY_HAND, allow_by_hand
+from pipeline.config.secrets import allow_by_hand
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
@@ -28,7 +28,7 @@ from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
-from pipeline.targets.compose.surroundings import SURROUNDINGS
+from pipeline.targets.compose.surroundings import SURROUNDINGS, started_by_hand
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
 
@@ -188,9 +188,8 @@ class ComposeFleet(roles.Fleet):
     def keep(self) -> None:
         """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing."""
         self.site.surroundings.keep()
-        mounts = [source for one in self.site.stack.containers() for source in one.mounts.values()]
         # What was started by hand and is still there could not start again.
-        allow_by_hand(self.site.secrets, allowed=any(BY_HAND in source for source in mounts))
+        allow_by_hand(self.site.secrets, allowed=any(map(started_by_hand, self.site.stack.containers())))
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""

@@ -18,13 +18,13 @@ from pipeline.targets.common.diagnosis import failing_checks
 from pipeline.targets.common.edge import wait_admitted
 from pipeline.targets.compose.stack import Stack
 
-__all__ = ["BY_HAND", "SERVICE", "SOCKETS", "Replicas", "slot_of", "slot_path", "socket_path"]
+__all__ = ["PLAIN_SOCKET", "SERVICE", "SOCKETS", "Replicas", "slot_of", "slot_path", "socket_path"]
 
 SERVICE = "backend"
 EDGE = "frontend"
 SOCKETS = "/run/edge"  # the volume, in docker-compose.yml
 SLOT = "slot-"
-BY_HAND = f"{SOCKETS}/backend"  # the socket of what a plain `docker compose up` starts
+PLAIN_SOCKET = f"{SOCKETS}/backend"  # the socket of what a plain `docker compose up` starts
 TICK_SECONDS = 0.1
 
 
@@ -102,9 +102,8 @@ class Replicas:
 
     def routed(self) -> set[int]:
         """Return the slots that the edge knows a socket for; none where the edge does not run."""
-        edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
-        here = edge and SOCKETS in edge.mounts
-        names = self.docker.ask("exec", edge.ident, "ls", SOCKETS).split() if edge and here else []
+        edge = self._edge()
+        names = self.docker.ask("exec", edge.ident, "ls", SOCKETS).split() if edge and SOCKETS in edge.mounts else []
         return {int(name.removeprefix(SLOT)) for name in names if name.startswith(SLOT)}
 
     def begin_stop(self, containers: Iterable[Container]) -> None:
@@ -131,9 +130,12 @@ class Replicas:
                 break
         self.docker.do("rm", "--force", one.ident)
 
+    def _edge(self) -> Container | None:
+        return next((each for each in self.stack.containers(EDGE) if each.running), None)
+
     def _in_edge(self, *command: str) -> None:
         """Run a `command` in the edge's container."""
-        edge = next((each for each in self.stack.containers(EDGE) if each.running), None)
+        edge = self._edge()
         if edge is None:
             raise SlipwayError(
                 f"{EDGE} does not run, so it can route to nobody: see `docker ps --all`, and deploy again"

@@ -24,7 +24,7 @@ from pipeline.targets.common.diagnosis import SILENT, telling_line
 from pipeline.targets.compose.stack import DEFINITION, FILES, Stack
 from pipeline.targets.compose.variables import Variables
 
-__all__ = ["SURROUNDINGS", "Surroundings", "throwaway_config"]
+__all__ = ["SURROUNDINGS", "Surroundings", "started_by_hand", "throwaway_config"]
 
 SURROUNDINGS = ("postgres", "redis", "frontend")
 START_SECONDS = 120  # of an empty PostgreSQL on a busy machine
@@ -78,8 +78,7 @@ class Surroundings:
         same = there.keys() - self._changed(config, there)
         environment = self.variables.environment(None)
         # Compose takes what was started by hand for the same: the paths of its secrets are no part of a definition.
-        by_hand = any(BY_HAND in source for name in services if name in there for source in there[name].mounts.values())
-        anew = ["--force-recreate"] if by_hand else []
+        anew = ["--force-recreate"] if any(name in there and started_by_hand(there[name]) for name in services) else []
         self.stack.do("up", "--detach", "--no-deps", "--no-build", *anew, *services, env=environment)
         for name, why in self._wait(services).items():
             if name != CACHE or name not in same:
@@ -262,6 +261,11 @@ def _without_data(volume: Mapping[str, Any]) -> Mapping[str, Any]:
     ):
         return {"type": "volume", "target": volume["target"]}
     return {**volume, "read_only": True} if volume["type"] == "bind" else volume
+
+
+def started_by_hand(one: Container) -> bool:
+    """Return whether a plain `docker compose up` made the container: it mounts secrets by the link that is for that."""
+    return any(BY_HAND in source for source in one.mounts.values())
 
 
 def _crashed(one: Container) -> bool:

@@ -20,7 +20,7 @@ from pipeline.config.settings import (
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
 from pipeline.targets.compose.artifacts import Artifacts, Kept
-from pipeline.targets.compose.replicas import BY_HAND, slot_path, socket_path
+from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_path, socket_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 
 __all__ = ["Variables"]
@@ -95,7 +95,7 @@ class Variables:
             **({"EDGE_ADDRESS": _bracketed(self.values["EDGE_ADDRESS"])} if self.values.get("EDGE_ADDRESS") else {}),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),
             "EDGE_TRUSTED_PROXIES": trusted_ranges(self.values),
-            "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (BY_HAND, *map(slot_path, slots))),
+            "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (PLAIN_SOCKET, *map(slot_path, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
             "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),

@@ -45,6 +45,7 @@ LOG_TICKS = 6  # between two looks at the last line of a pod's log
 UPGRADE = "upgrade"
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 EVICTED = ("Evicted", "NodeShutdown", "Terminated", "Preempting")  # of a pod's own status, by its kubelet
+BY_WHOM = "a drained node, an eviction, by hand?"
 
 
 class Removed(DeployFailed):
@@ -125,20 +126,20 @@ class MigrateJob:
                 f"{self.what} did not end: {failed.get('message', 'its activeDeadlineSeconds are over')}"
             )
         if failed:
-            raise Removed(f"the pod of {self.what} was removed while it ran (a drained node, an eviction, by hand?)")
+            raise Removed(f"the pod of {self.what} was removed while it ran ({BY_WHOM})")
         return "Complete" in said or "SuccessCriteriaMet" in said
 
     def _refuse_removed(self, pod: Object) -> None:
         """Raise `Removed` where a pod failed because somebody else ended it."""
         status = pod["status"]
-        if pod["metadata"].get("deletionTimestamp"):
-            self._ended(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
-            raise Removed(f"the pod of {self.what} was removed while it ran (a drained node, an eviction, by hand?)")
         targets = [one for one in status.get("conditions", []) if one["type"] == "DisruptionTarget"]
         by = [f"{one.get('reason', '')}: {one.get('message', '')}".strip(": ") for one in targets]
         by += (
             [f"{status['reason']}: {status.get('message', '')}".strip(": ")] if status.get("reason") in EVICTED else []
         )
+        if pod["metadata"].get("deletionTimestamp"):
+            self._ended(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])  # its time may be over
+            by.append(BY_WHOM)
         if by:
             raise Removed(f"the pod of {self.what} was removed while it ran ({by[0][:200]})")
 

@@ -165,7 +165,7 @@ def _said(port: str, sent: bytes) -> bytes:
                 while part := connection.recv(65536):
                     answer += part
         except TimeoutError:
-            pass
+            pass  # PostgreSQL and Redis keep the connection: what they have said by now is their answer
         except OSError:
             return False
         return bool(answer)

@@ -13,7 +13,7 @@ from pipeline.config.settings import grace_seconds, service_secrets, settings_en
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 from pipeline.targets.compose.artifacts import Artifacts
-from pipeline.targets.compose.replicas import BY_HAND, slot_of, slot_path
+from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_of, slot_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint, project_name_problem
 from pipeline.targets.compose.variables import Variables
 from tests.project import PROJECT
@@ -79,8 +79,8 @@ class TestSlots:
     def test_are_paths_in_the_volume_of_the_edge(self) -> None:
         """Those that docker-compose.yml tells the edge; what a plain `up` starts listens at the first."""
         text = (Path(__file__).parents[4] / "docker-compose.yml").read_text()
-        assert f"unix/{BY_HAND} unix/{slot_path(1)} unix/{slot_path(2)}" in text
-        assert f"BACKEND_SOCKET:-{BY_HAND}" in text
+        assert f"unix/{PLAIN_SOCKET} unix/{slot_path(1)} unix/{slot_path(2)}" in text
+        assert f"BACKEND_SOCKET:-{PLAIN_SOCKET}" in text
 
 
 class TestStack:
