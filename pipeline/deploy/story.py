@@ -153,8 +153,10 @@ class Story:
         chapter.old = self._artifact(serving.release) if serving else None
         with self._proof(chapter, "rollout", old_counts=not unfinished) as proof:
             with self._stage(chapter, "build") as stage:
-                if chapter.old and not (wanted or dry_run) and self.fleet.running().releases:
-                    proof.watch_build(chapter.old)
+                if chapter.old and not (wanted or dry_run):
+                    running = self.fleet.running()
+                    if running.releases and not running.problems:  # else the edge may be elsewhere by now, or away
+                        proof.watch_build(chapter.old)
                 chapter.new = self.releases.recorded(wanted) if wanted else self.releases.build()
                 stage.note = f"release {short(chapter.new.name)}"
                 self.records.note(chapter.record, release=chapter.new.name)
