@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
+from pipeline.config.place_of_data import STORES
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import PLACED, overridden, variables
 from pipeline.deploy.evidence import summary_line
@@ -90,10 +91,12 @@ def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, pr
 def _overridden(story: Story, *, built: bool) -> list[str]:
     """Return a line for each setting of one person's shell that this deploy takes instead of that in `.env`.
 
-    A release that is not `built` now has settings of its own; a cluster has its overlay's. Secrets reach both.
+    A release that is not `built` now has settings of its own; a cluster has its overlay's. Secrets reach both. A store
+    that would not be used is refused, so it wins nothing.
     """
     plain = {variable.name for variable in variables() if not variable.secret}
-    unused = plain if story.env.target == "kubernetes" else plain - PLACED if not built else set[str]()
+    refused = {*STORES, *(f"{name}_FILE" for name in STORES)}
+    unused = plain if story.env.target == "kubernetes" else refused if built else refused | plain - PLACED
     return [line for name, line in overridden(story.project.root).items() if name not in unused]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, check_values, read_env, variables
 from pipeline.system.place import env_file
 
-__all__ = ["settings_problems", "shell_problems", "unused_stores"]
+__all__ = ["STORES", "settings_problems", "shell_problems", "unused_stores"]
 
 STORES = {"DATABASE_URL": "PostgreSQL", "POSTGRES_HOST": "PostgreSQL", "REDIS_URL": "Redis", "REDIS_HOST": "Redis"}
 COMPOSE_FILE = "docker-compose.yml"

@@ -48,6 +48,14 @@ class TestDeploy:
         served.run("rollback", "--release", "1")
         assert served.said.count(line) == 1
 
+    def test_says_of_no_store_that_it_wins(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The target refuses one that would not be used: it must not say both."""
+        (served.target.project.root / ".env").write_text("LOG_LEVEL=INFO\n")
+        for name in ("POSTGRES_HOST", "DATABASE_URL", "REDIS_URL_FILE"):
+            monkeypatch.setenv(name, "db.example.org")
+        served.run("deploy")
+        assert "and wins" not in served.said
+
     def test_passes_its_options_on(self, served: World) -> None:
         """Each option has its effect."""
         served.target.releases.tree = release("cccc")
