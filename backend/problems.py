@@ -13,13 +13,14 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from backend.logs import request_id
 
 __all__ = ["MEDIA_TYPE", "FieldError", "Problem", "ProblemDetails", "install", "problem_response", "responses"]
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # RFC 9110 9.3, RFC 5789
 
 
 class FieldError(BaseModel):
@@ -121,15 +122,16 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return problem_response(InvalidRequest("The request is not valid; see errors.", errors=fields))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names the methods of the first route with this path, and each of ours has one method.
-        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        error.headers = {"Allow": ", ".join(_methods(request))}
     return problem_response(error)
 
 
-def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes with the path of `request`."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for methods in found for method in methods}
+def _methods(request: Request) -> list[str]:
+    """Return the methods that some route takes for the path of `request`."""
+    # Each route is asked, whatever its kind: an included router does not list its own.
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    routes = request.app.routes
+    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

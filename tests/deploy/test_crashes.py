@@ -115,23 +115,6 @@ def test_a_killed_valkey_comes_back_and_nobody_notices(deployed: Checkout, visit
     add_row(TABLE, f"Valkey       back in {seconds:4.1f} s  0 of {len(visitors.visits)} visits failed")
 
 
-def test_a_valkey_that_cannot_read_its_log_stops_no_deploy(sound: Checkout) -> None:
-    """It is a cache: the service does without, the deploy says so and how to start it empty, and that helps."""
-    for file in (sound.home / "valkey").rglob("*.incr.aof"):
-        with file.open("ab") as log:
-            log.write(b"rubbish")
-    _, dead = _kill(sound, "valkey")
-    dead.wait(5)
-    sound.change("without a cache")
-    outcome = sound.proved()
-    assert "Nothing is cached until it runs. If its data is broken, start it empty: `rm -r " in outcome.stderr
-    assert any("redis" in line for line in outcome.report["remarks"]), outcome.report["remarks"]
-    shutil.rmtree(sound.home / "valkey")
-    sound.change("with an empty one")
-    assert "Nothing is cached" not in sound.proved().stderr
-    wait_until(lambda: _redis(sound) == "ok", "the service does not see it", BACK_SECONDS)
-
-
 def test_a_killed_edge_comes_back(deployed: Checkout, visitors: Visitors, add_row: AddRow) -> None:
     """It is the one door: connections are refused for a moment, and then every replica serves through it."""
     killed, dead = _kill(deployed, "edge")
@@ -198,3 +181,20 @@ def _cut_the_power(checkout: Checkout, sockets: str) -> None:
     wait_until(lambda: not checkout.processes(), "not all ended")  # including a child that PostgreSQL had just started
     for path in checkout.home.glob("run/*") if sockets == "gone" else ():
         path.unlink()
+
+
+def test_a_valkey_that_cannot_read_its_log_stops_no_deploy(sound: Checkout) -> None:
+    """It is a cache: the service does without, the deploy says so and how to start it empty, and that helps."""
+    for file in (sound.home / "valkey").rglob("*.incr.aof"):
+        with file.open("ab") as log:
+            log.write(b"rubbish")
+    _, dead = _kill(sound, "valkey")
+    dead.wait(5)
+    sound.change("without a cache")
+    outcome = sound.proved()
+    assert "Nothing is cached until it runs. If its data is broken, start it empty: `rm -r " in outcome.stderr
+    assert any("redis" in line for line in outcome.report["remarks"]), outcome.report["remarks"]
+    shutil.rmtree(sound.home / "valkey")
+    sound.change("with an empty one")
+    assert "Nothing is cached" not in sound.proved().stderr
+    wait_until(lambda: _redis(sound) == "ok", "the service does not see it", BACK_SECONDS)

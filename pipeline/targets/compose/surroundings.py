@@ -172,7 +172,7 @@ class Surroundings:
     def _image_problem(self, config: Mapping[str, Any], service: str) -> str | None:
         """Pull a service's image if it is not on this machine; return why that fails."""
         image = config["services"][service]["image"]
-        if self._image(config, service):
+        if service == EDGE or self._image(config, service):  # the edge's is built here, before it is started
             return None
         try:
             self.stack.docker.do("pull", "--quiet", image, timeout=PULL_SECONDS)

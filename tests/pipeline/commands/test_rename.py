@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
     r"\.slipway[/}`]|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
-    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema)|rename -- [\w-]+"
+    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+"
 )
 
 
@@ -38,7 +39,25 @@ def uses(root: Path, name: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+LABEL = re.compile(r"slipway[./][a-z]+\b")
+
+
+def labels(root: Path) -> Counter[str]:
+    """How often each label of the pipeline's is set, in what it builds and applies."""
+    read = {label for path in (root / "pipeline").rglob("*.py") for label in LABEL.findall(path.read_text())}
+    files = [root / "docker-compose.yml", *(path for part in ("docker", "k8s") for path in (root / part).rglob("*"))]
+    text = "\n".join(path.read_text() for path in files if path.is_file())
+    return Counter(label for label in LABEL.findall(text) if label in read)
+
+
 class TestRename:
+    def test_keeps_what_the_pipeline_reads(self, clone: Path) -> None:
+        """A label of an image that has another name by then is not found: nothing could be deployed twice."""
+        before = labels(clone)
+        assert {"slipway.socket", "slipway.needs"} <= before.keys()
+        assert run(clone, "rename", NEW).returncode == 0
+        assert labels(clone) == before
+
     def test_leaves_no_old_name(self, clone: Path) -> None:
         """Nowhere but in what is the pipeline's; and what is made from the settings' schema still agrees with it."""
         done = run(clone, "rename", NEW)
