@@ -168,7 +168,8 @@ def checkov_problems(root: Path, rendered: Mapping[str, list[Document]]) -> list
         for tree, documents in rendered.items():
             path = Path(name) / f"{tree.replace('/', '-')}.yaml"
             path.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
-        command = [str(Path(sys.executable).parent / "checkov"), "--config-file", str(root / CHECKOV), "-d", name]
+        # Not its script, whose first line is the path that the environment once had: a checkout may be moved.
+        command = [sys.executable, "-m", "checkov.main", "--config-file", str(root / CHECKOV), "-d", name]
         # Nothing is sent or fetched: it would only ask its maker's service how severe a finding is.
         environ = {**os.environ, "BC_SKIP_MAPPING": "TRUE", "CKV_IGNORE_HIDDEN_DIRECTORIES": "false"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
