@@ -17,11 +17,12 @@ import asyncpg
 import pytest
 
 from tests.backend.migrations.conftest import Done, Run, add, query
+from tests.project import NAME
 from tests.services import Services, psql
 
 INDEX = 'op.execute("CREATE INDEX CONCURRENTLY board_idx ON board (id)")'
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('board_idx')"
-LEFT = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'slipway-migrations' AND state = 'active'"
+LEFT = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}-migrations' AND state = 'active'"
 SLEEP = 'op.execute("CREATE TABLE slept (id int)"); op.execute("SELECT pg_sleep({})")'
 GONE_SECONDS = 10  # PostgreSQL looks for its client once a second; the machine may be busy
 
