@@ -284,7 +284,7 @@ def e2e(session: nox.Session) -> None:
     """Test each target's deploy story; named ones with faults (-- [local compose kind own page | all | ARGS])."""
     # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
     beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
-    machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/supply", aside)
+    machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/proof", "tests/pipeline/supply", aside)
     targets: dict[str, list[tuple[str, ...]]] = {
         "": [machine, ("tests/deploy/kind",)],
         "all": [machine, ("tests/deploy/kind",), ("tests/workflows",)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DeployFailed", "Interrupted", "LockHeld", "SlipwayError", "UsageError"]
+__all__ = ["DeployFailed", "Inconclusive", "Interrupted", "LockHeld", "SlipwayError", "UsageError"]
 
 
 class SlipwayError(Exception):
@@ -32,6 +32,12 @@ class LockHeld(SlipwayError):
 
 class DeployFailed(SlipwayError):
     """A failed stage; the first problem is the one-line reason that the report carries."""
+
+
+class Inconclusive(DeployFailed):
+    """The traffic says too little for a verdict (exit code 3): nothing is known against the release."""
+
+    exit_code = 3
 
 
 class Interrupted(KeyboardInterrupt):

@@ -20,6 +20,7 @@ from pipeline.system.place import state_folder
 __all__ = ["ComposeEnvironment", "Environment", "KubernetesEnvironment", "LocalEnvironment", "Project", "load_project"]
 
 LARGEST = 10_000
+SHORTEST_LIMIT, LONGER = 60, 10  # of a bake, in seconds and in times of bake_seconds
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an environment: it is a folder's name and an argument
 
 
@@ -50,13 +51,22 @@ class Environment(Table):
     url: Annotated[Text, AfterValidator(_url)] = Field(examples=['"http://localhost:{EDGE_PORT}"'])
     rate: Number = Field(default=50, examples=["50 # requests a second"])
     bake_seconds: Number = 5
+    # How long the bake may go on where it says too little; without it ten times bake_seconds, and at least a minute.
+    bake_limit_seconds: Day | None = None
+    inconclusive: Literal["undo", "keep"] = "undo"  # what becomes of a release of which too little is known
     max_failures: Annotated[int, Field(ge=0, le=LARGEST)] = 0
-    max_latency_ms: Number = 500
+    max_slowdown: Number = 1.5  # compared with the release before
+    max_latency_ms: Number | None = None  # of 95 in 100 answers, whatever was before
     timeout: Number = Field(default=120, examples=["120 # seconds"])
     # What all migrations of a deploy may take together. A statement has 60 s of it, unless it blocks nobody.
     migration_timeout: Day = Field(default=1800, examples=["1800 # seconds"])
     # What must hold of an image before it runs here.
     verify: Policy | None = Field(default=None, examples=['{ key = "cosign.pub" }'])
+
+    @property
+    def bake_limit(self) -> float:
+        """How many seconds the bake may take, from its beginning to the verdict."""
+        return self.bake_limit_seconds or max(SHORTEST_LIMIT, LONGER * self.bake_seconds)
 
 
 class KubernetesEnvironment(Environment):

@@ -26,6 +26,7 @@ __all__ = [
     "Step",
     "common",
     "parse_requests",
+    "renamed",
 ]
 
 PLACEHOLDER = re.compile(r"\{(unique(?::[^{}]+)?|response(?:\.[\w-]+)+)\}")
@@ -193,20 +194,28 @@ class _Unknown(RequestSpec):  # what its tables must be depends on the method
 
 
 def common(new: Sequence[RequestSpec], old: Sequence[RequestSpec]) -> tuple[RequestSpec, ...]:
-    """Return the requests that both releases declare, whatever the weights: the ones that either can answer.
+    """Return the requests that both releases declare, whatever the weights and the names: either can answer them.
 
     Of a write, the steps in `then` that both begin with.
     """
-    known = {spec.name: spec for spec in old}
-    return tuple(
-        spec.model_copy(update={"then": _alike(spec.then, known[spec.name].then)})
-        for spec in new
-        if spec.name in known and _itself(spec) == _itself(known[spec.name])
-    )
+    pairs = ((spec, _same(spec, old)) for spec in new)
+    return tuple(spec.model_copy(update={"then": _alike(spec.then, same.then)}) for spec, same in pairs if same)
+
+
+def renamed(new: Sequence[RequestSpec], old: Sequence[RequestSpec]) -> list[tuple[str, str]]:
+    """Return the former and the present name of each request that has another one now."""
+    pairs = ((spec, _same(spec, old)) for spec in new)
+    return [(same.name, spec.name) for spec, same in pairs if same and same.name != spec.name]
+
+
+def _same(spec: RequestSpec, others: Sequence[RequestSpec]) -> RequestSpec | None:
+    """Return the one of `others` that sends and expects the same, and rather one of the same name."""
+    same = [one for one in others if _itself(one) == _itself(spec)]
+    return next((one for one in same if one.name == spec.name), same[0] if same else None)
 
 
 def _itself(spec: RequestSpec) -> RequestSpec:
-    return spec.model_copy(update={"weight": 1, "then": ()})
+    return spec.model_copy(update={"name": "", "weight": 1, "then": ()})
 
 
 def _alike(new: Sequence[Step], old: Sequence[Step]) -> tuple[Step, ...]:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from pipeline.deploy.protection import best_effort
 from pipeline.deploy.proving import Proof
-from pipeline.proof.report import Report, Rollback, Toll, traffic_report
+from pipeline.proof.comparison import Slower
+from pipeline.proof.report import Report, Rollback, Toll, TrafficReport, traffic_report
 from pipeline.proof.verdict import until_undone
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Record, read_json
@@ -41,6 +42,11 @@ class Chapter:
     unremoved: str | None = None  # why what the proofs wrote may still be there
     code: int = 1
     _keeping: threading.Thread | None = None
+
+    @property
+    def stays(self) -> bool:
+        """Whether the new release serves from now on."""
+        return self.verdict == "proved" or (self.verdict == "inconclusive" and self.rollback is None)
 
     def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
         """Note how undoing ended; where it did the `whole` of it, count the requests that failed until then."""
@@ -79,12 +85,18 @@ class Chapter:
             verdict=self.verdict,
             reason=self.reason,
             started=self.record.started or now(),
-            traffic=traffic_report(self.proof.result, release, slow=self.proof.slow) if self.proof else None,
+            traffic=self._traffic(target, release),
             remarks=tuple(self._remarks()),
             unremoved=self.unremoved,
             log=self._log_command(target),
             rollback=self.rollback,
         )
+
+    def _traffic(self, target: Target, release: str | None) -> TrafficReport | None:
+        if not self.proof:
+            return None
+        slower, old = Slower(target.env.max_slowdown), self.old.name if self.old else None
+        return traffic_report(self.proof.result, release, old=old, slower=slower, slow=self.proof.slow)
 
     def keep_log(self, fleet: Fleet) -> None:
         """Keep what the replicas of the failed release logged, beside the way back, which removes them."""

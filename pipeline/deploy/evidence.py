@@ -1,4 +1,4 @@
-"""The evidence of a deploy or rollback: `report.json`, `report.md` and `timeline.svg`."""
+"""The evidence of a deploy or rollback: `report.json`, `report.md`, `timeline.svg`, and `requests.svg` if compared."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.deploy.requests_picture import drawn, requests_svg
 from pipeline.deploy.timeline import Timeline, timeline_svg
+from pipeline.proof.comparison import Compared, Comparison, Side
 from pipeline.proof.report import Report, TrafficReport
 from pipeline.proof.results import Failure
 from pipeline.releases.model import short
 from pipeline.system.files import write_whole
 from pipeline.system.progress import StageRecord
+from pipeline.system.text import figure
 
 __all__ = ["code", "render_markdown", "summary_line", "write_evidence"]
 
 PICTURE = "![requests a second by answering release, failures, latency](timeline.svg)"
+REQUESTS_PICTURE = "![how many times as slow each request is, with its 95 % interval](requests.svg)"
 MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|\A[#+-]")
 
 
 def write_evidence(folder: Path, report: Report) -> None:
-    """Write the three files of `report` into `folder`, each whole or not at all.
+    """Write the files of `report` into `folder`, each whole or not at all.
 
     Raise `OSError` if that fails.
     """
+    compared = report.traffic and report.traffic.comparison
+    requests = requests_svg(compared, title=f"Each request of deploy {report.number}") if compared else ""
     for name, text in (
         ("timeline.svg", _picture(report)),
+        *([("requests.svg", requests)] if requests else []),
         ("report.md", render_markdown(report)),
         # Last: it completes the record.
         ("report.json", json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n"),
@@ -56,8 +63,11 @@ def _outcome(report: Report) -> str:
             return (
                 f"Nothing was changed on {where}: {reason or f'{name} is already running and every replica is ready'}"
             )
-        case "rolled_back":
-            return f"{_capital(name)} was undone on {where}: {reason}{_toll(report)}; {_serving(report)}"
+        case "rolled_back" | "inconclusive":
+            done = f"was undone on {where}" if report.rollback else f"serves {where}"
+            doubt = ", neither proved nor refused" if report.verdict == "inconclusive" else ""
+            end = f"{_toll(report)}; {_serving(report)}" if report.rollback else ""
+            return f"{_capital(name)} {done}{doubt}: {reason}{end}"
         case "interrupted" if not report.finished:
             return f"The deploy of {name} to {where} was killed: {reason}; the next one cleaned up after it"
         case "interrupted":
@@ -103,7 +113,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
         f"# {_prose(summary_line(report))}",
         picture,
         _table(("", ""), _facts(report)),
-        *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None),
+        *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None, pictures=picture == PICTURE),
         *([f"Seen from inside: {_prose(report.inside[0])}."] if report.inside else []),
         *(f"Remark: {_prose(line)}." for line in report.remarks),
         "## Stages",
@@ -144,13 +154,20 @@ def _counts_back(report: Report) -> str | None:
     return f"{toll}, and {failed or 'none'} of {sent} afterwards"
 
 
-def _traffic_parts(title: str, traffic: TrafficReport | None, counts: str | None) -> list[str]:
-    """Return the part of the report on `traffic`. `counts`: what its first line says instead of its own counts."""
+def _traffic_parts(
+    title: str, traffic: TrafficReport | None, counts: str | None, *, pictures: bool = False
+) -> list[str]:
+    """Return the part of the report on `traffic`.
+
+    `counts`: what its first line says instead of its own counts; `pictures`: whether it may show files.
+    """
     if traffic is None:
         return []
     unread = "not read back, because the rollout had already failed"
     read = unread if traffic.writes_unread else f"{traffic.writes_lost or 'none'} lost"
     lines = [f"{counts or _counts(traffic)}; {traffic.writes_acknowledged} writes acknowledged, {read}."]
+    if traffic.confidence is not None:
+        lines.append(f"With 95 % confidence, at most {figure(100 * traffic.confidence, 2)} % of the requests fail.")
     if traffic.baseline:
         lines.append(
             f"{traffic.baseline} requests had already failed before anything was changed:"
@@ -167,9 +184,41 @@ def _traffic_parts(title: str, traffic: TrafficReport | None, counts: str | None
     parts = [f"## {title}", "\n".join(lines)]
     if rows:
         parts.append(_table(("answered by", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms"), rows))
+    if traffic.comparison:
+        parts += _comparison(traffic.comparison)
+        parts += [REQUESTS_PICTURE] if pictures and drawn(traffic.comparison) else []
     for kind, failures in traffic.failures.items():
         parts += [f"### {failures.count} × {kind}", _examples(failures.examples)]
     return parts
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    """Return the table of what each request takes now and took before, and its picture."""
+    rows = [
+        (code(one.request), *_side(one.old, failed=False), *_side(one.new, failed=True), _slower_by(one))
+        for one in comparison.requests
+    ]
+    header = ("request", "before", "p50 ms", "p95 ms", "now", "failed", "p50 ms", "p95 ms", "times as slow")
+    parts = ["### Each request", _table(header, rows)] if rows else []
+    if comparison.tail:
+        parts.append(f"Of all that are compared, {comparison.tail}.")
+    return parts
+
+
+def _side(side: Side | None, *, failed: bool) -> tuple[object, ...]:
+    if side is None:
+        return ("—",) * (4 if failed else 3)
+    counts = (side.sent, side.failed) if failed else (side.sent,)
+    return (*counts, *("—" if value is None else figure(value) for value in (side.p50, side.p95)))
+
+
+def _slower_by(one: Compared) -> str:
+    if not one.effect:
+        return f"not compared: {one.without}"
+    low, high = one.effect.low, one.effect.high
+    interval = f" ({figure(low, 2)} to {figure(high, 2)})" if low and high else ""
+    found = ", **slow**" if one.slow else ", cannot be told" if one.unsure else ""
+    return f"{figure(one.effect.ratio, 2)}{interval}{found}"
 
 
 def _examples(examples: Sequence[Failure]) -> str:
@@ -194,14 +243,11 @@ def _stages(stages: Sequence[StageRecord]) -> str:
 def _advice(report: Report) -> list[str]:
     environment = report.environment
     again = f"`nox -s deploy -- {environment}` deploys again once it is fixed."
-    match report.verdict:
-        case "proved":
-            back = f"`nox -s rollback -- {environment}` goes back to release {short(report.back)}."
-            return [*([back] if report.back else []), f"`nox -s status -- {environment}` shows each replica."]
-        case "unchanged":
-            return [f"`nox -s status -- {environment}` shows each replica."]
-        case "interrupted":
-            return [f"`nox -s deploy -- {environment}` deploys again."]
+    if report.verdict in ("proved", "unchanged"):
+        back = f"`nox -s rollback -- {environment}` goes back to release {short(report.back)}."
+        return [*([back] if report.back else []), f"`nox -s status -- {environment}` shows each replica."]
+    if report.verdict == "interrupted":
+        return [f"`nox -s deploy -- {environment}` deploys again."]
     rollback = report.rollback
     if rollback and rollback.release and rollback.verdict != "proved":
         return [
@@ -209,6 +255,9 @@ def _advice(report: Report) -> list[str]:
             f"`nox -s releases -- {environment}` lists the releases that `nox -s rollback` can bring back.",
             again,
         ]
+    if report.verdict == "inconclusive":
+        more = "A higher `rate`, a longer `bake_limit_seconds` or a quieter machine tells more"
+        return [f"`nox -s deploy -- {environment}` tries again.", f"{more}: docs/2-your-own-service.md says how much."]
     examples = [one for kind in (report.traffic.failures if report.traffic else {}).values() for one in kind.examples]
     if not report.log or not examples:
         return [again]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pipeline.config.project import Environment
-from pipeline.config.requests import RequestSpec, common
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.config.requests import RequestSpec, common, renamed
+from pipeline.errors import DeployFailed, Inconclusive, SlipwayError
 from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
-from pipeline.proof.verdict import BAKE, CONFIRM, Judgement, Limits, judge, judge_early
+from pipeline.proof.verdict import BAKE, CONFIRM, ENOUGH, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
 from pipeline.releases.model import Artifact
 from pipeline.system.progress import Progress
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BASELINE_SECONDS = 2.0
 TICK_SECONDS = 0.1
+LONGER_SECONDS = 5.0  # by which a bake that says too little goes on, before it is judged again
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Proof:
     progress: Progress
     journal: Path  # of the writes that have not been removed yet
     old_counts: bool = True  # see `Limits`
-    must_hide: bool = True  # see `Limits`
+    known: bool = False  # see `Limits`
+    before: tuple[int, int] = (0, 0)  # see `Limits`
     unwatched: str | None = None  # what the traffic of the rollout did not watch, in words
     result: TrafficResult | None = None
     refusal: Judgement | None = None  # what was last held against the release
@@ -54,6 +56,7 @@ class Proof:
     _release: str = ""
     _old: str | None = None
     _requests: tuple[RequestSpec, ...] | None = None  # of the release to be proved
+    _renamed: Sequence[tuple[str, str]] = ()
     _ending: threading.Thread | None = None
 
     def watch_build(self, old: Artifact) -> None:
@@ -74,6 +77,7 @@ class Proof:
             self.unwatched = _unwatched(new, old)
             log.warning(self.unwatched)
         self._requests = new.requests
+        self._renamed = renamed(new.requests, old.requests) if old else []
         if self._traffic and not serving:
             self._traffic.abort()
             self._traffic = None
@@ -110,21 +114,38 @@ class Proof:
     def prove(self, *, rollback: bool = False) -> str:
         """Bake, then judge, and return the summary for people.
 
-        Raise `DeployFailed` with the reason where the release is not proved.
+        Raise `DeployFailed` with the reason where the release is not proved, `Inconclusive` where too little is known.
         """
         assert self._requests is not None
         traffic = self._start(BAKE, self._requests)
-        self._wait(self.env.bake_seconds, "prove", early=not rollback)
-        if self._judge(traffic.settle(), rollback=rollback).confirm:
-            log.info("slower than it should be: measuring once more before judging")
-            traffic.phase(CONFIRM)
-            self._wait(self.env.bake_seconds, "prove", early=not rollback)
+        self._bake(traffic, rollback=rollback)
         self.progress.live("prove", "reading back the writes")
         self.target.watch.dismiss()
         self.result = traffic.stop()
         verdict = self._judge(self.result, rollback=rollback)
         self._must_hold(verdict)
+        if verdict.more:
+            raise Inconclusive(verdict.more)
         return verdict.reason
+
+    def _bake(self, traffic: Traffic, *, rollback: bool) -> None:
+        """Wait until the new release has served alone for long enough to judge it, or for as long as that may take."""
+        end = time.monotonic() + self.env.bake_limit
+        phase, seconds, said = BAKE, self.env.bake_seconds, ""
+        while True:
+            self._wait(seconds, "prove", early=not rollback)
+            judgement = self._judge(traffic.settle(), rollback=rollback)
+            left = end - time.monotonic()
+            if not judgement.more or left <= 0 or self.env.rate * self.env.bake_limit < ENOUGH:
+                return
+            if judgement.confirm and phase != CONFIRM:
+                log.info(f"{judgement.more}: measuring once more before judging")
+                phase, seconds = CONFIRM, self.env.bake_seconds
+            else:
+                if not said:
+                    log.info(f"{judgement.more}: the bake goes on")
+                said, seconds = judgement.more, min(self.env.bake_seconds, LONGER_SECONDS)
+            traffic.phase(phase)
 
     def _start(self, phase: str, requests: tuple[RequestSpec, ...]) -> Traffic:
         """Send `requests` in a `phase` of their own, from now on."""
@@ -161,13 +182,14 @@ class Proof:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the verdict should know besides, one line each."""
-        shown = self.result.shown if self.result and not self.must_hide else ()
+        shown = self.result.shown if self.result and self.known else ()
         building = [share for share in (self.result.shares if self.result else ()) if share.phase == BUILD]
         failed = sum(share.sent - share.ok for share in building)
         of = f"{failed} of {sum(share.sent for share in building)} requests failed"
         return [
             *([f"{of} during the build, before anything of it was there"] if failed else []),
             *([self.unwatched] if self.unwatched else []),
+            *(f"the request `{before}` has the name `{now}` now" for before, now in self._renamed),
             *(f"GET {route} shows people what the proof wrote, as before" for route in shown),
             *(self.result.unchecked if self.result else ()),
         ]
@@ -216,7 +238,8 @@ class Proof:
         return judge(result, self._limits(), new=self._release, old=self._old, rollback=rollback)
 
     def _limits(self) -> Limits:
-        return Limits(self.env.max_failures, self.env.max_latency_ms, self.old_counts, self.must_hide)
+        env = self.env
+        return Limits(env.max_failures, env.max_slowdown, env.max_latency_ms, self.old_counts, self.known, self.before)
 
 
 def _unwatched(new: Artifact, old: Artifact | None) -> str:

@@ -26,8 +26,9 @@ from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.deploy.working_tree import refuse_backwards, tree_problems
-from pipeline.errors import DeployFailed, Interrupted, SlipwayError, UsageError
+from pipeline.errors import DeployFailed, Inconclusive, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
+from pipeline.proof.verdict import baseline_failures
 from pipeline.proof.writes import clean_up
 from pipeline.releases.migrations import RetainedRelease
 from pipeline.releases.model import Artifact, Running, short
@@ -168,7 +169,7 @@ class Story:
                 chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
                 return
             chapter.proof = proof
-            proof.must_hide = not self._proved_before(chapter.new)
+            proof.known = self._proved_before(chapter.new)
             with self._stage(chapter, "migrate"):
                 chapter.touched = True
                 proof.hold()
@@ -216,7 +217,7 @@ class Story:
             for line in self.fleet.undelivered(dropped, chapter.old.name) if dropped else ():
                 log.warning(f"the release that serves could not be brought back: {line}")
         self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
-        proved = serving is not None and serving.release == new.name
+        proved = serving is not None and (serving.release, serving.verdict) == (new.name, "proved")
         return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
 
     def _unverified(self, new: Artifact) -> list[str]:
@@ -258,15 +259,19 @@ class Story:
     def _undo(self, chapter: Chapter, error: Exception | Interrupted) -> None:
         """Report why the deploy failed; if anything running was touched, bring back and prove what served before."""
         problems = problems_of(error)
-        interrupted = isinstance(error, Interrupted)
+        undone = "interrupted" if isinstance(error, Interrupted) else "rolled_back"
         chapter.reason = problems[0]
-        chapter.verdict = "interrupted" if interrupted else "failed"
-        chapter.code = Interrupted.exit_code if interrupted else 1
+        chapter.verdict = "interrupted" if isinstance(error, Interrupted) else "failed"
+        chapter.code = error.exit_code if isinstance(error, Inconclusive | Interrupted) else 1
         for problem in problems:
             log.error(problem)
         if not chapter.touched:
             chapter.code = error.exit_code if isinstance(error, SlipwayError | Interrupted) else 1
             return
+        if isinstance(error, Inconclusive):
+            chapter.verdict = undone = "inconclusive"
+            if chapter.old is None or self.env.inconclusive == "keep":
+                return
         with deaf():
             before = len(self.progress.stages)
             chapter.keep_log(self.fleet)
@@ -277,7 +282,7 @@ class Story:
                     verdict, reason = "failed", self._withdraw(chapter)
                 else:
                     self._roll_back(chapter, chapter.old, chapter.back)
-                    chapter.verdict = "interrupted" if interrupted else "rolled_back"
+                    chapter.verdict = undone
             except Exception as second:  # noqa: BLE001 - the record is written whatever it is
                 verdict, reason, whole = "failed", problems_of(second)[0], False
                 chapter.verdict, chapter.code = "failed", 1  # whatever caused the rollback: nothing was undone
@@ -298,6 +303,9 @@ class Story:
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
         """Bring `old` back, though nobody can watch it, and prove that it serves."""
+        if chapter.proof:
+            chapter.proof.wait()
+            proof.before = baseline_failures(chapter.proof.result)
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
@@ -327,7 +335,7 @@ class Story:
                     for record in self.records.all():  # writes that a broken release failed to remove
                         self._clean_up(record.folder)
             with best_effort():
-                if chapter.verdict == "proved":
+                if chapter.stays:
                     self.fleet.keep()
             with best_effort():
                 if not dry_run:
@@ -362,7 +370,7 @@ class Story:
             log.info(f"meanwhile {line}")
         undoing = report.rollback.stages if report.rollback else ()
         stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        before = self.records.before(report.release) if report.verdict == "proved" else None
+        before = self.records.before(report.release) if chapter.stays else None
         back = before.release if before else None
         remarks = [*report.remarks, *remarks]
         return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks), back=back)

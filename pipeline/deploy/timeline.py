@@ -17,7 +17,7 @@ from pipeline.proof.report import Mark, Report
 from pipeline.proof.results import Bin
 from pipeline.releases.model import short
 
-__all__ = ["Timeline", "timeline_svg"]
+__all__ = ["CHARACTER", "WIDTH", "Timeline", "card", "timeline_svg", "words"]
 
 WIDTH, LEFT, RIGHT = 960, 64, 164  # px; the right margin holds the legend and the label of a mark at the very end
 REQUESTS_HEIGHT, LATENCY_HEIGHT, GAP = 190, 90, 34
@@ -138,13 +138,13 @@ class _Frame:
 def timeline_svg(timeline: Timeline, *, title: str, subtitle: str) -> str:
     """Return the picture of `timeline`, with the marks that fall into the time of the traffic."""
     if not timeline.bins:
-        return _card(title, subtitle, 120, [_text(LEFT, 96, "No traffic was sent.", "soft")])
+        return card(title, subtitle, 120, [words(LEFT, 96, "No traffic was sent.", "soft")])
     start, end = timeline.start, timeline.end
     labels = _lanes([(_x(mark, start, end), mark.name) for mark in timeline.marks_inside()])
     lanes = 1 + max((lane for _, _, lane in labels), default=-1)
     frame = _Frame(start, end, top=LABEL_TOP + lanes * LANE + 14)
     body = [*_time_axis(frame), *_requests(frame, timeline), *_latency(frame, timeline.bins), *_marks(frame, labels)]
-    return _card(title, subtitle, frame.bottom + 44, body)
+    return card(title, subtitle, frame.bottom + 44, body)
 
 
 def _x(mark: Mark, start: float, end: float) -> float:
@@ -170,7 +170,7 @@ def _marks(frame: _Frame, labels: Sequence[tuple[float, str, int]]) -> list[str]
     for x, label, lane in labels:
         y = LABEL_TOP + lane * LANE
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{frame.bottom:.0f}"/>')
-        parts.append(_text(x + 4, y + 10, label))
+        parts.append(words(x + 4, y + 10, label))
     return parts
 
 
@@ -211,11 +211,11 @@ def _latency(frame: _Frame, bins: Sequence[Bin]) -> list[str]:
             ]
             parts.append(f'<polyline class="line {key}" points="{" ".join(points)}"/>')
     x, y = frame.right + 16, frame.latency_top + 8
-    parts.append(_text(x, y, "latency, ms", "strong"))
+    parts.append(words(x, y, "latency, ms", "strong"))
     for row, (key, name) in enumerate((("p95", "p95"), ("p50", "p50 (median)")), start=1):
         middle = y - 4 + row * ROW
         parts.append(f'<line class="line {key}" x1="{x}" x2="{x + 12}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
-        parts.append(_text(x + 18, y + row * ROW, name))
+        parts.append(words(x + 18, y + row * ROW, name))
     return parts
 
 
@@ -236,8 +236,8 @@ def _time_axis(frame: _Frame) -> list[str]:
     for seconds in range(0, math.floor(length) + 1, step):
         x = frame.x(frame.start + seconds)
         label = f"{seconds} s" if length < 120 else f"{seconds // 60}:{seconds % 60:02}"  # noqa: PLR2004 - two minutes
-        parts.append(_text(x, frame.bottom + 16, label, "soft middle"))
-    parts.append(_text(LEFT, frame.bottom + 32, "time since the traffic began", "soft"))
+        parts.append(words(x, frame.bottom + 16, label, "soft middle"))
+    parts.append(words(LEFT, frame.bottom + 32, "time since the traffic began", "soft"))
     return parts
 
 
@@ -246,16 +246,16 @@ def _value_axis(right: float, bottom: float, values: Sequence[tuple[float, float
     for value, height in values:
         y = bottom - height
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(LEFT - 8, y + 4, f"{value:g}", "soft end"))
+        parts.append(words(LEFT - 8, y + 4, f"{value:g}", "soft end"))
     return parts
 
 
 def _legend(frame: _Frame, y: float, title: str, entries: Sequence[tuple[str, str]]) -> list[str]:
     x = frame.right + 16
-    parts = [_text(x, y, title, "strong")]
+    parts = [words(x, y, title, "strong")]
     for row, (style, name) in enumerate(entries, start=1):
         parts.append(_box(x, y - 10 + row * ROW, 12, 12, style))
-        parts.append(_text(x + 18, y + row * ROW, name))
+        parts.append(words(x + 18, y + row * ROW, name))
     return parts
 
 
@@ -269,12 +269,14 @@ def _box(x: float, y: float, width: float, height: float, style: str) -> str:
     return f'<rect class="{style}" x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.5):.2f}" height="{height:.2f}"/>'
 
 
-def _text(x: float, y: float, text: str, style: str = "") -> str:
+def words(x: float, y: float, text: str, style: str = "") -> str:
+    """Return `text` at a point of a picture, in the CSS classes of `style`."""
     attribute = f' class="{style}"' if style else ""
     return f'<text{attribute} x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>' if text else ""
 
 
-def _card(title: str, subtitle: str, height: float, body: Sequence[str]) -> str:
+def card(title: str, subtitle: str, height: float, body: Sequence[str]) -> str:
+    """Return a whole picture of `height` px with its title and the elements in `body`."""
     lines = textwrap.wrap(subtitle, width=int((WIDTH - 48) / CHARACTER), max_lines=2, placeholder=" …")
     size = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
     parts = [
@@ -283,8 +285,8 @@ def _card(title: str, subtitle: str, height: float, body: Sequence[str]) -> str:
         f'<desc id="desc">{escape(subtitle)}</desc>',
         f"<style>{STYLE}</style>",
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:.0f}" rx="8"/>',
-        _text(24, 30, title, "title"),
-        *(_text(24, 50 + 15 * row, line, "soft") for row, line in enumerate(lines)),
+        words(24, 30, title, "title"),
+        *(words(24, 50 + 15 * row, line, "soft") for row, line in enumerate(lines)),
         *body,
         "</svg>",
     ]

@@ -38,9 +38,11 @@ async def _main() -> int:
         # The first request imports half of anyio (40 ms): let that be this one, which reaches nobody.
         await Client("unix:/dev/null").send(Call("GET", "/"))
 
-    def say(**line: Any) -> None:
-        if "snapshot" not in line or out.get_write_buffer_size() < UNREAD_LIMIT:
+    def say(**line: Any) -> bool:
+        heard = "snapshot" not in line or out.get_write_buffer_size() < UNREAD_LIMIT
+        if heard:
             out.write(json.dumps(line).encode() + b"\n")
+        return heard
 
     generator = Generator(plan)
     commands = loop.create_task(_obey(reader, generator))
@@ -82,12 +84,15 @@ async def _obey(reader: asyncio.StreamReader, generator: Generator) -> None:
             generator.stop(at_once=command.get("at_once", False))
 
 
-async def _work(generator: Generator, say: Callable[..., None]) -> None:
+async def _work(generator: Generator, say: Callable[..., bool]) -> None:
     say(ready=True)
     run = asyncio.get_running_loop().create_task(generator.run())
     try:
+        settled = False
         while not run.done():
-            say(snapshot=generator.snapshot().dump())
+            snapshot = generator.snapshot()
+            if not (settled and snapshot.settled):  # what is settled does not change, and may be long
+                settled = say(snapshot=snapshot.dump()) and snapshot.settled
             await asyncio.wait({run}, timeout=HELD_SECONDS if generator.held else PROGRESS_SECONDS)
     finally:
         run.cancel()

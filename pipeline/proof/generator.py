@@ -101,8 +101,12 @@ class Generator:
         self._unchecked: tuple[str, ...] = ()
 
     def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
-        """Start the phase `name` for what falls due from now on; where `requests` are given, send these."""
-        self._phases.append(Phase(name, self._wall(self._loop.time())))
+        """Start the phase `name`, or go on with it, for what falls due from now on.
+
+        Where `requests` are given, send these.
+        """
+        if name != self._phases[-1].name:
+            self._phases.append(Phase(name, self._wall(self._loop.time())))
         self._held = False
         if requests is not None:
             self._requests = tuple(requests)
@@ -150,14 +154,16 @@ class Generator:
 
     def snapshot(self) -> Snapshot:
         """Return what is known so far."""
+        settled = self._held and not self._outstanding
         return Snapshot(
             seconds=round(self._loop.time() - self._started, 3),
             phase=self._phases[-1].name,
             outstanding=len(self._outstanding),
             shares=self._tally.shares(),
             failures=self._tally.examples(),
+            series=self._tally.series() if settled else (),
             lag_ms=round(self._lag * 1000, 1),
-            settled=self._held and not self._outstanding,
+            settled=settled,
         )
 
     async def _arrivals(self, group: asyncio.TaskGroup) -> None:
@@ -226,6 +232,7 @@ class Generator:
             outstanding=self._cut,
             shares=known.shares,
             failures=(*known.failures, *self._ledger.lost[:5]),
+            series=self._tally.series(),
             lag_ms=known.lag_ms,
             started=self._epoch,
             by_release=self._tally.by_release(),

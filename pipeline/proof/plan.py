@@ -22,7 +22,7 @@ class TrafficPlan:
 
     `rate` requests a second go to `base` (`http://host:port` or `unix:/path`): `requests`, until a phase brings others.
     Each waits at most `timeout` seconds, or its own. `journal` is the absolute path of the file that outlives a killed
-    proof. Correct answers after `slow_ms` are also counted, and shown, as slow.
+    proof. Correct answers after `slow_ms`, if that is given, are also counted, and shown, as slow.
     """
 
     base: str
@@ -31,7 +31,7 @@ class TrafficPlan:
     journal: Path
     phase: str = "baseline"
     timeout: float = 10.0
-    slow_ms: float = 500.0
+    slow_ms: float | None = None
     token: str | None = field(default=None, repr=False)
 
     def longest(self, requests: Sequence[RequestSpec]) -> float:

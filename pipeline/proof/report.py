@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.proof.comparison import Comparison, Slower, compare
 from pipeline.proof.results import QUIET, Bin, Failure, Latency, Phase, Share, TrafficResult
+from pipeline.proof.verdict import rate_of_failures
 from pipeline.system.progress import StageRecord
 
 __all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "Toll", "TrafficReport", "traffic_report"]
@@ -54,6 +56,8 @@ class TrafficReport:
     by_release: Mapping[str, Answers]  # answers that name no release are only in the totals and in `failures`
     failures: Mapping[str, Failures]  # by kind, the most frequent first
     latency_ms: Latency | None
+    confidence: float | None  # so large a share of requests may fail, with 95 % confidence
+    comparison: Comparison | None  # with the release before; not of a rollback, which is judged on errors alone
     writes_acknowledged: int
     writes_lost: int
     writes_unread: int
@@ -112,7 +116,7 @@ class Report:
     previous: str | None
     commit: str | None
     dirty: bool
-    verdict: str  # proved, unchanged, rolled_back, failed, interrupted
+    verdict: str  # proved, unchanged, inconclusive, rolled_back, failed, interrupted
     reason: str | None
     started: str
     finished: str | None = None  # None: the deploy was killed, and a later one wrote this
@@ -134,10 +138,23 @@ class Report:
         return document
 
 
-def traffic_report(result: TrafficResult | None, release: str | None, *, slow: bool = False) -> TrafficReport | None:
-    """Return what `result` says about a rollout of `release`. `slow`: the verdict is that the release is too slow."""
+def traffic_report(
+    result: TrafficResult | None,
+    release: str | None,
+    *,
+    old: str | None = None,
+    slower: Slower | None = None,
+    slow: bool = False,
+) -> TrafficReport | None:
+    """Return what `result` says about a rollout of `release`.
+
+    It is compared with `old`, unless nobody says what `slower` means. `slow`: the verdict is that it is too slow.
+    """
     if result is None:
         return None
+    comparison = None
+    if slower and release:
+        comparison = compare(result.series, new=release, old=old if old != release else None, slower=slower)
     return TrafficReport(
         sent=result.sent,
         ok=result.ok,
@@ -146,6 +163,8 @@ def traffic_report(result: TrafficResult | None, release: str | None, *, slow: b
         by_release=_by_release(result),
         failures=_failures(result, release, slow=slow),
         latency_ms=result.latency,
+        confidence=rate_of_failures(result, release) if release else None,
+        comparison=comparison,
         writes_acknowledged=result.writes_acknowledged,
         writes_lost=result.writes_lost,
         writes_unread=result.writes_unread,

@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["BASELINE", "BUILD", "QUIET", "Bin", "Failure", "Latency", "Phase", "Share", "Snapshot", "TrafficResult"]
+__all__ = [
+    "BASELINE",
+    "BUILD",
+    "QUIET",
+    "Bin",
+    "Failure",
+    "Latency",
+    "Phase",
+    "Series",
+    "Share",
+    "Snapshot",
+    "TrafficResult",
+]
 
 BUILD, BASELINE = "build", "baseline"
 QUIET = (BUILD, BASELINE)  # the phases before anything of the release is there
@@ -59,6 +71,23 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Series:
+    """What one release answered to one declared request, or to one of its steps, in one phase.
+
+    `at` and `ms` have each correct answer: when it was due, in seconds since the traffic began, and how long it took. A
+    request that may take its own time has none. `release` is None as in a `Share`.
+    """
+
+    request: str
+    phase: str
+    release: str | None
+    ok: int
+    failed: int
+    at: Sequence[float]
+    ms: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Failure:
     """One example of a failure.
 
@@ -106,6 +135,7 @@ class Snapshot:
     outstanding: int
     shares: tuple[Share, ...] = ()
     failures: tuple[Failure, ...] = ()
+    series: tuple[Series, ...] = ()  # only where it is settled, and at the end
     lag_ms: float = 0.0
     settled: bool = False  # nothing more falls due, and every request that did is over
 
@@ -224,6 +254,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shares": tuple(Share(**{**entry, "latency": _latency(entry["latency"])}) for entry in values["shares"]),
         "failures": tuple(Failure(**entry) for entry in values["failures"]),
+        "series": tuple(Series(**entry) for entry in values["series"]),
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline.proof.client import Answer, RequestFailed
 from pipeline.proof.exchange import HEALTH, Sent
-from pipeline.proof.results import Bin, Failure, Latency, Share
+from pipeline.proof.results import BUILD, Bin, Failure, Latency, Series, Share
 
 __all__ = ["Outcome", "Tally"]
 
@@ -64,6 +64,14 @@ class _Cell:
 
 
 @dataclass
+class _Answers:
+    ok: int = 0
+    failed: int = 0
+    at: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+
+
+@dataclass
 class _Moment:
     answered: Counter[str] = field(default_factory=Counter)
     failed: int = 0
@@ -73,18 +81,20 @@ class _Moment:
 class Tally:
     """The counts of outcomes since `started` (seconds since the Unix epoch).
 
-    Correct answers later than `slow_ms` are also counted, and shown, as slow.
+    Correct answers later than `slow_ms`, if that is given, are also counted, and shown, as slow.
     """
 
-    def __init__(self, started: float, slow_ms: float) -> None:
+    def __init__(self, started: float, slow_ms: float | None) -> None:
         self._started, self._slow_ms = started, slow_ms
         self._cells: dict[tuple[str, str | None], _Cell] = {}
         self._moments: dict[int, _Moment] = {}
+        self._answers: dict[tuple[str, str, str | None], _Answers] = {}
         self._examples: dict[tuple[str, str, str | None], list[Failure]] = {}
 
     def add(self, outcome: Outcome) -> None:
         """Count `outcome`."""
         cell = self._cells.setdefault((outcome.phase, outcome.release), _Cell())
+        self._note(outcome)
         moment = self._moments.setdefault(int((outcome.at - self._started) / BIN_SECONDS), _Moment())
         if outcome.error:
             cell.failed[outcome.error.kind] += 1
@@ -102,13 +112,20 @@ class Tally:
         bisect.insort(cell.latencies, outcome.latency_ms)
         moment.latencies.append(outcome.latency_ms)
         moment.answered[outcome.release or ""] += 1
-        if outcome.latency_ms > self._slow_ms:
+        if self._slow_ms is not None and outcome.latency_ms > self._slow_ms:
             cell.slow += 1
             self._exemplify(outcome, "slow")
 
     def shares(self) -> tuple[Share, ...]:
         """Return the counts by phase and release."""
         return tuple(cell.share(phase, release) for (phase, release), cell in self._cells.items())
+
+    def series(self) -> tuple[Series, ...]:
+        """Return what each release answered to each request in each phase, without /health and the build."""
+        return tuple(
+            Series(*key, answers.ok, answers.failed, tuple(answers.at), tuple(answers.ms))
+            for key, answers in self._answers.items()
+        )
 
     def examples(self) -> tuple[Failure, ...]:
         """Return the first examples of each kind, phase and release, oldest first."""
@@ -133,6 +150,19 @@ class Tally:
         first, last = min(self._moments), max(self._moments)
         step = next(n for n in (1, 2, 4, 10, 20, 60, 120, 1200, 12000) if (last - first) / n < MOST_BINS)
         return tuple(self._bin(start, step, until) for start in range(first, last + 1, step))
+
+    def _note(self, outcome: Outcome) -> None:
+        spec = outcome.exchange.spec
+        if spec == HEALTH or outcome.phase == BUILD:
+            return
+        answers = self._answers.setdefault((spec.name, outcome.phase, outcome.release), _Answers())
+        if outcome.error:
+            answers.failed += 1
+            return
+        answers.ok += 1
+        if spec.seconds is None:
+            answers.at.append(round(outcome.at - self._started, 3))
+            answers.ms.append(round(outcome.latency_ms, 2))
 
     def _bin(self, start: int, step: int, until: float) -> Bin:
         at = self._started + start * BIN_SECONDS

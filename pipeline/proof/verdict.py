@@ -6,46 +6,63 @@ These functions are pure: the deploy asks, and acts on the answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.proof.comparison import Slower, compare
 from pipeline.proof.results import BASELINE, BUILD, Failure, Latency, Share, Snapshot
+from pipeline.proof.significance import more_often, upper_bound
 from pipeline.releases.model import short
+from pipeline.system.text import figure
 
-__all__ = ["BAKE", "CONFIRM", "Judgement", "Limits", "judge", "judge_early", "until_undone"]
+__all__ = [
+    "BAKE",
+    "CONFIRM",
+    "ENOUGH",
+    "Judgement",
+    "Limits",
+    "baseline_failures",
+    "judge",
+    "judge_early",
+    "rate_of_failures",
+    "until_undone",
+]
 
 BAKE, CONFIRM = "bake", "confirm"
 NEW_ALONE = (BAKE, CONFIRM)  # the phases in which only the new release runs
-# A noisy machine is not a slow release: the limits grow with the latency of the old release on the same machine.
-NOISE = 5
-P50_LIMIT_MS = 100
-P99_FACTOR = 4  # times max_latency_ms: one answer in a hundred may take longer than five may, but not for ever
+ENOUGH = 300  # answers of the new release: where none of them failed, at most 1 % do (`upper_bound`)
+MORE_FAILURES = 0.05  # how often, at most, a release that fails no more often is refused because it seems to
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many requests may fail, and within how many milliseconds 95 of 100 answers must come.
+    """How many requests may fail, and how much slower the new release may be.
 
-    `old_counts` is false where a killed deploy left what runs: then only the new release's answers judge. `must_hide`
-    is false for a release that was proved before, which must not be kept from coming back.
+    `max_slowdown` is the factor, `max_latency_ms` the milliseconds (None: any) within which 95 of 100 answers must
+    come, whatever was before. `old_counts` is false where a killed deploy left what runs: then only the new release's
+    answers judge. `known`: the release was proved here before, and must not be kept from coming back: it is judged on
+    errors alone. `before`: of what a rollback brings back, how many requests had failed, of how many.
     """
 
     max_failures: int = 0
-    max_latency_ms: float = 500
+    max_slowdown: float = 1.5
+    max_latency_ms: float | None = None
     old_counts: bool = True
-    must_hide: bool = True
+    known: bool = False
+    before: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Whether the release is proved, and why, in one line.
 
-    `confirm`: it looks slow, and a second bake window decides. `failed`: the part of the reason that counts failed
-    requests; `first`: the example in it.
+    `more`: why that cannot be told yet; then `reason` is the same. `confirm`: it looks slow, and a second bake decides.
+    `failed`: the part of the reason that counts failed requests; `first`: the example in it.
     """
 
     ok: bool
     reason: str
+    more: str = ""
     confirm: bool = False
     slow: bool = False
     failed: str = ""
@@ -69,15 +86,32 @@ def judge(traffic: Snapshot, limits: Limits, *, new: str, old: str | None, rollb
     failed = _judge_failures(traffic, limits, new, rollback)
     against = [failed.failed] if failed.failed else []
     against += [*_lost(traffic), *_silence(traffic, limits, new, rollback), *_strangers(traffic, new), *_left(traffic)]
-    against += _shown(traffic) if limits.must_hide and not rollback else []
+    against += _shown(traffic) if not (limits.known or rollback) else []
     if against:
         return replace(failed, ok=False, reason="; ".join(against))
-    return _judge_latency(traffic, list(_judged(traffic, limits, new, rollback)), limits, new, old)
+    summary = _summary(traffic, list(_judged(traffic, limits, new, rollback)), new)
+    if limits.known or rollback:
+        return Judgement(ok=True, reason=summary)
+    return _judge_latency(traffic, limits, new, old, summary)
 
 
 def judge_early(traffic: Snapshot, limits: Limits, *, new: str, rollback: bool = False) -> Judgement:
     """Judge the failures alone while the rollout runs: if the judgement is not `ok`, there is no point in going on."""
     return _judge_failures(traffic, limits, new, rollback)
+
+
+def rate_of_failures(traffic: Snapshot, release: str) -> float | None:
+    """Return the largest rate of failures that goes with the answers of `release`, with 95 % confidence.
+
+    None where it did not answer.
+    """
+    failed, sent = _failures_of([share for share in traffic.shares if share.release == release])
+    return upper_bound(failed, sent) if sent else None
+
+
+def baseline_failures(traffic: Snapshot | None) -> tuple[int, int]:
+    """Return how many requests failed before anything was changed, and of how many."""
+    return _failures_of([share for share in (traffic.shares if traffic else ()) if share.phase == BASELINE])
 
 
 def until_undone(rollout: Snapshot, back: Snapshot | None) -> list[Share]:
@@ -108,8 +142,13 @@ def _judged(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Iter
 
 def _judge_failures(traffic: Snapshot, limits: Limits, new: str, rollback: bool) -> Judgement:
     judged = list(_judged(traffic, limits, new, rollback))
-    if sum(sum(share.failed.values()) for share in judged) <= limits.max_failures:
-        return Judgement(ok=True, reason=f"{traffic.sent} requests, {traffic.failed} failed")
+    failed, sent = _failures_of(judged)
+    if rollback and limits.before[0] and more_often(limits.before, (failed, sent)) > MORE_FAILURES:
+        return Judgement(ok=True, reason=f"{sent} requests, {failed} failed: no more often than before")
+    if failed <= limits.max_failures:
+        worse = [] if rollback or not limits.old_counts else _more_failures(traffic, new)
+        good = Judgement(ok=True, reason=f"{traffic.sent} requests, {traffic.failed} failed")
+        return replace(good, ok=False, reason=worse[0], failed=worse[0]) if worse else good
     first = _first(traffic, judged)
     line = _failed_line(judged, first, f" ({limits.max_failures} allowed)" if limits.max_failures else "")
     return Judgement(ok=False, reason=line, failed=line, first=first)
@@ -120,6 +159,11 @@ def _failed_line(shares: Sequence[Share], first: str, note: str) -> str:
     kinds = ", ".join(f"{count} × {kind}" for kind, count in failed.most_common())
     sent = sum(share.sent for share in shares)
     return f"{failed.total()} of {sent} requests failed{note}: {kinds}, {_by_whom(shares)}{first}"
+
+
+def _failures_of(shares: Sequence[Share]) -> tuple[int, int]:
+    """Return how many requests failed, and of how many that say something about the service."""
+    return sum(share.sent - share.ok for share in shares), sum(share.telling for share in shares)
 
 
 def _by_whom(shares: Sequence[Share]) -> str:
@@ -184,45 +228,72 @@ def _shown(traffic: Snapshot) -> list[str]:
     return [f"{shown} {verb} people what the proof wrote: {fix}"] if shown else []
 
 
-def _judge_latency(traffic: Snapshot, judged: list[Share], limits: Limits, new: str, old: str | None) -> Judgement:
-    before = _latency(traffic, BASELINE, old) if old else None
-    bake, again = _latency(traffic, BAKE, new), _latency(traffic, CONFIRM, new)
-    first, second = _excess(bake, before, limits), _excess(again, before, limits)
-    name = short(new)
-    if first and second:
-        return Judgement(ok=False, reason=f"release {name} is slow: {second}, confirmed twice", slow=True)
-    if first and not again:
-        return Judgement(ok=True, reason=f"release {name} may be slow: {first}, not confirmed", confirm=True)
-    by_new = sum(share.sent for share in traffic.shares if share.release == new)
-    sent = sum(share.sent for share in judged)
-    failures = sum(sum(share.failed.values()) for share in judged)
-    failed = f"{failures} failed" if failures else "none failed"
-    shown = again or bake
+def _more_failures(traffic: Snapshot, new: str) -> list[str]:
+    """Return a line for each request that fails more often than before, where some failures are allowed."""
+    old: dict[str, tuple[int, int]] = {}
+    now: dict[str, tuple[int, int]] = {}
+    for one in traffic.series:
+        counts = now if one.release == new or one.phase in NEW_ALONE else old
+        failed, sent = counts.get(one.request, (0, 0))
+        counts[one.request] = failed + one.failed, sent + one.ok + one.failed
+    return [
+        f"`{name}` fails more often than before: {failed} of {sent}, before {old[name][0]} of {old[name][1]}"
+        for name, (failed, sent) in now.items()
+        if name in old and failed and more_often(old[name], (failed, sent)) <= MORE_FAILURES / len(now)
+    ]
+
+
+def _summary(traffic: Snapshot, judged: list[Share], new: str) -> str:
+    by_new = [share for share in traffic.shares if share.release == new]
+    failures, sent = sum(share.sent - share.ok for share in judged), sum(share.sent for share in judged)
+    rate = rate_of_failures(traffic, new)
+    sure = f": at most {figure(100 * rate, 2)} % fail (95 % confidence)" if rate is not None else ""
+    shown = _latency(traffic, CONFIRM, new) or _latency(traffic, BAKE, new)
     latency = f", p95 {shown.p95:.0f} ms" if shown else ""
-    note = f"; the first window was slow ({first}), the second was not" if first else ""
+    note = ""
     if traffic.unsent:
-        note += f"; {traffic.unsent} more could not be sent because the machine is too busy for this rate"
-    return Judgement(ok=True, reason=f"{sent} requests, {failed}; release {name} answered {by_new}{latency}{note}")
+        note = f"; {traffic.unsent} more could not be sent because the machine is too busy for this rate"
+    answered = sum(share.sent for share in by_new)
+    return (
+        f"{sent} requests, {failures or 'none'} failed; release {short(new)} answered {answered}{sure}{latency}{note}"
+    )
 
 
-def _latency(traffic: Snapshot, phase: str, release: str | None) -> Latency | None:
-    latencies: Mapping[tuple[str, str | None], Latency | None] = {
-        (share.phase, share.release): share.latency for share in traffic.shares
-    }
-    return latencies.get((phase, release))
+def _judge_latency(traffic: Snapshot, limits: Limits, new: str, old: str | None, summary: str) -> Judgement:
+    """Judge how fast `new` is, and whether it answered often enough for any judgement."""
+    slower, name = Slower(limits.max_slowdown), f"release {short(new)}"
+    found = compare(traffic.series, new=new, old=old, slower=slower)
+    late = _late(traffic, BAKE, new, limits)
+    slow = [str(one) for one in found.lines if one.slow] + ([late] if late else [])
+    unsure = [one for one in found.lines if one.unsure]
+    if _latency(traffic, CONFIRM, new):
+        second = compare(traffic.series, new=new, old=old, slower=slower, phases=[CONFIRM])
+        late = _late(traffic, CONFIRM, new, limits) if late else None
+        confirmed = [str(one) for one in found.lines if one.slow and second.agrees(one, slower)]
+        confirmed += [late] if late else []
+        if confirmed:
+            return Judgement(ok=False, reason=f"{name} is slow: {', '.join(confirmed)}, confirmed twice", slow=True)
+        unsure = [one for one in found.lines if (one.slow or one.unsure) and second.agrees(one, slower) is not False]
+        summary += f"; the first window was slow ({', '.join(slow)}), the second was not" if slow else ""
+    elif slow:
+        line = f"{name} may be slow: {', '.join(slow)}"
+        return Judgement(ok=True, reason=line, more=line, confirm=True)
+    doubts = [f"the release or the machine is slow: {one}" for one in unsure]
+    answers = sum(share.telling for share in traffic.shares if share.release == new)
+    if answers < ENOUGH:
+        doubts.append(f"{name} gave {answers} answers, and {ENOUGH} are needed for a verdict")
+    if doubts:
+        return Judgement(ok=True, reason=doubts[0], more=doubts[0])
+    return Judgement(ok=True, reason=summary)
 
 
-def _excess(now: Latency | None, before: Latency | None, limits: Limits) -> str | None:
-    """Return which percentile of `now` is beyond its limit, in words; None where none is."""
-    if not now:
+def _late(traffic: Snapshot, phase: str, release: str, limits: Limits) -> str | None:
+    """Return by how much the 95th percentile of a phase is beyond `max_latency_ms`, in words; None where it is not."""
+    latency, limit = _latency(traffic, phase, release), limits.max_latency_ms
+    if not latency or limit is None or latency.p95 <= limit:
         return None
-    for name, value, past, floor in (
-        ("p99", now.p99, before and before.p99, P99_FACTOR * limits.max_latency_ms),
-        ("p95", now.p95, before and before.p95, limits.max_latency_ms),
-        ("p50", now.p50, before and before.p50, P50_LIMIT_MS),
-    ):
-        limit = max(floor, NOISE * (past or 0))
-        if value > limit:
-            against = f"against {past:.0f} ms before " if past is not None else ""
-            return f"{name} {value:.0f} ms {against}(limit {limit:.0f} ms)"
-    return None
+    return f"p95 {latency.p95:.0f} ms (limit {limit:.0f} ms)"
+
+
+def _latency(traffic: Snapshot, phase: str, release: str) -> Latency | None:
+    return next((one.latency for one in traffic.shares if (one.phase, one.release) == (phase, release)), None)

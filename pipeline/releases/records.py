@@ -29,6 +29,7 @@ class Record:
     folder: Path
     release: str | None
     verdict: str | None
+    stayed: bool  # what it shipped served from then on: it was proved, or kept though that was inconclusive
     reason: str | None
     started: str | None
     finished: str | None
@@ -72,18 +73,18 @@ class Records:
         return [record for record in self.all() if record.verdict is None]
 
     def serving(self) -> Record | None:
-        """Return the newest proved release: the one that serves where nothing went wrong since (or it was undone)."""
-        return next((record for record in reversed(self.all()) if record.verdict == "proved"), None)
+        """Return the newest record that stayed: that of what serves, unless something went wrong since."""
+        return next((record for record in reversed(self.all()) if record.stayed), None)
 
     def before(self, release: str | None) -> Record | None:
-        """Return the last record of a release that was proved before the first deploy of `release`; None for none."""
-        proved = [record for record in self.all() if record.verdict == "proved"]
-        names = [record.release for record in proved]
+        """Return the last record of a release that served before the first deploy of `release`; None for none."""
+        stayed = [record for record in self.all() if record.stayed]
+        names = [record.release for record in stayed]
         first = names.index(release) if release in names else len(names)
-        return proved[first - 1] if first else None
+        return stayed[first - 1] if first else None
 
     def previous(self) -> Record:
-        """Return what `rollback` goes back to: the last release proved before the first deploy of the one that serves.
+        """Return what `rollback` goes back to: the last release before the first deploy of the one that serves.
 
         Raise `UsageError` where there is none.
         """
@@ -123,11 +124,11 @@ class Records:
         return matching[-1]
 
     def retained(self, count: int) -> list[str]:
-        """Return the names of the `count` newest different proved releases, newest first.
+        """Return the names of the `count` newest different releases that stayed, newest first.
 
         Those are the ones to roll back to.
         """
-        names = [record.release for record in reversed(self.all()) if record.verdict == "proved" and record.release]
+        names = [record.release for record in reversed(self.all()) if record.stayed and record.release]
         return list(dict.fromkeys(names))[:count]
 
     def prune(self) -> None:
@@ -138,12 +139,13 @@ class Records:
     def _read(self, number: int) -> Record:
         folder = self.folder / str(number)
         begun, report = read_json(folder / "begun.json"), read_json(folder / "report.json")
-        facts = {**begun, **report}
+        facts, verdict = {**begun, **report}, report.get("verdict")
         return Record(
             number=number,
             folder=folder,
             release=facts.get("release"),
-            verdict=report.get("verdict"),
+            verdict=verdict,
+            stayed=verdict == "proved" or (verdict == "inconclusive" and report.get("rollback") is None),
             reason=facts.get("reason"),
             started=facts.get("started"),
             finished=facts.get("finished"),

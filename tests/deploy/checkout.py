@@ -48,7 +48,7 @@ class Checkout:
     started: list[Deploy] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2, own: bool = False) -> Self:
+    def make(cls, template: Path, root: Path, *, rate: int = 100, bake_seconds: int = 3, own: bool = False) -> Self:
         """Copy `template` and commit it, with the tests' notes as its domain, or with its `own`.
 
         Its proofs and drains are shorter than the shipped ones, to save minutes.
@@ -174,8 +174,8 @@ class Checkout:
         self.git("checkout", "--quiet", "--", "backend")
         self.git("clean", "--quiet", "--force", "-d", "backend")
 
-    def configure(self, **keys: float) -> None:
-        """Set numbers in the table of the environment in pyproject.toml."""
+    def configure(self, **keys: float | str) -> None:
+        """Set keys in the table of the environment in pyproject.toml; a text is as TOML has it."""
         path = self.root / "pyproject.toml"
         before, head, rest = path.read_text(encoding="utf-8").partition(
             f"[tool.slipway.environments.{self.environment}]\n"

@@ -55,8 +55,8 @@ CASES = {
         layer("if self.asked >= 50:\n    status = 500"), "rolled_back",
         ("requests failed", "× 5xx", "answered by release {release}", "→ 500")),
     "is slow": Case(
-        layer(f"if path.startswith('/api/'):\n    await asyncio.sleep({SLOW_SECONDS})"), "rolled_back",
-        ("release {release} is slow: p", "confirmed twice")),
+        layer(f"if path == '{NOTES}' and method == 'GET':\n    await asyncio.sleep({SLOW_SECONDS})"), "rolled_back",
+        ("release {release} is slow: `list notes` ", "confirmed twice")),
     "a list that is no JSON": Case(
         layer(f"if path == '{NOTES}' and method == 'GET':\n    body = b'<'"), "rolled_back",
         ("requests failed", "× body", "answered by release {release}")),

@@ -129,7 +129,7 @@ class KubernetesFleet(roles.Fleet):
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None
-        self.bake.begin(beside, new.requests, site.env.timeout + 3 * site.env.bake_seconds)
+        self.bake.begin(beside, new.requests, site.env.timeout + site.env.bake_seconds + site.env.bake_limit)
 
     def objections(self, new: Artifact) -> list[str]:
         """Try the StatefulSets that the release would change, each as a pod beside."""

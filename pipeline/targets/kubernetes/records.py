@@ -79,10 +79,8 @@ class ClusterRecords(Records):
         """Remove the oldest records, on this machine and in the cluster."""
         super().prune()
         kept = {record.number for record in self.all()[-KEPT:]}
-        proved = {
-            name: record.number for record in self.all() if record.verdict == "proved" and (name := record.release)
-        }
-        kept |= {proved[name] for name in self.retained(self.releases.retain)}
+        stayed = {record.release: record.number for record in self.all() if record.stayed}
+        kept |= {stayed[name] for name in self.retained(self.releases.retain)}
         there = self.kubectl.get("configmaps", f"--selector={LABEL}")
         gone = [name_of(one) for one in there if int(one["metadata"]["labels"][LABEL]) not in kept]
         if gone:

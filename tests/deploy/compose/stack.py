@@ -27,7 +27,7 @@ class ComposeCheckout(Checkout):
     environment: ClassVar[str] = "compose"
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 2, own: bool = False) -> Self:
+    def make(cls, template: Path, root: Path, *, rate: int = 100, bake_seconds: int = 3, own: bool = False) -> Self:
         """Copy TEMPLATE and commit it, under a project's name that nobody has."""
         one = super().make(template, root, rate=rate, bake_seconds=bake_seconds, own=own)
         one.environ["PROJECT_NAME"] = f"slipway-test-{secrets.token_hex(3)}"

@@ -10,6 +10,7 @@ from tests.deploy.applied import notes_revision
 from tests.deploy.breaking import SLOW_SECONDS, add_migration, wrap_service
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
+from tests.notes import NOTES
 from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
@@ -29,8 +30,9 @@ ANSWERS = {
     "never gets ready": ("if path == '/ready':\n    status = 503", "did not get ready in time: /ready says 503"),
     "starts and dies": ("import os\nif self.asked >= 20:\n    os._exit(7)", "ended after it was ready"),
     "answers 500": ("if self.asked >= 50:\n    status = 500", "requests failed until it was undone: "),
-    "is slow": (f"if path.startswith('/api/'):\n    await asyncio.sleep({SLOW_SECONDS})", "is slow: p"),
-}
+    "is slow": (f"if path == '{NOTES}' and method == 'GET':\n    await asyncio.sleep({SLOW_SECONDS})",
+                "is slow: `list notes` "),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", in_gate([*ENDS, *ANSWERS], "answers 500"))

@@ -95,7 +95,7 @@ def test_one_that_crashes_takes_the_release_back(name: str, tree: ComposeCheckou
     tree.configure(bake_seconds=8)
     (tree.root / "backend/worker.py").write_text(CODE.format(CRASHES[name]))
     outcome = tree.deploy()
-    tree.configure(bake_seconds=2)
+    tree.configure(bake_seconds=3)
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert "no queue" in outcome.reason, str(outcome)
     assert worker(tree)[1] == release

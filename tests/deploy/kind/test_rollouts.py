@@ -45,7 +45,7 @@ def test_rollouts_in_a_row_fail_no_request(deployed: KindCheckout, add_row: AddR
             whole = f"roll out {seconds['roll out']:4.1f} s of {outcome.seconds:4.1f} s"
             add_row(table, f"{number:2}  {counts}  {p95}  {whole}  → {name}")
     finally:
-        deployed.configure(rate=50)
+        deployed.configure(rate=100)
     assert deployed.untidy() == []
     if EVIDENCE:
         shutil.copytree(deployed.newest_record(), Path(EVIDENCE) / "kind", dirs_exist_ok=True)

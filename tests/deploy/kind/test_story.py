@@ -157,7 +157,7 @@ def test_without_draining_the_proof_fails(sound: KindCheckout) -> None:
     sound.configure(rate=200)
     sound.change("no draining")
     outcome = sound.deploy()
-    sound.configure(rate=50)
+    sound.configure(rate=100)
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     assert outcome.traffic["failed"] > 0
 

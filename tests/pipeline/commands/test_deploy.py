@@ -19,7 +19,7 @@ class TestDeploy:
         """For a person: a sentence and the address."""
         assert world.run("deploy") == (0, None)
         said = capsys.readouterr().out
-        assert "Release a serves here: 4 requests, none failed" in said
+        assert "Release a serves here: 320 requests, none failed" in said
         assert said.endswith("http://service.invalid\n")
 
     def test_gives_the_report_to_a_program(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ class TestReleases:
         facts = {"release": f"sha256:{'c' * 64}+12345678", "commit": "d" * 40, "dirty": True, "stage": "prove"}
         record = served.target.records().begin({**facts, "started": "2026-11-27T20:30:01+02:00"})
         reason = f"12 of 251 requests failed: {'a long reason, '[:-1] * 12}[end]"
-        write_json(record.folder / "report.json", {"verdict": "inconclusive", "reason": reason})
+        write_json(record.folder / "report.json", {"verdict": "inconclusive", "reason": reason, "rollback": {}})
         served.target.records().begin({**facts, "dirty": False, "started": None})
         assert served.run("releases") == (0, None)
         lines = capsys.readouterr().out.splitlines()

@@ -30,6 +30,14 @@ class TestLoadProject:
         """An environment needs a target and an address; the rest has defaults, no failure allowed among them."""
         env = load_project(write(tmp_path, GOOD)).environment("local")
         assert (env.target, env.rate, env.max_failures, env.verify) == ("local", 50, 0, None)
+        assert (env.max_slowdown, env.max_latency_ms, env.inconclusive) == (1.5, None, "undo")
+
+    @pytest.mark.parametrize(
+        ("lines", "limit"), [("", 60), ("bake_seconds = 9", 90), ("bake_seconds = 9\nbake_limit_seconds = 12", 12)]
+    )
+    def test_lets_a_bake_go_on_for_a_while(self, tmp_path: Path, lines: str, limit: float) -> None:
+        """Ten times as long, and at least a minute."""
+        assert load_project(write(tmp_path, GOOD + lines)).environment("local").bake_limit == limit
 
     def test_names_the_environments_there_are(self, tmp_path: Path) -> None:
         """A misspelled environment gets the one that was meant."""
@@ -43,6 +51,8 @@ class TestLoadProject:
             ('replicas = "3"', "replicas: must be a whole number; for example `replicas = 2`"),
             ("replicas = 0", "replicas: must be 1 or more"),
             ("rate = true", "rate: must be a number"),
+            ("max_slowdown = 0.5", "max_slowdown: must be 1 or more"),
+            ('inconclusive = "maybe"', "inconclusive: must be one of 'undo' or 'keep', not `maybe`"),
             ("max_failures = -1", "max_failures: must be 0 or more"),
             ('overlay = "k8s"', "`overlay` is for kubernetes: take it out"),
             ("rate = nan", "rate: must have no nan or inf"),

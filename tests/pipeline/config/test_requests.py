@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.requests import ReadBack, Remove, common, parse_requests
+from pipeline.config.requests import ReadBack, Remove, common, parse_requests, renamed
 from pipeline.errors import UsageError
 from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, MARK, SEE
 
@@ -155,6 +155,19 @@ class TestCommon:
         ):
             (shared,) = common(parse_requests([{**MAKE, "then": steps}]), [old])
             assert [step.name for step in shared.then] == both
+
+    def test_knows_one_by_another_name(self) -> None:
+        """It sends and expects the same: both releases are asked, under its new name, and the report says so."""
+        old, new = parse_requests([LIST]), parse_requests([{**LIST, "name": "all of them"}])
+        assert [spec.name for spec in common(new, old)] == ["all of them"]
+        assert renamed(new, old) == [("list", "all of them")]
+        assert renamed(old, old) == []
+
+    def test_takes_the_one_of_the_same_name_where_two_are_alike(self) -> None:
+        """Nothing was renamed there."""
+        both = parse_requests([LIST, {**LIST, "name": "all of them"}])
+        assert [spec.name for spec in common(both, both)] == ["list", "all of them"]
+        assert renamed(both, both) == []
 
     def test_does_not_look_at_weights(self) -> None:
         """Another mix is no other request: the rollout must not go unwatched for it."""

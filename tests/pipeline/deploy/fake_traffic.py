@@ -12,6 +12,7 @@ from pipeline.proof.exchange import HEALTH, Exchange
 from pipeline.proof.results import BASELINE, BUILD, Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally
 from pipeline.proof.traffic import GeneratorDied, Traffic, TrafficPlan
+from pipeline.proof.verdict import BAKE, CONFIRM
 from tests.pipeline.deploy.fake_target import FAST_MS, FakeTarget
 
 __all__ = ["FakeTraffic"]
@@ -92,12 +93,14 @@ class FakeTraffic(Traffic):
             outstanding=0,
             shares=self._tally.shares(),
             failures=self._tally.examples(),
+            series=self._tally.series(),
             settled=True,
         )
 
     def _send(self) -> None:
+        bakes = self._phases[-1].name in (BAKE, CONFIRM)
         for spec in self._specs or (HEALTH,):
-            for _ in range(AT_ONCE):
+            for _ in range(self._target.answers_in_a_bake // 2 if bakes else AT_ONCE):
                 exchange, answer, error, latency = Exchange.new(spec), None, None, FAST_MS
                 try:
                     answer, latency = self._target.fleet.answer(exchange.call())

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.deploy.evidence import write_evidence
+from pipeline.proof.comparison import Slower
 from pipeline.proof.report import Report, Rollback, traffic_report
-from pipeline.proof.results import Bin, Phase, Share
+from pipeline.proof.results import Bin, Phase, Series, Share
 from pipeline.system.progress import StageRecord
 from tests.pipeline.proof.test_report import FACTS, NEW, NO_BUILD, OLD, TRAFFIC, UNCHANGED, failure, measured
 
@@ -38,11 +39,17 @@ BUSY = replace(
     stalled_ms=3.5,
     skipped=4,
 )
+SERIES = (
+    Series("list", "baseline", OLD, 100, 10, [number / 50 for number in range(100)], [4.0] * 100),
+    Series("list", "bake", NEW, 100, 0, [10 + number / 50 for number in range(100)], [5.0] * 100),
+    Series("rare", "bake", NEW, 1, 0, [11.0], [3.0]),
+)
 BACK = replace(TRAFFIC, bins=(Bin(START + 6, 0.5, {OLD: 25}, 0, 4.0, 9.0),), writes_unread=30)
 REPORTS: dict[str, Report] = {
     "proved": replace(
         FACTS,
         stages=STAGES,
+        traffic=traffic_report(replace(TRAFFIC, series=SERIES), NEW, old=OLD, slower=Slower()),
         remarks=("a node was drained",),
         inside=("nothing was lost on the way", {"sent": 3, "failed_at": [1.5]}),
     ),

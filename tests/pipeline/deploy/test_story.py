@@ -9,9 +9,9 @@ import pytest
 from pipeline.deploy.evidence import summary_line
 from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, UsageError
 from pipeline.releases.model import Loss
-from tests.pipeline.deploy.world import FIRST, FULL, SECOND, SHIPPED, World, migration, outcomes, release
+from tests.pipeline.deploy.world import FIRST, FULL, LIST, ONE, SECOND, SHIPPED, World, migration, outcomes, release
 
-EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"]
+EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "requests.svg", "timeline.svg"]
 
 
 class TestADeploy:
@@ -36,6 +36,14 @@ class TestADeploy:
         traffic = told.traffic
         assert (traffic.failed, sorted(traffic.by_release)) == (0, ["a", "b"])
         assert [one.name for one in traffic.phases] == ["build", "baseline", "rollout", "bake"]
+
+    def test_says_which_request_has_another_name(self, served: World) -> None:
+        """Both releases are asked it during the rollout, so it is compared under the new one."""
+        new = replace(release("b"), requests=(LIST, ONE.model_copy(update={"name": "just one"})))
+        told = served.deploy(new)
+        assert "the request `one` has the name `just one` now" in told.report.remarks
+        assert told.traffic.comparison
+        assert [one.request for one in told.traffic.comparison.requests if one.effect] == ["list", "just one"]
 
     def test_changes_nothing_where_all_is_there(self, served: World) -> None:
         """The same release, complete and migrated: no traffic, and it is said."""

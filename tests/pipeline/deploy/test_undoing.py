@@ -16,7 +16,7 @@ from pipeline.proof.traffic import GeneratorDied
 from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import FIRST, FULL, SECOND, World, outcomes, release
 
-EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"]
+EVIDENCE = ["begun.json", "deploy.log", "report.json", "report.md", "timeline.svg"]  # of one that compared nothing
 
 
 class TestAReleaseThatFails:
@@ -104,9 +104,9 @@ class TestAReleaseThatFails:
         served.target.fleet.breaks["b"] = ["/new"]
         told = served.deploy(release("b", None, RequestSpec(name="new", method="GET", path="/new")))
         assert (told.code, told.verdict) == (1, "rolled_back")
-        assert "until it was undone: 2 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
+        assert "until it was undone: 160 × 5xx, all answered by release b (first: GET /new → 500)" in told.reason
         assert told.stages() == outcomes(until="prove", last="failed")
-        assert told.traffic.by_release["b"].failed == 2
+        assert told.traffic.by_release["b"].failed == 160
         assert served.serving == ["a", "a"]
 
     def test_by_the_word_of_the_engine_is_undone(self, served: World) -> None:
@@ -121,8 +121,17 @@ class TestAReleaseThatFails:
         served.target.fleet.slow.add("b")
         told = served.deploy(release("b"))
         assert told.verdict == "rolled_back"
-        assert "release b is slow: p95 900 ms" in told.reason
+        assert "release b is slow: `list` 900 ms against 5 ms (180 ×" in told.reason
         assert [one.name for one in told.traffic.phases][-3:] == ["rollout", "bake", "confirm"]
+        assert told.traffic.comparison
+        assert [one.slow for one in told.traffic.comparison.requests] == [True, True]
+
+    def test_by_being_later_than_is_allowed_shows_who_was(self, served: World) -> None:
+        """With `max_latency_ms`, the report has examples."""
+        served.target.fleet.slow.add("b")
+        served.target.env = served.target.env.model_copy(update={"max_latency_ms": 500})
+        told = served.deploy(release("b"))
+        assert "p95 900 ms (limit 500 ms), confirmed twice" in told.reason
         assert told.traffic.failures["slow"].count > 0
 
     @pytest.mark.parametrize("broken", [False, True])
@@ -156,13 +165,79 @@ class TestAReleaseThatFails:
         assert served.records[-1].verdict == "failed"
 
     def test_and_comes_back_broken_says_so(self, served: World) -> None:
-        """The release that serves again is proved, too; here, it fails as before."""
-        served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
+        """The release that serves again is proved, too."""
+        served.target.fleet.breaks["b"] = ["/list"]
+        served.target.meanwhile["roll back"] = lambda: served.target.fleet.breaks.update(a=["/list"])
         told = served.deploy(release("b"))
         assert (told.code, told.verdict) == (1, "failed")
         assert told.stages(back=True) == [("roll back", "ok"), ("prove", "failed")]
         assert "answered by release a" in str(told.rollback.reason)
         assert served.serving == ["a", "a"]
+
+    def test_and_comes_back_as_broken_as_it_was_is_undone(self, served: World) -> None:
+        """A rollback is not judged harder than what it brings back."""
+        served.target.fleet.breaks |= {"a": ["/list"], "b": ["/list"]}
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict, told.rollback.verdict) == (1, "rolled_back", "proved")
+
+
+class TestTooLittleEvidence:
+    """Exit code 3: nothing is known against the release, and too little for it."""
+
+    @pytest.fixture(name="few")
+    def _few(self, served: World) -> World:
+        """Ten answers in a bake that may not go on."""
+        served.target.answers_in_a_bake = 10
+        served.target.env = served.target.env.model_copy(update={"bake_limit_seconds": 0.01})
+        return served
+
+    def test_takes_the_release_back(self, few: World) -> None:
+        """Unless the environment says otherwise."""
+        told = few.deploy(release("b"))
+        assert (told.code, told.verdict, told.rollback.verdict) == (3, "inconclusive", "proved")
+        assert "answers, and 300 are needed for a verdict" in told.reason
+        line = "Release b was undone on here, neither proved nor refused: release b gave "
+        assert summary_line(told.report).startswith(line)
+        assert summary_line(told.report).endswith("failed until it was undone; release a serves again")
+        assert few.serving == ["a", "a"]
+        assert few.target.records().serving() == few.records[0]
+        assert "`bake_limit_seconds`" in (few.records[-1].folder / "report.md").read_text()
+
+    def test_keeps_it_where_the_environment_says_so(self, few: World) -> None:
+        """Then it is what serves, what the next one is compared with, and what is proved again."""
+        few.target.env = few.target.env.model_copy(update={"inconclusive": "keep"})
+        told = few.deploy(release("b"))
+        assert (told.code, told.verdict, told.report.rollback) == (3, "inconclusive", None)
+        assert summary_line(told.report).startswith(
+            "Release b serves here, neither proved nor refused: release b gave "
+        )
+        assert few.serving == ["b", "b"]
+        assert few.target.records().serving() == few.records[-1]
+        assert few.target.records().retained(3) == ["b", "a"]
+        few.target.answers_in_a_bake = 320
+        again = few.deploy()
+        assert (again.code, again.verdict, again.report.previous) == (0, "proved", "b")
+
+    def test_keeps_the_first_one(self, world: World) -> None:
+        """There is nothing to go back to, and nothing is known against it."""
+        world.target.answers_in_a_bake = 10
+        world.target.env = world.target.env.model_copy(update={"bake_limit_seconds": 0.01})
+        told = world.deploy(release("a"))
+        assert (told.code, told.verdict, world.serving) == (3, "inconclusive", ["a", "a"])
+
+    def test_lets_the_bake_go_on(self, served: World) -> None:
+        """As long as it may, and no longer than it has to."""
+        served.target.answers_in_a_bake = 200
+        told = served.deploy(release("b"))
+        assert (told.code, told.verdict) == (0, "proved")
+        assert "the bake goes on" in served.said
+
+    def test_asks_a_release_that_was_proved_for_none(self, few: World) -> None:
+        """It comes back at night, without traffic, on errors alone."""
+        few.target.answers_in_a_bake = 320
+        few.deploy(release("b"))
+        few.target.answers_in_a_bake = 10
+        assert few.deploy(reference="1").verdict == "proved"
 
 
 class TestTheWayBack:

@@ -104,7 +104,7 @@ class TestTheWholeProof:
         """One that was proved before, or serves again, is better than none."""
         service.behave = shows
         result = run(plan)
-        assert judge(result, Limits(must_hide=False), new="new", old=None).ok
+        assert judge(result, Limits(known=True), new="new", old=None).ok
         assert judge(result, Limits(), new="new", old=None, rollback=True).ok
 
     def test_takes_no_look_where_nothing_was_written(self, plan: TrafficPlan, service: Service) -> None:
