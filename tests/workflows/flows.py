@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pipeline.commands.changes import JOBS
+from tests.project import deploy_minutes
 
 __all__ = [
     "ACTIONS",
@@ -229,8 +230,11 @@ def _jobs(flows: Flows) -> Iterator[str]:
     for name, job in flows.jobs():
         if "name" not in job:
             yield f"{name}: no name"
-        if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= 30:
-            yield f"{name}: no timeout of 30 minutes or less"
+        longest = deploy_minutes() if name == "deploy.deploy" else 30
+        if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= longest:
+            yield f"{name}: no timeout of {longest} minutes or less"
+        if name == "deploy.deploy" and int(job.get("timeout-minutes", 0)) < longest - 10:
+            yield f"{name}: ends a deploy that is still in time: it may take {longest} minutes"
         if "continue-on-error" in job:
             yield f"{name}: continues on an error"
 

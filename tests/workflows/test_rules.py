@@ -38,6 +38,7 @@ BROKEN = {
     "a uv that nobody chose": ("action", "        version-file: requirements/uv.txt\n", "", "a uv that no lock names"),
     "an action that nobody looked at": ("ci", "actions/checkout@", "evil/checkout@", "ci: evil/checkout is no action that"),
     "no timeout": ("matrix", "    timeout-minutes: 30\n", "", "matrix.e2e: no timeout"),
+    "a deploy that may not take its time": ("deploy", "timeout-minutes: 80", "timeout-minutes: 30", "deploy.deploy: ends a deploy that is"),
     "a right more": ("ci", "contents: read # check out the code", "contents: write # why not", "ci.changes: may {'contents': 'write'}"),
     "rights at the top": ("cd", "\npermissions: {}\n", "\npermissions: write-all\n", "cd: not `permissions: {}`"),
     "a file in no shard": ("matrix", "tests/deploy/test_killed.py ", "", "matrix: tests/deploy/test_killed.py is in no shard"),
