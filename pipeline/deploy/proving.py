@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BASELINE_SECONDS = 2.0
 TICK_SECONDS = 0.1
+SPARE = 1.1  # times as many requests as answers are lacking: one in twenty is to /health, which does not count
 LONGER_SECONDS = 5.0  # by which a bake that says too little goes on, before it is judged again
 
 
@@ -130,12 +131,12 @@ class Proof:
 
     def _bake(self, traffic: Traffic, *, rollback: bool) -> None:
         """Wait until the new release has served alone for long enough to judge it, or for as long as that may take."""
-        end = time.monotonic() + self.env.bake_limit
         phase, seconds, said = BAKE, self.env.bake_seconds, ""
+        left = self.env.bake_limit
         while True:
             self._wait(seconds, "prove", early=not rollback)
             judgement = self._judge(traffic.settle(), rollback=rollback)
-            left = end - time.monotonic()
+            left -= seconds  # not what the slowest answers take: nothing is sent meanwhile
             if not judgement.more or left <= 0 or self.env.rate * self.env.bake_limit < ENOUGH:
                 return
             if judgement.confirm and phase != CONFIRM:
@@ -144,7 +145,9 @@ class Proof:
             else:
                 if not said:
                     log.info(f"{judgement.more}: the bake goes on")
-                said, seconds = judgement.more, min(self.env.bake_seconds, LONGER_SECONDS)
+                lacking = SPARE * judgement.lacking / self.env.rate
+                step = max(lacking, TICK_SECONDS, min(self.env.bake_seconds, LONGER_SECONDS))
+                said, seconds = judgement.more, min(left, step)
             traffic.phase(phase)
 
     def _start(self, phase: str, requests: tuple[RequestSpec, ...]) -> Traffic:

@@ -56,13 +56,15 @@ class Limits:
 class Judgement:
     """Whether the release is proved, and why, in one line.
 
-    `more`: why that cannot be told yet; then `reason` is the same. `confirm`: it looks slow, and a second bake decides.
+    `more`: why that cannot be told yet; then `reason` is the same. `lacking`: the number of answers that are, as far as
+    is known. `confirm`: it looks slow, and a second bake decides.
     `failed`: the part of the reason that counts failed requests; `first`: the example in it.
     """
 
     ok: bool
     reason: str
     more: str = ""
+    lacking: int = 0
     confirm: bool = False
     slow: bool = False
     failed: str = ""
@@ -283,7 +285,7 @@ def _judge_latency(traffic: Snapshot, limits: Limits, new: str, old: str | None,
     if answers < ENOUGH:
         doubts.append(f"{name} gave {answers} answers, and {ENOUGH} are needed for a verdict")
     if doubts:
-        return Judgement(ok=True, reason=doubts[0], more=doubts[0])
+        return Judgement(ok=True, reason=doubts[0], more=doubts[0], lacking=max(0, ENOUGH - answers))
     return Judgement(ok=True, reason=summary)
 
 

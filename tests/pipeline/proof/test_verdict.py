@@ -256,6 +256,7 @@ class TestEvidence:
         judged = timed(*OLD_ALONE, answers("bake", NEW, 4, start=8, n=299))
         assert judged.ok
         assert judged.more == f"release {NEW} gave 299 answers, and 300 are needed for a verdict"
+        assert judged.lacking == 1
         assert not timed(*OLD_ALONE, answers("bake", NEW, 4, start=8, n=300)).more
 
     def test_of_what_was_proved_before_few_are_enough(self) -> None:
