@@ -185,6 +185,8 @@ def _request(line: Compared, old: Seconds, new: Seconds, slower: Slower, level: 
     # A few shared answers have a veto by their ratio alone: chance explains too much of what they show.
     slow = effect.p <= level and (veto is None or veto.p <= SUSPECT or least(shared) > SUSPECT / 10)
     unsure = not slow and (effect.p <= SUSPECT or least(strata) > level)
+    if unsure and enough:  # no further answer is shared: those that are still to come have to bear it out
+        unsure = slower.fits(larger([([*map(median, old.values())], [*map(median, new.values())])]))
     return Compared(line.request, line.old, line.new, effect, slow, unsure)
 
 
