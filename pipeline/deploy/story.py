@@ -303,9 +303,6 @@ class Story:
 
     def _roll_back(self, chapter: Chapter, old: Artifact, proof: Proof) -> None:
         """Bring `old` back, though nobody can watch it, and prove that it serves."""
-        if chapter.proof:
-            chapter.proof.wait()
-            proof.before = baseline_failures(chapter.proof.result)
         with proof:
             with self._stage(chapter, "roll back") as stage:
                 stage.note = f"to release {short(old.name)}"
@@ -315,6 +312,9 @@ class Story:
             with self._stage(chapter, "prove") as stage:
                 if not watched:
                     proof.begin(old, None, serving=False)
+                if chapter.proof:
+                    chapter.proof.wait()
+                    proof.before = baseline_failures(chapter.proof.result)
                 stage.note = proof.prove(rollback=True)
 
     def _watch_rollback(self, old: Artifact, proof: Proof) -> bool:

@@ -358,6 +358,7 @@ class FakeTarget(Script):
         self.project, self.env = project, env
         self.wrong: list[str] = []  # the answer of `problems`
         self.exposed: tuple[str, ...] = ()
+        self.ending: Callable[[], object] = bool  # what happens while traffic is stopped at once
         self.answers_in_a_bake = 320  # of each phase in which the new release is alone
         self.database = FakeDatabase(self)
         self.fleet = FakeFleet(self, self.database, env.replicas)

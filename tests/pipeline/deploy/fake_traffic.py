@@ -71,6 +71,8 @@ class FakeTraffic(Traffic):
         """Return the counts of everything."""
         if self._died_of:
             raise self._died_of
+        if at_once:
+            self._target.ending()
         now = time.time()
         return TrafficResult(
             **vars(self._snapshot_of()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -181,65 +182,6 @@ class TestAReleaseThatFails:
         assert (told.code, told.verdict, told.rollback.verdict) == (1, "rolled_back", "proved")
 
 
-class TestTooLittleEvidence:
-    """Exit code 3: nothing is known against the release, and too little for it."""
-
-    @pytest.fixture(name="few")
-    def _few(self, served: World) -> World:
-        """Ten answers in a bake that may not go on."""
-        served.target.answers_in_a_bake = 10
-        served.target.env = served.target.env.model_copy(update={"bake_limit_seconds": 0.01})
-        return served
-
-    def test_takes_the_release_back(self, few: World) -> None:
-        """Unless the environment says otherwise."""
-        told = few.deploy(release("b"))
-        assert (told.code, told.verdict, told.rollback.verdict) == (3, "inconclusive", "proved")
-        assert "answers, and 300 are needed for a verdict" in told.reason
-        line = "Release b was undone on here, neither proved nor refused: release b gave "
-        assert summary_line(told.report).startswith(line)
-        assert summary_line(told.report).endswith("failed until it was undone; release a serves again")
-        assert few.serving == ["a", "a"]
-        assert few.target.records().serving() == few.records[0]
-        assert "`bake_limit_seconds`" in (few.records[-1].folder / "report.md").read_text()
-
-    def test_keeps_it_where_the_environment_says_so(self, few: World) -> None:
-        """Then it is what serves, what the next one is compared with, and what is proved again."""
-        few.target.env = few.target.env.model_copy(update={"inconclusive": "keep"})
-        told = few.deploy(release("b"))
-        assert (told.code, told.verdict, told.report.rollback) == (3, "inconclusive", None)
-        assert summary_line(told.report).startswith(
-            "Release b serves here, neither proved nor refused: release b gave "
-        )
-        assert few.serving == ["b", "b"]
-        assert few.target.records().serving() == few.records[-1]
-        assert few.target.records().retained(3) == ["b", "a"]
-        few.target.answers_in_a_bake = 320
-        again = few.deploy()
-        assert (again.code, again.verdict, again.report.previous) == (0, "proved", "b")
-
-    def test_keeps_the_first_one(self, world: World) -> None:
-        """There is nothing to go back to, and nothing is known against it."""
-        world.target.answers_in_a_bake = 10
-        world.target.env = world.target.env.model_copy(update={"bake_limit_seconds": 0.01})
-        told = world.deploy(release("a"))
-        assert (told.code, told.verdict, world.serving) == (3, "inconclusive", ["a", "a"])
-
-    def test_lets_the_bake_go_on(self, served: World) -> None:
-        """As long as it may, and no longer than it has to."""
-        served.target.answers_in_a_bake = 200
-        told = served.deploy(release("b"))
-        assert (told.code, told.verdict) == (0, "proved")
-        assert "the bake goes on" in served.said
-
-    def test_asks_a_release_that_was_proved_for_none(self, few: World) -> None:
-        """It comes back at night, without traffic, on errors alone."""
-        few.target.answers_in_a_bake = 320
-        few.deploy(release("b"))
-        few.target.answers_in_a_bake = 10
-        assert few.deploy(reference="1").verdict == "proved"
-
-
 class TestTheWayBack:
     """What only watches a rollback, or notes where it stands, does not stop it."""
 
@@ -249,6 +191,14 @@ class TestTheWayBack:
         served.target.fleet.unready.add("b")
         served.target.releases.tree = release("b")
         return served
+
+    def test_begins_before_the_traffic_has_ended(self, broken: World) -> None:
+        """Each second in which the broken release serves counts, and removing what it kept takes some."""
+        begun, waited = threading.Event(), list[bool]()
+        broken.target.meanwhile["roll back"] = begun.set
+        broken.target.ending = lambda: waited.append(begun.wait(5))
+        assert broken.deploy().verdict == "rolled_back"
+        assert waited == [True]
 
     @pytest.mark.parametrize("error", [SlipwayError("the cluster does not answer"), OSError(errno.ENOSPC, "full", "x")])
     @pytest.mark.parametrize("stage", ["roll back", "prove"])
