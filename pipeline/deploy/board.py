@@ -13,7 +13,7 @@ import httpx2
 
 from pipeline.deploy.evidence import summary_line
 from pipeline.proof.report import Report
-from pipeline.releases.model import SHORT, short
+from pipeline.releases.model import SHORT, short, stays
 
 __all__ = ["tell"]
 
@@ -45,7 +45,7 @@ def _release(service: str, report: Report, environ: Mapping[str, str]) -> dict[s
         "service": service,
         "environment": report.environment,
         "version": short(report.release) or commit[:SHORT] or "unknown",
-        "status": "deployed" if report.verdict in ("proved", "inconclusive") and not rollback else undone,
+        "status": "deployed" if stays(report.verdict, undone=rollback is not None) else undone,
         "commit": commit if re.fullmatch(r"[0-9a-f]{7,64}", commit) else None,
         "url": f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}"
         if run

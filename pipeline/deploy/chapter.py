@@ -13,7 +13,7 @@ from pipeline.deploy.proving import Proof
 from pipeline.proof.comparison import Slower
 from pipeline.proof.report import Report, Rollback, Toll, TrafficReport, traffic_report
 from pipeline.proof.verdict import until_undone
-from pipeline.releases.model import Artifact
+from pipeline.releases.model import Artifact, stays
 from pipeline.releases.records import Record, read_json
 from pipeline.system.files import write_whole
 from pipeline.system.git import Source
@@ -46,7 +46,7 @@ class Chapter:
     @property
     def stays(self) -> bool:
         """Whether the new release serves from now on."""
-        return self.verdict == "proved" or (self.verdict == "inconclusive" and self.rollback is None)
+        return stays(self.verdict, undone=self.rollback is not None)
 
     def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
         """Note how undoing ended; where it did the `whole` of it, count the requests that failed until then."""

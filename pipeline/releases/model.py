@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.config.requests import RequestSpec
 from pipeline.system.git import Source
 
-__all__ = ["SHORT", "Artifact", "Loss", "Migration", "Replica", "Running", "Write", "short"]
+__all__ = ["SHORT", "Artifact", "Loss", "Migration", "Replica", "Running", "Write", "short", "stays"]
 
 SHORT = 12  # hexadecimal digits of a digest or a commit, as docker shortens them
 
@@ -97,3 +97,8 @@ def short(release: str | None) -> str:
     name, plus, settings = (release or "").removeprefix("sha256:").partition("+")
     shown = name if len(name) <= SHORT + 2 else f"{name[:SHORT]}…"
     return f"{shown}{plus}{settings}"
+
+
+def stays(verdict: str | None, *, undone: bool) -> bool:
+    """Return whether a release with this `verdict` serves from then on: it is proved, or kept though inconclusive."""
+    return verdict == "proved" or (verdict == "inconclusive" and not undone)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.releases.model import stays
 from pipeline.system.files import write_whole
 
 __all__ = ["Record", "Records"]
@@ -145,7 +146,7 @@ class Records:
             folder=folder,
             release=facts.get("release"),
             verdict=verdict,
-            stayed=verdict == "proved" or (verdict == "inconclusive" and report.get("rollback") is None),
+            stayed=stays(verdict, undone=report.get("rollback") is not None),
             reason=facts.get("reason"),
             started=facts.get("started"),
             finished=facts.get("finished"),
