@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
-from pipeline.config.place_of_data import STORES
+from pipeline.config.place_of_data import STORE_KEYS
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import PLACED, overridden, variables
 from pipeline.deploy.evidence import summary_line
@@ -95,7 +95,7 @@ def _overridden(story: Story, *, built: bool) -> list[str]:
     that would not be used is refused, so it wins nothing.
     """
     plain = {variable.name for variable in variables() if not variable.secret}
-    refused = {*STORES, *(f"{name}_FILE" for name in STORES)}
+    refused = STORE_KEYS.keys()
     unused = plain if story.env.target == "kubernetes" else refused if built else refused | plain - PLACED
     return [line for name, line in overridden(story.project.root).items() if name not in unused]
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, check_values, read_env, variables
 from pipeline.system.place import env_file
 
-__all__ = ["STORES", "settings_problems", "shell_problems", "unused_stores"]
+__all__ = ["STORE_KEYS", "settings_problems", "shell_problems", "unused_stores"]
 
 STORES = {"DATABASE_URL": "PostgreSQL", "POSTGRES_HOST": "PostgreSQL", "REDIS_URL": "Redis", "REDIS_HOST": "Redis"}
+STORE_KEYS = {key: store for name, store in STORES.items() for key in (name, f"{name}_FILE")}
 COMPOSE_FILE = "docker-compose.yml"
 
 
@@ -47,14 +48,13 @@ def unused_stores(
     environ = os.environ if environ is None else environ
     effective = [{variable.name: variable.default for variable in variables()}, placed or {}]
     problems = []
-    for name, store in STORES.items():
-        for key in (name, f"{name}_FILE"):
-            value = values.get(key, "").strip()
-            # `nox -s init` writes each name with its default, which names no store of the user's.
-            if not value or value in [known.get(key) for known in effective]:
-                continue
-            fix = f"unset {key} in the environment" if environ.get(key) else f"take {key} out of .env"
-            problems.append(f"{key}: {runs.format(store=store)} and would not use it: {fix}")
+    for key, store in STORE_KEYS.items():
+        value = values.get(key, "").strip()
+        # `nox -s init` writes each name with its default, which names no store of the user's.
+        if not value or value in [known.get(key) for known in effective]:
+            continue
+        fix = f"unset {key} in the environment" if environ.get(key) else f"take {key} out of .env"
+        problems.append(f"{key}: {runs.format(store=store)} and would not use it: {fix}")
     return problems
 
 

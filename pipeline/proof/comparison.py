@@ -8,7 +8,6 @@ not as many witnesses as they are; and the few seconds that they shared have a v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -177,8 +176,9 @@ def _by_second(series: Iterable[Series], old: str | None, new: str, length: int)
 
 def _request(line: Compared, old: Seconds, new: Seconds, slower: Slower, level: float) -> Compared:
     shared = [(_few(old[at]), _few(new[at])) for at in sorted(old.keys() & new.keys())]
+    whole: list[Stratum] = [([*map(median, old.values())], [*map(median, new.values())])]
     enough = bool(shared) and least(shared) <= level
-    strata: list[Stratum] = shared if enough else [([*map(median, old.values())], [*map(median, new.values())])]
+    strata = shared if enough else whole
     effect, veto = larger(strata), larger(shared) if shared and not enough else None
     if not slower.fits(effect) or (veto and veto.ratio < slower.ratio):
         return Compared(line.request, line.old, line.new, effect)
@@ -186,38 +186,42 @@ def _request(line: Compared, old: Seconds, new: Seconds, slower: Slower, level: 
     slow = effect.p <= level and (veto is None or veto.p <= SUSPECT or least(shared) > SUSPECT / 10)
     unsure = not slow and (effect.p <= SUSPECT or least(strata) > level)
     if unsure and enough:  # no further answer is shared: those that are still to come have to bear it out
-        unsure = slower.fits(larger([([*map(median, old.values())], [*map(median, new.values())])]))
+        unsure = slower.fits(larger(whole))
     return Compared(line.request, line.old, line.new, effect, slow, unsure)
 
 
-def _tail(old: Seconds, new: Seconds, slower: Slower, level: float) -> Tail:
-    limit = _p95([*chain.from_iterable(old.values())])
-    limit = max(limit * slower.ratio, limit + slower.ms)
+def _tail(old: Seconds, new: Seconds, slower: Slower, level: float) -> Tail | None:
+    usual = Latency.of(sorted(chain.from_iterable(old.values())))
+    if usual is None:
+        return None
+    limit = max(usual.p95 * slower.ratio, usual.p95 + slower.ms)
     late = [{at: sum(ms > limit for ms in answers) for at, answers in of.items()} for of in (old, new)]
     before, after = (_share(*pair) for pair in zip(late, (old, new), strict=True))
-    tail = Tail(limit, before[0] / before[1], after[0] / after[1])
+    tail = Tail(limit, before, after)
     if not tail.fits:
         return tail
     both = old.keys() & new.keys()
-    shared = [_share({at: of[at] for at in both}, all_) for of, all_ in zip(late, (old, new), strict=True)]
+    shared = [_counts({at: of[at] for at in both}, all_) for of, all_ in zip(late, (old, new), strict=True)]
     if both and shared[1][0] / shared[1][1] - shared[0][0] / shared[0][1] < TAIL / 2:
         return tail
     # One is added because a share of none has no ratio: which is larger stays the same.
     shares = [[1 + of[at] / len(all_[at]) for at in of] for of, all_ in zip(late, (old, new), strict=True)]
-    p = larger([(shares[0], shares[1])]).p
+    whole: list[Stratum] = [(shares[0], shares[1])]
+    p = larger(whole).p
     slow = p <= level and (not both or more_often(*shared) <= SUSPECT)
-    unsure = not slow and (p <= SUSPECT or least([(shares[0], shares[1])]) > level)
+    unsure = not slow and (p <= SUSPECT or least(whole) > level)
     return Tail(tail.ms, tail.old, tail.new, slow, unsure)
 
 
-def _share(late: Mapping[int, int], answers: Seconds) -> tuple[int, int]:
+def _share(late: Mapping[int, int], answers: Seconds) -> float:
+    some, all_ = _counts(late, answers)
+    return some / all_
+
+
+def _counts(late: Mapping[int, int], answers: Seconds) -> tuple[int, int]:
     return sum(late.values()), sum(len(answers[at]) for at in late)
 
 
 def _few(values: Sequence[float]) -> Sequence[float]:
     step = max(1.0, len(values) / MOST_ANSWERS)
     return [values[int(index * step)] for index in range(int(len(values) / step))]
-
-
-def _p95(values: Sequence[float]) -> float:
-    return sorted(values)[math.ceil(0.95 * len(values)) - 1]
