@@ -14,9 +14,10 @@ from typing import Self
 from pipeline.config.project import Environment
 from pipeline.config.requests import RequestSpec, common, renamed
 from pipeline.errors import DeployFailed, Inconclusive, SlipwayError
+from pipeline.proof.baking import BakePlan
 from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
-from pipeline.proof.verdict import BAKE, CONFIRM, ENOUGH, Judgement, Limits, judge, judge_early
+from pipeline.proof.verdict import BAKE, Judgement, Limits, judge, judge_early
 from pipeline.proof.writes import clean_up
 from pipeline.releases.model import Artifact
 from pipeline.system.progress import Progress
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 BASELINE_SECONDS = 2.0
 TICK_SECONDS = 0.1
-SPARE = 1.1  # times as many requests as answers are lacking: one in twenty is to /health, which does not count
-LONGER_SECONDS = 5.0  # by which a bake that says too little goes on, before it is judged again
 
 
 @dataclass
@@ -131,23 +130,21 @@ class Proof:
 
     def _bake(self, traffic: Traffic, *, rollback: bool) -> None:
         """Wait until the new release has served alone for long enough to judge it, or for as long as that may take."""
-        phase, seconds, said = BAKE, self.env.bake_seconds, ""
-        left = self.env.bake_limit
+        plan = BakePlan(self.env.rate, self.env.bake_seconds, self.env.bake_limit)
+        phase, seconds, left, said = BAKE, plan.seconds, plan.limit, False
         while True:
             self._wait(seconds, "prove", early=not rollback)
             judgement = self._judge(traffic.settle(), rollback=rollback)
             left -= seconds  # not what the slowest answers take: nothing is sent meanwhile
-            if not judgement.more or left <= 0 or self.env.rate * self.env.bake_limit < ENOUGH:
+            further = plan.further(judgement, phase, left)
+            if further is None:
                 return
-            if judgement.confirm and phase != CONFIRM:
+            before, (phase, seconds) = phase, further
+            if phase != before:
                 log.info(f"{judgement.more}: measuring once more before judging")
-                phase, seconds = CONFIRM, self.env.bake_seconds
-            else:
-                if not said:
-                    log.info(f"{judgement.more}: the bake goes on")
-                lacking = SPARE * judgement.lacking / self.env.rate
-                step = max(lacking, TICK_SECONDS, min(self.env.bake_seconds, LONGER_SECONDS))
-                said, seconds = judgement.more, min(left, step)
+            elif not said:
+                log.info(f"{judgement.more}: the bake goes on")
+                said = True
             traffic.phase(phase)
 
     def _start(self, phase: str, requests: tuple[RequestSpec, ...]) -> Traffic:

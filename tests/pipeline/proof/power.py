@@ -8,19 +8,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.proof.baking import BakePlan
 from pipeline.proof.significance import upper_bound
-from tests.pipeline.proof.simulation import RARE, Change, Shipped, recordings, simulate
+from tests.pipeline.proof.simulation import RARE, Change, recordings, simulate
 
 __all__ = ["PAGE", "power", "table", "written"]
 
 PAGE = Path(__file__).parents[3] / "docs/2-your-own-service.md"
 BEGIN, END = "<!-- power -->\n", "<!-- /power -->\n"
 SHIPPED = {
-    "`local`": Shipped(100, 4),
-    "`compose`, `kind`": Shipped(100, 5),
-    "`staging`": Shipped(50, 60, 600),
-    "`production`": Shipped(50, 120, 1200),
-    "half of `local`'s rate": Shipped(50, 4),
+    "`local`": BakePlan(100, 4, 60),
+    "`compose`, `kind`": BakePlan(100, 5, 60),
+    "`staging`": BakePlan(50, 60, 600),
+    "`production`": BakePlan(50, 120, 1200),
+    "half of `local`'s rate": BakePlan(50, 4, 60),
 }
 SLOWER_MS = (6, 8, 10, 15, 20, 30, 50, 100, 200)
 DEPLOYS, FOUND = 20, 19
@@ -37,7 +38,7 @@ def slower(request: str, by: float) -> Change:
     return change
 
 
-def power(kind: str, request: str, shipped: Shipped) -> int | None:
+def power(kind: str, request: str, shipped: BakePlan) -> int | None:
     """Return by how many ms a request has to be slower so that 19 of 20 deploys are not proved; None: by more."""
     noise = recordings(kind)
     for ms in SLOWER_MS:
@@ -61,9 +62,9 @@ def table() -> Iterator[str]:
             for kind in ("quiet", "busy")
             for request in WEIGHTS
         ]
-        answers = [int(shipped.rate * shipped.bake_seconds * ASKED * weight) for weight in WEIGHTS.values()]
+        answers = [int(shipped.rate * shipped.seconds * ASKED * weight) for weight in WEIGHTS.values()]
         cells += [f"{100 * upper_bound(0, n):.2g} %" for n in answers]
-        yield f"| {name} | {shipped.rate:g} | {shipped.bake_seconds:g} | {' | '.join(cells)} |"
+        yield f"| {name} | {shipped.rate:g} | {shipped.seconds:g} | {' | '.join(cells)} |"
 
 
 def written(text: str) -> str:

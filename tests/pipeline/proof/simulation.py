@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pipeline.proof.baking import BakePlan
 from pipeline.proof.results import BASELINE, Latency, Series, Share, Snapshot
 from pipeline.proof.verdict import BAKE, CONFIRM, Limits, judge
 
-__all__ = ["RARE", "Change", "Shipped", "recordings", "simulate", "unchanged"]
+__all__ = ["RARE", "SHIPPED", "Change", "recordings", "simulate", "unchanged"]
 
 RECORDINGS = Path(__file__).parent / "recordings"
 OLD, NEW = "old", "new"
 ROLLOUT = "rollout"
-RECORDED_RATE, BASELINE_SECONDS, LONGER_SECONDS = 100, 2.0, 5.0
+RECORDED_RATE, BASELINE_SECONDS = 100, 2.0
 RARE = "rare"  # one answer in twenty is taken for one to a request of this name
 
 Change = Callable[[random.Random, str, float], float]  # of the ms that the new release needs for a request
@@ -34,13 +35,7 @@ class Answer:
     ms: float
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """What an environment says of its proof."""
-
-    rate: float = 100
-    bake_seconds: float = 4
-    bake_limit: float = 60
+SHIPPED = BakePlan(rate=100, seconds=4, limit=60)  # of `local`
 
 
 def unchanged(chance: random.Random, request: str, ms: float) -> float:
@@ -65,10 +60,10 @@ def _read(path: Path) -> dict[str, list[Answer]]:
 
 
 def simulate(
-    recording: dict[str, list[Answer]], seed: int, change: Change = unchanged, shipped: Shipped | None = None
+    recording: dict[str, list[Answer]], seed: int, change: Change = unchanged, shipped: BakePlan = SHIPPED
 ) -> tuple[str, str]:
     """Return what becomes of a deploy with some seconds of this noise, and why: proved, slow or inconclusive."""
-    chance, shipped = random.Random(seed), shipped or Shipped()
+    chance = random.Random(seed)
     before, rollout = recording[BASELINE], recording[ROLLOUT]
     begin = chance.uniform(before[0].at, before[-1].at - BASELINE_SECONDS)
     shift = rollout[0].at - (begin + BASELINE_SECONDS)
@@ -86,22 +81,19 @@ def simulate(
     add(BASELINE, [(one, one.at + shift) for one in before if begin <= one.at < begin + BASELINE_SECONDS])
     add(ROLLOUT, [(one, one.at) for one in rollout])
     bake = _endless(recording[BAKE], chance)
-    phase, seconds, spent, looked = BAKE, shipped.bake_seconds, 0.0, ""
+    phase, seconds, left = BAKE, shipped.seconds, shipped.limit
     while True:
         add(phase, _seconds(bake, seconds))
-        spent += seconds
         series = [Series(*key, len(at), 0, at, ms) for key, (at, ms) in seen.items()]
         verdict = judge(_snapshot(series), Limits(), new=NEW, old=OLD)
-        looked = verdict.more or verdict.reason
-        if not verdict.ok:
-            return "slow", looked
-        if not verdict.more:
-            return "proved", looked
-        if spent >= shipped.bake_limit:
-            return "inconclusive", looked
-        turns = verdict.confirm and phase != CONFIRM
-        phase = CONFIRM if turns else phase
-        seconds = shipped.bake_seconds if turns else min(shipped.bake_seconds, LONGER_SECONDS)
+        left -= seconds
+        further = shipped.further(verdict, phase, left)
+        if further is None:
+            break
+        phase, seconds = further
+    if not verdict.ok:
+        return "slow", verdict.reason
+    return ("inconclusive", verdict.more) if verdict.more else ("proved", verdict.reason)
 
 
 def _endless(answers: Sequence[Answer], chance: random.Random) -> Iterator[tuple[Answer, float]]:

@@ -7,14 +7,15 @@ from collections import Counter
 
 import pytest
 
+from pipeline.proof.baking import BakePlan
 from pipeline.proof.verdict import ENOUGH
 from tests.pipeline.proof.power import PAGE, slower, written
-from tests.pipeline.proof.simulation import RARE, Change, Shipped, recordings, simulate, unchanged
+from tests.pipeline.proof.simulation import RARE, SHIPPED, Change, recordings, simulate, unchanged
 
 KINDS = ("quiet", "busy")
 
 
-def verdicts(kind: str, change: Change, deploys: int, shipped: Shipped | None = None) -> Counter[str]:
+def verdicts(kind: str, change: Change, deploys: int, shipped: BakePlan = SHIPPED) -> Counter[str]:
     """Count what becomes of some deploys, cut from all recordings of a kind."""
     noise = recordings(kind)
     return Counter(simulate(noise[seed % len(noise)], seed, change, shipped)[0] for seed in range(deploys))
@@ -63,7 +64,7 @@ def test_what_the_limits_of_before_let_pass_is_not_proved(kind: str, change: Cha
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_answers_are_inconclusive(kind: str) -> None:
     """At one request a second, a minute is not enough for anything."""
-    assert verdicts(kind, unchanged, 5, Shipped(rate=1, bake_seconds=1)) == {"inconclusive": 5}
+    assert verdicts(kind, unchanged, 5, BakePlan(rate=1, seconds=1, limit=60)) == {"inconclusive": 5}
 
 
 def test_one_failure_in_a_hundred_is_found() -> None:
