@@ -12,6 +12,7 @@ from pipeline.deploy.protection import best_effort
 from pipeline.deploy.proving import Proof
 from pipeline.proof.comparison import Slower
 from pipeline.proof.report import Report, Rollback, Toll, TrafficReport, traffic_report
+from pipeline.proof.smoke import Smoked
 from pipeline.proof.verdict import until_undone
 from pipeline.releases.model import Artifact, stays
 from pipeline.releases.records import Record, read_json
@@ -39,6 +40,7 @@ class Chapter:
     proof: Proof | None = None
     back: Proof | None = None  # of what was brought back
     rollback: Rollback | None = None
+    tried: Smoked | None = None  # what its trial saw, before anybody was sent to it
     unremoved: str | None = None  # why what the proofs wrote may still be there
     code: int = 1
     _keeping: threading.Thread | None = None

@@ -15,10 +15,10 @@ from pipeline.config.project import Environment
 from pipeline.config.requests import RequestSpec, common, renamed
 from pipeline.errors import DeployFailed, Inconclusive, SlipwayError
 from pipeline.proof.baking import BakePlan
+from pipeline.proof.cleaning import clean_up
 from pipeline.proof.results import BASELINE, BUILD, Snapshot, TrafficResult
 from pipeline.proof.traffic import Traffic, TrafficPlan
 from pipeline.proof.verdict import BAKE, Judgement, Limits, judge, judge_early
-from pipeline.proof.writes import clean_up
 from pipeline.releases.model import Artifact
 from pipeline.system.progress import Progress
 from pipeline.targets import Target

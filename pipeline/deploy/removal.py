@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pipeline.config.requests import COMMAND
 from pipeline.deploy.chapter import Chapter
 from pipeline.errors import SlipwayError
+from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Records, read_json
 from pipeline.targets import Database
@@ -32,7 +33,7 @@ def remove_written(database: Database, chapter: Chapter, records: Records) -> st
     release = next((each for each in (chapter.new, chapter.old) if each and _has_command(each)), None)
     if release is None:
         return None
-    results = [proof.result for proof in (chapter.proof, chapter.back) if proof and proof.began]
+    results = [chapter.tried or Smoked(), *(one.result for one in (chapter.proof, chapter.back) if one and one.began)]
     ids = [ident for result in results if result for ident in result.ids]
     known = not left and all(result and not result.unplaced for result in results)
     if known and not ids:

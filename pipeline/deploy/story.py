@@ -20,19 +20,20 @@ from pipeline.config.settings import needed_secrets
 from pipeline.deploy import board, github
 from pipeline.deploy.chapter import Chapter, now, source_of
 from pipeline.deploy.evidence import write_evidence
+from pipeline.deploy.healing import JOURNAL, clean_up_writes, heal
 from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
+from pipeline.deploy.trial import try_unrouted
+from pipeline.deploy.verification import unverified
 from pipeline.deploy.working_tree import refuse_backwards, tree_problems
 from pipeline.errors import DeployFailed, Inconclusive, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
 from pipeline.proof.verdict import baseline_failures
-from pipeline.proof.writes import clean_up
 from pipeline.releases.migrations import RetainedRelease
 from pipeline.releases.model import Artifact, Running, short
-from pipeline.supply.verify import verification_problems
 from pipeline.system.git import read_source
 from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
@@ -41,7 +42,6 @@ __all__ = ["Story"]
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "{}-writes.jsonl"
 LOG = "deploy.log"
 
 
@@ -94,7 +94,7 @@ class Story:
                 self._refuse_lost_data(wanted)
                 if forward:
                     refuse_backwards(self.project.root, self.env.name, self.records.serving())
-                unfinished = bool(self.records.killed()) if dry_run else self._heal()
+                unfinished = bool(self.records.killed()) if dry_run else heal(self.target, self.records)
             source = source_of(kept) if kept else read_source(self.project.root)
             facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
             chapter = Chapter(self.records.begin(facts), source)
@@ -128,27 +128,6 @@ class Story:
         if problems:
             raise UsageError(*problems)
 
-    def _heal(self) -> bool:
-        """Clean up after a killed deploy or machine; return whether there was anything to clean up.
-
-        That can be processes, writes and open records.
-        """
-        healed = self.fleet.heal()
-        killed = self.records.killed()
-        for record in killed:
-            log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")
-            self._clean_up(record.folder)
-            reason = f"the deploy died in stage `{record.stage}`, without a report"
-            chapter = Chapter(record, source_of(record), verdict="interrupted", reason=reason)
-            write_evidence(record.folder, chapter.report(self.target))
-            self.records.publish(record)
-        return healed or bool(killed)
-
-    def _clean_up(self, folder: Path) -> None:
-        """Remove the synthetic writes that proofs have left in the service."""
-        for journal in folder.glob(JOURNAL.format("*")):
-            clean_up(journal, self.target.url, self.fleet.token())
-
     def _ship(self, chapter: Chapter, wanted: str | None, *, dry_run: bool, unfinished: bool) -> None:
         serving = self.records.serving()
         chapter.old = self._artifact(serving.release) if serving else None
@@ -162,29 +141,18 @@ class Story:
                 stage.note = f"release {short(chapter.new.name)}"
                 self.records.note(chapter.record, release=chapter.new.name)
             with self._stage(chapter, "check") as stage:
-                nothing_to_do = self._check(chapter, unfinished=unfinished)
+                nothing_to_do, running = self._check(chapter, unfinished=unfinished)
                 stage.note = "nothing to do" if nothing_to_do else ""
+                if not (nothing_to_do or dry_run) and self.schema.nothing_to_do and self.fleet.settled(running):
+                    stage.note = self._try(chapter, running)
             if nothing_to_do or dry_run:
                 chapter.verdict, chapter.code = "unchanged", 0
                 chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
                 return
             chapter.proof = proof
             proof.known = self._proved_before(chapter.new)
-            with self._stage(chapter, "migrate"):
-                chapter.touched = True
-                proof.hold()
-                self.fleet.prepare(chapter.new)
-                running = self.fleet.running()
-                retained = self._retained(chapter.new, running)
-                if self.schema.schema is None or self._empty_database:  # it may not be the one that `check` asked
-                    chapter.touched = bool(running.releases)  # a refusal needs no undoing where nothing serves
-                    self.schema.check(chapter.new, chapter.old if running.replicas else None, retained, started=True)
-                    chapter.touched = True
-                if self.schema.is_new:  # nobody can be served from it yet, so there is no baseline to have
-                    self.schema.upgrade(chapter.new, retained)
-                proof.begin(chapter.new, chapter.old, serving=bool(running.releases))
-                if not self.schema.is_new:
-                    self.schema.upgrade(chapter.new, retained)
+            with self._stage(chapter, "migrate") as stage:
+                stage.note = self._migrate(chapter, proof)
             with self._stage(chapter, "roll out"):
                 proof.phase("rollout")
                 self.fleet.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
@@ -192,8 +160,28 @@ class Story:
                 stage.note = proof.prove()
         chapter.verdict, chapter.code = "proved", 0
 
-    def _check(self, chapter: Chapter, *, unfinished: bool) -> bool:
-        """Refuse what must not ship; return whether there is nothing to ship at all.
+    def _migrate(self, chapter: Chapter, proof: Proof) -> str:
+        """Bring up what the new release needs, and the schema; return how its trial went, for the stage."""
+        new = chapter.new
+        assert new is not None
+        chapter.touched = True
+        proof.hold()
+        self.fleet.prepare(new)
+        running = self.fleet.running()
+        retained = self._retained(new, running)
+        if self.schema.schema is None or self._empty_database:  # it may not be the one that `check` asked
+            chapter.touched = bool(running.releases)  # a refusal needs no undoing where nothing serves
+            self.schema.check(new, chapter.old if running.replicas else None, retained, started=True)
+            chapter.touched = True
+        if self.schema.is_new:  # nobody can be served from it yet, so there is no baseline to have
+            self.schema.upgrade(new, retained)
+        proof.begin(new, chapter.old, serving=bool(running.releases))
+        if not self.schema.is_new:
+            self.schema.upgrade(new, retained)
+        return "" if chapter.tried else self._try(chapter, running)
+
+    def _check(self, chapter: Chapter, *, unfinished: bool) -> tuple[bool, Running]:
+        """Refuse what must not ship; return whether there is nothing to ship at all, and what runs.
 
         Raise `DeployFailed` where the release is refused.
         """
@@ -201,7 +189,8 @@ class Story:
         assert new is not None
         if not new.requests:
             raise DeployFailed("nothing to prove the release with: declare [[tool.slipway.requests]] in pyproject.toml")
-        objections = self._unverified(new) or self.releases.objections(new) or self.fleet.objections(new)
+        unsigned = [] if self._trusted(new) else unverified(self.env, self.releases, new)
+        objections = unsigned or self.releases.objections(new) or self.fleet.objections(new)
         if objections:
             raise DeployFailed(*objections)
         running = self.fleet.running()
@@ -218,23 +207,23 @@ class Story:
                 log.warning(f"the release that serves could not be brought back: {line}")
         self.schema.check(new, chapter.old if running.replicas else None, self._retained(new, running))
         proved = serving is not None and (serving.release, serving.verdict) == (new.name, "proved")
-        return proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
+        nothing_to_do = proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
+        return nothing_to_do, running
 
-    def _unverified(self, new: Artifact) -> list[str]:
-        """Return what the environment's `verify` policy has against `new`.
+    def _try(self, chapter: Chapter, running: Running) -> str:
+        """Try the new release before anybody is sent to it; return how that went, for the stage."""
+        new = chapter.new
+        assert new is not None
+        if self._trusted(new) or not running.releases:  # a first release has nobody to be kept from
+            return ""
+        journal = chapter.record.folder / JOURNAL.format("trial")
+        migrated = not self.schema.nothing_to_do
+        return try_unrouted(chapter, self.target, self.progress, journal, migrated=migrated)
 
-        A release in the records that was proved here is not verified again; one that was refused is.
-        """
-        policy = self.env.verify
-        # A proved release was verified when it came: going back to it at night must not wait for a registry or for
-        # Sigstore. Refused releases are in the records too.
-        if policy is None or (self._recorded and self._proved_before(new)):
-            return []
-        images = self.releases.pushed(new)
-        if images is None:
-            what = f"release {short(new.name)} was built here and is not signed; {self.env.name} requires a signature"
-            return [f"{what} (`verify`): `nox -s push`, `nox -s sign`, then `--release REPOSITORY@sha256:…`"]
-        return verification_problems(images, policy)
+    def _trusted(self, new: Artifact) -> bool:
+        """Return whether `new` was asked for by its record, and proved here before; refused ones have records, too."""
+        # Going back at night must not wait for a registry or for Sigstore, nor hang on what fails for each release.
+        return self._recorded and self._proved_before(new)
 
     def _proved_before(self, new: Artifact) -> bool:
         return any(record.verdict == "proved" for record in self.records.all() if record.release == new.name)
@@ -332,8 +321,9 @@ class Story:
             with best_effort():
                 if chapter.proof:
                     chapter.proof.finish()
+                if chapter.proof or chapter.tried:
                     for record in self.records.all():  # writes that a broken release failed to remove
-                        self._clean_up(record.folder)
+                        clean_up_writes(self.target, record.folder)
             with best_effort():
                 if chapter.stays:
                     self.fleet.keep()

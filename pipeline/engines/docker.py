@@ -143,6 +143,26 @@ class Docker:
         shown = [self.ask("images", "--format", "{{.Repository}}:{{.Tag}}", one) for one in repositories]
         return [name for name in " ".join(shown).split() if not name.endswith(":<none>")]
 
+    def output(self, *arguments: str, given: str, timeout: float) -> str:
+        """Return what a command printed on either stream, with `given` on its standard input, however it ended.
+
+        Raise `SlipwayError` where it has not ended after `timeout` seconds.
+        """
+        try:
+            done = subprocess.run(
+                ["docker", *arguments],
+                input=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise SlipwayError(f"docker {_verb(arguments)} did not end within {timeout:.0f} s") from late
+        return done.stdout
+
     def succeeds(self, *arguments: str) -> bool:
         """Return whether a command exits with 0."""
         return _ask(*arguments)[0] == 0

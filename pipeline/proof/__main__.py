@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config.requests import parse_requests
-from pipeline.proof.client import Call, Client, NoAnswer
+from pipeline.proof.answers import Call, NoAnswer
+from pipeline.proof.client import Client
 from pipeline.proof.generator import Generator
 from pipeline.proof.plan import TrafficPlan
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore2
 
 from pipeline.errors import UsageError
-from pipeline.proof.template import mismatch
+from pipeline.proof.answers import Answer, Call, NoAnswer, headers_of, usual_headers
 from pipeline.system.ports import dial
 
-__all__ = ["Answer", "Call", "Client", "NoAnswer", "RequestFailed", "check"]
+__all__ = ["Client"]
 
 # A pool hands out its first idle connection, so one pool would keep one connection busy and never run into the race
 # with idle connections that are being closed. Eight pools, used in turn, keep eight connections that idle between
@@ -22,44 +19,6 @@ __all__ = ["Answer", "Call", "Client", "NoAnswer", "RequestFailed", "check"]
 KEPT_ALIVE = 8
 # Less than the 5 s after which uvicorn and many others close an idle connection, so that the client closes it first.
 IDLE_SECONDS = 4.0
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request with everything filled in."""
-
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...] = ()
-    content: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer. `release` is its `X-Release`."""
-
-    status: int
-    release: str | None
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body, parsed as JSON. Raise `ValueError` where it is not valid JSON."""
-        return json.loads(self.body)
-
-    def __str__(self) -> str:
-        return f"{self.status} {self.body[:200].decode('utf-8', 'replace')}".strip()
-
-
-class RequestFailed(Exception):
-    """A request did not go as declared: `kind` is refused, reset, timeout, 5xx, status or body."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind, self.detail = kind, detail
-
-
-class NoAnswer(RequestFailed):
-    """No answer came, or only a part of it: `kind` is refused, reset or timeout."""
 
 
 class Client:
@@ -88,11 +47,7 @@ class Client:
         ]
         self._fresh, self._kept = pools[0], itertools.cycle(pools[1:])
         self._pools = pools
-        self._headers = [("User-Agent", "slipway-proof"), ("Accept", "*/*"), *named.items()]
-        if synthetic:
-            self._headers.append(("Slipway-Synthetic", "true"))
-        if token:
-            self._headers.append(("Authorization", f"Bearer {token}"))
+        self._headers = [*usual_headers(token, synthetic=synthetic), *named.items()]
 
     async def send(self, call: Call, *, fresh: bool = False) -> Answer:
         """Send `call` and return the answer, over a connection of its own if `fresh`, otherwise over one kept alive.
@@ -100,9 +55,7 @@ class Client:
         Raise `NoAnswer` where there is no answer. There is no timeout here.
         """
         # The caller sets the timeout: it knows best how much of the waiting was the service's.
-        given = {name.lower() for name, _ in call.headers}
-        headers = [header for header in self._headers if header[0].lower() not in given]
-        headers += [*call.headers, *([("Connection", "close")] if fresh else [])]
+        headers = [*headers_of(call, self._headers), *([("Connection", "close")] if fresh else [])]
         pool = self._fresh if fresh else next(self._kept)
         try:
             answer = await pool.request(call.method, self._prefix + call.path, headers=headers, content=call.content)
@@ -119,22 +72,3 @@ class Client:
         """Close every connection."""
         for pool in self._pools:
             await pool.aclose()
-
-
-def check(answer: Answer, status: int, expect: Any) -> Any:
-    """Return the JSON of `answer`, or None when it is not JSON and nothing is expected of it.
-
-    Raise `RequestFailed` where its status is not `status` or its body does not contain `expect`.
-    """
-    if answer.status != status:
-        raise RequestFailed("5xx" if answer.status >= 500 else "status", str(answer))  # noqa: PLR2004 - RFC 9110 15.6
-    try:
-        value = answer.json()
-    except ValueError:
-        if expect is None:
-            return None
-        raise RequestFailed("body", f"not JSON: {answer}") from None
-    problem = None if expect is None else mismatch(value, expect)
-    if problem:
-        raise RequestFailed("body", f"{problem}: {answer}")
-    return value

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.config.requests import PLACEHOLDER, ReadBack, Remove, RequestSpec, Step
-from pipeline.proof.client import Answer, Call, RequestFailed, check
+from pipeline.proof.answers import Answer, Call, RequestFailed, check
 from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue, Values
 

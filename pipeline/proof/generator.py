@@ -17,7 +17,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from pipeline.config.requests import RequestSpec
-from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
+from pipeline.proof.answers import Answer, NoAnswer, RequestFailed
+from pipeline.proof.client import Client
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.hiding import look
 from pipeline.proof.mix import Mix, Turn

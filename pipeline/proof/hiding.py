@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from http import HTTPStatus
 
 from pipeline.config.requests import PLACEHOLDER, RequestSpec, Step
-from pipeline.proof.client import Answer, Call, Client, NoAnswer
+from pipeline.proof.answers import Answer, Call, NoAnswer
+from pipeline.proof.client import Client
 from pipeline.proof.plan import LOOK_SECONDS
 
 __all__ = ["look"]

@@ -1,47 +1,90 @@
-"""The smoke test: every declared request and step is sent once, and writes are read back and removed."""
+"""The smoke test: every declared request and step is sent once, and writes are read back and removed.
+
+It also runs by itself, packed with what it imports (`pipeline.proof.packed`), where a replica is that nobody else
+reaches. Then its orders are in the archive; its output is the journal of its writes, and a last line with what it saw.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import sys
 import time
+import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.config.requests import RequestSpec
-from pipeline.proof.client import Answer, Client, NoAnswer, RequestFailed
+from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.proof.answers import Answer, Call, NoAnswer, RequestFailed
 from pipeline.proof.exchange import Exchange, Sent
+from pipeline.proof.plain import PlainClient
 from pipeline.proof.results import Failure
 from pipeline.proof.tally import Outcome
 from pipeline.proof.writes import Ledger
 
-__all__ = ["smoke"]
+__all__ = ["ORDERS", "SMOKE_SECONDS", "Smoked", "main", "smoke", "smoke_limit", "smoked_of"]
+
+SMOKE_SECONDS = 10.0  # for one answer
+ORDERS = "orders.json"
+RESULT = "smoked"
+READY_PAUSE = 0.2  # seconds
+ENDED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Smoked:
+    """What a smoke test saw. `ids` and `unplaced` are as in `TrafficResult`: what a command has to remove."""
+
+    failures: tuple[Failure, ...] = ()
+    ids: tuple[str, ...] = ()
+    unplaced: int = 0
 
 
 def smoke(
-    specs: Sequence[RequestSpec], base: str, token: str | None, timeout: float = 10.0, journal: Path | None = None
-) -> list[Failure]:
+    specs: Sequence[RequestSpec],
+    base: str,
+    token: str | None,
+    timeout: float = SMOKE_SECONDS,
+    journal: Path | None = None,
+    *,
+    tries: int = 1,
+) -> Smoked:
     """Send each of `specs`, with its steps, once to `base` (`http://host:port` or `unix:/path`) and return what failed.
 
-    Each answer may take `timeout` seconds, or its own. A write that cannot be read back is a failure too; the list is
-    empty when all is well. What cannot be removed stays in `journal`, for `clean_up`.
+    Each answer may take `timeout` seconds, or its own; a request has failed once all of its `tries` did. A write that
+    cannot be read back is a failure too. What cannot be removed stays in `journal`, for `clean_up`.
     """
-    return asyncio.run(_smoke(specs, base, token, timeout, journal))
+    return asyncio.run(_smoke(specs, PlainClient(base, token), timeout, Ledger(journal), tries))
+
+
+def smoke_limit(specs: Sequence[RequestSpec], tries: int) -> float:
+    """Return the seconds that a smoke test of `specs` takes at most, once the replica is ready."""
+    answers = sum(one.seconds or SMOKE_SECONDS for spec in specs for one in (spec, *spec.then))
+    return answers * tries + 2 * SMOKE_SECONDS  # and what it reads back and removes
 
 
 async def _smoke(
-    specs: Sequence[RequestSpec], base: str, token: str | None, seconds: float, journal: Path | None
-) -> list[Failure]:
-    client, ledger = Client(base, token), Ledger(journal)
+    specs: Sequence[RequestSpec], client: PlainClient, seconds: float, ledger: Ledger, tries: int
+) -> Smoked:
+    failures: list[Failure | None] = []
     try:
-        failures = [await _whole(client, ledger, Exchange.new(spec), seconds) for spec in specs]
+        for spec in specs:
+            for _ in range(tries):
+                failure = await _whole(client, ledger, Exchange.new(spec), seconds)
+                if failure is None:
+                    break
+            failures.append(failure)
         await ledger.settle(client, seconds=seconds, read_back=True)
     finally:
         ledger.close()
-        await client.aclose()
-    return [failure for failure in (*failures, *ledger.lost) if failure]
+    failed = tuple(failure for failure in (*failures, *ledger.lost) if failure)
+    return Smoked(failed, tuple(ledger.ids), ledger.unplaced)
 
 
-async def _whole(client: Client, ledger: Ledger, exchange: Exchange, seconds: float) -> Failure | None:
+async def _whole(client: PlainClient, ledger: Ledger, exchange: Exchange, seconds: float) -> Failure | None:
     """Send `exchange` and the steps that follow it; return the first failure, after which no more is sent."""
     write = ledger.begin(exchange, "smoke") if exchange.spec.writes else None
     outcome = await _once(client, exchange, seconds)
@@ -54,7 +97,7 @@ async def _whole(client: Client, ledger: Ledger, exchange: Exchange, seconds: fl
     return outcome.example(outcome.error.kind) if outcome.error else None
 
 
-async def _once(client: Client, sent: Sent, seconds: float) -> Outcome:
+async def _once(client: PlainClient, sent: Sent, seconds: float) -> Outcome:
     started, seconds = time.time(), sent.spec.seconds or seconds
     answer: Answer | None = None
     error: RequestFailed | None = None
@@ -67,3 +110,47 @@ async def _once(client: Client, sent: Sent, seconds: float) -> Outcome:
     except RequestFailed as failure:
         error = failure
     return Outcome(sent, "smoke", started, 0.0, answer, error)
+
+
+async def _wait_ready(client: PlainClient, seconds: float) -> None:
+    """Wait until `/ready` answers with 200, `seconds` at most: what fails after that is a failure of its own."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            async with asyncio.timeout(READY_PAUSE * 10):
+                if (await client.send(Call("GET", "/ready"))).status == 200:  # noqa: PLR2004 - RFC 9110 15.3.1
+                    return
+        except (NoAnswer, TimeoutError):
+            pass
+        await asyncio.sleep(READY_PAUSE)
+
+
+def main(archive: str) -> None:
+    """Do what the orders in `archive` say, and print the journal and the result; end at SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))  # the first process of a container ends at none otherwise
+    orders: dict[str, Any] = json.loads(zipfile.ZipFile(archive).read(ORDERS))
+    token_file = Path(orders["token_file"])
+    token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else None
+    specs = parse_requests(orders["requests"], ORDERS)
+
+    async def whole() -> Smoked:
+        client = PlainClient(orders["base"], token)
+        await _wait_ready(client, orders["wait"])
+        return await _smoke(specs, client, SMOKE_SECONDS, Ledger(None, sys.stdout), orders["tries"])
+
+    sys.stdout.write(json.dumps({RESULT: asdict(asyncio.run(whole()))}) + "\n")
+    sys.stdout.flush()
+
+
+def smoked_of(output: str, journal: Path) -> Smoked | None:
+    """Return the result with which the `output` of `main` ends; None where it was cut short.
+
+    What it wrote and did not remove stays in `journal`, for `clean_up`.
+    """
+    journal.write_text(output, encoding="utf-8")
+    Ledger(journal).close()
+    last = next(iter(output.splitlines()[-1:]), "")
+    if not last.startswith(f'{{"{RESULT}": '):
+        return None
+    saw = json.loads(last)[RESULT]
+    return Smoked(tuple(Failure(**one) for one in saw["failures"]), tuple(saw["ids"]), saw["unplaced"])

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.proof.client import Answer, RequestFailed
+from pipeline.proof.answers import Answer, RequestFailed
 from pipeline.proof.exchange import HEALTH, Sent
 from pipeline.proof.results import BUILD, Bin, Failure, Latency, Series, Share
 

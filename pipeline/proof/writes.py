@@ -13,12 +13,12 @@ from typing import IO, Any
 
 from pipeline.config.requests import COMMAND, Remove, RequestSpec, parse_requests
 from pipeline.errors import UsageError
-from pipeline.proof.client import Answer, Call, Client, NoAnswer, RequestFailed
+from pipeline.proof.answers import Answer, Call, NoAnswer, RequestFailed, Sender
 from pipeline.proof.exchange import Exchange, Sent
 from pipeline.proof.results import Failure
 from pipeline.proof.template import MissingValue
 
-__all__ = ["Ledger", "Write", "clean_up"]
+__all__ = ["Ledger", "Write"]
 
 AT_ONCE = 16
 MOST_TRACED = 500  # each is searched for in each list
@@ -74,11 +74,12 @@ class Ledger:
 
     A journal that already exists belongs to a proof that was killed: its writes are taken over and removed too. Writes
     that a command removes are in no journal, as that finds them by their age; `ids` has those that were settled.
+    With `out`, the lines of the journal go there instead.
     """
 
-    def __init__(self, journal: Path | None) -> None:
+    def __init__(self, journal: Path | None, out: IO[str] | None = None) -> None:
         self._journal = journal
-        self._file: IO[str] | None = None
+        self._file: IO[str] | None = out
         self._noted: set[str] = set()
         self.writes: dict[str, Write] = {}
         self.ids: list[str] = []
@@ -118,7 +119,7 @@ class Ledger:
         newest = acknowledged[-MOST_TRACED:]  # a list begins with these, as a rule
         return {trace for write in newest for trace in write.exchange.traces(write.response)}
 
-    async def settle(self, client: Client, *, seconds: float, read_back: bool) -> None:
+    async def settle(self, client: Sender, *, seconds: float, read_back: bool) -> None:
         """Read back (if `read_back`) and remove all writes within `seconds`; what is unread by then counts as lost.
 
         Where nobody carries out a few removals in a row, the rest is not asked for.
@@ -165,7 +166,7 @@ class Ledger:
         if not write.by_command:
             self._note(gone=write.exchange.ident)
 
-    async def _read_back(self, client: Client, write: Write) -> None:
+    async def _read_back(self, client: Sender, write: Write) -> None:
         exchange = write.exchange
         step, call = exchange.spec.readback, exchange.readback(write.response)
         if not step or not call:
@@ -179,7 +180,7 @@ class Ledger:
             self.lost.append(write.lost(error, answer.status if answer else None))
         write.unread = False
 
-    async def _remove(self, client: Client, write: Write) -> None:
+    async def _remove(self, client: Sender, write: Write) -> None:
         wanted = write.exchange.spec.remove
         with contextlib.suppress(NoAnswer):  # what cannot be removed now stays in the journal
             try:
@@ -203,7 +204,7 @@ class Ledger:
             self.ids.append(write.exchange.identity(response))
         return write.exchange.removal(response)
 
-    async def _located(self, client: Client, write: Write) -> Any:
+    async def _located(self, client: Sender, write: Write) -> Any:
         """Return the response to `write`, whose answer was lost; None if it was refused."""
         # The same Idempotency-Key gives the same answer again.
         answer = await _insist(client, write.exchange.call())
@@ -223,25 +224,7 @@ class Ledger:
             self._file.flush()
 
 
-def clean_up(journal: Path, base: str, token: str | None, *, seconds: float = 30.0) -> int:
-    """Remove the writes in `journal`, left by a killed proof, from the service at `base` within `seconds`.
-
-    Return how many writes are still there; if none is, the journal is deleted. A service that is down raises nothing.
-    """
-    return asyncio.run(_clean_up(journal, base, token, seconds)) if journal.exists() else 0
-
-
-async def _clean_up(journal: Path, base: str, token: str | None, seconds: float) -> int:
-    ledger, client = Ledger(journal), Client(base, token)
-    try:
-        await ledger.settle(client, seconds=seconds, read_back=False)
-    finally:
-        await client.aclose()
-        left = ledger.close()
-    return left
-
-
-async def _insist(client: Client, call: Call) -> Answer:
+async def _insist(client: Sender, call: Call) -> Answer:
     """Send `call`, which may safely be sent again, until it is answered, a few times at most.
 
     Raise `NoAnswer` where it never is.

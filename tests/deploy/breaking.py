@@ -6,9 +6,14 @@ import textwrap
 
 from tests.deploy.checkout import Checkout
 
-__all__ = ["SLOW_SECONDS", "add_migration", "wrap_service"]
+__all__ = ["IN_SERVICE", "SLOW_SECONDS", "add_migration", "wrap_service"]
 
 SLOW_SECONDS = 0.03  # of one request of the table
+# An expression of Python: whether the process is a replica that people are sent to, and not the one of the trial.
+IN_SERVICE = (
+    'not __import__("re").search("slipway-try|try-backend", str(__import__("os").environ.get("BACKEND_HOST"))'
+    ' + str(__import__("os").environ.get("BACKEND_SOCKET")) + __import__("socket").gethostname())'
+)
 
 # The outermost layer of the service: it may change what every route answers.
 LAYER = """
@@ -27,6 +32,7 @@ class _Breakage:
         status = body = None
         if path.startswith("/api/"):
             self.asked += 1
+        if {when}:
 {breakage}
 
         async def answer(message):
@@ -62,9 +68,12 @@ def upgrade() -> None:
 '''
 
 
-def wrap_service(checkout: Checkout, breakage: str) -> None:
-    """Run `breakage` before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`."""
-    checkout.append("backend/app.py", LAYER.format(breakage=textwrap.indent(breakage, " " * 8)))
+def wrap_service(checkout: Checkout, breakage: str, *, when: str = IN_SERVICE) -> None:
+    """Run `breakage` before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`.
+
+    `when` it does so is an expression: by default not in the trial, which would refuse the release.
+    """
+    checkout.append("backend/app.py", LAYER.format(when=when, breakage=textwrap.indent(breakage, " " * 12)))
 
 
 def add_migration(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.deploy.breaking import SLOW_SECONDS, wrap_service
+from tests.deploy.breaking import IN_SERVICE, SLOW_SECONDS, add_migration, wrap_service
 from tests.deploy.checkout import Checkout
+from tests.deploy.tried import NEEDS_A_SECRET, refuses_what_lacks_a_secret, replicas
 from tests.notes import NOTES
 from tests.tiers import in_gate
 
@@ -27,9 +28,9 @@ class Case:
     says: tuple[str, ...]  # words in the reason; {release} is the broken one
 
 
-def layer(breakage: str) -> Callable[[Checkout], None]:
-    """Return a breakage in a layer around the whole service."""
-    return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip())
+def layer(breakage: str, **options: str) -> Callable[[Checkout], None]:
+    """Return a breakage in a layer around the whole service, by default of the replicas that people are sent to."""
+    return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip(), **options)
 
 
 def code(text: str) -> Callable[[Checkout], None]:
@@ -39,17 +40,27 @@ def code(text: str) -> Callable[[Checkout], None]:
 
 CASES = {
     "never gets ready": Case(
+        layer("if path == '/ready':\n    status = 503", when="True"), "failed",
+        ("{release} did not get ready in time", "/ready says 503", "no replica was exchanged")),
+    "gets ready in its trial alone": Case(
         layer("if path == '/ready':\n    status = 503"), "rolled_back",
         ("{release} did not get ready in time", "/ready says 503")),
     "crashes at import": Case(
-        code("raise RuntimeError('the flux is not compensated')\n"), "rolled_back",
+        code("raise RuntimeError('the flux is not compensated')\n"), "failed",
         ("{release} ended before it was ready", "RuntimeError: the flux is not compensated")),
+    "crashes at import, but in its trial": Case(
+        code(f"if {IN_SERVICE}:\n    raise RuntimeError('the flux is not compensated')\n"), "rolled_back",
+        ("{release} ended before it was ready", "RuntimeError: the flux is not compensated")),
+    "answers 500": Case(
+        layer(f"if path == '{NOTES}' and method == 'POST':\n    status = 500", when="True"), "failed",
+        ("{release} fails with the settings and secrets of local, before anybody is sent to it", f"POST {NOTES}: 500")),
     "does not compile": Case(
         code("def broken(:\n"), "failed", ("does not compile", "backend/app.py", "SyntaxError")),
     "exits after it was ready": Case(
-        code("""
+        code(f"""
             import os, threading
-            threading.Timer(2, os._exit, [7]).start()
+            if {IN_SERVICE}:
+                threading.Timer(2, os._exit, [7]).start()
         """), "rolled_back", ("release {release} ended",)),
     "answers 500 from its 50th request on": Case(
         layer("if self.asked >= 50:\n    status = 500"), "rolled_back",
@@ -70,7 +81,7 @@ CASES = {
 def test_a_broken_release_is_undone_for_the_right_reason(name: str, sound: Checkout) -> None:
     """Exit code 1, one line that names the cause, evidence, and each user is answered by the release before."""
     case, old = CASES[name], sound.answering()
-    sound.configure(timeout=8 if name == "never gets ready" else 60)
+    sound.configure(timeout=8 if "gets ready" in name else 60)
     case.breaks(sound)
     outcome = sound.deploy()
     assert (outcome.code, outcome.verdict) == (1, case.verdict), str(outcome)
@@ -81,7 +92,9 @@ def test_a_broken_release_is_undone_for_the_right_reason(name: str, sound: Check
     assert len(outcome.reason) < 400, "one line that fits a message"
     assert "Traceback" not in outcome.stderr, "that is in the replica's log"
     assert {outcome.report["previous"]} == old
-    if case.verdict == "rolled_back":
+    if case.verdict == "failed":
+        assert outcome.report["rollback"] is None, "nothing was touched"
+    else:
         assert outcome.report["rollback"]["verdict"] == "proved"
         assert [stage["name"] for stage in outcome.report["rollback"]["stages"]] == ["roll back", "prove"]
         [restored] = old
@@ -89,6 +102,29 @@ def test_a_broken_release_is_undone_for_the_right_reason(name: str, sound: Check
     shown = (sound.newest_record() / "report.md").read_text(encoding="utf-8")
     assert outcome.reason in html.unescape(re.sub(r"\\([^\w\s])", r"\1", shown)), "as Markdown shows it"
     assert sound.untidy() == []
+
+
+@pytest.mark.gate
+def test_what_lacks_a_secret_is_refused_before_anything_is_exchanged(sound: Checkout) -> None:
+    """One request of its table needs it, and no other replica of it was ever asked that here."""
+    refuses_what_lacks_a_secret(sound)
+
+
+def test_where_a_migration_was_pending_it_alone_is_applied(sound: Checkout) -> None:
+    """The line says so, and each replica is as it was."""
+    before = replicas(sound)
+    revision = add_migration(sound, "labels", "ALTER TABLE testing_notes ADD COLUMN label text")
+    wrap_service(sound, NEEDS_A_SECRET, when="True")
+    outcome = sound.deploy()
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert "(its migrations are applied, and no replica was exchanged): POST" in outcome.reason, str(outcome)
+    assert "roll out" not in [stage["name"] for stage in outcome.report["stages"]]
+    assert outcome.report["rollback"]["verdict"] == "proved"
+    assert (replicas(sound), sound.revision()) == (before, revision)
+    assert sound.untidy() == []
+    sound.git("checkout", "--quiet", "--", "backend/app.py")
+    sound.proved()
+    sound.commit()
 
 
 def test_a_bad_caddyfile_is_refused_in_check(sound: Checkout) -> None:

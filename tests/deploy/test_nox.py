@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.deploy.breaking import wrap_service
+from tests.deploy.breaking import IN_SERVICE, wrap_service
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy
 from tests.deploy.sessions import nox_command
@@ -38,7 +38,7 @@ def test_nox_passes_everything_through(checkout: Checkout) -> None:
     assert checkout.answering() == {first.release}
 
     checkout.restore()
-    checkout.append("backend/app.py", "raise RuntimeError('broken')\n")
+    checkout.append("backend/app.py", f"if {IN_SERVICE}:\n    raise RuntimeError('broken')\n")
     broken = _nox(checkout, "deploy", "--json").finish()
     assert (broken.code, broken.verdict) == (1, "rolled_back"), str(broken)
     assert checkout.answering() == {first.release}

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.deploy.breaking import IN_SERVICE
 from tests.deploy.checkout import Checkout
 from tests.deploy.parcels import DOMAIN, REQUESTS, SYNTHETIC, replace_the_domain
 from tests.notes import replace_requests
@@ -39,9 +40,8 @@ def test_a_write_is_followed_by_its_steps_and_removed_by_a_command(parcels: Chec
 
 def test_a_step_that_fails_is_named_and_found_in_the_log(parcels: Checkout) -> None:
     """The release is undone, one number says what it cost, and the command in the report finds the request."""
-    parcels.patch(
-        DOMAIN, '    query = "UPDATE parcels', '    raise RuntimeError("no way")\n    query = "UPDATE parcels'
-    )
+    broken = f'    if {IN_SERVICE}:\n        raise RuntimeError("no way")\n'
+    parcels.patch(DOMAIN, '    query = "UPDATE parcels', f'{broken}    query = "UPDATE parcels')
     outcome = parcels.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     toll = outcome.report["rollback"]["until_undone"]

@@ -6,6 +6,7 @@ It takes place before anything real is touched, on whatever stand a target has f
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol, TypeVar
 
@@ -18,7 +19,6 @@ __all__ = ["REHEARSAL", "Stand", "cannot_live", "fails_on_empty", "rehearse"]
 
 D = TypeVar("D")
 
-SMOKE_TIMEOUT_SECONDS = 10
 # For the migrations command: it makes the roles that the migrations name, which a throwaway server lacks. Whether the
 # real one has them, and who may do what there, was asked there before.
 REHEARSAL = {"MIGRATION_REHEARSAL": "true"}
@@ -75,11 +75,11 @@ def cannot_live(release: Artifact, why: str) -> DeployFailed:
 
 def _failures(
     stand: Stand[D], new: Artifact, to: tuple[str, ...], old: Artifact | None, token: str | None
-) -> list[Failure]:
+) -> Sequence[Failure]:
     """Return how smoke requests of `old` fail on a database that the migrations of `new` brought `to` a revision."""
     with ExitStack() as stack:
         database = stack.enter_context(stand.database(new, *to))
         if old is None:
-            return []
+            return ()
         base = stack.enter_context(stand.replica(old, database))
-        return smoke(old.requests, base, token, SMOKE_TIMEOUT_SECONDS)
+        return smoke(old.requests, base, token).failures

@@ -7,10 +7,12 @@ target overrides it if its engine has something to add. docs/10-add-a-target.md 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.images.build import PushedImages
 from pipeline.proof.report import Report
+from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
 
 __all__ = ["Database", "Fleet", "Releases", "Watch"]
@@ -141,6 +143,21 @@ class Fleet(Protocol):
 
     def prepare(self, new: Artifact) -> None:
         """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
+
+    def settled(self, running: Running) -> bool:
+        """Return whether `running` is as a deploy leaves it, so that a replica needs nothing of `prepare`.
+
+        Its stores run, and the settings and secrets of its replicas are those of now.
+        """
+        return not running.problems and all(each.ready and each.current for each in running.replicas)
+
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+        """Send each request of `new` once to a replica of it that nobody else reaches, and return what failed.
+
+        It has the environment's real settings, secrets, stores and network; it ends with this call. A request has
+        `tries`. What was written and could not be removed stays in `journal`. `watch` is called while waiting. Raise
+        `DeployFailed` where the replica does not get ready.
+        """
 
     def put_back(self, old: Artifact) -> None:
         """Bring back the data stores and the edge that `prepare` exchanged, as they were when `old` was proved."""

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.secrets import allow_by_hand
 from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
+from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running, short
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
@@ -29,6 +31,7 @@ from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
 from pipeline.targets.compose.surroundings import SURROUNDINGS, started_by_hand
+from pipeline.targets.compose.trial import try_container
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
 
@@ -180,6 +183,10 @@ class ComposeFleet(roles.Fleet):
         if before and before != after:
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
+
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+        """Start a container as Compose defines the service, without a slot in the edge, and ask it from inside."""
+        return try_container(self.site, new, journal, watch, tries=tries)
 
     def put_back(self, old: Artifact) -> None:
         """Put back PostgreSQL, Redis and the edge as they were proved last."""

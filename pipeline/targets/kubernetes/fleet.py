@@ -6,12 +6,14 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object, describe, name_of
 from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
+from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
@@ -27,6 +29,7 @@ from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, sec
 from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
+from pipeline.targets.kubernetes.trial import try_pod
 
 __all__ = ["KubernetesFleet"]
 
@@ -135,6 +138,18 @@ class KubernetesFleet(roles.Fleet):
         """Try the StatefulSets that the release would change, each as a pod beside."""
         site = self.site
         return store_problems(site.kubectl, site.kept.find(new.name), partial(site.progress.live, "check"))
+
+    def settled(self, running: Running) -> bool:
+        """Return whether the stores run, and the settings and secrets are those of now.
+
+        What this release changes of its own objects is no reason to wait.
+        """
+        around = [line for line in running.problems if line not in self.site.drift]
+        return not around and all(each.ready and each.current for each in running.replicas)
+
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+        """Run a pod that no Service selects."""
+        return try_pod(self.site, new, journal, watch, tries=tries)
 
     def put_back(self, old: Artifact) -> None:
         """Apply the StatefulSets of the release that comes back, and replace their broken pods."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
 from pipeline.errors import DeployFailed, SlipwayError
@@ -255,7 +256,7 @@ def policies_of(job: Object) -> list[Object]:
     ]
 
 
-def why_waiting(pod: Object | None) -> str:
+def why_waiting(pod: Mapping[str, Any] | None) -> str:
     """Return what a pod that does not run waits for."""
     if pod is None:
         return "no pod was created for it (quota, Pod Security?): see `kubectl get events`"

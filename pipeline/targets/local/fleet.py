@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
-from pipeline.errors import SlipwayError
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.proof.smoke import Smoked, smoke
 from pipeline.releases.model import Artifact, Running
+from pipeline.releases.records import read_json
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
@@ -22,6 +25,7 @@ from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.local.beside import NotReady, beside
 from pipeline.targets.local.moving import ENGINES, settle_here
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
@@ -159,6 +163,18 @@ class LocalFleet(roles.Fleet):
         except SlipwayError as error:
             return list(error.problems)
         return []
+
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+        """Start a process with the configuration of a replica."""
+        site = self.site
+        environment = read_json(site.config(new.name) / "env.json")
+        with ExitStack() as stack:
+            try:
+                place = beside(site.artifacts, new.name, environment, Deadline(site.env.timeout), watch)
+                address = stack.enter_context(place)
+            except NotReady as error:
+                raise DeployFailed(f"release {new.name} {error.problems[0]}") from error
+            return smoke(new.requests, address, site.token(), journal=journal, tries=tries)
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""

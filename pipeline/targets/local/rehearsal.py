@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.engines.embedded import Engines, throwaway_postgres, throwaway_valkey
 from pipeline.releases.model import Artifact
-from pipeline.system.leash import held
-from pipeline.system.ports import free_port
 from pipeline.system.run import CommandFailed, run
-from pipeline.system.waiting import attempts
 from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
 from pipeline.targets.local.artifacts import Artifacts
-from pipeline.targets.local.replicas import check_ready, last_log_line
+from pipeline.targets.local.beside import NotReady, beside
 
 __all__ = ["LocalStand", "migrate_command"]
 
@@ -52,26 +46,11 @@ class LocalStand:
     @contextmanager
     def replica(self, release: Artifact, database: dict[str, str]) -> Iterator[str]:
         """Yield the address of one replica of `release`, on a Unix socket and outside the supervisor."""
-        folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-"))
-        socket, log = folder / "replica.sock", folder / "replica.log"
-        own = {
-            "BACKEND_HOST": str(socket),
-            "METRICS_PORT": str(free_port()),
-            "RELEASE": release.name,
-            "DRAIN_SECONDS": "0",
-        }
-        command = [str(self.artifacts.python(release.name, "backend")), "-m", "backend"]
-        working_folder = os.fspath(self.artifacts.folder(release.name))
         with throwaway_valkey(self.engines) as valkey:
-            variables = {**self.artifacts.config(release.name), **database, "REDIS_HOST": valkey.socket, **own}
-            with held(command, log=log, env=variables, cwd=working_folder, remove=folder) as process:
-                answer = "it did not answer /ready"
-                for _ in attempts(START_SECONDS, every=0.03):
-                    ready, answer = check_ready(socket, answer)
-                    if ready:
-                        break
-                    if process.poll() is not None:
-                        raise cannot_live(release, last_log_line(log, 0))
-                else:
-                    raise cannot_live(release, answer)
-                yield f"unix:{socket}"
+            variables = {**self.artifacts.config(release.name), **database, "REDIS_HOST": valkey.socket}
+            with ExitStack() as stack:
+                try:
+                    address = stack.enter_context(beside(self.artifacts, release.name, variables, START_SECONDS))
+                except NotReady as error:
+                    raise cannot_live(release, error.problems[0]) from error
+                yield address

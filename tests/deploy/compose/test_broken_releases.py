@@ -7,9 +7,10 @@ import textwrap
 import pytest
 
 from tests.deploy.applied import notes_revision
-from tests.deploy.breaking import SLOW_SECONDS, add_migration, wrap_service
+from tests.deploy.breaking import IN_SERVICE, SLOW_SECONDS, add_migration, wrap_service
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
+from tests.deploy.tried import refuses_what_lacks_a_secret
 from tests.notes import NOTES
 from tests.tiers import in_gate
 
@@ -24,7 +25,7 @@ def code(text: str) -> str:
 
 
 ENDS = {
-    "does not start": ("raise RuntimeError('the flux is not compensated')\n", "the flux is not compensated"),
+    "does not start": (f"if {IN_SERVICE}:\n    raise RuntimeError('no flux')\n", "no flux"),
 }  # fmt: skip
 ANSWERS = {
     "never gets ready": ("if path == '/ready':\n    status = 503", "did not get ready in time: /ready says 503"),
@@ -52,6 +53,12 @@ def test_a_broken_release_is_undone(name: str, sound: ComposeCheckout, add_row: 
     assert sound.untidy() == []
     failed = (outcome.report["traffic"] or {}).get("failed", 0) + outcome.report["rollback"]["traffic"]["failed"]
     add_row(TABLE, f"{name:18} undone in {outcome.seconds:4.1f} s, {failed:3} requests failed: {outcome.reason[:90]}")
+
+
+@pytest.mark.gate
+def test_what_lacks_a_secret_is_refused_before_anything_is_exchanged(sound: ComposeCheckout, add_row: AddRow) -> None:
+    """By a container that the edge does not know."""
+    add_row(TABLE, f"{'lacks a secret':18} {refuses_what_lacks_a_secret(sound)[:120]}")
 
 
 def test_a_migration_that_the_old_image_cannot_live_with_is_refused(sound: ComposeCheckout) -> None:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.deploy.breaking import IN_SERVICE
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.parcels import DOMAIN, SYNTHETIC, replace_the_domain
 
@@ -32,7 +33,8 @@ def test_the_log_of_a_release_that_was_undone_is_kept(own: ComposeCheckout) -> N
     replace_the_domain(own)
     own.commit()
     own.proved()
-    own.patch(DOMAIN, '    query = "UPDATE parcels', '    raise RuntimeError("no way")\n    query = "UPDATE parcels')
+    broken = f'    if {IN_SERVICE}:\n        raise RuntimeError("no way")\n'
+    own.patch(DOMAIN, '    query = "UPDATE parcels', f'{broken}    query = "UPDATE parcels')
     outcome = own.deploy()
     assert outcome.verdict == "rolled_back", str(outcome)
     log = own.newest_record() / "service.log"

@@ -14,10 +14,11 @@ from pipeline.config.project import KubernetesEnvironment
 from pipeline.engines.kind import CONTEXT, REGISTRY
 from pipeline.registry.image import resolve
 from tests.containers import docker
-from tests.deploy.breaking import add_migration, wrap_service
+from tests.deploy.breaking import IN_SERVICE, add_migration, wrap_service
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import NAMESPACE, KindCheckout, kubectl
 from tests.deploy.machine import wait_until
+from tests.deploy.tried import refuses_what_lacks_a_secret
 from tests.deploy.visitors import Visitors
 from tests.pipeline.targets.kubernetes.cases import FOREIGN_ELF
 from tests.project import NAME, PROJECT
@@ -44,7 +45,10 @@ def op(path: str, value: Any, verb: str = "replace") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Broken:
-    """How a release is broken, what its report must say, and within how many seconds the rollout must have stopped."""
+    """How a release is broken, what its report must say, and within how many seconds the rollout must have stopped.
+
+    One that is `tried` is found out by its trial, before anything is touched.
+    """
 
     says: str
     seconds: float
@@ -52,6 +56,7 @@ class Broken:
     layer: str = ""  # before each request
     settings: dict[str, str] = field(default_factory=dict)
     patch: tuple[dict[str, Any], ...] = ()
+    tried: bool = True
 
 
 KIND = PROJECT.environment("kind")
@@ -62,6 +67,9 @@ BIG = {"requests": {"cpu": "50m", "memory": "3500Mi"}, "limits": {"memory": "350
 NOWHERE = {"configMapRef": {"name": "nowhere"}}
 BROKEN = {
     "crashes at import": Broken("the flux is off", 40, code="raise RuntimeError('the flux is off')"),
+    "crashes later": Broken("the flux is off", 40, tried=False,
+                            code=f"if {IN_SERVICE}:\n    raise RuntimeError('the flux is off')"),
+    "answers 500": Broken("before anybody is sent to it", 40, layer="if method == 'POST':\n    status = 500"),
     "bad configuration": Broken("LOG_LEVEL", 20, settings={"LOG_LEVEL": "LOUD"}),
     "image missing": Broken("is not in its registry: push it", 25, patch=(op("image", MISSING),)),
     "config missing": Broken("create the ConfigMap nowhere", 20, patch=(op("envFrom/-", NOWHERE, "add"),)),
@@ -71,7 +79,8 @@ BROKEN = {
     "quota": Broken(f"quota {NAME} allows", 20, patch=(op("resources", BIG),)),
     "breaks restricted": Broken("Pod Security restricted", 20,
                                 patch=(op("securityContext", {"allowPrivilegeEscalation": True}),)),
-    "ready, then 500": Broken("failed until it was undone: ", 60, layer="if self.asked >= 50:\n    status = 500"),
+    "ready, then 500": Broken("failed until it was undone: ", 60, tried=False,
+                               layer="if self.asked >= 50:\n    status = 500"),
 }  # fmt: skip
 
 
@@ -82,23 +91,34 @@ def test_a_broken_release_is_undone(name: str, sound: KindCheckout, add_row: Add
     if how.code:
         sound.append("backend/app.py", textwrap.dedent(how.code))
     if how.layer:
-        wrap_service(sound, how.layer)
+        wrap_service(sound, how.layer, when="True")
     if how.settings:
         sound.settle(**how.settings)
     if how.patch:
         sound.patch_backend(*how.patch)
     outcome = sound.deploy()
-    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert (outcome.code, outcome.verdict) == (1, "failed" if how.tried else "rolled_back"), str(outcome)
     assert how.says in outcome.reason, str(outcome)
     stages = {stage["name"]: stage["seconds"] for stage in outcome.report["stages"]}
-    until = stages["roll out"] + stages.get("prove", 0)
+    until = stages["check"] if how.tried else stages["roll out"] + stages.get("prove", 0)
     assert until < how.seconds, str(outcome)
     assert sound.answering() == old
-    assert outcome.report["rollback"]["verdict"] == "proved"
     assert sound.untidy() == []
-    failed = (outcome.report["traffic"] or {}).get("failed", 0) + outcome.report["rollback"]["traffic"]["failed"]
+    assert kubectl("get", "jobs", "--output=name") == ""
+    back = outcome.report["rollback"]
+    if how.tried:
+        assert back is None, "nothing was touched"
+        assert "roll out" not in stages
+    else:
+        assert back["verdict"] == "proved"
+    failed = sum((one or {}).get("failed", 0) for one in (outcome.report["traffic"], (back or {}).get("traffic")))
     add_row(TABLE, f"{name:18} stopped after {until:4.1f} s, undone in {outcome.seconds:4.1f} s, {failed:3} failed: "
                    f"{outcome.reason[:110]}")  # fmt: skip
+
+
+def test_what_lacks_a_secret_is_refused_before_anything_is_exchanged(sound: KindCheckout, add_row: AddRow) -> None:
+    """By a pod that no Service selects."""
+    add_row(TABLE, f"{'lacks a secret':18} {refuses_what_lacks_a_secret(sound)[:120]}")
 
 
 def test_never_ready_is_told_at_the_deadline(sound: KindCheckout, add_row: AddRow) -> None:
@@ -163,7 +183,9 @@ def test_an_image_without_the_nodes_platform_is_refused_first(sound: KindCheckou
     assert sound.deployed_image() == released
 
 
-def test_an_image_with_another_machines_program_is_undone(sound: KindCheckout, add_row: AddRow, tmp_path: Path) -> None:
+def test_an_image_with_another_machines_program_is_refused(
+    sound: KindCheckout, add_row: AddRow, tmp_path: Path
+) -> None:
     """It says that it is for these nodes, and its program is not: nobody can know before it starts."""
     old = sound.answering()
     (tmp_path / "program").write_bytes(FOREIGN_ELF)
@@ -177,11 +199,11 @@ def test_an_image_with_another_machines_program_is_undone(sound: KindCheckout, a
         outcome = sound.deploy()
     finally:
         docker("rmi", name)
-    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert (outcome.code, outcome.verdict) == (1, "failed"), str(outcome)
     assert "its image is of another architecture than its node" in outcome.reason, str(outcome)
     assert sound.answering() == old
     assert sound.untidy() == []
-    add_row(TABLE, f"{'another machine':18} undone in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
+    add_row(TABLE, f"{'another machine':18} refused in {outcome.seconds:4.1f} s: {outcome.reason[:110]}")
 
 
 def test_a_statefulset_change_that_kubernetes_refuses_is_said_first(sound: KindCheckout) -> None:

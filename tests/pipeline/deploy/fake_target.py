@@ -10,14 +10,17 @@ import argparse
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.project import ComposeEnvironment, Environment, LocalEnvironment, Project
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.images.build import PushedImages
-from pipeline.proof.client import Answer, Call, NoAnswer
+from pipeline.proof.answers import Answer, Call, NoAnswer
+from pipeline.proof.exchange import Exchange
 from pipeline.proof.report import Report
+from pipeline.proof.smoke import Smoked
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.model import Artifact, Migration, Replica, Running
 from pipeline.releases.records import Record, Records
@@ -189,9 +192,11 @@ class FakeDatabase(Database):
 
 @dataclass
 class FakeFleet(Fleet):
-    """Replicas in a list, `wanted` of them. `breaks`: the paths that a release answers with 500.
+    """Replicas in a list, `wanted` of them. `breaks`: the paths that a release answers with 500, once it is routed;
+    `breaks_alone`: before that, in its trial.
 
-    `slow` releases take 900 ms, `unready` ones never get ready; no replica gets the `lost` secrets. `around` is what
+    `slow` releases take 900 ms, `unready` ones never get ready, `unready_alone` ones not in
+    their trial; no replica gets the `lost` secrets. `around` is what
     runs of the stores, as it is `defined`; `objected` is what is wrong with that.
     """
 
@@ -201,7 +206,11 @@ class FakeFleet(Fleet):
     replicas: list[Replica] = field(default_factory=list)
     breaks: dict[str, Collection[str]] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
+    breaks_alone: dict[str, Collection[str]] = field(default_factory=dict)
     unready: set[str] = field(default_factory=set)
+    unready_alone: set[str] = field(default_factory=set)
+    wrote: Smoked = field(default_factory=Smoked)  # in a trial
+    tries: list[int] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     objected: list[str] = field(default_factory=list)
     defined: str = "stores"
@@ -255,6 +264,20 @@ class FakeFleet(Fleet):
     def objections(self, new: Artifact) -> list[str]:
         """Say what was told."""
         return self.objected
+
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+        """Ask one replica for each request of the table, and note where its writes would be."""
+        self.script.do("trial", new.name)
+        self.tries.append(tries)
+        watch()
+        if new.name in self.unready_alone:
+            raise DeployFailed(f"release {new.name} ended before it was ready: no such secret")
+        broken = [one for one in new.requests if one.path in self.breaks_alone.get(new.name, ())]
+        failures = (
+            Exchange.new(one).failure("5xx", at=0.0, phase="smoke", release=new.name, status=500, detail="500")
+            for one in broken
+        )
+        return replace(self.wrote, failures=tuple(failures))
 
     def put_back(self, old: Artifact) -> None:
         """Bring back what was kept."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from pipeline.config.requests import COMMAND, RequestSpec
-from pipeline.proof.client import RequestFailed
+from pipeline.proof.answers import RequestFailed
 from pipeline.proof.exchange import HEALTH, Exchange
 from pipeline.proof.results import BASELINE, BUILD, Phase, Snapshot, TrafficResult
 from pipeline.proof.tally import Outcome, Tally

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.proof.client import Answer, Call, Client, NoAnswer, RequestFailed, check
+from pipeline.proof.answers import Answer, Call, NoAnswer, RequestFailed, check
+from pipeline.proof.client import Client
 from tests.pipeline.proof.servers import Reply, Service
 
 GET = Call("GET", "/things")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.proof.cleaning import clean_up
 from pipeline.proof.plan import TrafficPlan
 from pipeline.proof.results import Failure, TrafficResult
 from pipeline.proof.traffic import GeneratorDied, Traffic
 from pipeline.proof.verdict import Limits, judge
-from pipeline.proof.writes import clean_up
 from tests.pipeline.proof.servers import HANG, Behaviour, Reply, Request, Service, wait_until
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.proof.cleaning import clean_up
 from pipeline.proof.client import Client
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.smoke import smoke
-from pipeline.proof.writes import AT_ONCE, TRIES, Ledger, clean_up
+from pipeline.proof.writes import AT_ONCE, TRIES, Ledger
 from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, Reply, Service
 
 
@@ -134,18 +135,18 @@ class TestByCommand:
 class TestSmoke:
     def test_asks_everything_once_and_leaves_nothing(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
         """A good replica passes, and what was written is gone."""
-        assert smoke(specs, service.url, "token") == []
+        assert not smoke(specs, service.url, "token").failures
         assert [request.method for request in service.requests] == ["GET", "POST", "GET", "DELETE"]
         assert service.things == {}
 
     def test_sends_steps_too(self, service: Service) -> None:
         """In order, and none after one that failed."""
         specs = parse_requests([MAKE_AND_MARK])
-        assert smoke(specs, service.url, "token") == []
+        assert not smoke(specs, service.url, "token").failures
         assert [request.method for request in service.requests] == ["POST", "PATCH", "GET", "GET", "DELETE"]
         service.requests.clear()
         service.behave = lambda _, request: Reply(500) if request.method == "PATCH" else None
-        (failure,) = smoke(specs, service.url, "token")
+        (failure,) = smoke(specs, service.url, "token").failures
         assert (failure.request, failure.status) == ("mark", 500)
         assert [request.method for request in service.requests] == ["POST", "PATCH", "GET", "DELETE"]
 
@@ -153,17 +154,17 @@ class TestSmoke:
         """A step may set the very field that the write set."""
         step = {"name": "rename", "method": "PATCH", "path": "/things/{response.id}", "body": {"service": "other"}}
         specs = parse_requests([{**MAKE, "body": {"service": "s-{unique}", "kind": "k"}, "then": [step]}])
-        assert smoke(specs, service.url, "token") == []
+        assert not smoke(specs, service.url, "token").failures
         service.behave = lambda _, request: (
             Reply(json={"kind": "x", "service": "other"}) if request.method == "GET" else None
         )
-        (failure,) = smoke(specs, service.url, "token")
+        (failure,) = smoke(specs, service.url, "token").failures
         assert failure.detail.startswith('read back: `kind` is "x", not "k"')
 
     def test_says_what_failed(self, service: Service, specs: tuple[RequestSpec, ...]) -> None:
         """Each failure is one example with its detail."""
         service.behave = lambda _, request: Reply(500) if request.method == "POST" else Reply(json={"items": None})
-        body, write = smoke(specs, service.url, "token")
+        body, write = smoke(specs, service.url, "token").failures
         assert (body.kind, body.request, body.detail) == (
             "body",
             "list",
@@ -178,7 +179,7 @@ class TestSmoke:
             if request.method == "GET" and request.path != "/things"
             else server.answer(request)
         )
-        (failure,) = smoke(specs, service.url, "token")
+        (failure,) = smoke(specs, service.url, "token").failures
         assert failure.kind == "lost"
         assert failure.detail.startswith('read back: `service` is "other", not "s-')
 
@@ -189,21 +190,21 @@ class TestSmoke:
         service.behave = lambda server, request: (
             replace(server.answer(request), json={"data": {}}) if request.path not in ("/things",) else None
         )
-        (failure,) = smoke(specs, service.url, "token")
+        (failure,) = smoke(specs, service.url, "token").failures
         assert "contains none of the values that were sent (or declare `readback.expect`)" in failure.detail
         told = parse_requests([{**MAKE, "readback": {"path": "/things/{response.id}", "expect": {"data": {}}}}])
-        assert smoke(told, service.url, "token") == []
+        assert not smoke(told, service.url, "token").failures
 
     def test_fails_a_write_that_does_not_say_where_it_is(self, service: Service) -> None:
         """Without the value that `readback` needs, nobody could find the write."""
         specs = parse_requests([LIST, {**MAKE, "readback": {"path": "/things/{response.key}"}}])
-        (failure,) = smoke(specs, service.url, "token")
+        (failure,) = smoke(specs, service.url, "token").failures
         assert failure.kind == "body"
         assert failure.detail.startswith("the answer holds no `key`, which `readback` or `remove` needs")
 
     def test_waits_no_longer_than_told(self, specs: tuple[RequestSpec, ...]) -> None:
         """A replica that is not there fails each request."""
-        assert [failure.kind for failure in smoke(specs, "http://127.0.0.1:1", None, timeout=1)] == [
+        assert [failure.kind for failure in smoke(specs, "http://127.0.0.1:1", None, timeout=1).failures] == [
             "refused",
             "refused",
         ]

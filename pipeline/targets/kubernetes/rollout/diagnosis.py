@@ -25,10 +25,20 @@ from pipeline.targets.kubernetes.rollout.containers import (
 )
 from pipeline.targets.kubernetes.rollout.findings import KINDS, Finding, count_of, one_line, times
 from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, container_pairs
-from pipeline.targets.kubernetes.rollout.rejections import refusal, refused
+from pipeline.targets.kubernetes.rollout.rejections import refusal, refused, refused_of_job
 from pipeline.targets.kubernetes.rollout.scheduling import claim_finding, eviction, node_lost, unschedulable
 
-__all__ = ["Patience", "diagnose", "ends", "examine_pods", "log_arguments", "restarts", "summary", "with_log"]
+__all__ = [
+    "Patience",
+    "diagnose",
+    "diagnose_job",
+    "ends",
+    "examine_pods",
+    "log_arguments",
+    "restarts",
+    "summary",
+    "with_log",
+]
 
 # Waiting does not fix these: the program itself is wrong.
 PROGRAM_ERRORS = r"(?:ModuleNotFound|Import|Syntax|Indentation|Name)Error\b"
@@ -74,6 +84,13 @@ def diagnose(seen: Observation, release: str | None = None, name: str = "backend
         # What was waited for until now has had its time.
         findings = [*(replace(one, patience=0.0) for one in findings), Finding("deadline", late)]
     return _merged(findings)
+
+
+def diagnose_job(seen: Observation, name: str) -> tuple[Finding, ...]:
+    """Return what stops the pod of the Job `name`, as `diagnose` does; empty while all is well."""
+    jobs = [one for one in seen.jobs if one["metadata"]["name"] == name]
+    found = [refused_of_job(seen, job) + examine_pods(seen, seen.owned(seen.pods, job)) for job in jobs]
+    return _merged([one for findings in found for one in findings])
 
 
 def ends(seen: Observation) -> dict[ContainerId, int]:

@@ -38,6 +38,7 @@ class Observation:
     deployments: Sequence[Json] = ()
     replicasets: Sequence[Json] = ()
     pods: Sequence[Json] = ()
+    jobs: Sequence[Json] = ()
     events: Sequence[Json] = ()  # oldest first
     claims: Sequence[Json] = ()  # PersistentVolumeClaims
     autoscalers: Sequence[Json] = ()  # only where they were asked for: a rollout does without
@@ -53,6 +54,7 @@ class Observation:
             deployments=kinds.get("Deployment", ()),
             replicasets=kinds.get("ReplicaSet", ()),
             pods=kinds.get("Pod", ()),
+            jobs=kinds.get("Job", ()),
             events=sorted(kinds.get("Event", ()), key=event_time),
             claims=kinds.get("PersistentVolumeClaim", ()),
             autoscalers=kinds.get("HorizontalPodAutoscaler", ()),

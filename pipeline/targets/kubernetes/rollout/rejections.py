@@ -9,7 +9,7 @@ from pipeline.system.text import shorten
 from pipeline.targets.kubernetes.rollout.findings import SYNC_SECONDS, Finding, one_line
 from pipeline.targets.kubernetes.rollout.observation import Json, Observation, condition, named
 
-__all__ = ["refusal", "refused"]
+__all__ = ["refusal", "refused", "refused_of_job"]
 
 HOOK_SECONDS = 20  # an admission webhook may be in a rollout itself
 
@@ -27,6 +27,12 @@ def refused(seen: Observation, replicaset: Json) -> list[Finding]:
     if finding.kind == "quota" and seen.room_to_come:
         finding = replace(finding, patience=None)
     return [finding]
+
+
+def refused_of_job(seen: Observation, job: Json) -> list[Finding]:
+    """Return why the pod of `job` is not even created; empty where it is."""
+    said = [event.get("message", "") for event in seen.events_of(job, "FailedCreate")]
+    return [refusal(said[-1], f"pods of Job {named(job)}")] if said and not seen.owned(seen.pods, job) else []
 
 
 def refusal(message: str, what: str) -> Finding:

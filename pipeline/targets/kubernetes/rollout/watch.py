@@ -20,6 +20,7 @@ from pipeline.targets.kubernetes.rollout.autoscaler import scaling_findings
 from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
     diagnose,
+    diagnose_job,
     ends,
     examine_pods,
     log_arguments,
@@ -104,6 +105,12 @@ class RolloutWatch:
                 raise DeployFailed(f"release {short(release)} did not get ready in time ({now.line}): {why}")
             watch(f"{now.line}{f' · {findings[0].line}' if findings else ''}")
             time.sleep(TICK_SECONDS)
+
+    def examine(self, job: str, patience: Patience) -> tuple[Json | None, tuple[Finding, ...]]:
+        """Return the pod of the Job `job`, if it has one, and what stops it, by the `patience` of the looks before."""
+        seen = self.observe()
+        pod = next((pod for one in seen.jobs if named(one) == job for pod in seen.owned(seen.pods, one)), None)
+        return pod, patience.settle(map(self._told, diagnose_job(seen, job)), time.monotonic())
 
     def findings(self) -> list[str]:
         """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""

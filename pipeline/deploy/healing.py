@@ -1,0 +1,41 @@
+"""What a killed deploy left: processes, writes of its proof, a record without an end."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pipeline.deploy.chapter import Chapter, source_of
+from pipeline.deploy.evidence import write_evidence
+from pipeline.proof.cleaning import clean_up
+from pipeline.releases.records import Records
+from pipeline.targets import Target
+
+__all__ = ["JOURNAL", "clean_up_writes", "heal"]
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "{}-writes.jsonl"
+
+
+def heal(target: Target, records: Records) -> bool:
+    """Clean up after a killed deploy or machine; return whether there was anything to clean up.
+
+    That can be processes, writes and open records.
+    """
+    healed = target.fleet.heal()
+    killed = records.killed()
+    for record in killed:
+        log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")
+        clean_up_writes(target, record.folder)
+        reason = f"the deploy died in stage `{record.stage}`, without a report"
+        chapter = Chapter(record, source_of(record), verdict="interrupted", reason=reason)
+        write_evidence(record.folder, chapter.report(target))
+        records.publish(record)
+    return healed or bool(killed)
+
+
+def clean_up_writes(target: Target, folder: Path) -> None:
+    """Remove the synthetic writes that the proofs of the record in `folder` have left in the service."""
+    for journal in folder.glob(JOURNAL.format("*")):
+        clean_up(journal, target.url, target.fleet.token())

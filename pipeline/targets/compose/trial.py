@@ -1,0 +1,55 @@
+"""The trial on Compose: a container of the service that the edge does not know, asked from inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import DeployFailed
+from pipeline.proof.packed import pack_smoke
+from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
+from pipeline.releases.model import Artifact, short
+from pipeline.system.waiting import Deadline
+from pipeline.targets.common.container import BACKEND_PORT
+from pipeline.targets.common.containers import THROWAWAY
+from pipeline.targets.compose.replicas import SERVICE
+from pipeline.targets.compose.site import Site
+
+__all__ = ["try_container"]
+
+# Only inside of the container: the edge asks the sockets of the volume that they share.
+SOCKET = "/tmp/try-backend.sock"  # noqa: S108 - of the container, in memory
+TOKEN_FILE = "/run/secrets/SERVICE_TOKEN"  # noqa: S105 - a path
+# Its files cannot be written from outside, as its root is read-only; so the archive comes through standard input.
+RUN = """
+import base64, runpy, sys, tempfile
+with tempfile.NamedTemporaryFile(suffix=".pyz") as archive:
+    archive.write(base64.b64decode(sys.stdin.read()))
+    archive.flush()
+    sys.argv = [archive.name]
+    runpy.run_path(archive.name, run_name="__main__")
+"""
+
+
+def try_container(site: Site, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    """See `pipeline.targets.common.roles.Fleet.trial`."""
+    env = {**site.variables.environment(site.artifacts.find(new.name)), "BACKEND_SOCKET": SOCKET}
+    label = f"{THROWAWAY}={site.stack.name}"  # `heal` removes what a killed deploy left
+    name = site.stack.do("run", "--detach", "--no-deps", "--label", label, SERVICE, env=env).split()[-1]
+    try:
+        site.replicas.wait_ready(new.name, name, watch, Deadline(site.env.timeout))
+        archive = pack_smoke(new.requests, f"http://127.0.0.1:{BACKEND_PORT}", TOKEN_FILE, wait=0, tries=tries)
+        output = site.docker.output(
+            *("exec", "--interactive", name, "python", "-I", "-c", RUN),
+            given=base64.b64encode(archive).decode(),
+            timeout=smoke_limit(new.requests, tries),
+        )
+        smoked = smoked_of(output, journal)
+        if smoked is None:
+            raise DeployFailed(
+                f"the trial of release {short(new.name)} broke off: {output.strip()[-300:] or 'no output'}"
+            )
+        return smoked
+    finally:
+        site.docker.do("rm", "--force", "--volumes", name)
