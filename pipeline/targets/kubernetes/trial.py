@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines.kubectl import Object, Unreachable, describe, name_of
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, describe, name_of
 from pipeline.errors import DeployFailed
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
@@ -26,7 +26,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import Patience
 from pipeline.targets.kubernetes.rollout.observation import Json, named
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["selects", "trial_objects", "try_pod"]
+__all__ = ["remove_trial", "selects", "trial_objects", "try_pod"]
 
 NAME = "try-backend"
 ASKS = "smoke"  # the container that asks
@@ -52,7 +52,6 @@ def try_pod(site: Site, new: Artifact, journal: Path, watch: Callable[[], None],
     # Before the rollout applies the rest: what is there serves others, and what is not, nobody reads yet.
     needed = release.objects(EARLY)
     there = {(one["kind"], name_of(one)) for one in site.live(needed)}
-    _remove(site)  # left by a deploy that was killed
     absent = [one for one in needed if (one["kind"], name_of(one)) not in there]
     kubectl.apply([*absent, *objects])
     try:
@@ -62,7 +61,7 @@ def try_pod(site: Site, new: Artifact, journal: Path, watch: Callable[[], None],
             raise DeployFailed(f"the trial of release {short(new.name)} broke off: {why_waiting(pod)}")
         return smoked
     finally:
-        _remove(site)
+        remove_trial(site.kubectl)
 
 
 def trial_objects(release: Release, archive: bytes, seconds: float) -> list[Object]:
@@ -168,7 +167,7 @@ def _wait(site: Site, new: Artifact, watch: Callable[[], None], seconds: float) 
     raise AssertionError("unreachable: the loop returns or raises")
 
 
-def _remove(site: Site) -> None:
+def remove_trial(kubectl: Kubectl) -> None:
     """Remove the Job with its pod, and what was applied for it."""
     which = f"--selector={NAME_LABEL}={NAME}"
-    site.kubectl.ask("delete", KINDS, which, "--ignore-not-found", "--cascade=foreground", timeout=60)
+    kubectl.ask("delete", KINDS, which, "--ignore-not-found", "--cascade=foreground", timeout=60)

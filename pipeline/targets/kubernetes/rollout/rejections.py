@@ -23,16 +23,20 @@ def refused(seen: Observation, replicaset: Json) -> list[Finding]:
     wanted, there = replicaset["spec"].get("replicas", 0), replicaset.get("status", {}).get("replicas", 0)
     if there >= wanted:
         return []
-    finding = refusal(failure.get("message", ""), f"pods of ReplicaSet {named(replicaset)}")
-    if finding.kind == "quota" and seen.room_to_come:
-        finding = replace(finding, patience=None)
-    return [finding]
+    return [_patient(seen, refusal(failure.get("message", ""), f"pods of ReplicaSet {named(replicaset)}"))]
 
 
 def refused_of_job(seen: Observation, job: Json) -> list[Finding]:
     """Return why the pod of `job` is not even created; empty where it is."""
     said = [event.get("message", "") for event in seen.events_of(job, "FailedCreate")]
-    return [refusal(said[-1], f"pods of Job {named(job)}")] if said and not seen.owned(seen.pods, job) else []
+    if not said or seen.owned(seen.pods, job):
+        return []
+    return [_patient(seen, refusal(said[-1], f"pods of Job {named(job)}"))]
+
+
+def _patient(seen: Observation, finding: Finding) -> Finding:
+    """Return `finding`, which may heal where it is a quota's and a pod leaves."""
+    return replace(finding, patience=None) if finding.kind == "quota" and seen.room_to_come else finding
 
 
 def refusal(message: str, what: str) -> Finding:

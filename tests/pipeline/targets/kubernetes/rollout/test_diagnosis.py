@@ -14,6 +14,7 @@ import pytest
 from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
     diagnose,
+    diagnose_job,
     ends,
     examine_pods,
     log_arguments,
@@ -176,6 +177,37 @@ class TestDiagnose:
         pod["metadata"]["labels"] = {"app.kubernetes.io/component": component}
         (found,) = diagnose(Observation.of([*items, pod]), "new")
         assert found.certain is certain
+
+    def test_tells_why_a_job_has_no_pod(self) -> None:
+        """By the events of this Job, not of one before it that had its name."""
+        words = 'is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+        job = {"kind": "Job", "metadata": {"name": "try-backend", "uid": "new"}}
+        about = {"kind": "Job", "name": "try-backend", "uid": "new"}
+        event: dict[str, Any] = {
+            "kind": "Event",
+            "metadata": {"name": "e"},
+            "reason": "FailedCreate",
+            "message": f'Error creating: pods "try-backend-x" {words}',
+            "involvedObject": about,
+        }
+        (found,) = diagnose_job(Observation.of([job, event]), "try-backend")
+        assert found.line == (
+            "pods of Job try-backend are refused: Pod Security restricted:latest: runAsNonRoot != true:"
+            " fix securityContext"
+        )
+        assert found.certain
+        old = {**event, "involvedObject": {**about, "uid": "old"}}
+        assert diagnose_job(Observation.of([job, old]), "try-backend") == ()
+        assert diagnose_job(Observation.of([event]), "try-backend") == ()
+
+    def test_tells_what_stops_the_pod_of_a_job(self) -> None:
+        """As it does for a pod of a Deployment."""
+        items = at("crash", 10)
+        pod = one(items, "Pod", is_new)
+        pod["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "new"}]
+        job = {"kind": "Job", "metadata": {"name": "try-backend", "uid": "new"}}
+        (found,) = diagnose_job(Observation.of([job, *items]), "try-backend")
+        assert (found.kind, found.pod) == ("crash", pod["metadata"]["name"])
 
     @pytest.mark.parametrize(
         "change",
