@@ -29,7 +29,7 @@ def try_unrouted(chapter: Chapter, target: Target, progress: Progress, journal: 
         chapter.tried = target.fleet.trial(
             new,
             journal,
-            lambda: progress.live(stage, "trying the release before anybody is sent to it"),
+            lambda line: progress.live(stage, f"trying the release before anybody is sent to it: {line}"),
             tries=2 if env.max_failures else 1,  # where some may fail, one that fails here may be one of them
         )
     except DeployFailed as error:

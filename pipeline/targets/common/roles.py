@@ -151,12 +151,12 @@ class Fleet(Protocol):
         """
         return not running.problems and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
         """Send each request of `new` once to a replica of it that nobody else reaches, and return what failed.
 
         It has the environment's real settings, secrets, stores and network; it ends with this call. A request has
-        `tries`. What was written and could not be removed stays in `journal`. `watch` is called while waiting. Raise
-        `DeployFailed` where the replica does not get ready.
+        `tries`. What was written and could not be removed stays in `journal`. `watch(line)` is called while waiting.
+        Raise `DeployFailed` where the replica does not get ready.
         """
 
     def put_back(self, old: Artifact) -> None:

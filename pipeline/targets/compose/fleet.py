@@ -184,7 +184,7 @@ class ComposeFleet(roles.Fleet):
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
         """Start a container as Compose defines the service, without a slot in the edge, and ask it from inside."""
         return try_container(self.site, new, journal, watch, tries=tries)
 

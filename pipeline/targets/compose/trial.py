@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import DeployFailed
@@ -32,13 +33,13 @@ with tempfile.NamedTemporaryFile(suffix=".pyz") as archive:
 """
 
 
-def try_container(site: Site, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+def try_container(site: Site, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
     env = {**site.variables.environment(site.artifacts.find(new.name)), "BACKEND_SOCKET": SOCKET}
     label = f"{THROWAWAY}={site.stack.name}"  # `heal` removes what a killed deploy left
     name = site.stack.do("run", "--detach", "--no-deps", "--label", label, SERVICE, env=env).split()[-1]
     try:
-        site.replicas.wait_ready(new.name, name, watch, Deadline(site.env.timeout))
+        site.replicas.wait_ready(new.name, name, partial(watch, "starting it"), Deadline(site.env.timeout))
         archive = pack_smoke(new.requests, f"http://127.0.0.1:{BACKEND_PORT}", TOKEN_FILE, wait=0, tries=tries)
         output = site.docker.output(
             *("exec", "--interactive", name, "python", "-I", "-c", RUN),

@@ -148,7 +148,7 @@ class KubernetesFleet(roles.Fleet):
         around = [line for line in running.problems if line not in self.site.drift]
         return not around and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
         """Run a pod that no Service selects."""
         return try_pod(self.site, new, journal, watch, tries=tries)
 

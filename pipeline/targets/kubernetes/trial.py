@@ -7,8 +7,9 @@ counts in no ReplicaSet, autoscaler or disruption budget.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.errors import DeployFailed
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
 from pipeline.releases.model import Artifact, short
-from pipeline.system.waiting import Deadline, attempts
+from pipeline.system.waiting import Deadline
 from pipeline.targets.kubernetes.job import why_waiting
 from pipeline.targets.kubernetes.objects import FIRST
 from pipeline.targets.kubernetes.release import SERVICE, Release
@@ -43,7 +44,7 @@ KINDS = "jobs,configmaps,networkpolicies"
 EARLY = [kind for kind in FIRST if kind not in ("Service", "StatefulSet")]  # what its pod may name
 
 
-def try_pod(site: Site, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+def try_pod(site: Site, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
     release, kubectl = site.kept.find(new.name), site.kubectl
     seconds = smoke_limit(new.requests, tries)
@@ -143,28 +144,27 @@ def _policy(policy: Object) -> Object:
     return _object(policy["apiVersion"], "NetworkPolicy", labels, f"{NAME}-{name_of(policy)}", spec=spec)
 
 
-def _wait(site: Site, new: Artifact, watch: Callable[[], None], seconds: float) -> Json:
+def _wait(site: Site, new: Artifact, watch: Callable[[str], None], seconds: float) -> Json:
     """Wait until the smoke test has ended; return its pod. Raise `DeployFailed` where the service does not get ready.
 
     `seconds`: how long the test may take once the service is ready.
     """
-    deadline, ready, patience = Deadline(site.env.timeout), False, Patience()
-    for _ in attempts(math.inf, every=TICK_SECONDS, watch=watch):
-        try:
+    deadline, ready, patience, why = Deadline(site.env.timeout), False, Patience(), "the API server did not answer"
+    while True:
+        with contextlib.suppress(Unreachable):
             pod, found = site.rollout.examine(NAME, patience)
-        except Unreachable:
-            continue
-        states = {one["name"]: one for one in pod["status"].get("containerStatuses", ())} if pod else {}
-        if pod and "terminated" in states.get(ASKS, {}).get("state", {}):
-            return pod
-        if (found and found[0].certain) or "terminated" in states.get(SERVICE, {}).get("state", {}):
-            raise DeployFailed(f"release {short(new.name)}: {found[0].line if found else why_waiting(pod)}")
-        if not ready and states.get(SERVICE, {}).get("ready"):
-            deadline, ready = Deadline(seconds), True
-        if deadline.left() < 0:
+            states = {one["name"]: one for one in pod["status"].get("containerStatuses", ())} if pod else {}
+            if pod and "terminated" in states.get(ASKS, {}).get("state", {}):
+                return pod
             why = found[0].line if found else why_waiting(pod)
+            if (found and found[0].certain) or "terminated" in states.get(SERVICE, {}).get("state", {}):
+                raise DeployFailed(f"release {short(new.name)}: {why}")
+            if not ready and states.get(SERVICE, {}).get("ready"):
+                deadline, ready = Deadline(seconds), True
+            watch(found[0].line if found else "asking it" if ready else "starting it")
+        if deadline.left() < 0:
             raise DeployFailed(f"release {short(new.name)} did not get ready in time: {why}")
-    raise AssertionError("unreachable: the loop returns or raises")
+        time.sleep(TICK_SECONDS)
 
 
 def remove_trial(kubectl: Kubectl) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +165,14 @@ class LocalFleet(roles.Fleet):
             return list(error.problems)
         return []
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
         """Start a process with the configuration of a replica."""
         site = self.site
         environment = read_json(site.config(new.name) / "env.json")
+        deadline, waiting = Deadline(site.env.timeout), partial(watch, "starting it")
         with ExitStack() as stack:
             try:
-                place = beside(site.artifacts, new.name, environment, Deadline(site.env.timeout), watch)
-                address = stack.enter_context(place)
+                address = stack.enter_context(beside(site.artifacts, new.name, environment, deadline, waiting))
             except NotReady as error:
                 raise DeployFailed(f"release {new.name} {error.problems[0]}") from error
             return smoke(new.requests, address, site.token(), journal=journal, tries=tries)

@@ -265,11 +265,11 @@ class FakeFleet(Fleet):
         """Say what was told."""
         return self.objected
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
         """Ask one replica for each request of the table, and note where its writes would be."""
         self.script.do("trial", new.name)
         self.tries.append(tries)
-        watch()
+        watch("starting")
         if new.name in self.unready_alone:
             raise DeployFailed(f"release {new.name} ended before it was ready: no such secret")
         broken = [one for one in new.requests if one.path in self.breaks_alone.get(new.name, ())]

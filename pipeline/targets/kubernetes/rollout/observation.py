@@ -158,7 +158,7 @@ def quantity(text: str) -> int:
 
 def _of_a_job(pod: Json) -> bool:
     """Return whether `pod` is of a Job that ends by itself."""
-    # The vantage is a Job, too, and stays as long as the rollout.
+    # The vantage is a Job, too, and stays as long as the rollout; the trial is what waits for the room.
     labels = pod["metadata"].get("labels", {})
     owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
-    return owned and labels.get("app.kubernetes.io/component") != "vantage"
+    return owned and labels.get("app.kubernetes.io/component") not in ("vantage", "backend")
