@@ -17,6 +17,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend import documentation
 from backend.drain import Drain
 from backend.logs import request_id
 from backend.metrics import Metrics
@@ -32,18 +33,13 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 OK = 200
 CLOSED_BY_CLIENT = 499  # nginx's status for a client that left before the answer
 PROBES = frozenset({"/health", "/ready"})
-# Swagger's page has inline scripts and styles, and loads others from these two hosts.
-DOCS_POLICY = (
-    b"default-src 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com;"
-    b" script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net;"
-    b" frame-ancestors 'none'"
-)
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+DOCS_POLICY = (b"content-security-policy", documentation.POLICY)
 API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 CLOSE = (b"connection", b"close")
 TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
@@ -102,7 +98,7 @@ class Observation:
         self, given: Iterable[tuple[bytes, bytes]], identity: bytes, scope: Scope
     ) -> list[tuple[bytes, bytes]]:
         headers = [*given, *self._headers, (b"x-request-id", identity)]
-        headers.append((b"content-security-policy", DOCS_POLICY) if scope["path"].startswith("/docs") else API_POLICY)
+        headers.append(DOCS_POLICY if scope["path"].startswith("/docs") else API_POLICY)
         if scope["scheme"] == "https":
             headers.append(TRANSPORT_SECURITY)
         if self._drain.active:
