@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DeployFailed", "Inconclusive", "Interrupted", "LockHeld", "SlipwayError", "UsageError"]
+__all__ = ["DeployFailed", "Inconclusive", "Interrupted", "LockHeld", "NotReady", "SlipwayError", "UsageError"]
 
 
 class SlipwayError(Exception):
@@ -32,6 +32,14 @@ class LockHeld(SlipwayError):
 
 class DeployFailed(SlipwayError):
     """A failed stage; the first problem is the one-line reason that the report carries."""
+
+
+class NotReady(DeployFailed):
+    """A replica that ended, or did not get ready in time; `why` says so without the name of its release."""
+
+    def __init__(self, release: str, why: str) -> None:
+        super().__init__(f"release {release} {why}")
+        self.why = why
 
 
 class Inconclusive(DeployFailed):

@@ -21,7 +21,7 @@ from pipeline.system.git import Source
 from pipeline.system.progress import StageRecord
 from pipeline.targets import Fleet, Target
 
-__all__ = ["Chapter", "now", "source_of"]
+__all__ = ["LOG", "Chapter", "now", "source_of"]
 
 LOG = "service.log"
 

@@ -30,7 +30,8 @@ def remove_written(database: Database, chapter: Chapter, records: Records) -> st
     left = _left_over(chapter, records)
     if chapter.new is None:  # nothing was built: whether there is a command is not known
         return left
-    release = next((each for each in (chapter.new, chapter.old) if each and _has_command(each)), None)
+    first = (chapter.new, chapter.old) if chapter.stays else (chapter.old, chapter.new)  # the one that was not refused
+    release = next((each for each in first if each and _has_command(each)), None)
     if release is None:
         return None
     results = [chapter.tried or Smoked(), *(one.result for one in (chapter.proof, chapter.back) if one and one.began)]

@@ -143,8 +143,9 @@ class Story:
             with self._stage(chapter, "check") as stage:
                 nothing_to_do, running = self._check(chapter, unfinished=unfinished)
                 stage.note = "nothing to do" if nothing_to_do else ""
-                if not (nothing_to_do or dry_run) and self.schema.nothing_to_do and self.fleet.settled(running):
-                    stage.note = self._try(chapter, running)
+                early = self.schema.nothing_to_do and not (nothing_to_do or dry_run)
+                if early and self.fleet.settled(chapter.new, running):
+                    stage.note = self._try(chapter, running, lambda line: self.progress.live("check", line))
             if nothing_to_do or dry_run:
                 chapter.verdict, chapter.code = "unchanged", 0
                 chapter.reason = None if nothing_to_do else f"this was a dry run of release {short(chapter.new.name)}"
@@ -154,7 +155,6 @@ class Story:
             with self._stage(chapter, "migrate") as stage:
                 stage.note = self._migrate(chapter, proof)
             with self._stage(chapter, "roll out"):
-                proof.phase("rollout")
                 self.fleet.roll_out(chapter.new, lambda line: proof.watch("roll out", line))
             with self._stage(chapter, "prove") as stage:
                 stage.note = proof.prove()
@@ -178,7 +178,8 @@ class Story:
         proof.begin(new, chapter.old, serving=bool(running.releases))
         if not self.schema.is_new:
             self.schema.upgrade(new, retained)
-        return "" if chapter.tried else self._try(chapter, running)
+        proof.phase("rollout")  # what fails from here on was changed by this deploy
+        return "" if chapter.tried else self._try(chapter, running, lambda line: proof.watch("migrate", line))
 
     def _check(self, chapter: Chapter, *, unfinished: bool) -> tuple[bool, Running]:
         """Refuse what must not ship; return whether there is nothing to ship at all, and what runs.
@@ -210,7 +211,7 @@ class Story:
         nothing_to_do = proved and not unfinished and self.schema.nothing_to_do and running.complete(new.name)
         return nothing_to_do, running
 
-    def _try(self, chapter: Chapter, running: Running) -> str:
+    def _try(self, chapter: Chapter, running: Running, watch: Callable[[str], None]) -> str:
         """Try the new release before anybody is sent to it; return how that went, for the stage."""
         new = chapter.new
         assert new is not None
@@ -218,7 +219,7 @@ class Story:
             return ""
         journal = chapter.record.folder / JOURNAL.format("trial")
         migrated = not self.schema.nothing_to_do
-        return try_unrouted(chapter, self.target, self.progress, journal, migrated=migrated)
+        return try_unrouted(chapter, self.target, watch, journal, migrated=migrated)
 
     def _trusted(self, new: Artifact) -> bool:
         """Return whether `new` was asked for by its record, and proved here before; refused ones have records, too."""

@@ -27,13 +27,13 @@ MODULES = (
 MAIN = "import sys\nfrom pipeline.proof.smoke import main\nmain(sys.argv[0])\n"
 
 
-def pack_smoke(specs: Sequence[RequestSpec], base: str, token_file: str, *, wait: float, tries: int) -> bytes:
+def pack_smoke(specs: Sequence[RequestSpec], base: str, token: Sequence[str], *, wait: float, tries: int) -> bytes:
     """Return an archive that `python -I FILE` runs: it sends `specs` to `base` once that is ready.
 
-    `token_file` is where the token is, if it is there; `wait` are the seconds that `base` has to get ready. `tries` is
-    as in `smoke`.
+    `token` are the files that the token may be in; `wait` are the seconds that `base` has to get ready. `tries` is as
+    in `smoke`.
     """
-    orders = {"base": base, "token_file": token_file, "wait": wait, "tries": tries}
+    orders = {"base": base, "token": list(token), "wait": wait, "tries": tries}
     orders["requests"] = [spec.table() for spec in specs]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ SMOKE_SECONDS = 10.0  # for one answer
 ORDERS = "orders.json"
 RESULT = "smoked"
 READY_PAUSE = 0.2  # seconds
+LAST_SECONDS = 3.0  # to remove what was written, where it is told to end
 ENDED = 128 + signal.SIGTERM
 
 
@@ -78,9 +80,14 @@ async def _smoke(
                     break
             failures.append(failure)
         await ledger.settle(client, seconds=seconds, read_back=True)
+    except asyncio.CancelledError:
+        await ledger.settle(client, seconds=LAST_SECONDS, read_back=False)
+        raise
     finally:
         ledger.close()
-    failed = tuple(failure for failure in (*failures, *ledger.lost) if failure)
+    made = (write for write in ledger.writes.values() if write.response is not None and not write.by_command)
+    left = [write.left() for write in made]
+    failed = tuple(failure for failure in (*failures, *ledger.lost, *left) if failure)
     return Smoked(failed, tuple(ledger.ids), ledger.unplaced)
 
 
@@ -93,7 +100,9 @@ async def _whole(client: PlainClient, ledger: Ledger, exchange: Exchange, second
         for step in exchange.steps(write.response):
             if outcome.error:
                 break
+            write.began(step)
             outcome = await _once(client, step, seconds)
+            write.ended(step, outcome.answer, outcome.error)
     return outcome.example(outcome.error.kind) if outcome.error else None
 
 
@@ -126,31 +135,45 @@ async def _wait_ready(client: PlainClient, seconds: float) -> None:
 
 
 def main(archive: str) -> None:
-    """Do what the orders in `archive` say, and print the journal and the result; end at SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))  # the first process of a container ends at none otherwise
+    """Do what the orders in `archive` say, and print the journal and the result.
+
+    SIGTERM ends it, as soon as it has removed what it wrote.
+    """
     orders: dict[str, Any] = json.loads(zipfile.ZipFile(archive).read(ORDERS))
-    token_file = Path(orders["token_file"])
-    token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else None
     specs = parse_requests(orders["requests"], ORDERS)
 
     async def whole() -> Smoked:
-        client = PlainClient(orders["base"], token)
+        task = asyncio.current_task()
+        assert task is not None
+        # The first process of a container ends at no signal that it does not handle.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        client = PlainClient(orders["base"], _token(orders["token"]))
         await _wait_ready(client, orders["wait"])
         return await _smoke(specs, client, SMOKE_SECONDS, Ledger(None, sys.stdout), orders["tries"])
 
-    sys.stdout.write(json.dumps({RESULT: asdict(asyncio.run(whole()))}) + "\n")
+    try:
+        smoked = asyncio.run(whole())
+    except asyncio.CancelledError:
+        sys.exit(ENDED)
+    sys.stdout.write(json.dumps({RESULT: asdict(smoked)}) + "\n")
     sys.stdout.flush()
 
 
-def smoked_of(output: str, journal: Path) -> Smoked | None:
-    """Return the result with which the `output` of `main` ends; None where it was cut short.
+def _token(files: Sequence[str]) -> str | None:
+    """Return SERVICE_TOKEN: the variable, as a container of the service may have it, or the first of `files`."""
+    found = (Path(one).read_text(encoding="utf-8") for one in files if Path(one).exists())
+    return (os.environ.get("SERVICE_TOKEN") or next(found, "")).strip() or None
 
-    What it wrote and did not remove stays in `journal`, for `clean_up`.
+
+def smoked_of(journal: Path) -> Smoked | None:
+    """Return the result with which `journal`, the output of `main`, ends; None where it was cut short.
+
+    What was written and not removed stays in it, for `clean_up`.
     """
-    journal.write_text(output, encoding="utf-8")
+    last = next(iter(journal.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]), "")
     Ledger(journal).close()
-    last = next(iter(output.splitlines()[-1:]), "")
-    if not last.startswith(f'{{"{RESULT}": '):
+    try:
+        saw = json.loads(last)[RESULT]
+    except (ValueError, LookupError, TypeError):
         return None
-    saw = json.loads(last)[RESULT]
     return Smoked(tuple(Failure(**one) for one in saw["failures"]), tuple(saw["ids"]), saw["unplaced"])

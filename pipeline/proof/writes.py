@@ -62,6 +62,13 @@ class Write:
         if known:
             self.doubtful.pop(step.ident, None)
 
+    def left(self) -> Failure:
+        """Return this write as an example of one that nobody removed."""
+        detail = "what it wrote could not be removed, as `remove` says"
+        return self.exchange.failure(
+            "left", at=self.at, phase=self.phase, release=self.release, status=None, detail=detail
+        )
+
     def lost(self, error: RequestFailed | str, status: int | None = None) -> Failure:
         """Return this write as an example of a lost one."""
         return self.exchange.failure(

@@ -11,7 +11,7 @@ __all__ = ["IN_SERVICE", "SLOW_SECONDS", "add_migration", "wrap_service"]
 SLOW_SECONDS = 0.03  # of one request of the table
 # An expression of Python: whether the process is a replica that people are sent to, and not the one of the trial.
 IN_SERVICE = (
-    'not __import__("re").search("slipway-try|try-backend", str(__import__("os").environ.get("BACKEND_HOST"))'
+    'not __import__("re").search(r"/try-\\w+\\.sock|try-backend", str(__import__("os").environ.get("BACKEND_HOST"))'
     ' + str(__import__("os").environ.get("BACKEND_SOCKET")) + __import__("socket").gethostname())'
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.deploy.breaking import add_migration, wrap_service
+from tests.deploy.breaking import IN_SERVICE, add_migration, wrap_service
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import AddRow
 from tests.deploy.runs import Deploy
@@ -62,6 +62,10 @@ def _migrates(checkout: Checkout, deploy: Deploy) -> bool:
     return deploy.stage() == "migrate" and bool(checkout.sql(sleeping))
 
 
+def _tries(_: Checkout, deploy: Deploy) -> bool:
+    return deploy.stage() == "check" and "trying the release" in deploy.said()
+
+
 def _command(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
@@ -74,6 +78,8 @@ MOMENTS = {
     "check": Moment(stage("check")),
     "check, rehearsal": Moment(
         _rehearses, lambda one: add_migration(one, "a", "ALTER TABLE testing_notes ADD COLUMN a text")),
+    "check, trial": Moment(_tries, lambda one: one.append(
+        "backend/app.py", f"if not ({IN_SERVICE}):\n    __import__('time').sleep(3)\n")),
     "migrate, baseline": Moment(stage("migrate")),
     "migrate, in SQL": Moment(_migrates, lambda one: add_migration(
         one, "b", "ALTER TABLE testing_notes ADD COLUMN b text", "SELECT pg_sleep(1)")),

@@ -144,19 +144,19 @@ class Fleet(Protocol):
     def prepare(self, new: Artifact) -> None:
         """Bring up everything that the migrations of `new` and the traffic need: data stores, roles, edge."""
 
-    def settled(self, running: Running) -> bool:
-        """Return whether `running` is as a deploy leaves it, so that a replica needs nothing of `prepare`.
+    def settled(self, new: Artifact, running: Running) -> bool:
+        """Return whether a replica of `new` needs nothing of `prepare`.
 
-        Its stores run, and the settings and secrets of its replicas are those of now.
+        The stores run, and the settings and secrets of what is `running` are those of now.
         """
         return not running.problems and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
         """Send each request of `new` once to a replica of it that nobody else reaches, and return what failed.
 
         It has the environment's real settings, secrets, stores and network; it ends with this call. A request has
-        `tries`. What was written and could not be removed stays in `journal`. `watch(line)` is called while waiting.
-        Raise `DeployFailed` where the replica does not get ready.
+        `tries`. What was written and is not removed is in `journal`, however this ends; `log` gets what the replica
+        logged. `watch(line)` is called while waiting, and may raise. Raise `NotReady` where nothing could be asked.
         """
 
     def put_back(self, old: Artifact) -> None:

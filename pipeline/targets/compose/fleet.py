@@ -184,9 +184,9 @@ class ComposeFleet(roles.Fleet):
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
         """Start a container as Compose defines the service, without a slot in the edge, and ask it from inside."""
-        return try_container(self.site, new, journal, watch, tries=tries)
+        return try_container(self.site, new, watch, journal=journal, log=log, tries=tries)
 
     def put_back(self, old: Artifact) -> None:
         """Put back PostgreSQL, Redis and the edge as they were proved last."""

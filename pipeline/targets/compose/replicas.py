@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.engines.docker import Docker
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.errors import DeployFailed, NotReady, SlipwayError
 from pipeline.releases.model import Replica, short
 from pipeline.system.waiting import Deadline, attempts
 from pipeline.targets.common.container import Container, last_words
@@ -77,12 +77,10 @@ class Replicas:
                 raise DeployFailed(f"a replica of release {short(release)} was removed while it started")
             container = Container.of(inspected[0])
             if container.restarts or not container.running:
-                raise DeployFailed(
-                    f"release {short(release)} ended before it was ready: {last_words(self.docker, ident)}"
-                )
+                raise NotReady(short(release), f"ended before it was ready: {last_words(self.docker, ident)}")
             if container.health == "healthy":
                 return container
-        raise DeployFailed(f"release {short(release)} did not get ready in time: {_answer(container.said)}")
+        raise NotReady(short(release), f"did not get ready in time: {_answer(container.said)}")
 
     def admit(self, one: Container, watch: Callable[[], None]) -> None:
         """Link the replica's slot to its socket, and wait until requests through the edge reach it."""

@@ -14,6 +14,7 @@ from pipeline.releases.model import Artifact, short
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.containers import THROWAWAY
+from pipeline.targets.common.diagnosis import LOG_LINES, telling_line
 from pipeline.targets.compose.replicas import SERVICE
 from pipeline.targets.compose.site import Site
 
@@ -33,24 +34,32 @@ with tempfile.NamedTemporaryFile(suffix=".pyz") as archive:
 """
 
 
-def try_container(site: Site, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+def try_container(
+    site: Site, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int
+) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
-    env = {**site.variables.environment(site.artifacts.find(new.name)), "BACKEND_SOCKET": SOCKET}
-    label = f"{THROWAWAY}={site.stack.name}"  # `heal` removes what a killed deploy left
-    name = site.stack.do("run", "--detach", "--no-deps", "--label", label, SERVICE, env=env).split()[-1]
+    variables = site.variables.environment(site.artifacts.find(new.name))
+    name, label = f"{site.stack.name}-try-backend", f"{THROWAWAY}={site.stack.name}"  # by which `heal` finds it
     try:
+        site.stack.do(
+            *("run", "--detach", "--no-deps", "--name", name, "--label", label, SERVICE),
+            env={**variables, "BACKEND_SOCKET": SOCKET, "DRAIN_SECONDS": "0"},  # it has nobody to wait for
+        )
         site.replicas.wait_ready(new.name, name, partial(watch, "starting it"), Deadline(site.env.timeout))
-        archive = pack_smoke(new.requests, f"http://127.0.0.1:{BACKEND_PORT}", TOKEN_FILE, wait=0, tries=tries)
-        output = site.docker.output(
+        watch("asking it")
+        archive = pack_smoke(new.requests, f"http://127.0.0.1:{BACKEND_PORT}", [TOKEN_FILE], wait=0, tries=tries)
+        complaint = site.docker.write(
             *("exec", "--interactive", name, "python", "-I", "-c", RUN),
             given=base64.b64encode(archive).decode(),
+            to=journal,
             timeout=smoke_limit(new.requests, tries),
         )
-        smoked = smoked_of(output, journal)
+        smoked = smoked_of(journal)
         if smoked is None:
-            raise DeployFailed(
-                f"the trial of release {short(new.name)} broke off: {output.strip()[-300:] or 'no output'}"
-            )
+            why = telling_line(complaint.splitlines())
+            raise DeployFailed(f"the trial of release {short(new.name)} broke off: {why}")
         return smoked
     finally:
-        site.docker.do("rm", "--force", "--volumes", name)
+        site.docker.succeeds("stop", name)  # what it works on beside the requests may end
+        log.write_text(site.docker.logs(name, LOG_LINES), encoding="utf-8")
+        site.docker.succeeds("rm", "--force", "--volumes", name)

@@ -20,6 +20,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES
+from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import Release, must_run
@@ -29,7 +30,7 @@ from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, sec
 from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
-from pipeline.targets.kubernetes.trial import remove_trial, try_pod
+from pipeline.targets.kubernetes.trial import try_pod
 
 __all__ = ["KubernetesFleet"]
 
@@ -114,9 +115,8 @@ class KubernetesFleet(roles.Fleet):
         return missing or unmounted(site.env.overlay, unread_keys(secrets, service, site.secret))
 
     def heal(self) -> bool:
-        """Remove what a killed deploy only tried; return False, because nothing has to be started."""
+        """Remove the throwaway containers of a killed deploy; return False, because nothing has to be started."""
         # Kubernetes keeps everything else running by itself.
-        remove_trial(self.site.kubectl)
         if not docker_problems(compose=False):
             swept = sweep(self.site.docker, self.site.stand)
             if swept:
@@ -140,17 +140,21 @@ class KubernetesFleet(roles.Fleet):
         site = self.site
         return store_problems(site.kubectl, site.kept.find(new.name), partial(site.progress.live, "check"))
 
-    def settled(self, running: Running) -> bool:
-        """Return whether the stores run, and the settings and secrets are those of now.
+    def settled(self, new: Artifact, running: Running) -> bool:
+        """Return whether the stores run, and `prepare` would change nothing that a pod of `new` needs.
 
-        What this release changes of its own objects is no reason to wait.
+        Settings that are new are no reason to wait: nobody reads them yet.
         """
-        around = [line for line in running.problems if line not in self.site.drift]
-        return not around and all(each.ready and each.current for each in running.replicas)
+        site = self.site
+        around = [line for line in running.problems if line not in site.drift]
+        first = {key_of(one) for one in before_migrations(site.kept.find(new.name), serving=True)}
+        fresh = {key for key in site.absent if key[0] == "ConfigMap"}
+        needed = first & site.changed - fresh
+        return not (around or needed) and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
         """Run a pod that no Service selects."""
-        return try_pod(self.site, new, journal, watch, tries=tries)
+        return try_pod(self.site, new, watch, journal=journal, log=log, tries=tries)
 
     def put_back(self, old: Artifact) -> None:
         """Apply the StatefulSets of the release that comes back, and replace their broken pods."""

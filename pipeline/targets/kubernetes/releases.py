@@ -95,6 +95,8 @@ class KubernetesReleases(roles.Releases):
         for line in strangers(live):
             log.warning(line)
         site.drift = [*by_hand, *changes(live, after)]
+        site.changed = {key_of(one) for one in after if changes(live, [one])}
+        site.absent = {key_of(one) for one in after} - {key_of(one) for one in live}
         for line in site.drift:
             log.info(f"changes {line}")
         return []

@@ -11,6 +11,7 @@ from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.releases.model import Replica
 from pipeline.system.progress import Progress
 from pipeline.targets.kubernetes.artifacts import Artifacts
+from pipeline.targets.kubernetes.changes import Key
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import marked
 from pipeline.targets.kubernetes.permissions import RESOURCES
@@ -43,7 +44,9 @@ class Site:
         self.values = read_values(project.root)
         self.secrets: dict[str, str] = {}  # once `problems` has read them
         self.objects: list[Object] = []  # of the overlay, once `problems` has rendered it
-        self.drift: list[str] = []  # what an apply of this deploy would change
+        self.drift: list[str] = []  # what an apply of this deploy would change, in words,
+        self.changed: set[Key] = set()  # and the objects; of these,
+        self.absent: set[Key] = set()  # those that are not there yet
         self.prepared = False  # the stores and settings of what this deploy ships are up
 
     @property

@@ -9,76 +9,112 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, describe, name_of
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, NotReady, SlipwayError
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
 from pipeline.releases.model import Artifact, short
 from pipeline.system.waiting import Deadline
+from pipeline.targets.common.diagnosis import LOG_LINES, telling_line
+from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.job import why_waiting
-from pipeline.targets.kubernetes.objects import FIRST
 from pipeline.targets.kubernetes.release import SERVICE, Release
 from pipeline.targets.kubernetes.rollout.diagnosis import Patience
-from pipeline.targets.kubernetes.rollout.observation import Json, named
+from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["remove_trial", "selects", "trial_objects", "try_pod"]
+__all__ = ["selects", "trial_objects", "try_pod"]
 
-NAME = "try-backend"
+logger = logging.getLogger(__name__)
+
+SELECTING = ("Service", "Deployment", "StatefulSet", "PodDisruptionBudget")
+
+NAME = "try-backend"  # its label; the name of each has a random end, so that one whose node is lost is in nobody's way
 ASKS = "smoke"  # the container that asks
 FOLDER = "/trial"
 NAME_LABEL = "app.kubernetes.io/name"
-TOKEN_FILE = "/run/secrets/SERVICE_TOKEN"  # noqa: S105 - a path
+TOKEN, TOKEN_KEY = "/run/trial", "SERVICE_TOKEN"
 DRAIN = "DRAIN_SECONDS"
-BASE = "http://127.0.0.1:8000"
+PORT = 8000
 TICK_SECONDS = 0.5
-GRACE_SECONDS = 5  # nobody waits for an answer of it
 SPARE_SECONDS = 60  # for its image, and its end; then Kubernetes ends it, even if the deploy was killed
-KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy has removed
-KINDS = "jobs,configmaps,networkpolicies"
-EARLY = [kind for kind in FIRST if kind not in ("Service", "StatefulSet")]  # what its pod may name
+KEPT_SECONDS = 30  # until Kubernetes removes an ended one that no deploy has removed
+REMOVE_SECONDS = 60  # a node that does not answer may keep its pod for longer
 
 
-def try_pod(site: Site, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+def try_pod(site: Site, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
-    release, kubectl = site.kept.find(new.name), site.kubectl
-    seconds = smoke_limit(new.requests, tries)
-    archive = pack_smoke(new.requests, BASE, TOKEN_FILE, wait=site.env.timeout, tries=tries)
-    objects = trial_objects(release, archive, site.env.timeout + seconds + SPARE_SECONDS)
-    # Before the rollout applies the rest: what is there serves others, and what is not, nobody reads yet.
-    needed = release.objects(EARLY)
-    there = {(one["kind"], name_of(one)) for one in site.live(needed)}
-    absent = [one for one in needed if (one["kind"], name_of(one)) not in there]
-    kubectl.apply([*absent, *objects])
+    release, kubectl, seconds = site.kept.find(new.name), site.kubectl, smoke_limit(new.requests, tries)
+    name = f"{NAME}-{secrets.token_hex(3)}"
+    job, archived, *network = trial_objects(release, name, site.secret, site.env.timeout + seconds + SPARE_SECONDS)
+    port = _port(job["spec"]["template"]["spec"])
+    archive = pack_smoke(
+        new.requests, f"http://127.0.0.1:{port}", [f"{TOKEN}/{TOKEN_KEY}"], wait=site.env.timeout, tries=tries
+    )
+    archived["binaryData"] = {"smoke.pyz": base64.b64encode(archive).decode()}
+    # In `check`, settings that are not there yet; nobody reads them, as their names end with a hash of their content.
+    settings = [one for one in release.objects(["ConfigMap"]) if key_of(one) in site.absent]
+    pod = ""
     try:
-        pod = _wait(site, new, watch, seconds)
-        smoked = smoked_of(kubectl.ask("logs", named(pod), f"--container={ASKS}"), journal)
+        # First without its pod: what goes with it is removed by Kubernetes when the Job is.
+        [made] = kubectl.apply([{**job, "spec": {**job["spec"], "suspend": True}}])
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made["metadata"]["uid"]}
+        for one in (archived, *network):
+            one["metadata"]["ownerReferences"] = [owner]
+        kubectl.apply([*settings, archived, *network, {**job, "spec": {**job["spec"], "suspend": False}}])
+        pod = _wait(site, new, name, watch, seconds)
+        _keep_log(kubectl, pod, ASKS, journal)
+        smoked = smoked_of(journal)
         if smoked is None:
-            raise DeployFailed(f"the trial of release {short(new.name)} broke off: {why_waiting(pod)}")
+            said = journal.read_text(encoding="utf-8") if journal.exists() else ""
+            raise DeployFailed(f"the trial of release {short(new.name)} broke off: {telling_line(said.splitlines())}")
         return smoked
     finally:
-        remove_trial(site.kubectl)
+        with contextlib.suppress(SlipwayError):
+            pod = pod or next(iter(_pods(kubectl, name)), "")
+            if pod:
+                _keep_log(kubectl, pod, SERVICE, log)
+                if not journal.exists():
+                    _keep_log(kubectl, pod, ASKS, journal)
+        try:
+            kubectl.ask("delete", f"job/{name}", "--ignore-not-found", "--cascade=foreground", timeout=REMOVE_SECONDS)
+        except SlipwayError as error:
+            logger.warning(f"the trial {name} could not be removed, and ends by itself: {error.problems[0]}")
 
 
-def trial_objects(release: Release, archive: bytes, seconds: float) -> list[Object]:
-    """Return what to apply: the Job, the `archive` that it runs, and the network of the service for its pod.
+def _keep_log(kubectl: Kubectl, pod: str, container: str, path: Path) -> None:
+    """Write what a `container` of the `pod` printed to the file `path`."""
+    path.write_text(kubectl.ask("logs", pod, f"--container={container}", f"--tail={LOG_LINES}"), encoding="utf-8")
 
-    `seconds`: for how long at most. Raise `DeployFailed` where a Service would select the pod.
+
+def _pods(kubectl: Kubectl, job: str) -> list[str]:
+    return [name_of(pod) for pod in kubectl.get("pods", f"--selector=batch.kubernetes.io/job-name={job}")]
+
+
+def trial_objects(release: Release, name: str, secret: str, seconds: float) -> list[Object]:
+    """Return what to apply: the Job `name`, the ConfigMap for its archive, and the network of the service for its pod.
+
+    `secret` is the name of the service's Secret; `seconds`: for how long at most. Raise `DeployFailed` where anything
+    of the release would select the pod.
     """
     [deployment] = [one for one in release.objects(["Deployment"]) if name_of(one) == SERVICE]
     template: Object = json.loads(json.dumps(deployment["spec"]["template"]))
     was = template["metadata"].get("labels", {})
     labels = {**was, NAME_LABEL: NAME}
-    for one in release.objects(["Service"]):
-        if one["spec"].get("selector") and selects({"matchLabels": one["spec"]["selector"]}, labels):
+    for one in release.objects(SELECTING):
+        selector = _selector(one)
+        if selector and selects(selector, labels):
+            keys = ", ".join(selector.get("matchLabels", {})) or "labels"
             raise DeployFailed(
-                f"{describe(one)} selects by {', '.join(one['spec']['selector'])} alone, and would send people to a"
-                f" release that is only tried: add `{NAME_LABEL}` to its selector"
+                f"{describe(one)} selects by {keys} alone, and would take a pod that is only tried for one that serves:"
+                f" add `{NAME_LABEL}` to its selector"
             )
     template["metadata"]["labels"] = labels
     spec = template["spec"]
@@ -86,21 +122,27 @@ def trial_objects(release: Release, archive: bytes, seconds: float) -> list[Obje
     own = [one for one in service.get("env", ()) if one["name"] != DRAIN]
     service["env"] = [*own, {"name": DRAIN, "value": "0"}]  # it has nobody to wait for
     spec["containers"].append(_asks(service))
-    spec["volumes"] = [*spec.get("volumes", []), {"name": NAME, "configMap": {"name": NAME}}]
-    spec |= {"restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_SECONDS}
+    token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "optional": True}
+    spec["volumes"] = [
+        *spec.get("volumes", []),
+        {"name": NAME, "configMap": {"name": name}},
+        {"name": f"{NAME}-token", "secret": {**token, "defaultMode": 0o440}},
+    ]
+    spec["restartPolicy"] = "Never"
     job = {
         "backoffLimit": 0,
         "activeDeadlineSeconds": int(seconds),
         "ttlSecondsAfterFinished": KEPT_SECONDS,
         "template": template,
     }
-    packed = {"smoke.pyz": base64.b64encode(archive).decode()}
-    network = [_policy(one) for one in release.objects(["NetworkPolicy"]) if _about(one, was)]
-    return [
-        _object("v1", "ConfigMap", labels, binaryData=packed),
-        *network,
-        _object("batch/v1", "Job", labels, spec=job),
-    ]
+    network = [_policy(one, name) for one in release.objects(["NetworkPolicy"]) if _about(one, was)]
+    return [_object("batch/v1", "Job", labels, name, spec=job), _object("v1", "ConfigMap", labels, name), *network]
+
+
+def _selector(one: Object) -> Mapping[str, Any]:
+    """Return the selector of `one` as a Deployment writes it; that of a Service has labels alone."""
+    selector: dict[str, Any] = one["spec"].get("selector") or {}
+    return {"matchLabels": selector} if one["kind"] == "Service" and selector else selector
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -114,20 +156,29 @@ def _holds(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return within != (rule["operator"] in ("NotIn", "DoesNotExist"))
 
 
-def _object(version: str, kind: str, labels: Mapping[str, str], name: str = NAME, **content: Any) -> Object:
+def _port(spec: Object) -> int:
+    """Return the port that the service of a pod `spec` listens on."""
+    ports = next(one for one in spec["containers"] if one["name"] == SERVICE).get("ports", ())
+    return next((int(one["containerPort"]) for one in ports if one.get("name") == "http"), PORT)
+
+
+def _object(version: str, kind: str, labels: Mapping[str, str], name: str, **content: Any) -> Object:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": dict(labels)}, **content}
 
 
 def _asks(service: Object) -> Object:
-    """Return the container that asks the `service` beside it: on its image, with its rights and its secrets."""
+    """Return the container that asks the `service` beside it: on its image, with its rights, and the token alone."""
     return {
         "name": ASKS,
         "image": service["image"],
         "imagePullPolicy": service.get("imagePullPolicy", "IfNotPresent"),
         "command": ["python", "-I", f"{FOLDER}/smoke.pyz"],
-        "resources": {"requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": service.get("securityContext", {}),
-        "volumeMounts": [*service.get("volumeMounts", []), {"name": NAME, "mountPath": FOLDER, "readOnly": True}],
+        "volumeMounts": [
+            {"name": NAME, "mountPath": FOLDER, "readOnly": True},
+            {"name": f"{NAME}-token", "mountPath": TOKEN, "readOnly": True},
+        ],
     }
 
 
@@ -137,37 +188,40 @@ def _about(policy: Object, labels: Mapping[str, str]) -> bool:
     return bool(selector) and selects(selector, labels)
 
 
-def _policy(policy: Object) -> Object:
+def _policy(policy: Object, name: str) -> Object:
     """Return `policy` for the pod of the trial: that of the service may be new, or another one, in this release."""
     spec = {**policy["spec"], "podSelector": {"matchLabels": {NAME_LABEL: NAME}}}
     labels = {**policy["metadata"].get("labels", {}), NAME_LABEL: NAME}
-    return _object(policy["apiVersion"], "NetworkPolicy", labels, f"{NAME}-{name_of(policy)}", spec=spec)
+    return _object(policy["apiVersion"], "NetworkPolicy", labels, f"{name}-{name_of(policy)}", spec=spec)
 
 
-def _wait(site: Site, new: Artifact, watch: Callable[[str], None], seconds: float) -> Json:
-    """Wait until the smoke test has ended; return its pod. Raise `DeployFailed` where the service does not get ready.
+def _wait(site: Site, new: Artifact, job: str, watch: Callable[[str], None], seconds: float) -> str:
+    """Wait until the smoke test has ended; return its pod's name.
 
-    `seconds`: how long the test may take once the service is ready.
+    Raise `NotReady` where the service does not get ready. `seconds`: how long the test may take once it is.
     """
     deadline, ready, patience, why = Deadline(site.env.timeout), False, Patience(), "the API server did not answer"
     while True:
         with contextlib.suppress(Unreachable):
-            pod, found = site.rollout.examine(NAME, patience)
+            ended, pod, found = site.rollout.examine(job, patience)
             states = {one["name"]: one for one in pod["status"].get("containerStatuses", ())} if pod else {}
             if pod and "terminated" in states.get(ASKS, {}).get("state", {}):
-                return pod
-            why = found[0].line if found else why_waiting(pod)
-            if (found and found[0].certain) or "terminated" in states.get(SERVICE, {}).get("state", {}):
-                raise DeployFailed(f"release {short(new.name)}: {why}")
+                return named(pod)
+            why = found[0].line if found else ended or why_waiting(pod)
+            over = ended or (found and found[0].certain) or "terminated" in states.get(SERVICE, {}).get("state", {})
+            if over:
+                raise _broken(new, ready=ready, why=why)
             if not ready and states.get(SERVICE, {}).get("ready"):
                 deadline, ready = Deadline(seconds), True
             watch(found[0].line if found else "asking it" if ready else "starting it")
+        if site.lease.lost:
+            raise DeployFailed(site.lease.lost)
         if deadline.left() < 0:
-            raise DeployFailed(f"release {short(new.name)} did not get ready in time: {why}")
+            raise _broken(new, ready=ready, why=f"after {site.env.timeout if not ready else seconds:g} s: {why}")
         time.sleep(TICK_SECONDS)
 
 
-def remove_trial(kubectl: Kubectl) -> None:
-    """Remove the Job with its pod, and what was applied for it."""
-    which = f"--selector={NAME_LABEL}={NAME}"
-    kubectl.ask("delete", KINDS, which, "--ignore-not-found", "--cascade=foreground", timeout=60)
+def _broken(new: Artifact, *, ready: bool, why: str) -> DeployFailed:
+    if ready:
+        return DeployFailed(f"the trial of release {short(new.name)} did not end as it should: {why}")
+    return NotReady(short(new.name), f"did not get ready in its trial: {why}")

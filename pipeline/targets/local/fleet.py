@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.settings import split_secrets
 from pipeline.engines.embedded import Engines
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.errors import SlipwayError
 from pipeline.proof.smoke import Smoked, smoke
 from pipeline.releases.model import Artifact, Running
 from pipeline.releases.records import read_json
@@ -26,7 +25,7 @@ from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
-from pipeline.targets.local.beside import NotReady, beside
+from pipeline.targets.local.beside import SOCKETS, beside
 from pipeline.targets.local.moving import ENGINES, settle_here
 from pipeline.targets.local.replicas import Slot, last_log_line
 from pipeline.targets.local.rollout import LocalRollout
@@ -141,6 +140,8 @@ class LocalFleet(roles.Fleet):
             log.warning(f"ended what a killed deploy had left: {', '.join(strays)}")
         for part in [*site.layout.artifacts.glob(".part-*"), *site.layout.venvs.glob(".part-*")]:
             shutil.rmtree(part, ignore_errors=True)
+        for socket in site.layout.run.glob(SOCKETS):
+            socket.unlink()
         broken = bool(site.broken_pythons())
         for release in {slot.release for slot in site.replicas.slots()}:
             if site.artifacts.config(release):
@@ -165,16 +166,16 @@ class LocalFleet(roles.Fleet):
             return list(error.problems)
         return []
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
+    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
         """Start a process with the configuration of a replica."""
         site = self.site
         environment = read_json(site.config(new.name) / "env.json")
-        deadline, waiting = Deadline(site.env.timeout), partial(watch, "starting it")
-        with ExitStack() as stack:
-            try:
-                address = stack.enter_context(beside(site.artifacts, new.name, environment, deadline, waiting))
-            except NotReady as error:
-                raise DeployFailed(f"release {new.name} {error.problems[0]}") from error
+        deadline, starting = Deadline(site.env.timeout), partial(watch, "starting it")
+        with (
+            log.open("w+b") as output,
+            beside(site.artifacts, new.name, environment, log=output, deadline=deadline, watch=starting) as address,
+        ):
+            watch("asking it")
             return smoke(new.requests, address, site.token(), journal=journal, tries=tries)
 
     def prepare(self, new: Artifact) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pipeline.engines.embedded import Engines, throwaway_postgres, throwaway_valkey
+from pipeline.errors import NotReady
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
 from pipeline.targets.local.artifacts import Artifacts
-from pipeline.targets.local.beside import NotReady, beside
+from pipeline.targets.local.beside import beside
 
 __all__ = ["LocalStand", "migrate_command"]
 
@@ -49,8 +51,10 @@ class LocalStand:
         with throwaway_valkey(self.engines) as valkey:
             variables = {**self.artifacts.config(release.name), **database, "REDIS_HOST": valkey.socket}
             with ExitStack() as stack:
+                log = stack.enter_context(tempfile.TemporaryFile())
                 try:
-                    address = stack.enter_context(beside(self.artifacts, release.name, variables, START_SECONDS))
+                    replica = beside(self.artifacts, release.name, variables, log=log, deadline=START_SECONDS)
+                    address = stack.enter_context(replica)
                 except NotReady as error:
-                    raise cannot_live(release, error.problems[0]) from error
+                    raise cannot_live(release, error.why) from error
                 yield address

@@ -35,9 +35,15 @@ def replicas(count: int) -> Callable[[ComposeCheckout, Deploy], bool]:
     return lambda one, deploy: deploy.stage() == "roll out" and len(one.containers("backend")) == count
 
 
+def tries(one: ComposeCheckout, _: Deploy) -> bool:
+    """The release is tried, in a container that no deploy owns once this one is dead."""
+    return any("-try-" in name for name in one.containers("backend"))
+
+
 MOMENTS = {
     "build": stage("build"),
     "check": stage("check"),
+    "check, trial": tries,
     "migrate": stage("migrate"),
     "roll out": stage("roll out"),
     "roll out, with three replicas": replicas(3),

@@ -145,9 +145,11 @@ class KindCheckout(Checkout):
 
     def _leaving(self, seconds: float) -> list[str]:
         """The Jobs of deploys and their pods that stay: a kubelet takes its time to end one that was deleted."""
-        deadline, selector = time.monotonic() + seconds, "--selector=app.kubernetes.io/component in (migrate, vantage)"
+        deadline, label = time.monotonic() + seconds, "--selector=app.kubernetes.io"
         while True:
-            found = kubectl("get", "jobs,pods", selector, "--output=name").split()
+            found = kubectl("get", "jobs,pods", f"{label}/component in (migrate, vantage)", "--output=name").split()
+            tried = ("jobs,pods,configmaps,networkpolicies", f"{label}/name=try-backend")
+            found += kubectl("get", *tried, "--output=name").split()
             if not found or time.monotonic() > deadline:
                 return found
             time.sleep(0.5)

@@ -37,9 +37,15 @@ def both(one: KindCheckout, deploy: Deploy) -> bool:
     return deploy.stage() == "roll out" and len(releases) > 1
 
 
+def tries(_: KindCheckout, deploy: Deploy) -> bool:
+    """The pod of the trial runs, and goes on without the deploy."""
+    return "Running" in kubectl("get", "pods", "--selector=app.kubernetes.io/name=try-backend", "--no-headers")
+
+
 MOMENTS = {
     "build": stage("build"),
     "check": stage("check"),
+    "check, trial": tries,
     "migrate": stage("migrate"),
     "roll out, both": both,
     "prove": stage("prove"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.project import ComposeEnvironment, Environment, LocalEnvironment, Project
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.errors import DeployFailed, NotReady, SlipwayError
 from pipeline.images.build import PushedImages
 from pipeline.proof.answers import Answer, Call, NoAnswer
 from pipeline.proof.exchange import Exchange
@@ -31,6 +31,7 @@ from tests.pipeline.deploy.script import Script
 __all__ = ["FakeDatabase", "FakeFleet", "FakeReleases", "FakeTarget", "FakeWatch", "NotedRecords"]
 
 FAST_MS, SLOW_MS = 5.0, 900.0
+IDENT = "1" * 32
 
 
 class NotedRecords(Records):
@@ -210,6 +211,7 @@ class FakeFleet(Fleet):
     unready: set[str] = field(default_factory=set)
     unready_alone: set[str] = field(default_factory=set)
     wrote: Smoked = field(default_factory=Smoked)  # in a trial
+    written: str = ""
     tries: list[int] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     objected: list[str] = field(default_factory=list)
@@ -265,16 +267,18 @@ class FakeFleet(Fleet):
         """Say what was told."""
         return self.objected
 
-    def trial(self, new: Artifact, journal: Path, watch: Callable[[str], None], *, tries: int) -> Smoked:
-        """Ask one replica for each request of the table, and note where its writes would be."""
+    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+        """Ask one replica for each request of the table; leave its log, and `written` in the journal."""
         self.script.do("trial", new.name)
         self.tries.append(tries)
-        watch("starting")
+        watch("starting it")
+        log.write_text(f"{new.name} said this\n")
         if new.name in self.unready_alone:
-            raise DeployFailed(f"release {new.name} ended before it was ready: no such secret")
+            raise NotReady(new.name, "ended before it was ready: no such secret")
+        journal.write_text(self.written)
         broken = [one for one in new.requests if one.path in self.breaks_alone.get(new.name, ())]
         failures = (
-            Exchange.new(one).failure("5xx", at=0.0, phase="smoke", release=new.name, status=500, detail="500")
+            Exchange.new(one, IDENT).failure("5xx", at=0.0, phase="smoke", release=new.name, status=500, detail="500")
             for one in broken
         )
         return replace(self.wrote, failures=tuple(failures))

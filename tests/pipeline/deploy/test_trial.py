@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from pipeline.config.requests import COMMAND
+from pipeline.errors import SlipwayError
 from pipeline.proof.smoke import Smoked
+from tests.pipeline.deploy.fake_target import IDENT
 from tests.pipeline.deploy.world import FIRST, SECOND, World, outcomes, release
 
 TRIED = "answered its 2 requests before anybody is sent to it"
@@ -71,8 +74,10 @@ class TestARefusedRelease:
         assert (told.code, told.verdict, told.report.rollback) == (1, "failed", None)
         assert told.reason == (
             "release b fails with the settings and secrets of here, before anybody is sent to it"
-            " (no replica was exchanged): GET /list: 500, and 1 more"
+            f" (no replica was exchanged): GET /list: 500 (request {IDENT})"
         )
+        assert "it fails GET /one: 500" in served.said
+        assert told.report.log == f"grep -F REQUEST_ID {os.path.relpath(served.records[-1].folder / 'service.log')}"
         assert told.stages() == outcomes(until="check", last="failed")
         assert served.serving == ["a", "a"]
 
@@ -91,6 +96,7 @@ class TestARefusedRelease:
         served.target.fleet.unready_alone.add("b")
         told = served.deploy(release("b", "0001"), FIRST)
         assert told.reason == "release b ended before it was ready: no such secret (no replica was exchanged)"
+        assert "synthetic" not in " ".join(served.target.asked), "it was sent nothing"
         assert (told.verdict, told.report.rollback, served.serving) == ("failed", None, ["a", "a"])
 
     def test_leaves_no_row_that_a_command_removes(self, served: World) -> None:
@@ -104,10 +110,28 @@ class TestARefusedRelease:
         fleet.breaks_alone["b"] = ["/one"]
         served.deploy(by_command, FIRST)
         assert [line for line in served.target.asked if line.startswith("synthetic")] == ["synthetic b: remove 2"]
-        fleet.unready_alone.add("b")
+        served.target.fails["trial"] = SlipwayError("the node is gone")
         served.deploy(by_command, FIRST)
         [line] = [line for line in served.target.asked if line.startswith("synthetic")]
         assert line == "synthetic b: remove --before 0"
+
+
+class TestMeanwhile:
+    def test_what_breaks_for_the_release_that_serves_is_a_failure(self, served: World) -> None:
+        """The migrations were applied by then: that is no failure of before."""
+        breaks = served.target.fleet.breaks
+        served.target.meanwhile["trial"] = lambda: breaks.update(a=["/list"])
+        told = served.deploy(release("b", "0002"), FIRST, SECOND)
+        assert told.code == 1
+        assert "all answered by release a" in told.reason
+        assert "roll out b" not in served.target.asked
+
+    def test_what_it_wrote_goes_however_it_ends(self, served: World) -> None:
+        """The journal is the proof's, so that whoever has the record cleans up."""
+        fleet = served.target.fleet
+        fleet.written, fleet.breaks_alone["b"] = "not a journal\n", ["/one"]
+        served.deploy(release("b", "0001"), FIRST)
+        assert not (served.records[-1].folder / "trial-writes.jsonl").exists(), "cleaned up by what serves"
 
 
 class TestTries:

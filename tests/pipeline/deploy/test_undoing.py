@@ -242,10 +242,11 @@ PLACES = [
     ("migrate", "prepare", True),
     ("migrate", "traffic", True),
     ("migrate", "upgrade", True),
+    ("migrate", "trial", True),
+    ("migrate", "snapshot", True),
+    ("migrate", "trouble", True),
     ("roll out", "roll out", True),
-    ("roll out", "snapshot", True),
     ("prove", "dismiss", True),
-    ("roll out", "trouble", True),
 ]
 
 

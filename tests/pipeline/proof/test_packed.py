@@ -11,19 +11,20 @@ from pipeline.config.requests import COMMAND, RequestSpec, parse_requests
 from pipeline.proof.cleaning import clean_up
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke, smoke_limit, smoked_of
-from tests.pipeline.proof.servers import LIST, MAKE, MAKE_AND_MARK, Reply, Request, Service, wait_until
+from tests.pipeline.proof.servers import HANG, LIST, MAKE, MAKE_AND_MARK, Reply, Request, Service, wait_until
 
 
-def run(folder: Path, specs: tuple[RequestSpec, ...], service: Service, *, wait: float = 5, tries: int = 1) -> str:
-    """Run it by itself, in a folder that has nothing else; return its output."""
+def run(folder: Path, specs: tuple[RequestSpec, ...], service: Service, *, wait: float = 5, tries: int = 1) -> Path:
+    """Run it by itself, in a folder that has nothing else; return the file with its output."""
     (folder / "token").write_text("token\n")
     archive = folder / "smoke.pyz"
-    archive.write_bytes(pack_smoke(specs, service.url, str(folder / "token"), wait=wait, tries=tries))
+    archive.write_bytes(pack_smoke(specs, service.url, [str(folder / "token")], wait=wait, tries=tries))
     done = subprocess.run(
         [sys.executable, "-I", str(archive)], cwd=folder, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr == ""
-    return done.stdout
+    (folder / "journal").write_text(done.stdout)
+    return folder / "journal"
 
 
 def ready(service: Service, request: Request) -> Reply | None:
@@ -35,8 +36,7 @@ class TestPacked:
     def test_sees_what_the_smoke_test_sees(self, tmp_path: Path, service: Service) -> None:
         """Each request and step was answered, and what was written is gone."""
         service.behave = ready
-        output = run(tmp_path, parse_requests([LIST, MAKE_AND_MARK]), service)
-        assert smoked_of(output, tmp_path / "journal") == Smoked()
+        assert smoked_of(run(tmp_path, parse_requests([LIST, MAKE_AND_MARK]), service)) == Smoked()
         assert (service.things, (tmp_path / "journal").exists()) == ({}, False)
         asked = [request.method for request in service.requests if request.path != "/ready"]
         assert asked == ["GET", "POST", "PATCH", "GET", "GET", "DELETE"]
@@ -47,7 +47,7 @@ class TestPacked:
         service.behave = lambda one, request: (
             Reply(500, {"error": "no key"}) if request.method == "POST" else ready(one, request)
         )
-        smoked = smoked_of(run(tmp_path, parse_requests([LIST, MAKE]), service), tmp_path / "journal")
+        smoked = smoked_of(run(tmp_path, parse_requests([LIST, MAKE]), service))
         assert smoked
         [failure] = smoked.failures
         assert (failure.method, failure.kind, failure.detail) == ("POST", "5xx", '500 {"error": "no key"}')
@@ -55,8 +55,12 @@ class TestPacked:
     def test_leaves_a_journal_of_what_it_could_not_remove(self, tmp_path: Path, service: Service) -> None:
         """Another release, which can, removes it later."""
         service.behave = lambda one, request: Reply(500) if request.method == "DELETE" else ready(one, request)
-        journal = tmp_path / "journal"
-        smoked_of(run(tmp_path, parse_requests([MAKE]), service), journal)
+        journal = run(tmp_path, parse_requests([MAKE]), service)
+        smoked = smoked_of(journal)
+        assert smoked
+        assert [(one.kind, one.detail) for one in smoked.failures] == [
+            ("left", "what it wrote could not be removed, as `remove` says")
+        ]
         assert (len(service.things), journal.exists()) == (1, True)
         service.behave = None
         assert clean_up(journal, service.url, "token") == 0
@@ -65,16 +69,17 @@ class TestPacked:
     def test_leaves_the_journal_of_one_that_was_killed(self, tmp_path: Path, service: Service) -> None:
         """Its last line is missing, and its writes are known all the same."""
         service.behave = ready
-        output = run(tmp_path, parse_requests([MAKE]), service)
-        cut = output[: output.index('{"gone"')]
-        assert smoked_of(cut, tmp_path / "journal") is None
-        assert (tmp_path / "journal").exists()
-        assert smoked_of("", tmp_path / "none") is None
+        journal = run(tmp_path, parse_requests([MAKE]), service)
+        output = journal.read_text()
+        for cut in (output[: output.index('{"gone"')], output[:-5], ""):
+            journal.write_text(cut)
+            assert smoked_of(journal) is None
+            assert journal.exists() is ("gone" not in cut and cut != "")
 
     def test_knows_the_ids_that_a_command_removes(self, tmp_path: Path, service: Service) -> None:
         """They are what the command is given."""
         service.behave = ready
-        smoked = smoked_of(run(tmp_path, parse_requests([{**MAKE, "remove": COMMAND}]), service), tmp_path / "journal")
+        smoked = smoked_of(run(tmp_path, parse_requests([{**MAKE, "remove": COMMAND}]), service))
         assert smoked
         assert (smoked.ids, smoked.unplaced) == (tuple(service.things), 0)
 
@@ -83,24 +88,23 @@ class TestPacked:
         service.behave = lambda one, request: (
             Reply(503) if request.path == "/ready" and len(one.requests) < 4 else ready(one, request)
         )
-        assert smoked_of(run(tmp_path, parse_requests([LIST]), service), tmp_path / "journal") == Smoked()
+        assert smoked_of(run(tmp_path, parse_requests([LIST]), service)) == Smoked()
         assert [request.path for request in service.requests] == [*["/ready"] * 4, "/things"]
 
 
-def test_ends_when_it_is_told(tmp_path: Path) -> None:
+def test_removes_what_it_wrote_when_it_is_told_to_end(tmp_path: Path, service: Service) -> None:
     """As the first process of its container, which a SIGTERM without a handler does not end."""
+    service.behave = lambda one, request: (
+        HANG if request.path == "/things" and request.method == "GET" else ready(one, request)
+    )
     archive = tmp_path / "smoke.pyz"
-    archive.write_bytes(pack_smoke(parse_requests([LIST]), "http://127.0.0.1:1", "none", wait=60, tries=1))
+    archive.write_bytes(pack_smoke(parse_requests([MAKE, LIST]), service.url, [], wait=60, tries=1))
     with subprocess.Popen([sys.executable, "-I", str(archive)], stdout=subprocess.PIPE) as process:
-        wait_until(lambda: _handles_sigterm(process.pid))
+        wait_until(lambda: any(one.path == "/things" and one.method == "GET" for one in service.requests))
+        assert len(service.things) == 1
         process.terminate()
         assert process.wait(10) == 128 + signal.SIGTERM
-
-
-def _handles_sigterm(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
+    assert service.things == {}
 
 
 class TestTries:

@@ -148,7 +148,8 @@ class TestSmoke:
         service.behave = lambda _, request: Reply(500) if request.method == "PATCH" else None
         (failure,) = smoke(specs, service.url, "token").failures
         assert (failure.request, failure.status) == ("mark", 500)
-        assert [request.method for request in service.requests] == ["POST", "PATCH", "GET", "DELETE"]
+        # A step that may have been carried out is asked again, so that it is over before its write is removed.
+        assert [request.method for request in service.requests] == ["POST", *["PATCH"] * 4, "GET", "DELETE"]
 
     def test_reads_back_what_no_step_changes(self, service: Service) -> None:
         """A step may set the very field that the write set."""

@@ -159,6 +159,6 @@ def quantity(text: str) -> int:
 def _of_a_job(pod: Json) -> bool:
     """Return whether `pod` is of a Job that ends by itself."""
     # The vantage is a Job, too, and stays as long as the rollout; the trial is what waits for the room.
-    labels = pod["metadata"].get("labels", {})
+    name = pod["metadata"].get("labels", {}).get("app.kubernetes.io/name")
     owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
-    return owned and labels.get("app.kubernetes.io/component") not in ("vantage", "backend")
+    return owned and name not in ("vantage", "try-backend")

@@ -29,7 +29,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
     with_log,
 )
 from pipeline.targets.kubernetes.rollout.findings import Finding
-from pipeline.targets.kubernetes.rollout.observation import PODS, RESOURCES, Json, Observation, named
+from pipeline.targets.kubernetes.rollout.observation import PODS, RESOURCES, Json, Observation, condition, named
 from pipeline.targets.kubernetes.rollout.scheduling import unbound
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
@@ -106,11 +106,18 @@ class RolloutWatch:
             watch(f"{now.line}{f' · {findings[0].line}' if findings else ''}")
             time.sleep(TICK_SECONDS)
 
-    def examine(self, job: str, patience: Patience) -> tuple[Json | None, tuple[Finding, ...]]:
-        """Return the pod of the Job `job`, if it has one, and what stops it, by the `patience` of the looks before."""
+    def examine(self, name: str, patience: Patience) -> tuple[str | None, Json | None, tuple[Finding, ...]]:
+        """Return why the Job `name` has failed, its pod, and what stops that, by the `patience` of the looks before.
+
+        Each may be missing.
+        """
         seen = self.observe()
-        pod = next((pod for one in seen.jobs if named(one) == job for pod in seen.owned(seen.pods, one)), None)
-        return pod, patience.settle(map(self._told, diagnose_job(seen, job)), time.monotonic())
+        job: Json = next((one for one in seen.jobs if named(one) == name), {})
+        pod = next(iter(seen.owned(seen.pods, job)), None) if job else None
+        failed = condition(job, "Failed")
+        gone = "its pod was removed or evicted, or its time was over"
+        ended = f"{gone}: {failed.get('message', '')}" if failed.get("status") == "True" else None
+        return ended, pod, patience.settle(map(self._told, diagnose_job(seen, name)), time.monotonic())
 
     def findings(self) -> list[str]:
         """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""

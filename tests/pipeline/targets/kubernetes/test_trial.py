@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import zipfile
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline.config.requests import parse_requests
 from pipeline.engines.kustomize import render
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, NotReady
 from pipeline.images.build import PushedImages
-from pipeline.proof.packed import pack_smoke
+from pipeline.releases.model import Artifact
 from pipeline.system.git import Source
+from pipeline.targets.kubernetes import trial
 from pipeline.targets.kubernetes.release import Release
+from pipeline.targets.kubernetes.rollout.findings import Finding
 from pipeline.targets.kubernetes.trial import NAME, selects, trial_objects
 from tests.services import ROOT
 
 IMAGES = PushedImages("registry/app", *(f"sha256:{digit * 64}" for digit in "123"))
-SPECS = parse_requests([{"name": "list", "method": "GET", "path": "/things"}])
-ARCHIVE = pack_smoke(SPECS, "http://127.0.0.1:8000", "/run/secrets/SERVICE_TOKEN", wait=60, tries=1)
+JOB = f"{NAME}-abc123"
 Objects = list[dict[str, Any]]
 
 
@@ -34,7 +31,8 @@ def _manifests(request: pytest.FixtureRequest) -> Objects:
 
 def tried(manifests: Objects) -> Objects:
     """Return what the trial of a release with these `manifests` applies."""
-    return trial_objects(Release("new", IMAGES, Source(None, dirty=False), None, [], {}, manifests), ARCHIVE, 300.5)
+    release = Release("new", IMAGES, Source(None, dirty=False), None, [], {}, manifests)
+    return trial_objects(release, JOB, "slipway-secrets", 300.5)
 
 
 def of(objects: Objects, kind: str, name: str | None = None) -> dict[str, Any]:
@@ -54,8 +52,8 @@ class TestTrialObjects:
         assert (asks["image"], asks["securityContext"]) == (serves["image"], serves["securityContext"])
         for key in ("serviceAccountName", "securityContext", "enableServiceLinks"):
             assert pod[key] == there[key]
-        assert pod["volumes"][:-1] == there["volumes"]
-        assert pod["terminationGracePeriodSeconds"] == 5
+        assert pod["volumes"][:-2] == there["volumes"]
+        assert pod["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"]
         assert (pod["restartPolicy"], job["backoffLimit"], job["activeDeadlineSeconds"]) == ("Never", 0, 300)
 
     def test_is_found_by_nobody(self, manifests: Objects) -> None:
@@ -75,10 +73,10 @@ class TestTrialObjects:
         there = {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"}
         own = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "NetworkPolicy"}
         about = {name for name, spec in there.items() if spec["podSelector"] and selects(spec["podSelector"], was)}
-        assert {f"{NAME}-{name}" for name in about} == set(own)
+        assert {f"{JOB}-{name}" for name in about} == set(own)
         assert "dns" in about
         for name in about:
-            copy = own[f"{NAME}-{name}"]
+            copy = own[f"{JOB}-{name}"]
             assert selects(copy["podSelector"], labels)
             assert not selects(copy["podSelector"], was)
             assert {**copy, "podSelector": None} == {**there[name], "podSelector": None}
@@ -86,25 +84,30 @@ class TestTrialObjects:
             for rule in there.get(name, {}).get("ingress", [{}])[0].get("from", [])[:1]:
                 assert selects(rule["podSelector"], labels)
 
-    def test_carries_the_smoke_test(self, manifests: Objects) -> None:
-        """As a file that the second container runs, of a size that a ConfigMap may have."""
+    def test_asks_with_the_token_and_nothing_else_of_the_service(self, manifests: Objects) -> None:
+        """The smoke test is a file; of the secrets it has that one, and where it is missing it goes without."""
         objects = tried(manifests)
-        content = base64.b64decode(of(objects, "ConfigMap")["binaryData"]["smoke.pyz"])
-        assert json.loads(zipfile.ZipFile(io.BytesIO(content)).read("orders.json"))["requests"][0]["path"] == "/things"
-        assert len(json.dumps(objects)) < 2**18
         pod = of(objects, "Job")["spec"]["template"]["spec"]
-        [mount] = [one for one in pod["containers"][1]["volumeMounts"] if one["name"] == NAME]
-        assert pod["containers"][1]["command"][-1] == f"{mount['mountPath']}/smoke.pyz"
-        assert pod["volumes"][-1] == {"name": NAME, "configMap": {"name": NAME}}
+        asks = pod["containers"][1]
+        assert [mount["name"] for mount in asks["volumeMounts"]] == [NAME, f"{NAME}-token"]
+        assert asks["command"][-1] == f"{asks['volumeMounts'][0]['mountPath']}/smoke.pyz"
+        archive, token = pod["volumes"][-2:]
+        assert archive == {"name": NAME, "configMap": {"name": of(objects, "ConfigMap")["metadata"]["name"]}}
+        assert [one["key"] for one in token["secret"]["items"]] == ["SERVICE_TOKEN"]
+        assert token["secret"]["optional"]
+        assert "env" not in asks
 
-    def test_all_goes_by_one_label(self, manifests: Objects) -> None:
-        """That is how it is removed."""
+    def test_has_a_name_of_its_own_and_one_label(self, manifests: Objects) -> None:
+        """A trial whose node is lost is in nobody's way; by the label people find them all."""
         for one in tried(manifests):
+            assert one["metadata"]["name"].startswith(JOB)
             assert one["metadata"]["labels"]["app.kubernetes.io/name"] == NAME
 
-    def test_refuses_a_service_that_would_select_it(self, manifests: Objects) -> None:
-        """People would be sent to what is only tried."""
-        of(manifests, "Service", "backend")["spec"]["selector"].pop("app.kubernetes.io/name")
+    @pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
+    def test_refuses_what_would_select_it(self, manifests: Objects, kind: str) -> None:
+        """People would be sent to what is only tried, or it would count as one that serves."""
+        selector = of(manifests, kind, "backend")["spec"]["selector"]
+        selector.get("matchLabels", selector).pop("app.kubernetes.io/name")
         with pytest.raises(DeployFailed, match=r"backend selects by .*component.* alone.*add `app.kubernetes.io/name`"):
             tried(manifests)
 
@@ -127,3 +130,79 @@ class TestTrialObjects:
 def test_selects(selector: dict[str, Any], matches: bool) -> None:
     """As Kubernetes does."""
     assert selects(selector, {"a": "1"}) is matches
+
+
+class FakeSite:
+    """What `_wait` asks of a site: `looks` are what it sees, one after the other, the last one for ever."""
+
+    def __init__(self, *looks: tuple[Any, ...], lost: str | None = None, timeout: float = 60) -> None:
+        self.rollout, self.lease = self, SimpleNamespace(lost=lost)
+        self.env = SimpleNamespace(timeout=timeout)
+        self._looks = list(looks)
+
+    def examine(self, *_: object) -> tuple[Any, ...]:
+        """Return the next look."""
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+
+def look(*, service: str = "running", asks: str = "running", ready: bool = False, **more: Any) -> tuple[Any, ...]:
+    """Return a look at a pod with these states."""
+    statuses = [{"name": "backend", "ready": ready, "state": {service: {}}}, {"name": "smoke", "state": {asks: {}}}]
+    pod = {"metadata": {"name": "try-1"}, "status": {"containerStatuses": statuses}}
+    return more.get("ended"), pod, more.get("found", ())
+
+
+CRASH = Finding("crash", "its container ended: no key", patience=None)
+QUOTA = Finding("quota", "pods are refused: quota", patience=0.0)
+
+
+class TestWait:
+    def wait(self, monkeypatch: pytest.MonkeyPatch, site: FakeSite, seconds: float = 60) -> tuple[str, list[str]]:
+        """Wait as a trial does, without the pauses; return the pod, and what was said meanwhile."""
+        said: list[str] = []
+        monkeypatch.setattr(trial, "TICK_SECONDS", 0)
+        pod = trial._wait(site, Artifact("new", Source(None, dirty=False), None, ()), JOB, said.append, seconds)  # type: ignore[arg-type]
+        return pod, said
+
+    def test_ends_with_the_smoke_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the service does by then."""
+        site = FakeSite((None, None, ()), look(), look(ready=True), look(service="terminated", asks="terminated"))
+        assert self.wait(monkeypatch, site) == ("try-1", ["starting it", "starting it", "asking it"])
+
+    @pytest.mark.parametrize(
+        ("seen", "why"),
+        [
+            (look(service="terminated", found=(CRASH,)), "its container ended: no key"),
+            ((None, None, (QUOTA,)), "pods are refused: quota"),
+            (("its pod was removed or evicted", None, ()), "its pod was removed or evicted"),
+        ],
+    )
+    def test_tells_at_once_what_does_not_get_ready(
+        self, monkeypatch: pytest.MonkeyPatch, seen: tuple[Any, ...], why: str
+    ) -> None:
+        """It was sent nothing, and the line says why."""
+        with pytest.raises(NotReady) as caught:
+            self.wait(monkeypatch, FakeSite(look(), seen))
+        assert caught.value.why == f"did not get ready in its trial: {why}"
+
+    def test_tells_what_broke_while_it_was_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By then something may have been written."""
+        with pytest.raises(DeployFailed, match=r"did not end as it should: its container ended: no key") as caught:
+            self.wait(monkeypatch, FakeSite(look(ready=True), look(service="terminated", found=(CRASH,))))
+        assert not isinstance(caught.value, NotReady)
+
+    def test_waits_for_what_may_heal_and_for_no_more_than_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that comes, a Secret that is on its way."""
+        slow = Finding("config", "create the Secret", patience=None)
+        assert self.wait(monkeypatch, FakeSite(look(found=(slow,)), look(asks="terminated")))[1] == [
+            "create the Secret"
+        ]
+        with pytest.raises(NotReady, match=r"after 0 s: create the Secret"):
+            self.wait(monkeypatch, FakeSite(look(found=(slow,)), timeout=0))
+        with pytest.raises(DeployFailed, match=r"did not end as it should: after 0 s"):
+            self.wait(monkeypatch, FakeSite(look(ready=True), look(ready=True)), seconds=0)
+
+    def test_ends_without_the_lock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another deploy has it."""
+        with pytest.raises(DeployFailed, match="somebody took it"):
+            self.wait(monkeypatch, FakeSite(look(), lost="somebody took it"))

@@ -168,13 +168,13 @@ class TestDiagnose:
         (found,) = diagnose(Observation.of([*items, leaving]), "new")
         assert (found.kind, found.certain, found.patience) == ("quota", False, None)
 
-    @pytest.mark.parametrize(("component", "certain"), [("backup", False), ("vantage", True), ("backend", True)])
-    def test_waits_for_a_quota_while_a_job_runs(self, component: str, *, certain: bool) -> None:
+    @pytest.mark.parametrize(("name", "certain"), [("backup", False), ("vantage", True), ("try-backend", True)])
+    def test_waits_for_a_quota_while_a_job_runs(self, name: str, *, certain: bool) -> None:
         """Its pod ends by itself; but for the proof's own, which stays as long as the rollout, and the trial's."""
         items = at("quota", 5)
         pod = copy.deepcopy(one(items, "Pod"))
         pod["metadata"].update(name="job", uid="job", ownerReferences=[{"kind": "Job", "uid": "j"}])
-        pod["metadata"]["labels"] = {"app.kubernetes.io/component": component}
+        pod["metadata"]["labels"] = {"app.kubernetes.io/name": name}
         (found,) = diagnose(Observation.of([*items, pod]), "new")
         assert found.certain is certain
 
