@@ -30,7 +30,7 @@ from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, sec
 from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
-from pipeline.targets.kubernetes.trial import try_pod
+from pipeline.targets.kubernetes.trial import end_trials, try_pod
 
 __all__ = ["KubernetesFleet"]
 
@@ -115,8 +115,9 @@ class KubernetesFleet(roles.Fleet):
         return missing or unmounted(site.env.overlay, unread_keys(secrets, service, site.secret))
 
     def heal(self) -> bool:
-        """Remove the throwaway containers of a killed deploy; return False, because nothing has to be started."""
+        """End what a killed deploy only tried; return False, because nothing has to be started."""
         # Kubernetes keeps everything else running by itself.
+        end_trials(self.site.kubectl)
         if not docker_problems(compose=False):
             swept = sweep(self.site.docker, self.site.stand)
             if swept:

@@ -30,7 +30,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import Patience
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["selects", "trial_objects", "try_pod"]
+__all__ = ["end_trials", "selects", "trial_objects", "try_pod"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,14 @@ def try_pod(site: Site, new: Artifact, watch: Callable[[str], None], *, journal:
             kubectl.ask("delete", f"job/{name}", "--ignore-not-found", "--cascade=foreground", timeout=REMOVE_SECONDS)
         except SlipwayError as error:
             logger.warning(f"the trial {name} could not be removed, and ends by itself: {error.problems[0]}")
+
+
+def end_trials(kubectl: Kubectl) -> None:
+    """End what a killed deploy tried, without waiting: each removes what it wrote, and has a name of its own."""
+    try:
+        kubectl.ask("delete", "jobs", f"--selector={NAME_LABEL}={NAME}", "--ignore-not-found", "--wait=false")
+    except SlipwayError as error:
+        logger.warning(f"what a killed deploy tried could not be removed, and ends by itself: {error.problems[0]}")
 
 
 def _keep_log(kubectl: Kubectl, pod: str, container: str, path: Path) -> None:

@@ -271,6 +271,7 @@ def test_a_migration_ships_with_its_release(sound: KindCheckout) -> None:
     back = sound.run("rollback")
     assert (back.code, back.verdict) == (0, "proved"), str(back)
     assert sound.answering() != {outcome.release}
+    sound.commit()  # it was applied: what comes next follows it
 
 
 def test_a_migration_whose_pod_is_removed_is_named_and_tried_again(sound: KindCheckout) -> None:
