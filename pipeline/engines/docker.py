@@ -143,30 +143,6 @@ class Docker:
         shown = [self.ask("images", "--format", "{{.Repository}}:{{.Tag}}", one) for one in repositories]
         return [name for name in " ".join(shown).split() if not name.endswith(":<none>")]
 
-    def write(self, *arguments: str, given: str, to: Path, timeout: float) -> str:
-        """Write what a command prints to the file `to`, as it comes, with `given` on its standard input.
-
-        Return its complaint, however it ends. Raise `SlipwayError` where it has not ended after `timeout` seconds.
-        """
-        for again in (True, False):
-            with to.open("w", encoding="utf-8") as output:
-                try:
-                    done = subprocess.run(
-                        ["docker", *arguments],
-                        input=given,
-                        stdout=output,
-                        stderr=subprocess.PIPE,
-                        text=True,
-                        errors="replace",
-                        check=False,
-                        timeout=timeout,
-                    )
-                except subprocess.TimeoutExpired as late:
-                    raise SlipwayError(f"docker {_verb(arguments)} did not end within {timeout:.0f} s") from late
-            if not (again and NOT_BEGUN.search(done.stderr)):
-                break
-        return done.stderr
-
     def succeeds(self, *arguments: str) -> bool:
         """Return whether a command exits with 0."""
         return _ask(*arguments)[0] == 0

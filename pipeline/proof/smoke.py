@@ -7,6 +7,7 @@ reaches. Then its orders are in the archive; its output is the journal of its wr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -125,12 +126,10 @@ async def _wait_ready(client: PlainClient, seconds: float) -> None:
     """Wait until `/ready` answers with 200, `seconds` at most: what fails after that is a failure of its own."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try:
+        with contextlib.suppress(NoAnswer, TimeoutError):  # it does not listen yet, or is busy with its start
             async with asyncio.timeout(READY_PAUSE * 10):
                 if (await client.send(Call("GET", "/ready"))).status == 200:  # noqa: PLR2004 - RFC 9110 15.3.1
                     return
-        except (NoAnswer, TimeoutError):
-            pass
         await asyncio.sleep(READY_PAUSE)
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
@@ -56,11 +57,11 @@ def run(
             "cwd": cwd,
             "text": True,
             "errors": "replace",
-            "stdin": subprocess.DEVNULL,
+            "stdin": subprocess.DEVNULL if given is None else subprocess.PIPE,
         }
         heard = [told or (lambda _: None), lambda line: log.log(output_level or level, "  %s", line)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
-            return _listen(command, process, heard, timeout, grace)
+            return _listen(command, process, heard, timeout=timeout, grace=grace, given=given)
     try:
         done = subprocess.run(
             command,
@@ -86,8 +87,10 @@ def _listen(
     command: Sequence[str],
     process: subprocess.Popen[str],
     heard: Sequence[Callable[[str], None]],
+    *,
     timeout: float | None,
     grace: float,
+    given: str | None,
 ) -> str:
     """Wait for the `process` of a `command`, with a function for the lines of each of its two outputs; see `run`."""
     said: tuple[list[str], list[str]] = ([], [])
@@ -97,10 +100,15 @@ def _listen(
             lines.append(line)
             hear(line.rstrip("\n"))
 
+    def write() -> None:
+        if process.stdin:
+            with suppress(BrokenPipeError), process.stdin:  # it may end without having read it
+                process.stdin.write(given or "")
+
     streams = (process.stdout, process.stderr)
     readers = [Thread(target=read, args=each, daemon=True) for each in zip(streams, said, heard, strict=True)]
-    for reader in readers:
-        reader.start()
+    for thread in (*readers, Thread(target=write, daemon=True)):
+        thread.start()
     try:
         process.wait(timeout)
     except BaseException as error:

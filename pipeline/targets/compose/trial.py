@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline.engines.docker import run_docker
 from pipeline.errors import DeployFailed
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
 from pipeline.releases.model import Artifact, short
+from pipeline.system.run import CommandFailed
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.containers import THROWAWAY
@@ -48,12 +50,17 @@ def try_container(
         site.replicas.wait_ready(new.name, name, partial(watch, "starting it"), Deadline(site.env.timeout))
         watch("asking it")
         archive = pack_smoke(new.requests, f"http://127.0.0.1:{BACKEND_PORT}", [TOKEN_FILE], wait=0, tries=tries)
-        complaint = site.docker.write(
-            *("exec", "--interactive", name, "python", "-I", "-c", RUN),
-            given=base64.b64encode(archive).decode(),
-            to=journal,
-            timeout=smoke_limit(new.requests, tries),
-        )
+        complaint = ""
+        with journal.open("w", encoding="utf-8") as lines:
+            try:
+                run_docker(
+                    *("exec", "--interactive", name, "python", "-I", "-c", RUN),
+                    given=base64.b64encode(archive).decode(),
+                    told=partial(print, file=lines, flush=True),
+                    timeout=smoke_limit(new.requests, tries),
+                )
+            except CommandFailed as error:
+                complaint = error.output
         smoked = smoked_of(journal)
         if smoked is None:
             why = telling_line(complaint.splitlines())
@@ -61,5 +68,6 @@ def try_container(
         return smoked
     finally:
         site.docker.succeeds("stop", name)  # what it works on beside the requests may end
-        log.write_text(site.docker.logs(name, LOG_LINES), encoding="utf-8")
+        if site.docker.inspect(name):
+            log.write_text(site.docker.logs(name, LOG_LINES), encoding="utf-8")
         site.docker.succeeds("rm", "--force", "--volumes", name)

@@ -21,7 +21,9 @@ from pipeline.errors import DeployFailed, NotReady, SlipwayError
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
 from pipeline.releases.model import Artifact, short
+from pipeline.system.text import shorten
 from pipeline.system.waiting import Deadline
+from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.diagnosis import LOG_LINES, telling_line
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.job import why_waiting
@@ -42,7 +44,6 @@ FOLDER = "/trial"
 NAME_LABEL = "app.kubernetes.io/name"
 TOKEN, TOKEN_KEY = "/run/trial", "SERVICE_TOKEN"
 DRAIN = "DRAIN_SECONDS"
-PORT = 8000
 TICK_SECONDS = 0.5
 SPARE_SECONDS = 60  # for its image, and its end; then Kubernetes ends it, even if the deploy was killed
 KEPT_SECONDS = 30  # until Kubernetes removes an ended one that no deploy has removed
@@ -70,11 +71,11 @@ def try_pod(site: Site, new: Artifact, watch: Callable[[str], None], *, journal:
             one["metadata"]["ownerReferences"] = [owner]
         kubectl.apply([*settings, archived, *network, {**job, "spec": {**job["spec"], "suspend": False}}])
         pod = _wait(site, new, name, watch, seconds)
-        _keep_log(kubectl, pod, ASKS, journal)
+        said = _keep_log(kubectl, pod, ASKS, journal)
         smoked = smoked_of(journal)
         if smoked is None:
-            said = journal.read_text(encoding="utf-8") if journal.exists() else ""
-            raise DeployFailed(f"the trial of release {short(new.name)} broke off: {telling_line(said.splitlines())}")
+            why = telling_line(said.splitlines()) if said.strip() else _last_words(kubectl, pod)
+            raise DeployFailed(f"the trial of release {short(new.name)} broke off: {why}")
         return smoked
     finally:
         with contextlib.suppress(SlipwayError):
@@ -97,9 +98,18 @@ def end_trials(kubectl: Kubectl) -> None:
         logger.warning(f"what a killed deploy tried could not be removed, and ends by itself: {error.problems[0]}")
 
 
-def _keep_log(kubectl: Kubectl, pod: str, container: str, path: Path) -> None:
-    """Write what a `container` of the `pod` printed to the file `path`."""
-    path.write_text(kubectl.ask("logs", pod, f"--container={container}", f"--tail={LOG_LINES}"), encoding="utf-8")
+def _keep_log(kubectl: Kubectl, pod: str, container: str, path: Path) -> str:
+    """Write what a `container` of the `pod` printed to the file `path`, and return it."""
+    said = kubectl.ask("logs", pod, f"--container={container}", f"--tail={LOG_LINES}")
+    path.write_text(said, encoding="utf-8")
+    return said
+
+
+def _last_words(kubectl: Kubectl, pod: str) -> str:
+    """Return how the container that asks has ended, where it printed nothing: no Python, no memory."""
+    statuses = [status for one in kubectl.get("pods", pod) for status in one["status"].get("containerStatuses", ())]
+    ends = [status["state"].get("terminated", {}) for status in statuses if status["name"] == ASKS]
+    return shorten("; ".join(f"{end.get('reason')}: {end.get('message', '')}".strip(": ") for end in ends))
 
 
 def _pods(kubectl: Kubectl, job: str) -> list[str]:
@@ -167,7 +177,7 @@ def _holds(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 def _port(spec: Object) -> int:
     """Return the port that the service of a pod `spec` listens on."""
     ports = next(one for one in spec["containers"] if one["name"] == SERVICE).get("ports", ())
-    return next((int(one["containerPort"]) for one in ports if one.get("name") == "http"), PORT)
+    return next((int(one["containerPort"]) for one in ports if one.get("name") == "http"), BACKEND_PORT)
 
 
 def _object(version: str, kind: str, labels: Mapping[str, str], name: str, **content: Any) -> Object:

@@ -42,6 +42,15 @@ class TestListening:
         assert (first, second) == ("one", "two")
         assert late - early > 0.5
 
+    def test_gives_a_standard_input_beside(self) -> None:
+        """However long it is, and though the command answers before it has read it all."""
+        seen: list[str] = []
+        script = "import sys; print('begun', flush=True); print(len(sys.stdin.read()))"
+        run([sys.executable, "-c", script], told=seen.append, given="x" * 2**20)
+        assert seen == ["begun", str(2**20)]
+        run([sys.executable, "-c", "print('not read')"], told=seen.append, given="x" * 2**20)
+        assert seen[-1] == "not read"
+
     def test_a_failure_is_typed_all_the_same(self) -> None:
         """With the last line of its standard error."""
         with pytest.raises(CommandFailed, match=r"failed \(3\): why"):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.targets import Database, Fleet, Releases, Watch
-from tests.pipeline.deploy.fake_target import FakeDatabase, FakeFleet, FakeReleases, FakeWatch
+from tests.pipeline.deploy.fake_database import FakeDatabase
+from tests.pipeline.deploy.fake_target import FakeFleet, FakeReleases, FakeWatch
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/10-add-a-target.md").read_text(encoding="utf-8")

@@ -206,3 +206,17 @@ class TestWait:
         """Another deploy has it."""
         with pytest.raises(DeployFailed, match="somebody took it"):
             self.wait(monkeypatch, FakeSite(look(), lost="somebody took it"))
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ({"reason": "StartError", "message": 'exec: "python": not found'}, 'StartError: exec: "python": not found'),
+        ({"reason": "OOMKilled"}, "OOMKilled"),
+    ],
+)
+def test_tells_how_the_container_that_asks_ended(end: dict[str, str], words: str) -> None:
+    """Where it printed nothing."""
+    statuses = [{"name": "backend", "state": {"running": {}}}, {"name": "smoke", "state": {"terminated": end}}]
+    kubectl = SimpleNamespace(get=lambda *_: [{"status": {"containerStatuses": statuses}}])
+    assert trial._last_words(kubectl, "try-1") == words  # type: ignore[arg-type]

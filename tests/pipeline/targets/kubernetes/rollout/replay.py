@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.pipeline.targets.kubernetes.record import RECORDED, SECONDS
 
-__all__ = ["at", "one", "recording", "seconds_of"]
+__all__ = ["at", "is_new", "one", "recording", "seconds_of"]
 
 
 @cache
@@ -38,3 +38,7 @@ def at(case: str, second: float) -> list[dict[str, Any]]:
 
 def one(items: list[dict[str, Any]], kind: str, wanted: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
     return next(item for item in items if item["kind"] == kind and wanted(item))
+
+
+def is_new(item: dict[str, Any]) -> bool:
+    return bool(item["metadata"].get("annotations", {}).get("slipway/release") == "new")

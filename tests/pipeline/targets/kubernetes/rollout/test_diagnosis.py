@@ -14,7 +14,6 @@ import pytest
 from pipeline.targets.kubernetes.rollout.diagnosis import (
     Patience,
     diagnose,
-    diagnose_job,
     ends,
     examine_pods,
     log_arguments,
@@ -25,7 +24,7 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
 from pipeline.targets.kubernetes.rollout.findings import Finding
 from pipeline.targets.kubernetes.rollout.observation import Observation
 from pipeline.targets.kubernetes.rollout.rejections import refusal
-from tests.pipeline.targets.kubernetes.rollout.replay import at, one, recording, seconds_of
+from tests.pipeline.targets.kubernetes.rollout.replay import at, is_new, one, recording, seconds_of
 
 DEADLINE = 60  # progressDeadlineSeconds of the recorded Deployments
 
@@ -38,10 +37,6 @@ def told(case: str, until: float = DEADLINE - 5) -> list[tuple[float, tuple[Find
         for second, items in seconds_of(case)
         if second <= until
     ]
-
-
-def is_new(item: dict[str, Any]) -> bool:
-    return bool(item["metadata"].get("annotations", {}).get("slipway/release") == "new")
 
 
 class TestDiagnose:
@@ -167,47 +162,6 @@ class TestDiagnose:
         leaving["metadata"].update(name="leaving", uid="leaving", deletionTimestamp="2026-11-24T16:43:00Z")
         (found,) = diagnose(Observation.of([*items, leaving]), "new")
         assert (found.kind, found.certain, found.patience) == ("quota", False, None)
-
-    @pytest.mark.parametrize(("name", "certain"), [("backup", False), ("vantage", True), ("try-backend", True)])
-    def test_waits_for_a_quota_while_a_job_runs(self, name: str, *, certain: bool) -> None:
-        """Its pod ends by itself; but for the proof's own, which stays as long as the rollout, and the trial's."""
-        items = at("quota", 5)
-        pod = copy.deepcopy(one(items, "Pod"))
-        pod["metadata"].update(name="job", uid="job", ownerReferences=[{"kind": "Job", "uid": "j"}])
-        pod["metadata"]["labels"] = {"app.kubernetes.io/name": name}
-        (found,) = diagnose(Observation.of([*items, pod]), "new")
-        assert found.certain is certain
-
-    def test_tells_why_a_job_has_no_pod(self) -> None:
-        """By the events of this Job, not of one before it that had its name."""
-        words = 'is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
-        job = {"kind": "Job", "metadata": {"name": "try-backend", "uid": "new"}}
-        about = {"kind": "Job", "name": "try-backend", "uid": "new"}
-        event: dict[str, Any] = {
-            "kind": "Event",
-            "metadata": {"name": "e"},
-            "reason": "FailedCreate",
-            "message": f'Error creating: pods "try-backend-x" {words}',
-            "involvedObject": about,
-        }
-        (found,) = diagnose_job(Observation.of([job, event]), "try-backend")
-        assert found.line == (
-            "pods of Job try-backend are refused: Pod Security restricted:latest: runAsNonRoot != true:"
-            " fix securityContext"
-        )
-        assert found.certain
-        old = {**event, "involvedObject": {**about, "uid": "old"}}
-        assert diagnose_job(Observation.of([job, old]), "try-backend") == ()
-        assert diagnose_job(Observation.of([event]), "try-backend") == ()
-
-    def test_tells_what_stops_the_pod_of_a_job(self) -> None:
-        """As it does for a pod of a Deployment."""
-        items = at("crash", 10)
-        pod = one(items, "Pod", is_new)
-        pod["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "new"}]
-        job = {"kind": "Job", "metadata": {"name": "try-backend", "uid": "new"}}
-        (found,) = diagnose_job(Observation.of([job, *items]), "try-backend")
-        assert (found.kind, found.pod) == ("crash", pod["metadata"]["name"])
 
     @pytest.mark.parametrize(
         "change",

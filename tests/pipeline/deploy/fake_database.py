@@ -1,0 +1,104 @@
+"""The database of the environment without an engine: a schema of applied migrations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.errors import SlipwayError
+from pipeline.releases.model import Artifact, Migration
+from pipeline.targets import Database
+from tests.pipeline.deploy.script import Script
+
+__all__ = ["FakeDatabase"]
+
+
+@dataclass
+class FakeDatabase(Database):
+    """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history.
+
+    `migrations_of`: what each release brings, oldest first; `gone`: the data is not there.
+    """
+
+    script: Script
+    up: bool = False
+    applied: dict[str, str] = field(default_factory=dict)
+    recorded: bool = True
+    gone: bool = False
+    migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
+
+    def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
+        """Miss the data only where there must be some."""
+        self.script.do("data problems")
+        return ["the data is gone: restore it, or deploy with --empty-database"] if expected and self.gone else []
+
+    def runs(self, new: Artifact) -> bool:
+        """Look at the switch."""
+        return self.up
+
+    def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
+        """Answer as the release's own command does."""
+        given = _command().parse_args(arguments)
+        mine = self.migrations_of.get(release.name, [])
+        if given.verb == "plan":
+            return json.dumps([asdict(each) for each in mine], indent=2)
+        assert database
+        assert self.up, "nobody can ask a database that does not run"
+        self.script.do(given.verb, release.name)
+        if given.verb == "status":
+            return json.dumps(self._status(mine, given.forget))
+        self._upgrade(mine, given.expect, given.forget)
+        return "done\n"
+
+    def run(self, *command: str) -> str:
+        """Note the program."""
+        self.script.do("run", command[0])
+        return ""
+
+    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
+        """Note the words, and how many ids; print what the command would."""
+        self.script.do("synthetic", f"{release.name}: {' '.join(arguments[:2])} {len(ids)}")
+        return f'{{"removed": {len(ids)}}}\n'
+
+    def rehearse(self, new: Artifact, old: Artifact | None) -> None:
+        """Note it."""
+        self.script.do("rehearse", f"{new.name} beside {old.name}" if old else new.name)
+
+    @property
+    def revision(self) -> str | None:
+        """Return the newest; None where it was never migrated."""
+        return max(self.applied, default=None)
+
+    def _status(self, mine: list[Migration], forgotten: str | None) -> dict[str, Any]:
+        """Return what `python -m backend.migrations status` prints."""
+        applied = {revision: sql for revision, sql in self.applied.items() if revision != forgotten}
+        edited = [each.revision for each in mine if applied.get(each.revision, each.sql) != each.sql]
+        return {
+            "revision": self.revision,
+            "recorded": self.recorded or self.revision is None,
+            "pending": [asdict(each) for each in mine if each.revision not in applied],
+            "problems": [f"migration {revision} was applied, and edited since" for revision in edited],
+            "unknown": [],
+        }
+
+    def _upgrade(self, mine: list[Migration], expected: str | None, forgotten: str | None) -> None:
+        """Apply what it lacks, if it is where it was when that was checked."""
+        if expected not in (None, self.revision or "none"):
+            raise SlipwayError(f"the database is at {self.revision} and was at {expected}: nothing was changed")
+        self.applied.pop(forgotten or "", None)
+        self.applied |= {each.revision: each.sql for each in mine if each.revision not in self.applied}
+        self.recorded = True
+
+
+def _command() -> argparse.ArgumentParser:
+    """Read what `python -m backend.migrations` is told, and refuse what it would refuse."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("verb", choices=("status", "upgrade", "plan"))
+    for name in ("--expect", "--forget", "--from"):
+        parser.add_argument(name)
+    for name in ("--kept", "--trust"):
+        parser.add_argument(name, nargs="+", default=[])
+    return parser
