@@ -7,18 +7,17 @@ pydantic's own message prints the whole input, secrets included (pydantic-settin
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from backend.urls import checked_postgres_url, checked_redis_url
+from backend.setting_types import Level, Origins, PostgresUrl, Proxies, RedisUrl
 
 __all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
 
@@ -26,7 +25,6 @@ NAME = "slipway"
 SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "network", "limits", "operation")
 SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
-ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 SECRET_CHARACTERS = 16
 BAD_SETTINGS = 2  # exit code
 SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
@@ -38,28 +36,6 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _exact_origins(value: object) -> object:
-    origins = _comma_list(value)
-    if isinstance(origins, tuple) and not all(ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("must be exact origins such as https://app.example.org, not * (credentials are used)")
-    return origins
-
-
-def _proxies(value: object) -> object:
-    hosts = _comma_list(value)
-    for host in hosts if isinstance(hosts, tuple) else ():
-        if host != "*":
-            try:
-                ipaddress.ip_network(host, strict=False)
-            except ValueError:
-                raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
-    return hosts
 
 
 def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
@@ -76,16 +52,6 @@ def _setting(section: str, description: str, default: Any, **limits: Any) -> Any
     default = SecretStr("") if default is ... else default
     extra: dict[str, Any] = {"section": section, **marks}
     return Field(default, description=description, json_schema_extra=extra, validate_default=False, **limits)
-
-
-Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
-Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
-PostgresUrl = Annotated[SecretStr, BeforeValidator(checked_postgres_url)]
-RedisUrl = Annotated[SecretStr, BeforeValidator(checked_redis_url)]
-Level = Annotated[
-    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
-]
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,47 @@
+"""The types of the settings: what each reads from a variable's text, and what it refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, SecretStr
+
+from backend.urls import checked_postgres_url, checked_redis_url
+
+__all__ = ["Level", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
+
+ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _exact_origins(value: object) -> object:
+    origins = _comma_list(value)
+    if isinstance(origins, tuple) and not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be exact origins such as https://app.example.org, not * (credentials are used)")
+    return origins
+
+
+def _proxies(value: object) -> object:
+    hosts = _comma_list(value)
+    for host in hosts if isinstance(hosts, tuple) else ():
+        if host != "*":
+            try:
+                ipaddress.ip_network(host, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
+    return hosts
+
+
+Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
+Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
+PostgresUrl = Annotated[SecretStr, BeforeValidator(checked_postgres_url)]
+RedisUrl = Annotated[SecretStr, BeforeValidator(checked_redis_url)]
+Level = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
