@@ -246,7 +246,7 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def dev(session: nox.Session) -> None:
-    """Run the service with reload, on a database and a cache of its own."""
+    """Run the service with reload, and its page, on a database and a cache of its own."""
     run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)
 
 

@@ -160,7 +160,12 @@ class Settings(BaseSettings):
         "network", "Port of /metrics; no other port serves it. A deploy sets it.", 9090, ge=1, le=65535
     )
     frontend_port: int = _setting(
-        "network", "Port of the edge inside its container.", 3000, ge=1, le=65535, outside=True
+        "network",
+        "Port of the edge inside its container, and of the page in `nox -s dev`.",
+        3000,
+        ge=1,
+        le=65535,
+        outside=True,
     )
     edge_port: int = _setting("network", "Port of the edge, where users arrive.", 8080, ge=1, le=65535, outside=True)
     edge_address: str = _setting(

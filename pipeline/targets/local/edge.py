@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 
+from pipeline.engines.caddy import adapt
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
 from pipeline.system.ports import LOOPBACK
@@ -70,19 +70,9 @@ class Edge:
             "EDGE_UPSTREAMS": " ".join(f"unix/{slot_path(run, slot)}" for slot in range(slots)),
             "FRONTEND_PORT": str(self.port),
         }
-        done = subprocess.run(
-            [caddy, "adapt", "--config", caddyfile, "--adapter", "caddyfile", "--pretty", "--validate"],
-            env={**clean_environment(self.layout.home), **variables},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if done.returncode:
-            reason = done.stderr.strip().rpartition("\n")[2]
-            raise SlipwayError(f"Caddy does not accept {caddyfile}: {reason}")
+        text = adapt(caddy, caddyfile, {**clean_environment(self.layout.home), **variables})
         # A brace by itself would begin a placeholder, which Caddy fills in at run time.
-        return done.stdout.replace(str(run), json.dumps(str(self.layout.run).replace("{", r"\{"))[1:-1])
+        return text.replace(str(run), json.dumps(str(self.layout.run).replace("{", r"\{"))[1:-1])
 
     def write_config(self, caddy: Path, caddyfile: Path, slots: int) -> bool:
         """Write the configuration for at least `slots` replicas; return whether it differs from the previous one."""
