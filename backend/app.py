@@ -10,6 +10,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import documentation, domain, openapi, problems
+from backend.accounts import endpoints as accounts
+from backend.accounts.service import AccountService
+from backend.auth import Callers, MembersOnly
 from backend.cache import Cache
 from backend.database import Database
 from backend.drain import Drain
@@ -39,7 +42,10 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = settings
+    app.state.callers = callers = Callers(settings)
     # The middleware added last is the outermost.
+    if not settings.anonymous_read:
+        app.add_middleware(MembersOnly, callers=callers)
     app.add_middleware(LastResort, debug=settings.debug)
     if settings.cors_origins:
         app.add_middleware(
@@ -52,10 +58,10 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
         )
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, closed=not settings.anonymous_read)
     documentation.install(app)
     # Hot routes come first, as they are tried in order. They are flat: an included router costs 25 µs per request.
-    routers = (health.hot, *domain.HOT, health.router, *domain.ROUTERS)
+    routers = (health.hot, *domain.HOT, health.router, *domain.ROUTERS, accounts.router)
     app.router.routes[:0] = [route for router in routers for route in router.routes]
     return app
 
@@ -68,12 +74,15 @@ def _lifespan(
         database, cache = Database(settings, metrics), Cache(settings, metrics)
         await database.open()
         app.state.health = HealthService(database, cache, drain)
+        callers: Callers = app.state.callers
+        app.state.accounts = service = AccountService(database, callers.tokens, days=settings.jwt_refresh_days)
         limit = settings.backend_workers * (settings.database_pool_size + settings.database_max_overflow)
         structlog.get_logger("app").info("started", environment=settings.environment, database_connections_max=limit)
         try:
             async with domain.running(app, database, cache):
                 yield
         finally:
+            service.close()
             await cache.close()
             await database.close()
 

@@ -1,4 +1,4 @@
-"""Callers with SERVICE_TOKEN: they may write, and they say whether they are synthetic traffic of the proof."""
+"""Who calls: a pipeline with SERVICE_TOKEN, an account that is signed in, or anybody."""
 
 from __future__ import annotations
 
@@ -8,52 +8,158 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.accounts.cookies import Cookies, ForeignOrigin, OwnOrigins
+from backend.accounts.schemas import Role
+from backend.accounts.tokens import AccessTokens, Claims
 from backend.problems import Problem
+from backend.settings import Settings
 
-__all__ = ["SERVICE_ONLY", "Caller", "SeesSynthetic", "ServiceCaller", "TokenUnset", "Unauthorized", "sees_synthetic"]
+__all__ = [
+    "ACCOUNT_SCHEME",
+    "SERVICE_SCHEME",
+    "WRITERS_ONLY",
+    "WRITING",
+    "Caller",
+    "Callers",
+    "Forbidden",
+    "MembersOnly",
+    "SeesSynthetic",
+    "TokenUnset",
+    "Unauthorized",
+    "WritingCaller",
+    "is_open",
+    "sees_synthetic",
+]
 
-BEARER = HTTPBearer(auto_error=False, description="SERVICE_TOKEN of the service", scheme_name="SERVICE_TOKEN")
+SERVICE_SCHEME = HTTPBearer(auto_error=False, description="SERVICE_TOKEN of the service", scheme_name="SERVICE_TOKEN")
+ACCOUNT_SCHEME = HTTPBearer(
+    auto_error=False,
+    description="access_token of an account, from `POST /api/v1/auth/login`; a page has it as a cookie",
+    scheme_name="account",
+    bearerFormat="JWT",
+)
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+WRITERS = frozenset({Role.DEPLOYER, Role.ADMIN})
+# With ANONYMOUS_READ=false these stay open: probes, the documentation, and the way in.
+OPEN = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
+OPEN_BELOW = ("/docs/", "/api/v1/auth/")  # the routes of /auth ask for themselves
 
 
 class Unauthorized(Problem):
-    """The bearer token is missing or wrong."""
+    """There are no valid credentials: none came, or they are wrong, or have expired."""
 
     status = 401
 
-    def __init__(self) -> None:
+    def __init__(self, detail: str = "") -> None:
         super().__init__(
-            "Writing requires `Authorization: Bearer SERVICE_TOKEN`.", headers={"WWW-Authenticate": "Bearer"}
+            detail or "This requires SERVICE_TOKEN or the access token of an account: `Authorization: Bearer TOKEN`.",
+            headers={"WWW-Authenticate": "Bearer"},
         )
 
 
+class Forbidden(Problem):
+    """The account's role does not allow this, or a cookie came along with a request from elsewhere."""
+
+    status = 403
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+
+
 class TokenUnset(Problem):
-    """The service has no SERVICE_TOKEN, so nobody can write."""
+    """The service has neither SERVICE_TOKEN nor JWT_SECRET_KEY, so nobody can write."""
 
     status = 503
     kind = "urn:problem-type:service-token-unset"
 
     def __init__(self) -> None:
-        super().__init__("This service was started without SERVICE_TOKEN, so nobody can write; set it and restart.")
+        super().__init__(
+            "This service was started without SERVICE_TOKEN and JWT_SECRET_KEY, so nobody can write; set one, restart."
+        )
+
+
+WRITING = (Unauthorized, Forbidden, TokenUnset)  # what a route that takes `WRITERS_ONLY` may answer, too
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller with a valid SERVICE_TOKEN."""
+    """Who calls: an `account`, or else a pipeline with SERVICE_TOKEN, which may be `synthetic` traffic of the proof."""
 
-    synthetic: bool
+    account: Claims | None = None
+    synthetic: bool = False
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the caller is a pipeline, a deployer or an admin."""
+        return self.account is None or self.account.role in WRITERS
 
 
-async def _service_caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
-) -> Caller:
-    token = request.app.state.settings.service_token
-    if token is None:
-        raise TokenUnset
-    given = credentials.credentials.encode() if credentials else b""
-    if not hmac.compare_digest(given, token.get_secret_value().encode()):
-        raise Unauthorized
-    return Caller(synthetic=_says_synthetic(request))
+class Callers:
+    """Who may call, according to the settings. `find` costs 2 µs for a token that it has seen."""
+
+    def __init__(self, settings: Settings) -> None:
+        given = (settings.service_token, settings.service_token_previous)
+        self._service = [token.get_secret_value().encode() for token in given if token]
+        self.tokens = AccessTokens(settings)
+        self.cookies = Cookies(settings)
+        self.origins = OwnOrigins(settings, secure=self.cookies.secure)
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether anybody could have valid credentials."""
+        return bool(self._service) or self.tokens.can_read
+
+    def find(self, request: HTTPConnection) -> Caller | None:
+        """Return who sends `request`, or None where nobody says so.
+
+        `Authorization` wins over cookies. Raise `Unauthorized` for credentials that are not valid, and `ForeignOrigin`
+        where a cookie came along with a change that did not come from our own page.
+        """
+        header = request.headers.get("authorization")
+        if header is not None:
+            given = _bearer(header)
+            if self._is_service(given):
+                return Caller(synthetic=_says_synthetic(request))
+        else:
+            cookie = self.cookies.access(request)
+            if cookie is None:
+                return None
+            if request.scope["method"] not in SAFE_METHODS and not self.origins.has(request.headers):
+                raise ForeignOrigin
+            given = cookie
+        claims = self.tokens.read(given)
+        if claims is None:
+            raise Unauthorized
+        return Caller(account=claims)
+
+    def sees_synthetic(self, request: HTTPConnection) -> bool:
+        """Return whether `request` says that it is synthetic, and has SERVICE_TOKEN."""
+        return _says_synthetic(request) and self._is_service(_bearer(request.headers.get("authorization", "")))
+
+    def _is_service(self, given: str) -> bool:
+        return any(hmac.compare_digest(given.encode(), token) for token in self._service)
+
+
+class MembersOnly:
+    """The layer of ANONYMOUS_READ=false: whoever has no valid credentials gets a 401, but from the `OPEN` paths."""
+
+    def __init__(self, app: ASGIApp, *, callers: Callers) -> None:
+        self.app = app
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of somebody who may read."""
+        if scope["type"] == "http" and not is_open(scope["path"]) and self._callers.find(Request(scope)) is None:
+            raise Unauthorized
+        await self.app(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Return whether anybody may ask for `path`, even with ANONYMOUS_READ=false."""
+    return path in OPEN or path.startswith(OPEN_BELOW)
 
 
 def sees_synthetic(request: Request) -> bool:
@@ -61,15 +167,34 @@ def sees_synthetic(request: Request) -> bool:
 
     No answer to such a caller may be put into a cache, or come from one.
     """
-    token = request.app.state.settings.service_token
-    if token is None or not _says_synthetic(request):
-        return False
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
+    callers: Callers = request.app.state.callers
+    return callers.sees_synthetic(request)
 
 
-def _says_synthetic(request: Request) -> bool:
+def _bearer(header: str) -> str:
+    """Return the token in an `Authorization` header, or "" where it has none."""
+    scheme, _, given = header.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _says_synthetic(request: HTTPConnection) -> bool:
     return request.headers.get("slipway-synthetic", "").lower() == "true"
+
+
+async def _writer(
+    request: Request,
+    service: Annotated[HTTPAuthorizationCredentials | None, Security(SERVICE_SCHEME)],  # noqa: ARG001 - for OpenAPI
+    account: Annotated[HTTPAuthorizationCredentials | None, Security(ACCOUNT_SCHEME)],  # noqa: ARG001 - for OpenAPI
+) -> Caller:
+    callers: Callers = request.app.state.callers
+    if not callers.are_possible:
+        raise TokenUnset
+    caller = callers.find(request)
+    if caller is None:
+        raise Unauthorized
+    if not caller.may_write:
+        raise Forbidden("A viewer only reads; writing takes the role deployer or admin.")
+    return caller
 
 
 async def _sees_synthetic(request: Request) -> bool:
@@ -77,5 +202,5 @@ async def _sees_synthetic(request: Request) -> bool:
 
 
 SeesSynthetic = Annotated[bool, Depends(_sees_synthetic)]
-SERVICE_ONLY = Depends(_service_caller)
-ServiceCaller = Annotated[Caller, SERVICE_ONLY]
+WRITERS_ONLY = Depends(_writer)
+WritingCaller = Annotated[Caller, WRITERS_ONLY]

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, SecretStr
 
 from backend.urls import checked_postgres_url, checked_redis_url
 
-__all__ = ["Level", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
+__all__ = ["Level", "Origin", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
 
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
@@ -26,6 +26,13 @@ def _exact_origins(value: object) -> object:
     return origins
 
 
+def _origin(value: object) -> object:
+    value = value.removesuffix("/") if isinstance(value, str) else value
+    if not isinstance(value, str) or not ORIGIN.fullmatch(value):
+        raise ValueError("must be an address without a path, such as https://app.example.org")
+    return value
+
+
 def _proxies(value: object) -> object:
     hosts = _comma_list(value)
     for host in hosts if isinstance(hosts, tuple) else ():
@@ -37,6 +44,7 @@ def _proxies(value: object) -> object:
     return hosts
 
 
+Origin = Annotated[str, BeforeValidator(_origin)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
 PostgresUrl = Annotated[SecretStr, BeforeValidator(checked_postgres_url)]

@@ -17,17 +17,19 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from backend.setting_types import Level, Origins, PostgresUrl, Proxies, RedisUrl
+from backend.setting_types import Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
 
 __all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
 
 NAME = "slipway"
-SECTIONS = ("service", "image", "database", "redis", "secrets", "browser", "network", "limits", "operation")
+SECTIONS = ("service", "image", "database", "redis", "secrets", "accounts", "browser", "network", "limits", "operation")
 SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
 SECRET_CHARACTERS = 16
+MAKE_SECRET = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105 - a command
 BAD_SETTINGS = 2  # exit code
 SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
+KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 3.2: at least as long as the hash
 
 
 class SettingsError(Exception):
@@ -143,7 +145,39 @@ class Settings(BaseSettings):
     service_token: SecretStr | None = _setting(
         "secrets", "Bearer token of pipelines: lets them write through the API.", None, generate=True
     )
+    service_token_previous: SecretStr | None = _setting(
+        "secrets", "The token before, accepted beside it until every caller has the new one.", None
+    )
 
+    jwt_secret_key: SecretStr | None = _setting(
+        "accounts",
+        "Signs the access tokens of accounts; at least 32 bytes (HS384: 48, HS512: 64).",
+        None,
+        generate=True,
+    )
+    jwt_secret_key_previous: SecretStr | None = _setting(
+        "accounts", "Another key whose tokens are accepted, while JWT_SECRET_KEY is being changed.", None
+    )
+    jwt_algorithm: Literal["HS256", "HS384", "HS512"] = _setting(
+        "accounts", "How access tokens are signed; no other algorithm is accepted.", "HS256"
+    )
+    jwt_expire_minutes: int = _setting(
+        "accounts", "Minutes that an access token is accepted, also after its account was disabled.", 15, ge=1, le=1440
+    )
+    jwt_refresh_days: int = _setting("accounts", "Days without a refresh after which a session ends.", 14, ge=1, le=366)
+    anonymous_read: bool = _setting(
+        "accounts",
+        "Whether anybody may read; false: only SERVICE_TOKEN and accounts. /health, /ready, /docs and sign-in stay"
+        " open.",
+        default=True,
+    )
+
+    frontend_url: Origin | None = _setting(
+        "browser",
+        "Address of the page, as https://app.example.org: with https, cookies are Secure. Unset: http://localhost with"
+        " EDGE_PORT in development; elsewhere cookies are Secure, and http is refused.",
+        None,
+    )
     cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, separated by commas.", ())
 
     backend_host: str = _setting(
@@ -167,7 +201,7 @@ class Settings(BaseSettings):
         le=65535,
         outside=True,
     )
-    edge_port: int = _setting("network", "Port of the edge, where users arrive.", 8080, ge=1, le=65535, outside=True)
+    edge_port: int = _setting("network", "Port of the edge, where users arrive.", 8080, ge=1, le=65535)
     edge_address: str = _setting(
         "network",
         "Address of this host on which compose opens EDGE_PORT; 0.0.0.0 means all of them.",
@@ -289,12 +323,17 @@ def _sentence(message: str) -> str:
 def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.backend_host.startswith("/") and settings.metrics_port == settings.backend_port:
         yield "metrics_port", "is the same as BACKEND_PORT; give metrics a port of their own"
-    if settings.environment == "development":
-        return
-    if settings.debug:
-        yield "debug", "is true outside development; set DEBUG=false, or ENVIRONMENT=development"
-    yield from _missing_secrets(settings)
-    yield from _weak_secrets(settings)
+    if settings.environment != "development":
+        if settings.debug:
+            yield "debug", "is true outside development; set DEBUG=false, or ENVIRONMENT=development"
+        if settings.frontend_url and not settings.frontend_url.startswith("https://"):
+            yield "frontend_url", "is http outside development; give the https address, or leave it empty"
+        yield from _missing_secrets(settings)
+        yield from _weak_secrets(settings)
+    for name in ("jwt_secret_key", "jwt_secret_key_previous"):
+        key, least = getattr(settings, name), KEY_BYTES[settings.jwt_algorithm]
+        if key and len(key.get_secret_value().encode()) < least:
+            yield name, f"is shorter than the {least} bytes of {settings.jwt_algorithm}; {MAKE_SECRET}"
 
 
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -313,13 +352,13 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     owners: dict[str, str] = {}  # secret → the field that has it
     for name, secret in _secrets(settings):
         where = "its password " if name.endswith("_url") else ""
-        fix = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         if PLACEHOLDER.match(secret):
-            yield name, f"{where}is still the placeholder; {fix}"
+            yield name, f"{where}is still the placeholder; {MAKE_SECRET}"
         elif len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_DISTINCT:
-            yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {fix}"
+            yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {MAKE_SECRET}"
         elif secret in owners:
-            yield name, f"{where}is the same as {owners[secret].upper()}; each secret needs a value of its own, {fix}"
+            other = owners[secret].upper()
+            yield name, f"{where}is the same as {other}; each secret needs a value of its own, {MAKE_SECRET}"
         owners.setdefault(secret, name)
 
 

@@ -26,6 +26,7 @@ from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 from tests.tools import need
 
 TOKEN = "a-service-token-of-tests"
+KEY = "a-key-of-tests-that-is-64-bytes-long-so-that-it-suits-each-hash!"
 IMAGE = "SLIPWAY_TEST_IMAGE"
 BROKER = pytest.StashKey[Broker]()
 ROOT = Path(__file__).parents[1]
@@ -243,6 +244,7 @@ def environment(services: Services, database: str, redis_url: str) -> dict[str, 
         **services.environ(database),
         "REDIS_URL": redis_url,
         "SERVICE_TOKEN": TOKEN,
+        "JWT_SECRET_KEY": KEY,
         "LOG_LEVEL": "DEBUG",
         "DRAIN_SECONDS": "0",
     }

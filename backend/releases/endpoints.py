@@ -7,8 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from backend import idempotency
-from backend.auth import SERVICE_ONLY, SeesSynthetic, ServiceCaller, TokenUnset, Unauthorized
+from backend import auth, idempotency
+from backend.auth import WRITERS_ONLY, SeesSynthetic, WritingCaller
 from backend.database import DatabaseUnavailable
 from backend.problems import BodyTooLarge, responses
 from backend.releases.schemas import Environment, NewRelease, Page, Release, ReleaseChange, ReleaseStatus, Service
@@ -22,7 +22,7 @@ NO_CONTENT = 204
 
 hot = APIRouter(prefix="/api/v1/releases", tags=["releases"], route_class=HotRoute)
 router = APIRouter(prefix="/api/v1/releases", tags=["releases"])
-WRITING = (Unauthorized, TokenUnset, DatabaseUnavailable)
+WRITING = (*auth.WRITING, DatabaseUnavailable)
 
 
 async def _releases(request: Request) -> ReleaseService:
@@ -71,7 +71,7 @@ async def list_releases(
 )
 async def create_release(
     release: NewRelease,
-    caller: ServiceCaller,
+    caller: WritingCaller,
     releases: Releases,
     request: Request,
     idempotency_key: IdempotencyKey = None,
@@ -88,7 +88,7 @@ async def create_release(
 
 
 @router.patch(
-    "/{release_id}", dependencies=[SERVICE_ONLY], responses=responses(*WRITING, ReleaseNotFound, BodyTooLarge)
+    "/{release_id}", dependencies=[WRITERS_ONLY], responses=responses(*WRITING, ReleaseNotFound, BodyTooLarge)
 )
 async def change_release(release_id: UUID, change: ReleaseChange, releases: Releases) -> Release:
     """Update what became of a release."""
@@ -96,7 +96,7 @@ async def change_release(release_id: UUID, change: ReleaseChange, releases: Rele
 
 
 @router.delete(
-    "/{release_id}", status_code=NO_CONTENT, dependencies=[SERVICE_ONLY], responses=responses(*WRITING, ReleaseNotFound)
+    "/{release_id}", status_code=NO_CONTENT, dependencies=[WRITERS_ONLY], responses=responses(*WRITING, ReleaseNotFound)
 )
 async def delete_release(release_id: UUID, releases: Releases) -> None:
     """Remove a release from the board."""

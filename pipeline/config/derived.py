@@ -7,16 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config.secrets import SECRET_FILES
-from pipeline.config.settings import (
-    DECISIVE,
-    PLACED,
-    RETIRED_SECRETS,
-    Variable,
-    documented,
-    env_text,
-    service_secrets,
-    variables,
-)
+from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
 
 __all__ = ["derived_files"]
@@ -75,12 +66,7 @@ def _pod_blocks() -> dict[str, list[str]]:
         optional = "" if needed else "optional: true, "
         return f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {name}, path: {name}}}]}}"
 
-    lines = [source(secret.name, needed=secret.needed) for secret in service_secrets()]
-    if RETIRED_SECRETS:
-        lines.append(
-            "# Retired: an older image that is shipped by digest, with these manifests, may not start without them."
-        )
-    return {"secrets": [*lines, *(source(name, needed=False) for name in RETIRED_SECRETS)]}
+    return {"secrets": [source(secret.name, needed=secret.needed) for secret in service_secrets()]}
 
 
 def _plain() -> list[Variable]:

@@ -7,7 +7,7 @@ import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.config.settings import RETIRED_SECRETS, service_secrets
+from pipeline.config.settings import service_secrets
 from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
 
@@ -35,8 +35,8 @@ OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
 
 
 def delivered_secrets() -> list[str]:
-    """Return the names of the secrets that a replica gets: those of the service, and those that are retired."""
-    return [*(secret.name for secret in service_secrets()), *RETIRED_SECRETS]
+    """Return the names of the secrets that a replica gets."""
+    return [secret.name for secret in service_secrets()]
 
 
 def secret_files(root: Path) -> Path:
@@ -58,7 +58,6 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
 
     `superuser` is that password where it is known; otherwise it is made.
 
-    A retired secret has a file, too: an older release may need it.
     The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
     """
     # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind

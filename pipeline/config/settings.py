@@ -28,7 +28,7 @@ __all__ = [
     "DEFAULT_EDGE_PORT",
     "PLACED",
     "RETIRED",
-    "RETIRED_SECRETS",
+    "SECRET_BYTES",
     "Variable",
     "check_values",
     "documented",
@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 PLACEHOLDER = "change_this"
+SECRET_BYTES = 48  # of randomness; as text 64, which suits each JWT_ALGORITHM
 DEFAULT_EDGE_PORT = 8080
 HIGHEST_PORT = 65535
 LEAVING_SECONDS = 10  # of a replica that has answered everything: a few, even on a busy machine
@@ -62,20 +63,7 @@ URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
 # Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
-RETIRED = frozenset(
-    {
-        "API_RATE_LIMIT",
-        "FRONTEND_URL",
-        "JWT_ALGORITHM",
-        "JWT_EXPIRE_MINUTES",
-        "JWT_REFRESH_DAYS",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "WEBSOCKET_MAX_CONNECTIONS",
-    }
-)
-# So are these secrets, but outside development an older release does not start without the first. Each target passes on
-# what `.env` has of them, until no such release is kept and they leave this line and docker/compose.rollout.yml.
-RETIRED_SECRETS = ("JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS")
+RETIRED = frozenset({"API_RATE_LIMIT", "OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
@@ -165,7 +153,7 @@ def needed_secrets() -> list[str]:
 def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what is set in `.env` and in the environment, which wins; known names only, and `NAME_FILE` of secrets.
 
-    A retired secret is known. Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
+    Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
     """
     environ = os.environ if environ is None else environ
     secrets = _secret_names()
@@ -179,7 +167,7 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
 def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
     """Return what is wrong with `values` and with the lines of `.env`, one line each.
 
-    They must also be valid for production: a deploy needs real secrets in development, too.
+    The secrets must also be valid for production: a deploy needs real ones in development, too.
     """
     environ = os.environ if environ is None else environ
     known = {variable.name for variable in documented()} | _secret_names()
@@ -190,7 +178,8 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
         f".env: unknown variable {name}: `.env.example` lists the known ones" for name in written if name not in known
     ]
     schema = _schema()
-    for environment in (dict(values), {**values, "ENVIRONMENT": "production", "DEBUG": "false"}):
+    production = {**values, "ENVIRONMENT": "production", "DEBUG": "false", "FRONTEND_URL": ""}
+    for environment in (dict(values), production):
         try:
             schema.load_settings(environment)
         except schema.SettingsError as error:
@@ -246,8 +235,8 @@ def release_settings(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secret_names() -> set[str]:
-    """Return every secret that `.env` may hold: those of the schema, and those that are retired."""
-    return {variable.name for variable in variables() if variable.secret}.union(RETIRED_SECRETS)
+    """Return every secret that `.env` may hold."""
+    return {variable.name for variable in variables() if variable.secret}
 
 
 def _read_secret(name: str, path: Path) -> str:
@@ -384,7 +373,7 @@ def _schema() -> Any:
 
 def _line(variable: Variable, *, fresh: bool) -> str:
     if variable.generate:
-        value = randomness.token_urlsafe(36) if fresh else f"{PLACEHOLDER}_{variable.name.lower()}"
+        value = randomness.token_urlsafe(SECRET_BYTES) if fresh else f"{PLACEHOLDER}_{variable.name.lower()}"
     else:
         value = variable.default
     return f"{variable.name}={value}\n"

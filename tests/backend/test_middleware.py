@@ -30,6 +30,7 @@ SECURITY = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 CANARY = "canary-Zq8"
+SIGN_IN = {f"/api/v1/auth/{name}" for name in ("login", "refresh", "logout")}
 
 pytestmark = pytest.mark.usefixtures("notes")
 
@@ -236,6 +237,7 @@ class TestOpenApi:
                     assert "503" in errors
                 if method in ("post", "patch", "delete"):
                     assert "401" in errors
-                    assert operation["security"] == [{"SERVICE_TOKEN": []}]
+                    assert ("security" in operation) == (path not in SIGN_IN), path
+        assert document["paths"][NOTES]["post"]["security"] == [{"SERVICE_TOKEN": []}, {"account": []}]
         create = document["paths"][NOTES]["post"]["responses"]
-        assert {"201", "401", "409", "413", "422", "500", "503", "504"} == create.keys()
+        assert {"201", "401", "403", "409", "413", "422", "500", "503", "504"} == create.keys()

@@ -138,6 +138,15 @@ class TestProblems:
             ("DATABASE_URL", f"postgresql://u:p@h/d?password={CANARY}&sslmode={CANARY}"),
             ("REDIS_URL", f"redis://h?db={CANARY}"),
             ("TRUSTED_PROXIES", "the edge"),
+            ("JWT_SECRET_KEY", CANARY * 3),
+            ("JWT_SECRET_KEY_PREVIOUS", CANARY * 3),
+            ("JWT_ALGORITHM", "none"),
+            ("JWT_EXPIRE_MINUTES", "0"),
+            ("JWT_REFRESH_DAYS", "0"),
+            ("ANONYMOUS_READ", "perhaps"),
+            ("FRONTEND_URL", "localhost:8080"),
+            ("FRONTEND_URL", "https://app.example.org/page"),
+            ("FRONTEND_URL", "*"),
             ("DRAIN_SECONDS", "-1"),
         ],
     )
@@ -201,6 +210,11 @@ class TestProblems:
             ({"DEBUG": "true"}, ["DEBUG"]),
             ({"SERVICE_TOKEN": "Change_This_in_production"}, ["SERVICE_TOKEN"]),
             ({"SERVICE_TOKEN": "short"}, ["SERVICE_TOKEN"]),
+            ({"SERVICE_TOKEN_PREVIOUS": "short"}, ["SERVICE_TOKEN_PREVIOUS"]),
+            ({"SERVICE_TOKEN_PREVIOUS": PRODUCTION["SERVICE_TOKEN"]}, ["SERVICE_TOKEN_PREVIOUS"]),
+            ({"JWT_SECRET_KEY": ""}, ["JWT_SECRET_KEY"]),
+            ({"JWT_SECRET_KEY_PREVIOUS": PRODUCTION["JWT_SECRET_KEY"]}, ["JWT_SECRET_KEY_PREVIOUS"]),
+            ({"FRONTEND_URL": "http://localhost:8080"}, ["FRONTEND_URL"]),
             ({"SERVICE_TOKEN": "abababababababababab"}, ["SERVICE_TOKEN"]),
             ({"REDIS_PASSWORD": PRODUCTION["POSTGRES_PASSWORD"]}, ["REDIS_PASSWORD"]),
             ({"DATABASE_URL": "postgresql://u:change_this@h/d"}, ["DATABASE_URL"]),
@@ -213,6 +227,21 @@ class TestProblems:
         found = problems(**{**PRODUCTION, **wrong})
         assert sorted(_named(found)) == names
         assert CANARY not in "".join(found)
+
+    @pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+    def test_a_key_is_as_long_as_its_hash(self, problems: Problems, algorithm: str, least: int) -> None:
+        """Development included: whoever guesses the key signs in as anybody."""
+        key = "0123456789" * 7
+        given = {"JWT_ALGORITHM": algorithm}
+        assert problems(**given, JWT_SECRET_KEY=key[:least]) == []
+        (problem,) = problems(**given, JWT_SECRET_KEY=key[: least - 1])
+        assert problem.startswith(f"JWT_SECRET_KEY: is shorter than the {least} bytes of {algorithm}; make one with ")
+
+    def test_the_page_is_by_https_outside_development(self, problems: Problems) -> None:
+        """There it may be left out, too; in development it may be anything."""
+        for url in ("", "https://app.example.org", "https://app.example.org:8443/"):
+            assert problems(**PRODUCTION, FRONTEND_URL=url) == []
+        assert problems(FRONTEND_URL="http://localhost:8080") == []
 
     def test_a_url_overrides_what_it_replaces(self, problems: Problems) -> None:
         """With DATABASE_URL and REDIS_URL their single variables are not needed, and not judged."""

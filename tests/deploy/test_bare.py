@@ -26,9 +26,9 @@ DROP = '''"""drop the releases"""
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
-contract_after = "0002"
+revision = "0004"
+down_revision = "0003"
+contract_after = "0003"
 destroys = "the example's, which nobody reads any more"
 
 
@@ -57,7 +57,7 @@ def test_a_bare_copy_is_proved_and_green(own: Checkout) -> None:
     assert made.code == 0, str(made)
     first = own.proved()
     assert first.traffic["writes_acknowledged"] > 0
-    assert own.revision() == "0002"
+    assert own.revision() == "0003"
     uses_the_resource(own)
     own.commit()
     own.change("for another release")
@@ -95,7 +95,7 @@ def test_an_example_with_data_leaves_by_a_contraction(own: Checkout) -> None:
     uses_the_resource(own)
     assert own.sql("SELECT count(*) FROM releases") == 1
 
-    drop = "backend/migrations/versions/0003_drop.py"
+    drop = "backend/migrations/versions/0004_drop.py"
     own.write(drop, DROP)
     early = own.deploy()
     assert early.code == 1, str(early)
@@ -118,8 +118,8 @@ def _replace_the_example_by_hand(checkout: Checkout) -> None:
     shutil.copy(tree / "domain.py", backend)
     shutil.copytree(tree / "items", backend / "items")
     text = (tree / "migrations/versions/NNNN_items.py").read_text()
-    text = text.replace('down_revision = "NNNN"', 'down_revision = "0001"').replace('"NNNN"', '"0002"')
-    checkout.write("backend/migrations/versions/0002_items.py", text)
+    text = text.replace('down_revision = "NNNN"', 'down_revision = "0002"').replace('"NNNN"', '"0003"')
+    checkout.write("backend/migrations/versions/0003_items.py", text)
     marked = re.compile(r"# example-only: bare/requests.toml.*?# /example-only\n", re.DOTALL)
     requests = (checkout.root / "bare/requests.toml").read_text()
     project = (checkout.root / "pyproject.toml").read_text()

@@ -37,9 +37,9 @@ def replace_the_example(checkout: Checkout) -> None:
     """Follow the steps of the page."""
     shutil.copy(PARCELS / "domain.py", checkout.root / DOMAIN)
     migration = (PARCELS / "first_migration.py").read_text(encoding="utf-8")
-    migration = migration.replace('revision = "0001"', 'revision = "0002"')
-    migration = migration.replace("down_revision = None", 'down_revision = "0001"')
-    checkout.write("backend/migrations/versions/0002_parcels.py", migration)
+    migration = migration.replace('revision = "0001"', 'revision = "0003"')
+    migration = migration.replace("down_revision = None", 'down_revision = "0002"')
+    checkout.write("backend/migrations/versions/0003_parcels.py", migration)
     replace_requests(
         checkout.root, f'{REQUESTS.read_text(encoding="utf-8")}\n[tool.slipway.bench]\n"list parcels" = 0.01\n'
     )

@@ -12,8 +12,8 @@ import orjson
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend import idempotency
-from backend.auth import SERVICE_ONLY, ServiceCaller, TokenUnset, Unauthorized
+from backend import auth, idempotency
+from backend.auth import WRITERS_ONLY, WritingCaller
 from backend.cache import Cache
 from backend.database import Database, DatabaseUnavailable
 from backend.identifiers import uuid7
@@ -155,7 +155,7 @@ async def _notes(request: Request) -> NoteService:
 
 
 Service = Annotated[NoteService, Depends(_notes)]
-WRITING = (Unauthorized, TokenUnset, DatabaseUnavailable)
+WRITING = (*auth.WRITING, DatabaseUnavailable)
 hot = APIRouter(tags=["notes"], route_class=HotRoute)
 router = APIRouter(tags=["notes"])
 TITLE = "notes of the tests"
@@ -199,7 +199,7 @@ async def list_notes(notes: Service, limit: Annotated[int, Query(ge=1, le=100)] 
 )
 async def create_note(
     note: NewNote,
-    caller: ServiceCaller,
+    caller: WritingCaller,
     notes: Service,
     request: Request,
     idempotency_key: Annotated[str | None, Header()] = None,
@@ -215,7 +215,7 @@ async def create_note(
 
 
 @router.patch(
-    "/api/v1/testing-notes/{note_id}", dependencies=[SERVICE_ONLY], responses=responses(*WRITING, NoteNotFound)
+    "/api/v1/testing-notes/{note_id}", dependencies=[WRITERS_ONLY], responses=responses(*WRITING, NoteNotFound)
 )
 async def tag_note(note_id: UUID, tag: Annotated[str, Query(max_length=100)], notes: Service) -> Note:
     """Change the tag of a note."""
@@ -225,7 +225,7 @@ async def tag_note(note_id: UUID, tag: Annotated[str, Query(max_length=100)], no
 @router.delete(
     "/api/v1/testing-notes/{note_id}",
     status_code=204,
-    dependencies=[SERVICE_ONLY],
+    dependencies=[WRITERS_ONLY],
     responses=responses(*WRITING, NoteNotFound),
 )
 async def delete_note(note_id: UUID, notes: Service) -> None:
@@ -240,13 +240,13 @@ async def read_named_note(name: str, notes: Service) -> Any:
 
 
 @router.put("/testing-notes/{name}", status_code=204, responses=responses(*WRITING, BodyTooLarge))
-async def name_note(name: str, note: NewNote, caller: ServiceCaller, notes: Service) -> None:
+async def name_note(name: str, note: NewNote, caller: WritingCaller, notes: Service) -> None:
     """Write the note of that name."""
     await notes.name(name, note, synthetic=caller.synthetic)
 
 
 @router.delete(
-    "/testing-notes/{name}", status_code=204, dependencies=[SERVICE_ONLY], responses=responses(*WRITING, NoteNotFound)
+    "/testing-notes/{name}", status_code=204, dependencies=[WRITERS_ONLY], responses=responses(*WRITING, NoteNotFound)
 )
 async def delete_named_note(name: str, notes: Service) -> None:
     """Remove the note of that name."""

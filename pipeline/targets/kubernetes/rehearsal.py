@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config.secrets import delivered_secrets, write_secret_files
+from pipeline.config.settings import SECRET_BYTES
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
@@ -31,7 +32,7 @@ def throwaway_stand(
     # Not in /tmp, of which a Docker that came as a snap has one of its own.
     folder = Path(tempfile.mkdtemp(prefix="secrets-", dir=releases.folder))
     try:
-        made = {key: randomness.token_urlsafe(36) for key in delivered_secrets()}
+        made = {key: randomness.token_urlsafe(SECRET_BYTES) for key in delivered_secrets()}
         write_secret_files(folder, made)
         images = (store_image(objects, "postgres"), store_image(objects, "redis"))
         yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]

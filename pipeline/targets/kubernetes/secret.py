@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.config.settings import RETIRED_SECRETS, needed_secrets, service_secrets
+from pipeline.config.settings import needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 
 __all__ = [
@@ -63,13 +63,10 @@ def secret_values(
 ) -> dict[str, str]:
     """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
-    So does a retired secret, because no pod of an older release starts without a key that its manifests name.
     `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
     that of `.env` has to be in the Secret.
     """
     values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
-    retired = {name: here.get(name) or there.get(name) for name in RETIRED_SECRETS}
-    values |= {name: value for name, value in retired.items() if value}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
     of_overlay, of_env = roles

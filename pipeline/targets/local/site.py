@@ -118,6 +118,7 @@ class Site(SiteHere):
             **database,
             "REDIS_HOST": str(self.layout.run / "valkey.sock"),
             "RELEASE": release,
+            "EDGE_PORT": str(self.port),
             # The edge is on this machine and connects over a Unix socket, which has no address to trust.
             "TRUSTED_PROXIES": "*",
         }

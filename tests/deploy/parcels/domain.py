@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request
 from pydantic import BaseModel, Field
 
-from backend.auth import SERVICE_ONLY, SeesSynthetic, ServiceCaller
+from backend.auth import WRITERS_ONLY, SeesSynthetic, WritingCaller
 from backend.cache import Cache
 from backend.database import Database
 from backend.problems import Problem
@@ -76,7 +76,7 @@ async def list_parcels(
 
 
 @router.post("", status_code=201)
-async def hand_in(parcel: NewParcel, caller: ServiceCaller, request: Request) -> Parcel:
+async def hand_in(parcel: NewParcel, caller: WritingCaller, request: Request) -> Parcel:
     """Hand in a parcel."""
     return await _one(request, HAND_IN, parcel.number, caller.synthetic)
 
@@ -87,7 +87,7 @@ async def read_parcel(ident: int, request: Request) -> Parcel:
     return await _one(request, "SELECT id, number, status FROM parcels WHERE id = $1", ident)
 
 
-@router.patch("/{ident}", dependencies=[SERVICE_ONLY])
+@router.patch("/{ident}", dependencies=[WRITERS_ONLY])
 async def change_parcel(ident: int, change: Change, request: Request) -> Parcel:
     """Change the status of a parcel."""
     query = "UPDATE parcels SET status = $2 WHERE id = $1 RETURNING id, number, status"

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 from pipeline.config.secrets import closed_problem, delivered_secrets, write_secret_files
-from pipeline.config.settings import RETIRED_SECRETS
 
 SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
 
@@ -23,11 +22,6 @@ class TestWriteSecretFiles:
         write_secret_files(tmp_path, SECRETS)
         texts = {name: (tmp_path / name).read_text() for name in delivered_secrets()}
         assert texts == {**dict.fromkeys(delivered_secrets(), ""), **SECRETS}
-
-    def test_a_retired_secret_is_there_for_the_releases_that_need_it(self, tmp_path: Path) -> None:
-        """docker/compose.rollout.yml mounts it, and an older release reads it."""
-        write_secret_files(tmp_path, {**SECRETS, RETIRED_SECRETS[0]: "the key"})
-        assert [(tmp_path / name).read_text() for name in RETIRED_SECRETS] == ["the key", ""]
 
     def test_redis_gets_the_hash_of_its_password(self, tmp_path: Path) -> None:
         """The file that its command line names does not tell the password."""

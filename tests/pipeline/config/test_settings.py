@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from pipeline.config.settings import (
     COMPOSE_IMAGES,
     DECISIVE,
     RETIRED,
-    RETIRED_SECRETS,
     check_values,
     edge_port,
     env_text,
@@ -147,7 +147,7 @@ class TestCheckValues:
             ".env: line 1 is not NAME=VALUE: fix it, or put # before it"
         ]
 
-    @pytest.mark.parametrize("name", sorted({*RETIRED, *RETIRED_SECRETS}))
+    @pytest.mark.parametrize("name", sorted(RETIRED))
     def test_let_a_retired_setting_be(self, name: str, tmp_path: Path) -> None:
         """An older `.env` has it, and it never had an effect; not even a bad value of it is refused."""
         assert name not in NAMES
@@ -225,6 +225,25 @@ class TestEdgePort:
         assert edge_port({"EDGE_PORT": value}) == port
 
 
+class TestFreshSecrets:
+    def test_suit_each_algorithm(self, tmp_path: Path) -> None:
+        """A key that `nox -s init` made need not be made anew for a longer hash; http is fine in development."""
+        fill_env(tmp_path)
+        for name in ("HS256", "HS384", "HS512"):
+            environ = {**GIVEN, "JWT_ALGORITHM": name, "FRONTEND_URL": "http://localhost:8080"}
+            assert check_values(tmp_path, read_values(tmp_path, environ)) == []
+
+    def test_come_to_an_installation_from_before_them(self, tmp_path: Path) -> None:
+        """Its deploy names what is missing and the command, which leaves everything else as it is."""
+        fill_env(tmp_path)
+        path = tmp_path / ".env"
+        path.write_text(re.sub(r"(?m)^JWT_SECRET_KEY.*\n", "", path.read_text()))
+        (problem,) = check_values(tmp_path, read_values(tmp_path, GIVEN))
+        assert "JWT_SECRET_KEY: is missing; `nox -s init` makes one" in problem
+        assert fill_env(tmp_path) == ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"]
+        assert check_values(tmp_path, read_values(tmp_path, GIVEN)) == []
+
+
 class TestSplitSecrets:
     def test_keeps_secrets_apart_and_reads_their_files(self, tmp_path: Path) -> None:
         """What may be shown is on one side; a secret given as a file is read, without its newline."""
@@ -233,14 +252,6 @@ class TestSplitSecrets:
             {"LOG_LEVEL": "INFO", "SERVICE_TOKEN_FILE": str(tmp_path / "token"), "POSTGRES_PASSWORD": "p"}
         )
         assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
-
-    def test_keeps_a_retired_secret_for_the_releases_that_need_it(self, tmp_path: Path) -> None:
-        """As `.env` has it, in the line or in a file; any other retired setting is dropped."""
-        (tmp_path / "before").write_text("the key before\n")
-        lines = ["JWT_SECRET_KEY=the key", f"JWT_SECRET_KEY_PREVIOUS_FILE={tmp_path / 'before'}", "JWT_ALGORITHM=HS256"]
-        (tmp_path / ".env").write_text("\n".join(lines))
-        secrets = {"JWT_SECRET_KEY": "the key", "JWT_SECRET_KEY_PREVIOUS": "the key before"}
-        assert split_secrets(read_values(tmp_path, {})) == ({}, secrets)
 
     def test_name_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         """By its variable; that of a URL is refused by the plan, and nobody reads it."""

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from backend.settings import load_settings
-from pipeline.config.settings import RETIRED_SECRETS, grace_seconds, needed_secrets, service_secrets
+from pipeline.config.settings import grace_seconds, needed_secrets, service_secrets
 from pipeline.engines.kustomize import IMAGES, Document, kubectl, render, trees, unfilled
 from pipeline.errors import SlipwayError
 from tests.edge import CADDYFILE, adapted, handlers
@@ -184,7 +184,7 @@ def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_service_gets_its_secrets_and_an_older_image_the_retired_ones(name: str) -> None:
+def test_the_service_gets_its_secrets(name: str) -> None:
     """A pod waits for a key that the Secret lacks only if the service needs it."""
     (volume,) = [
         each for each in one(overlay(name), "Deployment", "backend")["spec"]["template"]["spec"]["volumes"]
@@ -193,10 +193,7 @@ def test_the_service_gets_its_secrets_and_an_older_image_the_retired_ones(name: 
     sources = [each["secret"] for each in volume["projected"]["sources"]]
     keys = {item["key"]: each.get("optional", False) for each in sources for item in each["items"]}
     assert {item["path"] for each in sources for item in each["items"]} == set(keys)
-    assert keys == {
-        **{secret.name: not secret.needed for secret in service_secrets()},
-        **dict.fromkeys(RETIRED_SECRETS, True),
-    }
+    assert keys == {secret.name: not secret.needed for secret in service_secrets()}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

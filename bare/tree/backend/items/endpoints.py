@@ -7,8 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from backend import idempotency
-from backend.auth import SERVICE_ONLY, SeesSynthetic, ServiceCaller, TokenUnset, Unauthorized
+from backend import auth, idempotency
+from backend.auth import WRITERS_ONLY, SeesSynthetic, WritingCaller
 from backend.database import DatabaseUnavailable
 from backend.items.schemas import Item, ItemChange, NewItem, Page
 from backend.items.service import CREATED, ItemNotFound, ItemService
@@ -20,7 +20,7 @@ LIMIT = 100
 NO_CONTENT = 204
 
 router = APIRouter(prefix="/api/v1/items", tags=["items"])
-WRITING = (Unauthorized, TokenUnset, DatabaseUnavailable)
+WRITING = (*auth.WRITING, DatabaseUnavailable)
 
 
 async def _items(request: Request) -> ItemService:
@@ -60,7 +60,7 @@ async def read_item(item_id: UUID, items: Items) -> Item:
     responses=responses(*WRITING, BodyTooLarge, idempotency.IdempotencyConflict, idempotency.IdempotencyKeyReused),
 )
 async def create_item(
-    item: NewItem, caller: ServiceCaller, items: Items, request: Request, idempotency_key: IdempotencyKey = None
+    item: NewItem, caller: WritingCaller, items: Items, request: Request, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Keep an item."""
     key = None
@@ -73,14 +73,14 @@ async def create_item(
     return Response(answer.body, answer.status, headers=headers, media_type="application/json")
 
 
-@router.patch("/{item_id}", dependencies=[SERVICE_ONLY], responses=responses(*WRITING, ItemNotFound, BodyTooLarge))
+@router.patch("/{item_id}", dependencies=[WRITERS_ONLY], responses=responses(*WRITING, ItemNotFound, BodyTooLarge))
 async def change_item(item_id: UUID, change: ItemChange, items: Items) -> Item:
     """Give an item another name."""
     return await items.change(item_id, change)
 
 
 @router.delete(
-    "/{item_id}", status_code=NO_CONTENT, dependencies=[SERVICE_ONLY], responses=responses(*WRITING, ItemNotFound)
+    "/{item_id}", status_code=NO_CONTENT, dependencies=[WRITERS_ONLY], responses=responses(*WRITING, ItemNotFound)
 )
 async def delete_item(item_id: UUID, items: Items) -> None:
     """Remove an item."""

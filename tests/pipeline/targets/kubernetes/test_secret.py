@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from pipeline.config.settings import RETIRED_SECRETS, service_secrets
+from pipeline.config.settings import service_secrets
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.targets.kubernetes.secret import (
     missing_keys,
@@ -40,9 +40,9 @@ class TestNeededKeys:
         assert "POSTGRES_SUPERUSER_PASSWORD" not in needed_keys([])
         assert {"POSTGRES_SUPERUSER_PASSWORD", "REDIS_ACL"} < set(needed_keys(STORES))
 
-    def test_are_none_that_is_retired(self) -> None:
-        """A Secret that was made today has none of those, and is complete."""
-        assert not set(RETIRED_SECRETS) & set(needed_keys(STORES))
+    def test_are_none_that_a_rotation_alone_has(self) -> None:
+        """A Secret that was made today has no token or key of before, and is complete."""
+        assert not {"SERVICE_TOKEN_PREVIOUS", "JWT_SECRET_KEY_PREVIOUS"} & set(needed_keys(STORES))
 
 
 class TestSecretValues:
@@ -58,16 +58,6 @@ class TestSecretValues:
         """The second of the two roles that own the database; any other name of `.env` is another target's."""
         values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
         assert values.get("POSTGRES_USER") == role
-
-    def test_keep_a_key_that_the_manifests_of_an_older_release_name(self) -> None:
-        """From `.env`, or else as it is in the cluster; where neither has it, no such release is recorded."""
-        there = {"JWT_SECRET_KEY": "of the cluster"}
-        for here, known, key in (
-            ({**HERE, "JWT_SECRET_KEY": "of .env"}, there, "of .env"),
-            (HERE, there, "of the cluster"),
-            (HERE, {}, None),
-        ):
-            assert secret_values(needed_keys(STORES), here, known).get("JWT_SECRET_KEY") == key
 
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
         """Its file of users is read by its process, and tells nothing."""
@@ -174,7 +164,6 @@ class TestFingerprint:
     def test_changes_with_a_secret_and_with_nothing_else(self) -> None:
         """What no pod reads is no reason to roll."""
         assert secrets_fingerprint(HERE) == secrets_fingerprint({**HERE, "POSTGRES_SUPERUSER_PASSWORD": "another"})
-        assert secrets_fingerprint(HERE) == secrets_fingerprint({**HERE, "JWT_SECRET_KEY": "of an older release"})
         assert secrets_fingerprint(HERE) != secrets_fingerprint({**HERE, "SERVICE_TOKEN": "another"})
         assert secrets_fingerprint(HERE) != secrets_fingerprint({**HERE, "POSTGRES_USER": "shop-other"})
         assert secrets_fingerprint(HERE, ["REDIS_PASSWORD"]) == secrets_fingerprint(
