@@ -92,13 +92,18 @@ class Caller:
     synthetic: bool = False
 
     @property
+    def owner(self) -> str:
+        """Whose an `Idempotency-Key` is: that of an account, or "" for all pipelines."""
+        return str(self.account.account) if self.account else ""
+
+    @property
     def may_write(self) -> bool:
         """Whether the caller is a pipeline, a deployer or an admin."""
         return self.account is None or self.account.role in WRITERS
 
 
 class Callers:
-    """Who may call, according to the settings. `find` costs 2 µs for a token that it has seen."""
+    """Who may call, according to the settings. `find` costs 3 µs for a token that it has seen."""
 
     def __init__(self, settings: Settings) -> None:
         given = (settings.service_token, settings.service_token_previous)

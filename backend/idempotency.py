@@ -72,9 +72,12 @@ class Request:
     fingerprint: bytes
 
     @classmethod
-    def of(cls, method: str, path: str, key: str, body: bytes) -> Request:
-        """Return the request with this `key`; the same key on another method or path is another request."""
-        return cls(_digest(f"{method} {path} {key}".encode()), _digest(body))
+    def of(cls, method: str, path: str, key: str, body: bytes, *, owner: str = "") -> Request:
+        """Return the request with this `key`; the same key on another method or path is another request.
+
+        So is that of another `owner`: nobody gets the answer to somebody else.
+        """
+        return cls(_digest(" ".join(filter(None, (method, path, key, owner))).encode()), _digest(body))
 
 
 async def first_answer(connection: Connection, request: Request) -> Answer | None:

@@ -27,7 +27,7 @@ REQUIRED = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "name")
 # and its owner refreshes.
 OPTIONS: Any = {"require": list(REQUIRED), "verify_iat": False}
 CHARACTERS = 2048
-KNOWN = 1024  # verified tokens that are remembered: a look-up costs 1 µs, a verification 40
+KNOWN = 1024  # verified tokens that are remembered: a look-up costs 0.3 µs, a verification 85
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ async def create_release(
     if idempotency_key is not None:
         # Only what was sent: the next release may know more fields, and must know the request again.
         body = f"{caller.synthetic} {release.model_dump_json(exclude_unset=True)}".encode()
-        key = idempotency.Request.of(request.method, request.url.path, idempotency_key, body)
+        key = idempotency.Request.of(request.method, request.url.path, idempotency_key, body, owner=caller.owner)
     answer = await releases.create(release, synthetic=caller.synthetic, request=key)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, answer.status, headers=headers, media_type="application/json")

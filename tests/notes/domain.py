@@ -208,7 +208,7 @@ async def create_note(
     key = None
     if idempotency_key is not None:
         body = f"{caller.synthetic} {note.model_dump_json()}".encode()
-        key = idempotency.Request.of(request.method, request.url.path, idempotency_key, body)
+        key = idempotency.Request.of(request.method, request.url.path, idempotency_key, body, owner=caller.owner)
     answer = await notes.create(note, synthetic=caller.synthetic, request=key)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, answer.status, headers=headers, media_type="application/json")

@@ -30,6 +30,16 @@ class TestWriting:
             assert answer.status_code == status, answer.text
             assert (await client.get(NOTES, headers=headers)).status_code == 200
 
+    async def test_with_one_key_by_two_accounts_is_two_writes(self, client: httpx2.AsyncClient, add: Add) -> None:
+        """An `Idempotency-Key` is the caller's own: nobody gets the answer to somebody else."""
+        answers = []
+        for name in ("anna", "bert"):
+            add(name)
+            headers = {**bearer((await sign_in(client, name))["access_token"]), "Idempotency-Key": "one"}
+            answers += [await client.post(NOTES, json={"text": "x"}, headers=headers) for _ in range(2)]
+        assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true", None, "true"]
+        assert len({answer.json()["id"] for answer in answers}) == 2
+
     async def test_by_an_account_is_never_synthetic(self, client: httpx2.AsyncClient, add: Add) -> None:
         """Only the proof may hide what it writes from people."""
         add("anna")

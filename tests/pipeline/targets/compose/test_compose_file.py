@@ -155,9 +155,11 @@ class TestVariables:
         assert "run nox -s init" in done.stderr
 
     def test_users_may_come_from_elsewhere_once_that_is_said(self) -> None:
-        """EDGE_ADDRESS and EDGE_PORT."""
-        [port] = read("docker-compose.yml", EDGE_ADDRESS="0.0.0.0", EDGE_PORT="80")["services"]["frontend"]["ports"]
+        """EDGE_ADDRESS and EDGE_PORT; the service is told the port, as the default of FRONTEND_URL follows it."""
+        services = read("docker-compose.yml", EDGE_ADDRESS="0.0.0.0", EDGE_PORT="80")["services"]
+        [port] = services["frontend"]["ports"]
         assert (port["host_ip"], port["published"]) == ("0.0.0.0", "80")
+        assert services["backend"]["environment"]["EDGE_PORT"] == "80"
 
 
 class TestDevelopment:

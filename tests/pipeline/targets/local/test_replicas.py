@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.config.project import LocalEnvironment, Project
 from pipeline.targets.local import launch
 from pipeline.targets.local.replicas import last_log_line, write_config
+from pipeline.targets.local.site import Site
 
 
 class TestWriteConfig:
@@ -27,6 +30,16 @@ class TestWriteConfig:
         first = write_config(tmp_path, {"A": "1"}, {"S": "x"})
         assert write_config(tmp_path, {"A": "1"}, {"S": "x"}) == first
         assert write_config(tmp_path, {"A": "1"}, {"S": "y"}) != first
+
+    def test_has_the_port_of_the_edge(self, tmp_path: Path) -> None:
+        """The default of FRONTEND_URL follows it; a port in the environment's `url` wins over `.env`."""
+        for url, port in (("http://localhost:{EDGE_PORT}", "9191"), ("http://localhost:8081", "8081")):
+            env = LocalEnvironment(name="local", url=url)
+            (tmp_path / ".env").write_text("EDGE_PORT=9191\n")
+            site = Site(Project(root=tmp_path, name="shop", environments={"local": env}, requests=()), env)
+            site.layout.make()
+            assert json.loads((site.config("a-release") / "env.json").read_text())["EDGE_PORT"] == port
+            shutil.rmtree(site.layout.run)
 
 
 class TestLastWords:
