@@ -91,6 +91,18 @@ class TestAuthorization:
         answer = await client.request(method, url, json={**NEW} if not path else {"notes": "x"}, headers=header)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
+    @pytest.mark.parametrize(("given", "status"), [(TOKEN, 201), ("the-token-of-before", 201), ("another", 401)])
+    async def test_the_token_of_before_is_accepted_beside_the_new_one(
+        self, settings: Settings, given: str, status: int
+    ) -> None:
+        """While SERVICE_TOKEN is rotated, a caller may write with either, and sees what it wrote as synthetic."""
+        app = create_app(settings.model_copy(update={"service_token_previous": SecretStr("the-token-of-before")}))
+        headers = {"Authorization": f"Bearer {given}", "Slipway-Synthetic": "true"}
+        async with app.router.lifespan_context(app), asgi_client(app) as client:
+            assert (await client.post(RELEASES, json=NEW, headers=headers)).status_code == status
+            listed = (await client.get(RELEASES, headers=headers)).json()["items"]
+        assert bool(listed) is (status == 201)
+
     async def test_an_unset_token_admits_nobody(self, settings: Settings) -> None:
         """A service that knows neither a token nor a key answers writes with a 503 that names the variables."""
         app = create_app(settings.model_copy(update={"service_token": None, "jwt_secret_key": None}))
