@@ -28,6 +28,10 @@ __all__ = ["Proof"]
 log = logging.getLogger(__name__)
 
 BASELINE_SECONDS = 2.0
+REFUSED = (
+    "running replicas refuse the new SERVICE_TOKEN, so the proof writes nothing until they are gone: keep the old one"
+    " as SERVICE_TOKEN_PREVIOUS (docs/4-runbook.md, New secrets)"
+)
 TICK_SECONDS = 0.1
 
 
@@ -73,6 +77,8 @@ class Proof:
         both = common(new.requests, old.requests) if old else new.requests
         if self.target.fleet.token_changes():
             both = tuple(request for request in both if not request.writes)
+            if serving:
+                log.warning(REFUSED)
         if serving and not both:
             self.unwatched = _unwatched(new, old)
             log.warning(self.unwatched)

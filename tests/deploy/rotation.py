@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.notes import NOTES
 from tests.project import NAME
 
-__all__ = ["rotates_the_database_password", "rotates_the_others"]
+__all__ = ["rotates_the_database_password", "rotates_the_others", "rotates_the_token"]
 
+WRITES_NOTHING = "running replicas refuse the new SERVICE_TOKEN"
 Psql = Callable[[str, str], object]  # the command for the superuser's psql, and its standard input
 
 
@@ -47,3 +49,31 @@ def rotates_the_others(one: Checkout) -> Outcome:
     assert one.write_note("with the new token")["text"] == "with the new token"
     assert one.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
     return outcome
+
+
+def rotates_the_token(one: Checkout) -> Outcome:
+    """Rotate SERVICE_TOKEN in one deploy: the proof and an old caller write through it; the clean-up ends the old one.
+
+    Left out, SERVICE_TOKEN_PREVIOUS costs the proof its writes, and the old caller is refused.
+    """
+    old, fresh, last = one.settings()["SERVICE_TOKEN"], secrets.token_urlsafe(36), secrets.token_urlsafe(36)
+    one.set_env(SERVICE_TOKEN=fresh, SERVICE_TOKEN_PREVIOUS=old)
+    outcome = one.proved()
+    assert WRITES_NOTHING not in outcome.stderr
+    assert not [token for token in (old, fresh) if token in outcome.stderr + outcome.stdout]
+    assert [_write(one, token) for token in (old, fresh)] == [201, 201]
+    one.set_env(SERVICE_TOKEN_PREVIOUS="")
+    assert WRITES_NOTHING not in one.proved().stderr
+    assert [_write(one, token) for token in (old, fresh)] == [401, 201]
+    one.set_env(SERVICE_TOKEN=last)  # the negative control
+    without = one.proved()
+    assert WRITES_NOTHING in without.stderr
+    assert without.traffic["writes_acknowledged"] < outcome.traffic["writes_acknowledged"]
+    assert [_write(one, token) for token in (fresh, last)] == [401, 201]
+    return outcome
+
+
+def _write(one: Checkout, token: str) -> int:
+    """Write a note with a `token`; return the status."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return one.request("POST", NOTES, headers=headers, json={"text": "rotated", "tag": "a user's"}).status_code

@@ -116,10 +116,13 @@ class Fleet(Protocol):
         """Return the command that finds `words`, such as a request's id, in the log of the replicas."""
 
     def token(self) -> str | None:
-        """Return the token that the proof authenticates with."""
+        """Return the token that the proof authenticates with.
+
+        Where running replicas have another SERVICE_TOKEN, that is SERVICE_TOKEN_PREVIOUS, if they accept it.
+        """
 
     def token_changes(self) -> bool:
-        """Return whether the running replicas still have another token."""
+        """Return whether a running replica does not accept that token."""
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List those of `secrets` that a replica would not get, one line each with its fix. Touch nothing.

@@ -95,7 +95,7 @@ class ComposeDatabase(roles.Database):
         site = self.site
         images = (self._image("postgres"), self._image("redis"))
         stand = ContainerStand(site.stack.name, site.docker, site.artifacts.find, images, site.secrets)
-        rehearse(stand, new, old, site.variables.token)
+        rehearse(stand, new, old, site.variables.tokens.current)
 
     def _image(self, service: str) -> str:
         """Return the image of a `service` of docker-compose.yml."""

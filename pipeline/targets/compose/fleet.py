@@ -122,13 +122,17 @@ class ComposeFleet(roles.Fleet):
         return f"docker compose --project-name {self.site.stack.name} logs backend | grep -F {words}"
 
     def token(self) -> str | None:
-        """Return `SERVICE_TOKEN`."""
-        return self.site.variables.token
+        """Return a token that the replicas accept, if there is one."""
+        return self._shared_token()[0]
 
     def token_changes(self) -> bool:
-        """Compare the token with those of the replicas, each of which has a hash of its token as a label."""
-        mark = self.site.variables.token_mark
-        return any(replica.labels.get("slipway.token", mark) != mark for replica in self.site.replicas.all())
+        """Return whether there is none."""
+        return not self._shared_token()[1]
+
+    def _shared_token(self) -> tuple[str | None, bool]:
+        """Compare the tokens with those of the replicas, each of which has hashes of its own as a label."""
+        tokens = self.site.variables.tokens
+        return tokens.shared(each.labels.get("slipway.token", tokens.mark) for each in self.site.replicas.all())
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what `.env` lacks, and what docker-compose.yml does not pass on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from pipeline.config.settings import (
 )
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
+from pipeline.targets.common.tokens import Tokens, digits
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_path, socket_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint
@@ -58,14 +58,9 @@ class Variables:
         return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
 
     @property
-    def token(self) -> str | None:
-        """The `SERVICE_TOKEN`."""
-        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
-
-    @property
-    def token_mark(self) -> str:
-        """The label of a replica that has the current token."""
-        return _digits(self.token)
+    def tokens(self) -> Tokens:
+        """The tokens that a replica started now would accept."""
+        return Tokens.of(split_secrets(self.values)[1])
 
     def environment(self, kept: Kept | None, slot: int | None = None) -> dict[str, str]:
         """Return the variables of docker-compose.yml for `kept` in `slot`, or without `kept` for its surroundings."""
@@ -98,7 +93,7 @@ class Variables:
             "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (PLAIN_SOCKET, *map(slot_path, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
-            "SLIPWAY_REDIS": _digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
+            "SLIPWAY_REDIS": digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
             **({"FRONTEND_IMAGE": edge} if edge else {}),
         }
         if kept:
@@ -106,7 +101,7 @@ class Variables:
                 "RELEASE": kept.name,
                 "BACKEND_IMAGE": kept.images.backend,
                 "MIGRATE_IMAGE": kept.images.migrate,
-                "SLIPWAY_TOKEN": self.token_mark,
+                "SLIPWAY_TOKEN": self.tokens.mark,
             }
         return variables
 
@@ -118,11 +113,3 @@ class Variables:
 def _bracketed(address: str) -> str:
     """Return an address as a port mapping of Compose needs it: one of IPv6 in brackets."""
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
-
-
-def _digits(secret: str | None) -> str:
-    """Return a label that changes with `secret`: twelve hexadecimal digits of its hash.
-
-    It does not reveal the secret, which is random text.
-    """
-    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

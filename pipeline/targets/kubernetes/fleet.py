@@ -20,6 +20,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES
+from pipeline.targets.common.tokens import CURRENT, PREVIOUS, Tokens
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
@@ -27,7 +28,7 @@ from pipeline.targets.kubernetes.release import Release, must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
-from pipeline.targets.kubernetes.secret import missing_keys, secrets_fingerprint, unread_keys
+from pipeline.targets.kubernetes.secret import missing_keys, pod_mark, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 from pipeline.targets.kubernetes.trial import end_trials, try_pod
@@ -48,7 +49,7 @@ class KubernetesFleet(roles.Fleet):
     def running(self) -> Running:
         """Return the pods of the service, and what is wrong around them."""
         site, now = self.site, self.site.rollout.glance()
-        mark = secrets_fingerprint(site.secrets) if site.secrets else None
+        mark = pod_mark(site.secrets) if site.secrets else None
         fresh = [named(pod) for pod in current_pods(now) if mark in (None, secrets_mark(pod))]
         replicas = tuple(replica(pod, current=named(pod) in fresh) for pod in service_pods(now))
         deployment = now.deployment(SERVICE)
@@ -94,14 +95,18 @@ class KubernetesFleet(roles.Fleet):
         return f"kubectl {place} logs {which} | grep -F {words}"
 
     def token(self) -> str | None:
-        """Return SERVICE_TOKEN; None if it is not known."""
-        return self.site.secrets.get("SERVICE_TOKEN")
+        """Return a token that the pods accept, if there is one; None if no token is known."""
+        return self._shared_token()[0]
 
     def token_changes(self) -> bool:
-        """Return whether any running pod started with other secrets."""
-        # Any secret counts, not only the token: so it returns True more often than needed, but never too rarely.
-        mark = secrets_fingerprint(self.site.secrets)
-        return any(secrets_mark(pod) != mark for pod in service_pods(self.site.rollout.glance()))
+        """Return whether there is none."""
+        return not self._shared_token()[1]
+
+    def _shared_token(self) -> tuple[str | None, bool]:
+        """Compare the tokens with those of the pods, each of which has hashes of its own in its annotation."""
+        pods = service_pods(self.site.rollout.glance())
+        # A pod of an earlier Slipway has none: it counts as one with another token.
+        return Tokens.of(self.site.secrets).shared(secrets_mark(pod).partition(" ")[2] for pod in pods)
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what the Secret lacks, and what the manifests of the release do not mount from it."""
@@ -134,7 +139,9 @@ class KubernetesFleet(roles.Fleet):
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None
-        self.bake.begin(beside, new.requests, site.env.timeout + site.env.bake_seconds + site.env.bake_limit)
+        seconds = site.env.timeout + site.env.bake_seconds + site.env.bake_limit
+        token = CURRENT if self.token() == Tokens.of(site.secrets).current else PREVIOUS
+        self.bake.begin(beside, new.requests, seconds, token=token)
 
     def objections(self, new: Artifact) -> list[str]:
         """Try the StatefulSets that the release would change, each as a pod beside."""

@@ -12,12 +12,14 @@ from typing import Any
 from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
 from pipeline.config.settings import needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
+from pipeline.targets.common.tokens import Tokens
 
 __all__ = [
     "ROLE",
     "SECRETS_ANNOTATION",
     "missing_keys",
     "needed_keys",
+    "pod_mark",
     "read_secret",
     "secret_name",
     "secret_object",
@@ -134,6 +136,11 @@ def _reads(value: Any, secret: str, key: str) -> bool:
         if not items or any(one.get("key") == key for one in items):
             return True
     return any(_reads(one, secret, key) for one in value.values())
+
+
+def pod_mark(values: Mapping[str, str]) -> str:
+    """Return what a pod of the service carries: a fingerprint of its secrets, then the marks of its tokens."""
+    return f"{secrets_fingerprint(values)} {Tokens.of(values).mark}"
 
 
 def secrets_fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:

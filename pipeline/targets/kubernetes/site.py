@@ -18,7 +18,7 @@ from pipeline.targets.kubernetes.permissions import RESOURCES
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import KeptReleases, release_of
 from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
-from pipeline.targets.kubernetes.secret import secret_name, secret_object, secrets_fingerprint
+from pipeline.targets.kubernetes.secret import pod_mark, secret_name, secret_object, secrets_fingerprint
 
 __all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
 
@@ -77,7 +77,7 @@ class Site:
         secret = [secret_object(self.project.name, self.secrets)] if own else []
         objects = [each for each in objects if each["kind"] != "Job"]
         # Redis reads its users only once, and the service its secrets: so changed secrets must lead to new pods.
-        mark = secrets_fingerprint(self.secrets)
+        mark = pod_mark(self.secrets)
         marks = {name_of(each): mark for each in objects if each["kind"] == "Deployment" and release_of(each)}
         marks["redis"] = secrets_fingerprint(self.secrets, ["REDIS_PASSWORD"])
         return [*secret, *marked(objects, marks)]

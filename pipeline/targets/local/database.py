@@ -82,4 +82,4 @@ class LocalDatabase(roles.Database):
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""
         site = self.site
         stand = LocalStand(site.artifacts, site.engines(), site.base_environment())
-        rehearse(stand, new, old, site.token())
+        rehearse(stand, new, old, site.tokens.current)

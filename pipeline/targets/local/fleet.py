@@ -27,7 +27,7 @@ from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.beside import SOCKETS, beside
 from pipeline.targets.local.moving import ENGINES, settle_here
-from pipeline.targets.local.replicas import Slot, last_log_line
+from pipeline.targets.local.replicas import Slot, last_log_line, read_tokens
 from pipeline.targets.local.rollout import LocalRollout
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.stores import Stores, remove_data
@@ -117,14 +117,17 @@ class LocalFleet(roles.Fleet):
         return f"grep -F {words} {logs}*"
 
     def token(self) -> str | None:
-        """Return `SERVICE_TOKEN`."""
-        return self.site.token()
+        """Return a token that the replicas accept, if there is one."""
+        return self._shared_token()[0]
 
     def token_changes(self) -> bool:
-        """Compare the token with those of the replicas, which are kept beside their settings."""
-        configs, slots = self.site.layout.configs, self.site.replicas.slots()
-        known = [configs / slot.config / "SERVICE_TOKEN" for slot in slots]
-        return any(path.read_text(encoding="utf-8") != self.token() for path in known if path.exists())
+        """Return whether there is none."""
+        return not self._shared_token()[1]
+
+    def _shared_token(self) -> tuple[str | None, bool]:
+        """Compare the tokens with those of the replicas, which are kept beside their settings."""
+        folders = [self.site.layout.configs / slot.config for slot in self.site.replicas.slots()]
+        return self.site.tokens.shared(read_tokens(folder).mark for folder in folders if folder.exists())
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what `.env` lacks: a replica gets whatever secret that has."""
@@ -176,7 +179,7 @@ class LocalFleet(roles.Fleet):
             beside(site.artifacts, new.name, environment, log=output, deadline=deadline, watch=starting) as address,
         ):
             watch("asking it")
-            return smoke(new.requests, address, site.token(), journal=journal, tries=tries)
+            return smoke(new.requests, address, site.tokens.current, journal=journal, tries=tries)
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""

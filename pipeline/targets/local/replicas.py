@@ -21,11 +21,12 @@ from pipeline.system.files import write_whole
 from pipeline.system.ports import free_port
 from pipeline.system.waiting import Deadline, attempts
 from pipeline.targets.common.diagnosis import failing_checks, telling_line
+from pipeline.targets.common.tokens import CURRENT, PREVIOUS, Tokens
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Process, Supervisor, program_config
 
-__all__ = ["Replicas", "Slot", "check_ready", "last_log_line", "write_config"]
+__all__ = ["Replicas", "Slot", "check_ready", "last_log_line", "read_tokens", "write_config"]
 
 PREFIX = "replica-"
 META = "; slipway "
@@ -170,6 +171,12 @@ def write_config(configs: Path, environment: dict[str, str], secrets: dict[str, 
         files = {f"{name}_FILE": str(folder / name) for name in secrets}
         write_whole(folder / "env.json", json.dumps({**environment, **files}, indent=1))
     return folder
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """Return the tokens that a replica which started from `folder` accepts."""
+    files = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
+    return Tokens.of({path.name: path.read_text(encoding="utf-8") for path in files})
 
 
 def check_ready(socket: Path, before: str) -> tuple[bool, str]:

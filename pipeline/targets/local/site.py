@@ -12,6 +12,7 @@ from pipeline.engines.embedded import Engines, find_engines
 from pipeline.releases.records import read_json, write_json
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import SiteHere
+from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.local.artifacts import ENGINES_LOCK, Artifacts, python_works
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
@@ -87,9 +88,10 @@ class Site(SiteHere):
         needed = {self.artifacts.python(name, "backend").parents[1] for name in serving if self.artifacts.config(name)}
         return sorted(venv for venv in {*needed, self.engines_venv()} if venv.is_dir() and not python_works(venv))
 
-    def token(self) -> str | None:
-        """Return `SERVICE_TOKEN`."""
-        return split_secrets(self.values)[1].get("SERVICE_TOKEN")
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that a replica started now would accept."""
+        return Tokens.of(split_secrets(self.values)[1])
 
     def credentials(self) -> tuple[str, str | None, str]:
         """Return the service's role, its password and its database."""

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import httpx2
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from backend.app import create_app
 from backend.settings import Settings
 from pipeline.deploy import board
-from tests.conftest import asgi_client
+from tests.conftest import TOKEN, asgi_client
 from tests.pipeline.proof.test_report import FACTS, NO_BUILD, STUCK, UNDONE
 from tests.services import Services, psql
 

@@ -136,6 +136,7 @@ class FakeFleet(Fleet):
     written: str = ""
     tries: list[int] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
+    refuse_token: bool = False  # running replicas know another one
     objected: list[str] = field(default_factory=list)
     defined: str = "stores"
     around: str = "stores"
@@ -164,8 +165,8 @@ class FakeFleet(Fleet):
         return None
 
     def token_changes(self) -> bool:
-        """Keep it."""
-        return False
+        """Say what it was told."""
+        return self.refuse_token
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """Look among the lost ones."""

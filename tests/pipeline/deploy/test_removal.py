@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.config.requests import ReadBack, RequestSpec
@@ -9,6 +11,7 @@ from pipeline.deploy.evidence import summary_line
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.git import Source
+from tests.pipeline.deploy.fake_traffic import FakeTraffic
 from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import LIST, Told, World, release
 
@@ -44,6 +47,24 @@ class TestUnwatched:
         told = served.deploy(Artifact("b", Source(None, dirty=False), None, (OTHER,)))
         assert told.verdict == "rolled_back"
         assert "all answered by release b (first: GET /health → 500)" in told.reason
+
+    @pytest.mark.parametrize("refuse", [True, False])
+    def test_leaves_out_the_writes_while_replicas_refuse_the_token(self, writing: World, refuse: bool) -> None:
+        """And the way to avoid that is said; where they accept it, writes are sent from the baseline on."""
+        writing.target.fleet.refuse_token = refuse
+        sent: dict[str, bool] = {}
+
+        class Noted(FakeTraffic):
+            def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
+                super().phase(name, requests)
+                sent[name] = WRITE in self._specs
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tests.pipeline.deploy.world.FakeTraffic", Noted)
+            told = writing.deploy(release("c", None, WRITE))
+        assert told.verdict == "proved"
+        assert (sent["rollout"], sent["bake"]) == (not refuse, True)
+        assert ("SERVICE_TOKEN_PREVIOUS" in writing.said) is refuse
 
     def test_is_nothing_to_say_where_one_request_is_shared(self, served: World) -> None:
         """That one watches."""

@@ -45,11 +45,14 @@ class Bake(roles.Watch):
     _looked: float = 0.0  # when the pods were last looked at,
     _scaling: float = 0.0  # when the autoscaler was last looked at
 
-    def begin(self, image: str | None, requests: Sequence[RequestSpec], seconds: float) -> None:
-        """Note where the autoscaler stands before a rollout; start the witness, if there is an `image` to run it."""
+    def begin(self, image: str | None, requests: Sequence[RequestSpec], seconds: float, *, token: str) -> None:
+        """Note where the autoscaler stands before a rollout; start the witness, if there is an `image` to run it.
+
+        See `pipeline.targets.kubernetes.vantage.job.objects`.
+        """
         self._before = self._highest = self._autoscaler()
         if image:
-            self.witness.begin(image, requests, seconds)
+            self.witness.begin(image, requests, seconds, token=token)
 
     def watch(self, release: str, pods: Sequence[Json], *, back: bool) -> None:
         """Judge `release`, whose `pods` are ready, from now on.

@@ -40,11 +40,11 @@ class Witness:
     _problem: str = ""
     _dismissed: bool = False
 
-    def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float) -> None:
+    def begin(self, image: str, requests: Sequence[RequestSpec], seconds: float, *, token: str) -> None:
         """Start the Job. It is not part of the deploy, which goes on without it where it cannot start."""
         try:
             self._delete(*self._names(), wait=True)  # left by a deploy that was killed
-            self.kubectl.apply(objects(image, requests, seconds, self.secret))
+            self.kubectl.apply(objects(image, requests, seconds, self.secret, token=token))
         except SlipwayError as error:
             self._problem = error.problems[0]
             return

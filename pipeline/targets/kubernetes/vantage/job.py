@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.config.requests import RequestSpec
 from pipeline.system.text import shorten
+from pipeline.targets.common.tokens import CURRENT
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
 
 __all__ = ["COMPONENT", "NAME", "View", "compare_views", "follow_arguments", "objects", "view_of"]
@@ -30,25 +31,26 @@ METRICS = "vantage-metrics"  # a name that leads to each of the pods: the servic
 METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
 SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, even if the deploy was killed
 KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy has removed
-TOKEN_KEY = "SERVICE_TOKEN"  # noqa: S105 - a name
 CONVINCING = 3  # failures to expect inside if the service had lost them: by chance none in 1 of 20 (e^-3)
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
 Json = dict[str, Any]
 
 
-def objects(image: str, requests: Sequence[RequestSpec], seconds: float, secret: str, *, url: str = URL) -> list[Json]:
+def objects(
+    image: str, requests: Sequence[RequestSpec], seconds: float, secret: str, *, token: str = CURRENT, url: str = URL
+) -> list[Json]:
     """Return what to apply: the script with its orders, the Job that runs it in `image`, and the access that it needs.
 
     `image` (by digest) must have Python: that of the running release is on the nodes already, and known to start.
     `requests`: its reads are sent. `seconds`: for how long at most. `secret`: the name of the Secret with the service's
-    token.
+    token, `token` the key in it.
     """
     script = Path(vantage_probe.__file__).read_text()
     config = _object(
         "v1", "ConfigMap", data={"probe.py": script, "job.json": json.dumps(_orders(requests, seconds, url))}
     )
-    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret)]
+    return [_may_reach_backend(), _lets_in(), _pods_by_name(), config, _job(image, seconds, secret, token)]
 
 
 def follow_arguments() -> list[str]:
@@ -65,7 +67,7 @@ def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
     ]
     # For a table without a read: every service of this pipeline answers `/ready`.
     reads = reads or [{"name": "ready", "path": "/ready", "status": 200, "weight": 1, "headers": {}}]
-    token = f"/run/secrets/{TOKEN_KEY}"
+    token = f"/run/secrets/{CURRENT}"
     metrics = {"host": METRICS, "port": METRICS_PORT, "every": METRICS_EVERY}
     return {"url": url, "rate": RATE, "seconds": seconds, "token_file": token, "requests": reads, "metrics": metrics}
 
@@ -80,7 +82,7 @@ def _object(version: str, kind: str, name: str = NAME, **content: Any) -> Json:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **content}
 
 
-def _job(image: str, seconds: float, secret: str) -> Json:
+def _job(image: str, seconds: float, secret: str, key: str) -> Json:
     container = {
         "name": NAME,
         "image": image,
@@ -97,7 +99,7 @@ def _job(image: str, seconds: float, secret: str) -> Json:
         ],
     }
     # The token makes it synthetic, as the proof is; it needs no other secret.
-    token = {"secretName": secret, "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}], "defaultMode": 0o440}
+    token = {"secretName": secret, "items": [{"key": key, "path": CURRENT}], "defaultMode": 0o440}
     pod = {
         "restartPolicy": "Never",
         "serviceAccountName": "backend",  # what can pull the service's image can pull this one: it is the same

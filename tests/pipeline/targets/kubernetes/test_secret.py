@@ -11,9 +11,11 @@ import yaml
 
 from pipeline.config.settings import service_secrets
 from pipeline.engines.kubectl import Kubectl, Object
+from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.kubernetes.secret import (
     missing_keys,
     needed_keys,
+    pod_mark,
     secret_object,
     secret_values,
     secrets_fingerprint,
@@ -158,6 +160,15 @@ class TestSecretObject:
         """As the API has it: a text that is sent as `stringData` would stay when it is taken out."""
         secret = secret_object("shop", {"TOKEN": "ü"})
         assert base64.b64decode(secret["data"]["TOKEN"]).decode() == "ü"
+
+
+class TestPodMark:
+    def test_says_which_tokens_its_pod_accepts(self) -> None:
+        """Behind the fingerprint, which any secret changes."""
+        rotated = {**HERE, "SERVICE_TOKEN": "another", "SERVICE_TOKEN_PREVIOUS": HERE["SERVICE_TOKEN"]}
+        fingerprint, _, tokens = pod_mark(rotated).partition(" ")
+        assert fingerprint == secrets_fingerprint(rotated)
+        assert tokens == Tokens("another", HERE["SERVICE_TOKEN"]).mark
 
 
 class TestFingerprint:

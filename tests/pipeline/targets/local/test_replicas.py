@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.project import LocalEnvironment, Project
+from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.local import launch
-from pipeline.targets.local.replicas import last_log_line, write_config
+from pipeline.targets.local.replicas import last_log_line, read_tokens, write_config
 from pipeline.targets.local.site import Site
 
 
@@ -40,6 +41,11 @@ class TestWriteConfig:
             site.layout.make()
             assert json.loads((site.config("a-release") / "env.json").read_text())["EDGE_PORT"] == port
             shutil.rmtree(site.layout.run)
+
+    @pytest.mark.parametrize("given", [{"SERVICE_TOKEN": "a", "SERVICE_TOKEN_PREVIOUS": "b"}, {"SERVICE_TOKEN": "a"}])
+    def test_says_which_tokens_its_replica_accepts(self, tmp_path: Path, given: dict[str, str]) -> None:
+        """So that the next deploy finds one that this replica and the next ones accept."""
+        assert read_tokens(write_config(tmp_path, {}, given)) == Tokens.of(given)
 
 
 class TestLastWords:

@@ -248,6 +248,15 @@ class TestObjects:
         assert job["spec"]["activeDeadlineSeconds"] == 151
         assert job["spec"]["backoffLimit"] == 0
 
+    def test_is_given_the_token_that_old_pods_know_too(self) -> None:
+        """While SERVICE_TOKEN is rotated, that is the previous one, in the file that the script reads."""
+        made = objects(IMAGE, parse_requests([LIST]), 9, "shop-secrets", token="SERVICE_TOKEN_PREVIOUS")
+        orders = next(json.loads(one["data"]["job.json"]) for one in made if one["kind"] == "ConfigMap")
+        (job,) = (one for one in made if one["kind"] == "Job")
+        (item,) = job["spec"]["template"]["spec"]["volumes"][1]["secret"]["items"]
+        assert item == {"key": "SERVICE_TOKEN_PREVIOUS", "path": "SERVICE_TOKEN"}
+        assert orders["token_file"] == "/run/secrets/SERVICE_TOKEN"
+
     def test_opens_two_ways_and_no_other(self) -> None:
         """From the vantage to the service, its metrics and DNS; nobody reaches the vantage."""
         own, lets_in = self.made("NetworkPolicy")
