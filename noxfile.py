@@ -245,6 +245,12 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def user(session: nox.Session) -> None:
+    """Manage people's accounts (-- add NAME --role ROLE | list | password, disable, enable, remove NAME; --env ENV)."""
+    slipway(session, "user", *session.posargs)
+
+
+@nox.session
 def dev(session: nox.Session) -> None:
     """Run the service with reload, and its page, on a database and a cache of its own."""
     run(environment(session, "dev"), "-m", "pipeline", "dev", *session.posargs)

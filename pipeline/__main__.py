@@ -33,6 +33,7 @@ FAMILIES = {
     "changes": ("changes",),
     "dev": ("dev",),
     "cluster": ("cluster",),
+    "user": ("user",),
 }
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DeployFailed", "Inconclusive", "Interrupted", "LockHeld", "NotReady", "SlipwayError", "UsageError"]
+__all__ = [
+    "DeployFailed",
+    "Inconclusive",
+    "Interrupted",
+    "LockHeld",
+    "NotReady",
+    "ProgramFailed",
+    "SlipwayError",
+    "UsageError",
+]
 
 
 class SlipwayError(Exception):
@@ -32,6 +41,14 @@ class LockHeld(SlipwayError):
 
 class DeployFailed(SlipwayError):
     """A failed stage; the first problem is the one-line reason that the report carries."""
+
+
+class ProgramFailed(SlipwayError):
+    """A program of a release, `python -m MODULE`, that failed; `said` is the last telling line of its output."""
+
+    def __init__(self, module: str, said: str) -> None:
+        super().__init__(f"python -m {module}: {said}")
+        self.said = said
 
 
 class NotReady(DeployFailed):

@@ -13,8 +13,10 @@ from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.place_of_data import STORE_KEYS
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import PLACED, overridden, variables
+from pipeline.deploy.accounts import first_account
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
+from pipeline.deploy.protection import deaf
 from pipeline.deploy.story import Story
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.system.progress import Progress, tame
@@ -115,4 +117,7 @@ def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
         Console(highlight=False).print(f"\n{tame(line)}", soft_wrap=True, markup=False)
         if code == 0:
             Console(highlight=False).print(report.url, style="bold", soft_wrap=True)
+    with deaf():  # the deploy is done: nothing that comes now is about it
+        if advice := first_account(story.env, story.target, report):
+            log.info(advice)
     return code, report.document() if options.json else None

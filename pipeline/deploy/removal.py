@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,13 +12,15 @@ from pipeline.errors import SlipwayError
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Records, read_json
+from pipeline.system.text import answer_in
 from pipeline.targets import Database
 
 __all__ = ["remove_written", "unremoved"]
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2000  # ids: on a cluster they are part of a Job, which has a largest size
+MODULE = "backend.synthetic"
+AT_ONCE = 2000  # ids: on a cluster they are in a Secret, which has a largest size
 
 
 def remove_written(database: Database, chapter: Chapter, records: Records) -> str | None:
@@ -72,18 +73,15 @@ def _run(database: Database, release: Artifact, ids: Sequence[str], when: Sequen
     parts = [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)] or [()]
     removed = 0
     for number, part in enumerate(parts):
-        said = database.synthetic(release, "remove", *(when if number == 0 else ()), ids=part)
+        given = "".join(f"{ident}\n" for ident in part)
+        said = database.command(release, MODULE, "remove", *(when if number == 0 else ()), stdin=given)
         removed += _number(said)
     log.info(f"removed {removed} synthetic rows")
 
 
 def _number(said: str) -> int:
     """Return the number in `said`, the output of the command. Raise `SlipwayError` where there is none."""
-    for line in reversed(said.splitlines()):
-        try:
-            removed = json.loads(line)["removed"]
-        except (ValueError, LookupError, TypeError):
-            continue
-        if isinstance(removed, int):
-            return removed
-    raise SlipwayError(f"python -m backend.synthetic printed `{said.strip()[-200:]}` instead of a number as JSON")
+    removed = answer_in(said, "removed")
+    if isinstance(removed, int):
+        return removed
+    raise SlipwayError(f"python -m {MODULE} printed `{said.strip()[-200:]}` instead of a number as JSON")

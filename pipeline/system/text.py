@@ -1,8 +1,11 @@
-"""Text that has to fit into a line."""
+"""Text that has to fit into a line, or that is one."""
 
 from __future__ import annotations
 
-__all__ = ["figure", "shorten"]
+import json
+from typing import Any
+
+__all__ = ["answer_in", "figure", "shorten"]
 
 LINE = 300
 BEGINNING = 100
@@ -13,6 +16,21 @@ def shorten(text: str) -> str:
     if len(text) <= LINE:
         return text
     return f"{text[:BEGINNING]} … {text[BEGINNING + 3 - LINE :]}"
+
+
+def answer_in(output: str, key: str) -> Any:
+    """Return what `key` has in the last line of `output` that is a JSON object with it; None where no line is one.
+
+    Other lines are those of a log, which on Kubernetes is not kept apart.
+    """
+    for line in reversed(output.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and key in found:
+            return found[key]
+    return None
 
 
 def figure(value: float, digits: int = 3) -> str:

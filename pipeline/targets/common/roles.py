@@ -83,10 +83,11 @@ class Database(Protocol):
         Return the output, which must be text. If the program fails, raise `SlipwayError` with its last telling line.
         """
 
-    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
-        """Run `python -m backend.synthetic` of `release` near the database, as the service's role; return its output.
+    def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
+        """Run `python -m MODULE` of `release` near the database, as the service's role; return its output.
 
-        `ids` are its standard input, one a line. Raise `SlipwayError` if it fails, or does not end within a minute.
+        `stdin` is its standard input, which may be secret: nobody else can read it. Raise `ProgramFailed` if it fails,
+        another `SlipwayError` if it could not be run, or does not end within a minute.
         """
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from pipeline.config.settings import split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
+from pipeline.system.run import CommandFailed
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import ContainerStand
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
+from pipeline.targets.common.program import SECONDS, failure, shell_script
 from pipeline.targets.common.rehearsal import rehearse
-from pipeline.targets.common.synthetic import SECONDS, shell_script
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.site import Site
 
@@ -82,13 +82,21 @@ class ComposeDatabase(roles.Database):
         names = [option for name in place for option in ("--env", name)]
         return self.site.docker.do("exec", *names, running[0].ident, *command, env=place)
 
-    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
-        """Run the command in a one-off container, in place of the release's migrations."""
-        site = self.site
-        command = ["run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "migrate", "-ec", shell_script(*arguments)]
-        environment = site.variables.environment(site.artifacts.find(release.name))
-        given = "".join(f"{ident}\n" for ident in ids)
-        return site.stack.do(*command, env=environment, given=given, timeout=SECONDS + START_SECONDS)
+    def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
+        """Run the program in a one-off container, in place of the release's migrations."""
+        site, script = self.site, shell_script(module, *arguments)
+        try:
+            return site.stack.do(
+                *("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "migrate", "-ec", script),
+                env=site.variables.environment(site.artifacts.find(release.name)),
+                given=stdin,
+                timeout=SECONDS + START_SECONDS,
+                output_level=logging.DEBUG,  # the error has the line that tells
+            )
+        except SlipwayError as error:
+            if isinstance(error.__cause__, CommandFailed):
+                raise failure(module, error.__cause__.output) from error
+            raise
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Redis of the same images."""

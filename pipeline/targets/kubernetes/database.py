@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from secrets import token_hex
 
 from pipeline.engines.docker import docker_problems
-from pipeline.engines.kubectl import Object
+from pipeline.engines.kubectl import Object, Refused
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
 from pipeline.targets.common.migrating import limits
+from pipeline.targets.common.program import failure
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
-from pipeline.targets.kubernetes.job import MigrateJob, program_of, synthetic_of, with_image
+from pipeline.targets.kubernetes.job import Ended, MigrateJob, command_of, program_of, with_image
 from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release
 from pipeline.targets.kubernetes.site import Site
@@ -70,13 +71,22 @@ class KubernetesDatabase(roles.Database):
         job = program_of(release.objects(["Job"])[0], store_image(release.manifests, "postgres"), command)
         return MigrateJob(self.site.kubectl, job, lambda _: None, f"{command[0]}'s Job").do(job, command[0])
 
-    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
-        """Run the command as a Job, from the image of the release's migrations."""
+    def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
+        """Run the program as a Job, from the image of the release's migrations."""
         site, kept = self.site, self.site.kept.find(release.name)
         place = kept if site.prepared else self._serving()
         manifest = with_image(place.objects(["Job"])[0], kept.images.place("migrate"))
-        job = synthetic_of(manifest, arguments, ids)
-        return MigrateJob(site.kubectl, job, lambda _: None, "the Job that removes synthetic rows").do(job, "remove")
+        job = command_of(manifest, f"{module.rpartition('.')[2]}-{token_hex(3)}", module, *arguments)
+        try:
+            return MigrateJob(site.kubectl, job, lambda _: None, f"the Job of {module}").do(job, "command", stdin)
+        except Ended as error:
+            raise failure(module, error.output) from error
+        except Refused as error:
+            if " cannot " not in error.said:  # as the API server says who lacks which right
+                raise
+            raise SlipwayError(
+                f"{error.problems[0]}: ask an administrator to bind the Role deployer of k8s/bootstrap to you"
+            ) from error
 
     def _serving(self) -> Release:
         """Return a release that serves. Raise `SlipwayError` if none does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
@@ -9,22 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, as_list, name_of
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.system.text import shorten
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import BRIEF, Limits
-from pipeline.targets.common.synthetic import shell_script
+from pipeline.targets.common.program import SECONDS, shell_script
 
 __all__ = [
+    "Ended",
     "MigrateJob",
     "Removed",
+    "command_of",
     "job_of",
     "lasting",
     "policies_of",
     "program_of",
     "question_of",
-    "synthetic_of",
     "why_waiting",
     "with_image",
 ]
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 QUESTION = "doctor"
 PROGRAM = "database-program"
-SYNTHETIC = "synthetic"
+GIVEN = "given"  # the standard input of a program, as a file
 AS_SERVICE = (  # the variables of libpq, from those of the service
     'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGUSER="$POSTGRES_USER" PGDATABASE="$POSTGRES_DB";'
     ' PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) exec "$0" "$@"'
@@ -47,6 +49,14 @@ UPGRADE = "upgrade"
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 EVICTED = ("Evicted", "NodeShutdown", "Terminated", "Preempting")  # of a pod's own status, by its kubelet
 BY_WHOM = "a drained node, an eviction, by hand?"
+
+
+class Ended(DeployFailed):
+    """The pod of a Job ended with an error; `output` is its log."""
+
+    def __init__(self, what: str, output: str) -> None:
+        super().__init__(f"{what} failed: {telling_line(output.splitlines())}")
+        self.output = output
 
 
 class Removed(DeployFailed):
@@ -79,12 +89,18 @@ class MigrateJob:
             log.warning(f"{removed.problems[0]}: once more, as far as nothing was applied")
         return self.do(job, verb)
 
-    def do(self, job: Object, verb: str) -> str:
-        """Run a `job` made from the manifest; return what it printed. Raise `DeployFailed` with its last words."""
+    def do(self, job: Object, verb: str, given: str | None = None) -> str:
+        """Run a `job` made from the manifest; return what it printed. Raise `DeployFailed` with its last words.
+
+        `given` is the standard input of a job that `command_of` made.
+        """
         name = name_of(job)
         self._remove(name, verb)  # left by a deploy that was killed
-        self.kubectl.apply([job])
+        made = self.kubectl.apply([job])
         try:
+            if given is not None:
+                # Not applied: who deploys may create a Secret, and read or change none but the service's.
+                self.kubectl.ask("create", "--filename=-", given=as_list([given_to(made[0], given)]))
             return self._wait(name, verb)
         finally:
             self._remove(name, verb)
@@ -100,8 +116,7 @@ class MigrateJob:
                 return ""  # its pod was removed once it had done its work
             if pod and phase == "Failed":
                 self._refuse_removed(pod)
-                lines = self.kubectl.ask("logs", name_of(pod)).splitlines()
-                raise DeployFailed(f"{self.what} failed: {telling_line(lines)}")
+                raise Ended(self.what, self.kubectl.ask("logs", name_of(pod)))
             seconds, limit = time.monotonic() - started, self.limits.seconds if phase == "Running" else STUCK_SECONDS
             if seconds > limit:
                 raise DeployFailed(
@@ -208,13 +223,34 @@ def program_of(manifest: Object, image: str, command: Sequence[str]) -> Object:
     return job
 
 
-def synthetic_of(manifest: Object, arguments: Sequence[str], ids: Sequence[str]) -> Object:
-    """Return the migrations' `manifest` as a Job that removes what the proof wrote: `ids`, one a line."""
-    # A Job has no standard input.
-    job = job_of(manifest, SYNTHETIC, SYNTHETIC, *ids)  # the first is the shell's $0
-    script = f"printf '%s\\n' \"$@\" | {{ {shell_script(*arguments)}; }}"
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", script]
+def command_of(manifest: Object, name: str, module: str, *arguments: str) -> Object:
+    """Return the migrations' `manifest` as the Job `name`, which runs a `module` of python with `arguments`.
+
+    A Job has no standard input: it waits for the Secret that `given_to` makes, which the API shows to nobody else.
+    """
+    job = job_of(manifest, name)
+    # Even if whoever waits for it was killed, what it was given is gone within minutes.
+    job["spec"] |= {"activeDeadlineSeconds": SECONDS + STUCK_SECONDS * 2, "ttlSecondsAfterFinished": STUCK_SECONDS}
+    spec = job["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    container["command"] = ["sh", "-ec", f"{{ {shell_script(module, *arguments)}; }} < /run/{GIVEN}/{GIVEN}"]
+    container["volumeMounts"].append({"name": GIVEN, "mountPath": f"/run/{GIVEN}", "readOnly": True})
+    spec["volumes"].append({"name": GIVEN, "secret": {"secretName": name, "defaultMode": 0o440}})
     return job
+
+
+def given_to(job: Object, text: str) -> Object:
+    """Return the Secret with the standard input of a `job` in the cluster, which is removed when the job is."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name_of(job), "uid": job["metadata"]["uid"]}
+    labels = job["metadata"].get("labels", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name_of(job), "labels": labels, "ownerReferences": [owner]},
+        "type": "Opaque",
+        "immutable": True,
+        "data": {GIVEN: base64.b64encode(text.encode()).decode()},
+    }
 
 
 def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
@@ -11,8 +10,8 @@ from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
+from pipeline.targets.common.program import SECONDS, failure
 from pipeline.targets.common.rehearsal import rehearse
-from pipeline.targets.common.synthetic import SECONDS
 from pipeline.targets.local.artifacts import ENGINES_LOCK
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.moving import data_folder
@@ -67,16 +66,20 @@ class LocalDatabase(roles.Database):
         except CommandFailed as error:
             raise SlipwayError(f"{program}: {telling_line(error.output.splitlines())}") from error
 
-    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
-        """Run the command as a process, in the release's own folder."""
+    def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
+        """Run the program as a process, in the release's own folder."""
         site = self.site
-        return run(
-            [str(site.artifacts.python(release.name, "backend")), "-m", "backend.synthetic", *arguments],
-            env={**site.base_environment(), **site.database_environment()},
-            cwd=site.artifacts.folder(release.name),
-            timeout=SECONDS,
-            given="".join(f"{ident}\n" for ident in ids),
-        )
+        try:
+            return run(
+                [str(site.artifacts.python(release.name, "backend")), "-m", module, *arguments],
+                env={**site.base_environment(), **site.database_environment()},
+                cwd=site.artifacts.folder(release.name),
+                timeout=SECONDS,
+                given=stdin,
+                output_level=logging.DEBUG,  # the error has the line that tells
+            )
+        except CommandFailed as error:
+            raise failure(module, error.output) from error
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""

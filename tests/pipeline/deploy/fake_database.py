@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import ProgramFailed, SlipwayError
 from pipeline.releases.model import Artifact, Migration
 from pipeline.targets import Database
 from tests.pipeline.deploy.script import Script
@@ -20,7 +19,8 @@ __all__ = ["FakeDatabase"]
 class FakeDatabase(Database):
     """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history.
 
-    `migrations_of`: what each release brings, oldest first; `gone`: the data is not there.
+    `migrations_of`: what each release brings, oldest first; `gone`: the data is not there; `accounts`: those of people
+    by name, None where the releases have no such command.
     """
 
     script: Script
@@ -29,6 +29,7 @@ class FakeDatabase(Database):
     recorded: bool = True
     gone: bool = False
     migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
+    accounts: dict[str, dict[str, Any]] | None = field(default_factory=dict)
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Miss the data only where there must be some."""
@@ -58,10 +59,28 @@ class FakeDatabase(Database):
         self.script.do("run", command[0])
         return ""
 
-    def synthetic(self, release: Artifact, *arguments: str, ids: Sequence[str] = ()) -> str:
-        """Note the words, and how many ids; print what the command would."""
-        self.script.do("synthetic", f"{release.name}: {' '.join(arguments[:2])} {len(ids)}")
-        return f'{{"removed": {len(ids)}}}\n'
+    def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
+        """Note the words, and how many lines are given; print what the program would."""
+        lines = len(stdin.splitlines())
+        program = module.removeprefix("backend.")
+        self.script.do(program, f"{release.name}: {' '.join(arguments[:2])} {lines}")
+        return f'{{"removed": {lines}}}\n' if program == "synthetic" else self._account(arguments[0], json.loads(stdin))
+
+    def _account(self, verb: str, given: dict[str, Any]) -> str:
+        """Answer as `python -m backend.accounts` does."""
+        module, name = "backend.accounts", given.get("name", "")
+        if self.accounts is None:
+            raise ProgramFailed(module, "/venv/bin/python: No module named backend.accounts")
+        if verb == "list":
+            hidden = {"created_at": "2027-01-15T08:30:00+02:00", "last_login_at": None}
+            shown = [{"name": each, "disabled": False, **hidden, **one} for each, one in self.accounts.items()]
+            return f'a line of a log\n{json.dumps({"accounts": shown})}\n{{"event": "closed"}}\n'
+        if (name in self.accounts) == (verb == "add"):
+            raise ProgramFailed(module, f"{name}: {'the name is taken' if verb == 'add' else 'no such account'}")
+        self.accounts[name] = {**self.accounts.get(name, {}), **given, "disabled": verb == "disable"}
+        if verb == "remove":
+            del self.accounts[name]
+        return json.dumps({"name": name, "done": verb}) + "\n"
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Note it."""

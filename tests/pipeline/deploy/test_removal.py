@@ -167,7 +167,7 @@ class TestRemoval:
 
     def test_wants_a_number(self, writing: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A command that prints something else has not said what it did."""
-        monkeypatch.setattr(writing.target.database, "synthetic", lambda *_, **__: "done\n[1]\n", raising=False)
+        monkeypatch.setattr(writing.target.database, "command", lambda *_, **__: "done\n[1]\n", raising=False)
         told = self.deployed(writing)
         assert told.report.unremoved == "python -m backend.synthetic printed `done\n[1]` instead of a number as JSON"
 

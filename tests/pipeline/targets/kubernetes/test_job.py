@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.targets.kubernetes.job import policies_of, question_of, synthetic_of
+from pipeline.targets.kubernetes.job import command_of, given_to, policies_of, question_of
 from tests.services import ROOT
 
 MIGRATE = next(one for one in yaml.safe_load_all((ROOT / "k8s/base/migrate.yaml").read_text()) if one["kind"] == "Job")
@@ -38,20 +41,45 @@ class TestQuestionOf:
         assert len(secret_of(MIGRATE)["items"]) == 1
 
 
-class TestSyntheticOf:
-    def test_is_a_migration_that_is_given_ids(self) -> None:
-        """With the network's rights and the role of a migration; the shell makes the standard input of them."""
-        job = synthetic_of(MIGRATE, ["remove", "--before", "2027-01-15T08:00:00+00:00"], ["a b", "$(c)"])
-        container = job["spec"]["template"]["spec"]["containers"][0]
-        assert job["metadata"]["name"] == "synthetic"
-        assert job["spec"]["template"]["metadata"] == MIGRATE["spec"]["template"]["metadata"]
-        assert container["args"] == ["synthetic", "a b", "$(c)"]
-        assert "command" not in MIGRATE["spec"]["template"]["spec"]["containers"][0]
-        shown = container["command"][2].replace("timeout --kill-after=5 60 python -m backend.synthetic", "cat; echo")
-        done = subprocess.run(
-            [*container["command"][:2], shown, *container["args"]], capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "a b\n$(c)\nremove --before 2027-01-15T08:00:00+00:00\n"
+class TestCommandOf:
+    JOB = command_of(MIGRATE, "accounts-1", "backend.accounts", "add", "$(c)")
+
+    def test_is_a_migration_that_is_given_its_input_as_a_file(self, tmp_path: Path) -> None:
+        """With the network's rights and the role of a migration; what the manifest was is left alone."""
+        spec = self.JOB["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert self.JOB["metadata"]["name"] == "accounts-1"
+        assert self.JOB["spec"]["template"]["metadata"] == MIGRATE["spec"]["template"]["metadata"]
+        assert spec["securityContext"] == MIGRATE["spec"]["template"]["spec"]["securityContext"]
+        assert "given" not in json.dumps(MIGRATE)
+        (tmp_path / "given").write_text("a hash\n")
+        script = container["command"][2].replace("timeout --kill-after=5 60 python -m backend.accounts", "cat; echo")
+        command = [*container["command"][:2], script.replace("/run/given", str(tmp_path))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "a hash\nadd $(c)\n"
+
+    def test_mounts_that_file_for_its_own_user_alone(self) -> None:
+        """From a Secret of the Job's own name."""
+        spec = self.JOB["spec"]["template"]["spec"]
+        mount = spec["containers"][0]["volumeMounts"][-1]
+        assert mount == {"name": "given", "mountPath": "/run/given", "readOnly": True}
+        assert spec["volumes"][-1] == {"name": "given", "secret": {"secretName": "accounts-1", "defaultMode": 0o440}}
+
+    def test_leaves_nothing_for_long_where_nobody_removes_it(self) -> None:
+        """Whoever waited for it may have been killed."""
+        spec = self.JOB["spec"]
+        assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (180, 60)
+
+
+class TestGivenTo:
+    def test_is_a_secret_that_goes_with_its_job(self) -> None:
+        """Kubernetes removes what a removed Job owned."""
+        made = {**MIGRATE, "metadata": {**MIGRATE["metadata"], "name": "accounts-1", "uid": "u"}}
+        secret = given_to(made, "a hash")
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "accounts-1", "uid": "u"}
+        assert secret["metadata"]["ownerReferences"] == [owner]
+        assert secret["metadata"]["labels"] == MIGRATE["metadata"]["labels"]
+        assert base64.b64decode(secret["data"]["given"]) == b"a hash"
 
 
 def secret_of(job: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.errors import DeployFailed
 from pipeline.targets.common.migrating import BRIEF, Limits
-from pipeline.targets.kubernetes.job import MigrateJob, Removed, lasting
+from pipeline.targets.kubernetes.job import Ended, MigrateJob, Removed, command_of, lasting
 from tests.pipeline.targets.kubernetes.test_job import MIGRATE
 
 LIMITS = Limits({"MIGRATION_TIMEOUT_SECONDS": "1800"}, 1920)
@@ -162,3 +163,45 @@ def test_a_failure_of_its_own_is_none_of_the_cluster() -> None:
     """It ends the deploy with what the command said last."""
     with pytest.raises(DeployFailed, match="the migrations' Job failed: applied 0002 add"):
         migrate(Cluster(([RUNNING, FAILED], {})), *UPGRADE)
+
+
+class TestGiven:
+    """What a program of a release is given, and how it ends."""
+
+    JOB = command_of(MIGRATE, "accounts-1", "backend.accounts", "add")
+
+    def run(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], MigrateJob]:
+        """Let the cluster note what is created."""
+        created: list[str] = []
+        was = cluster.ask
+
+        def ask(verb: str, *arguments: str, given: str = "", **options: object) -> str:
+            if verb != "create":
+                return was(verb, *arguments, **options)
+            created.append(given)
+            return ""
+
+        monkeypatch.setattr(cluster, "ask", ask)
+        monkeypatch.setattr(
+            cluster, "apply", lambda jobs: [{**jobs[0], "metadata": {"name": "accounts-1", "uid": "u"}}]
+        )
+        cluster.seen, cluster.job = cluster.tries.pop(0)
+        return created, MigrateJob(cast("Kubectl", cluster), MIGRATE, lambda _: None, "the Job of backend.accounts")
+
+    def test_is_created_after_its_job_and_goes_with_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a Secret, and nowhere else."""
+        cluster = Cluster(([RUNNING, DONE], {}))
+        created, job = self.run(cluster, monkeypatch)
+        assert job.do(self.JOB, "command", "a hash") == "applied 0002 add"
+        (secret,) = json.loads(created[0])["items"]
+        assert base64.b64decode(secret["data"]["given"]) == b"a hash"
+        assert cluster.deleted == ["accounts-1", "accounts-1"]
+
+    def test_is_removed_where_the_program_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error has what it printed."""
+        cluster = Cluster(([RUNNING, FAILED], {}))
+        _, job = self.run(cluster, monkeypatch)
+        with pytest.raises(Ended, match=r"the Job of backend.accounts failed: applied 0002 add") as failed:
+            job.do(self.JOB, "command", "a hash")
+        assert failed.value.output == "applied 0002 add\n"
+        assert cluster.deleted[-1] == "accounts-1"

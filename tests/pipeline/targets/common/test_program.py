@@ -1,4 +1,4 @@
-"""The command of a release in a container: its output, and its end."""
+"""A program of a release in a container: its output, and its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
-from pipeline.targets.common.synthetic import shell_script
+from pipeline.targets.common.program import failure, shell_script
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,7 +23,8 @@ def _run(tmp_path: Path) -> Run:
         python = tmp_path / "python"
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
-        command = shell_script("remove", "--before", "now", seconds=seconds).replace("=5 ", "=0.2 ")
+        command = shell_script("backend.synthetic", "remove", "--before", "now", seconds=seconds)
+        command = command.replace("=5 ", "=0.2 ")
         path = f"{tmp_path}:{os.environ['PATH']}"
         return subprocess.run(
             ["sh", "-ec", command], input="a\nb\n", env={"PATH": path}, capture_output=True, text=True, check=False
@@ -53,3 +54,10 @@ class TestShellScript:
         done = run(script, seconds=1)
         assert done.returncode in (124, 137)
         assert done.stderr.splitlines()[-1] == "it did not end within 1 s"
+
+
+def test_a_failure_is_told_by_the_last_line_that_says_something() -> None:
+    """Above it are lines of Compose, or of a log that is no error."""
+    output = ' Container shop-migrate-run-1  Created\nanna: the name is taken\n{"level": "info", "event": "bye"}\n\n'
+    assert failure("backend.accounts", output).said == "anna: the name is taken"
+    assert str(failure("backend.accounts", output)) == "python -m backend.accounts: anna: the name is taken"

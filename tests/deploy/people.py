@@ -1,0 +1,54 @@
+"""Accounts of people, as whoever runs a service makes and ends them, on any target."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+
+import httpx2
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.runs import Outcome
+
+__all__ = ["comes_and_goes", "signs_in", "user"]
+
+PASSWORD, OTHER = "correct horse battery", "another horse battery"
+
+
+def user(one: Checkout, *words: str, password: str = "") -> Outcome:
+    """Run `nox -s user` with a `password` on its standard input."""
+    with tempfile.NamedTemporaryFile("w") as given:
+        given.write(f"{password}\n")
+        given.flush()
+        command = [sys.executable, "-m", "pipeline", "user", *words, "--env", one.environment]
+        return one.start_program(["sh", "-c", 'exec "$@" < "$0"', given.name, *command]).finish()
+
+
+def signs_in(one: Checkout, name: str, password: str = PASSWORD) -> int:
+    """Sign in through the edge; return the status."""
+    given = {"username": name, "password": password}
+    return one.request("POST", "/api/v1/auth/login", json=given).status_code
+
+
+def comes_and_goes(one: Checkout) -> None:
+    """Give somebody an account, a new password, and no way in; no output shows a password or a hash."""
+    done = [user(one, "add", "anna", "--role", "deployer", password=PASSWORD)]
+    assert done[0].code == 0, str(done[0])
+    assert signs_in(one, "anna") == httpx2.codes.OK
+    assert signs_in(one, "anna", OTHER) == httpx2.codes.UNAUTHORIZED
+    taken = user(one, "add", "anna", "--role", "admin", password=PASSWORD)
+    assert taken.code == 1, str(taken)
+    assert len(taken.problems()) == 1, str(taken)
+    [listed] = user(one, "list", "--json").report["accounts"]
+    assert (listed["name"], listed["role"], listed["disabled"]) == ("anna", "deployer", False)
+    done.append(user(one, "password", "anna", password=OTHER))
+    assert [signs_in(one, "anna", each) for each in (PASSWORD, OTHER)] == [401, 200]
+    done.append(user(one, "disable", "anna"))
+    assert signs_in(one, "anna", OTHER) == httpx2.codes.UNAUTHORIZED
+    done.append(user(one, "enable", "anna"))
+    assert signs_in(one, "anna", OTHER) == httpx2.codes.OK
+    done.append(user(one, "remove", "anna"))
+    assert user(one, "list", "--json").report["accounts"] == []
+    assert [each.code for each in done] == [0] * 5
+    said = "".join(each.stdout + each.stderr for each in (*done, taken))
+    assert not [secret for secret in (PASSWORD, OTHER, "argon2") if secret in said]
