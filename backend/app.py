@@ -16,8 +16,12 @@ from backend.auth import Callers, MembersOnly
 from backend.cache import Cache
 from backend.database import Database
 from backend.drain import Drain
+from backend.forwarded import Forwarded
 from backend.health import endpoints as health
 from backend.health.service import HealthService
+from backend.limits.clients import Clients
+from backend.limits.middleware import Limits
+from backend.limits.window import Window
 from backend.metrics import Metrics
 from backend.middleware import LastResort, Observation
 from backend.settings import Settings
@@ -31,11 +35,12 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     The runner passes `drain`, which it activates, and `metrics`, which it exports.
     """
     drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
+    window = Window(settings.project_name, metrics)
     app = FastAPI(
         title=f"{settings.project_name}: {domain.TITLE}",
         description=f"{domain.DESCRIPTION} Errors are RFC 9457 problem details.",
         version=settings.release,
-        lifespan=_lifespan(settings, metrics, drain),
+        lifespan=_lifespan(settings, metrics, drain, window),
         docs_url=None,
         redoc_url=None,
         # FastAPI's own instruments cost 5 µs per request, even without an exporter.
@@ -47,6 +52,7 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     if not settings.anonymous_read:
         app.add_middleware(MembersOnly, callers=callers)
     app.add_middleware(LastResort, debug=settings.debug)
+    app.add_middleware(Limits, clients=Clients(settings, callers), window=window, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -54,9 +60,17 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
             allow_credentials=True,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["X-Release", "X-Request-ID", "Retry-After", "Idempotency-Replayed"],
+            expose_headers=[
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "X-Release",
+                "X-Request-ID",
+                "Idempotency-Replayed",
+            ],
         )
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
+    app.add_middleware(Forwarded, trusted=settings.trusted_proxies)
     problems.install(app)
     openapi.install(app, closed=not settings.anonymous_read)
     documentation.install(app)
@@ -67,7 +81,7 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics, drain: Drain
+    settings: Settings, metrics: Metrics, drain: Drain, window: Window
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +93,7 @@ def _lifespan(
         limit = settings.backend_workers * (settings.database_pool_size + settings.database_max_overflow)
         structlog.get_logger("app").info("started", environment=settings.environment, database_connections_max=limit)
         try:
-            async with domain.running(app, database, cache):
+            async with window.reconciled(cache.redis), domain.running(app, database, cache):
                 yield
         finally:
             service.close()

@@ -52,6 +52,11 @@ class Cache:
         self._open_until = 0.0  # 0 while Redis works
         self._unforgotten: set[str] = set()
 
+    @property
+    def redis(self) -> Redis:
+        """The client, for what is no cached answer: REDIS_MAX_CONNECTIONS holds for all of it together."""
+        return self._redis
+
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()

@@ -47,6 +47,12 @@ class Metrics:
             "redis_bypassed", "Commands not sent, as Redis failed a moment ago.", registry=registry
         )
         self.cache = prometheus.Counter("cache_reads", "Reads of the cache.", ["outcome"], registry=registry)
+        self.limited = prometheus.Counter(
+            "http_requests_limited", "Requests refused as too many, by kind of client.", ["client"], registry=registry
+        )
+        self.limits_unshared = prometheus.Counter(
+            "limits_unshared", "Times that Redis did not share the counts of requests.", registry=registry
+        )
         build = prometheus.Gauge(
             "backend_build_info", "1, labelled with what runs.", ["release"], registry=registry, multiprocess_mode="max"
         )

@@ -1,4 +1,4 @@
-"""The layers around every request: its id, access event, metrics, headers and body limit; and the last resort.
+"""The layers around every request: its id, access event, metrics, headers and size limits; and the last resort.
 
 They are pure ASGI: such a layer costs 2 µs. Starlette's BaseHTTPMiddleware costs 77-139 µs, and it breaks context
 variables (#1678).
@@ -21,7 +21,15 @@ from backend import documentation
 from backend.drain import Drain
 from backend.logs import request_id
 from backend.metrics import Metrics
-from backend.problems import BodyTooLarge, InternalError, RequestTimeout, problem_response
+from backend.problems import (
+    BodyTooLarge,
+    HeadersTooLarge,
+    InternalError,
+    Problem,
+    QueryTooLong,
+    RequestTimeout,
+    problem_response,
+)
 from backend.settings import Settings
 
 __all__ = ["LastResort", "Observation"]
@@ -31,6 +39,9 @@ WAITING = "backend.waiting"  # who ends it if none starts in time: a `Waiting`
 SWEEP_SECONDS = 0.25
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 OK = 200
+# The parser has no limits, so by now all of it was read: a megabyte at most, which is what the edge lets through.
+MAX_QUERY_BYTES = 8_192
+MAX_HEADER_BYTES = 32_768
 CLOSED_BY_CLIENT = 499  # nginx's status for a client that left before the answer
 PROBES = frozenset({"/health", "/ready"})
 SECURITY_HEADERS = (
@@ -63,7 +74,7 @@ class Observation:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        given, length, streamed = _read_headers(scope["headers"])
+        given, length, streamed, header_bytes = _read_headers(scope["headers"])
         known = given if REQUEST_ID.fullmatch(given) else binascii.hexlify(os.urandom(8))
         request_id.set(identity := known.decode())
         status, size = CLOSED_BY_CLIENT, 0
@@ -83,7 +94,11 @@ class Observation:
 
         app = self.app
         if length > self._max_body:
-            app = self._refuse
+            app = _refusing(self._too_large())
+        elif header_bytes > MAX_HEADER_BYTES:
+            app = _refusing(HeadersTooLarge(f"The header fields may have at most {MAX_HEADER_BYTES} bytes."))
+        elif len(scope["query_string"]) > MAX_QUERY_BYTES:
+            app = _refusing(QueryTooLong(f"The query may have at most {MAX_QUERY_BYTES} bytes."))
         elif streamed:
             receive = self._capped(receive)
         in_flight = self._metrics.in_flight
@@ -125,9 +140,6 @@ class Observation:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body may have at most {self._max_body} bytes.")
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await problem_response(self._too_large())(scope, receive, send)
 
     def _capped(self, receive: Receive) -> Receive:
         """Return a bounded `receive` for a body whose length the client did not declare (chunked)."""
@@ -229,14 +241,22 @@ class LastResort:
             waiting.forget(scope)
 
 
-def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int, bool]:
-    """Return the given request id, the length of the body (0 if undeclared), and whether the body is chunked."""
-    identity, length, streamed = b"", 0, False
+def _refusing(problem: Problem) -> ASGIApp:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await problem_response(problem)(scope, receive, send)
+
+    return refuse
+
+
+def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int, bool, int]:
+    """Return the given request id, the length of the body (0 if undeclared), whether it is chunked, and all bytes."""
+    identity, length, streamed, size = b"", 0, False, 0
     for name, value in headers:
+        size += len(name) + len(value)
         if name == b"x-request-id":
             identity = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() else 0
         elif name == b"transfer-encoding":
             streamed = True
-    return identity, length, streamed
+    return identity, length, streamed, size

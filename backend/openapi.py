@@ -8,11 +8,17 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from backend.auth import ACCOUNT_SCHEME, SERVICE_SCHEME, Unauthorized, is_open
+from backend.limits.middleware import LIMITED, TooManyRequests
 from backend.problems import MEDIA_TYPE, responses
 
 __all__ = ["install"]
 
 PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
+TOO_MANY = {
+    "description": TooManyRequests.__doc__,
+    "headers": {"Retry-After": {"description": "Seconds until there is room again.", "schema": {"type": "integer"}}},
+    "content": {MEDIA_TYPE: {"schema": PROBLEM}},
+}
 
 
 def install(app: FastAPI, *, closed: bool = False) -> None:
@@ -29,6 +35,8 @@ def install(app: FastAPI, *, closed: bool = False) -> None:
                     if closed and not is_open(path):
                         _close(operation)
                     _mark_problems(operation["responses"])
+                    if path.startswith(LIMITED):
+                        operation["responses"].setdefault("429", TOO_MANY)
             app.openapi_schema = schema
         return app.openapi_schema
 

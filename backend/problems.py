@@ -67,6 +67,18 @@ class BodyTooLarge(Problem):
     status = 413
 
 
+class QueryTooLong(Problem):
+    """The query is longer than 8 KiB."""
+
+    status = 414
+
+
+class HeadersTooLarge(Problem):
+    """The header fields have more than 32 KiB together."""
+
+    status = 431
+
+
 class RequestTimeout(Problem):
     """The answer did not begin within REQUEST_TIMEOUT_SECONDS; what the request did may or may not be done."""
 
@@ -104,7 +116,13 @@ def install(app: FastAPI) -> None:
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route that may answer with `problems`, for OpenAPI."""
     documented: dict[int | str, dict[str, Any]] = {}
-    everywhere: tuple[type[Problem], ...] = (InvalidRequest, InternalError, RequestTimeout)
+    everywhere: tuple[type[Problem], ...] = (
+        QueryTooLong,
+        InvalidRequest,
+        HeadersTooLarge,
+        InternalError,
+        RequestTimeout,
+    )
     for problem in everywhere + problems:
         sentence = (problem.__doc__ or "").partition("\n")[0]
         earlier = documented.get(problem.status)

@@ -98,7 +98,6 @@ def run(settings: Settings, listeners: Listeners, *, lifeline: int | None = None
 def uvicorn_config(app: Callable[..., object], settings: Settings) -> uvicorn.Config:
     """Return uvicorn's configuration for `app`."""
     # Its own logs come through ours; its Server header would tell an attacker its version.
-    on_this_machine = settings.backend_host.startswith("/")  # whoever may open the socket file is trusted
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -108,8 +107,7 @@ def uvicorn_config(app: Callable[..., object], settings: Settings) -> uvicorn.Co
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips="*" if on_this_machine else list(settings.trusted_proxies),
+        proxy_headers=False,  # `backend.forwarded` reads them
         timeout_keep_alive=75,  # longer than the edge keeps an idle connection, so that the edge closes it first
         # What began last in the drain is answered by then, with a 504 if need be; what is still sent is cut.
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_seconds) + 1,

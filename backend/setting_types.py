@@ -35,13 +35,12 @@ def _origin(value: object) -> object:
 
 def _proxies(value: object) -> object:
     hosts = _comma_list(value)
-    for host in hosts if isinstance(hosts, tuple) else ():
-        if host != "*":
-            try:
-                ipaddress.ip_network(host, strict=False)
-            except ValueError:
-                raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
-    return hosts
+    if not isinstance(hosts, tuple):
+        return hosts
+    try:
+        return tuple(host if host == "*" else str(ipaddress.ip_network(host, strict=False)) for host in hosts)
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8, or *") from None
 
 
 Origin = Annotated[str, BeforeValidator(_origin)]

@@ -211,8 +211,9 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Proxies = _setting(
         "network",
-        "Proxies whose X-Forwarded-* headers are trusted: addresses or networks, separated by commas. A deploy to local"
-        " or compose tells its edge, which stands before the service.",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: addresses or networks, separated by commas."
+        " The edge of local and compose trusts the same ones, and the service trusts that edge besides. * is whoever"
+        " connects to the service; an edge refuses it.",
         ("127.0.0.1",),
     )
 
@@ -227,6 +228,15 @@ class Settings(BaseSettings):
         30.0,
         ge=1,
         le=600,
+    )
+    api_rate_limit: int = _setting(
+        "limits",
+        "Requests a minute that one client may send to /api/; more get a 429. A client is an address (an IPv6 one with"
+        " its /64), so it must be enough for all people behind one: an open page sends 40. SERVICE_TOKEN has a limit of"
+        " its own, 60000.",
+        6000,
+        ge=1,
+        le=10_000_000,
     )
     backend_workers: int = _setting("limits", "Processes of one replica; more replicas scale better.", 1, ge=1, le=64)
 

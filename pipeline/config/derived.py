@@ -24,7 +24,11 @@ CLUSTER_FIXED = (
     ("BACKEND_HOST", "0.0.0.0", "The pod is the boundary."),  # noqa: S104 - within a pod
     ("BACKEND_PORT", "8000", ""),
     ("METRICS_PORT", "9090", ""),
-    ("TRUSTED_PROXIES", "*", "Nobody but the edge and the vantage can reach the port: network.yaml sees to that."),
+    (
+        "TRUSTED_PROXIES",
+        "*",
+        "Whoever connects: network.yaml lets in the edge and the vantage. With a load balancer before it: *,10.0.0.0/8",
+    ),
 )
 # Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
 CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
@@ -90,7 +94,9 @@ def _kubernetes_text() -> str:
     for name, value, reason in CLUSTER_FIXED:
         lines += [f"# {reason}"] if reason else []
         lines.append(f"{name}={value}")
-    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in _plain()]
+    fixed = {name for name, _, _ in CLUSTER_FIXED}
+    others = [setting for setting in _plain() if setting.name not in fixed]
+    lines += [f"{setting.name}={CLUSTER_OTHER.get(setting.name, setting.default)}" for setting in others]
     return "\n".join(lines) + "\n"
 
 

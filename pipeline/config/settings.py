@@ -63,7 +63,7 @@ URLS = frozenset(
     {"DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
 # Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
-RETIRED = frozenset({"API_RATE_LIMIT", "OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
+RETIRED = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
@@ -81,7 +81,6 @@ PLACED = frozenset(
         "RELEASE",
         "EDGE_PORT",
         "EDGE_ADDRESS",
-        "TRUSTED_PROXIES",
         "FRONTEND_PORT",
         "BUILD_TARGET",
         "PYTHON_VERSION",

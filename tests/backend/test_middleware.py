@@ -86,6 +86,21 @@ class TestBodyCap:
         assert (await writer.post(NOTES, content=chunks(), headers=headers)).status_code == 201
 
 
+class TestSizeCaps:
+    async def test_a_long_query_is_414(self, client: httpx2.AsyncClient) -> None:
+        """More than 8 KiB of query is a problem; what is as long as that is read."""
+        assert (await client.get(f"/health?{'x' * 8192}")).status_code == 200
+        answer = await client.get(f"/health?{'x' * 8193}")
+        assert (answer.status_code, answer.headers["content-type"]) == (414, "application/problem+json")
+
+    async def test_large_headers_are_431(self, client: httpx2.AsyncClient) -> None:
+        """More than 32 KiB of header fields, however many they are, is a problem; half of it is read."""
+        for number, status in ((160, 200), (400, 431)):
+            answer = await client.get("/health", headers=[(f"x-{each:03}", "y" * 95) for each in range(number)])
+            assert answer.status_code == status
+        assert answer.json()["title"] == "Request Header Fields Too Large"
+
+
 class TestErrors:
     async def test_a_bug_is_a_500_problem_and_no_secret_in_the_log(
         self, app: FastAPI, client: httpx2.AsyncClient, capfdbinary: pytest.CaptureFixture[bytes], settings: Settings
@@ -168,7 +183,7 @@ class TestStack:
             assert not isinstance(layer, BaseHTTPMiddleware)
             names.append(type(layer).__name__)
             layer = getattr(layer, "app", None)
-        assert {"Observation", "CORSMiddleware", "LastResort"} <= set(names)
+        assert {"Forwarded", "Observation", "CORSMiddleware", "Limits", "LastResort"} <= set(names)
 
     async def test_cors_admits_exact_origins(self, settings: Settings) -> None:
         """A listed origin may call with credentials, even when the answer is a 500; another gets no leave."""
@@ -234,10 +249,10 @@ class TestOpenApi:
                 assert {"422", "500"} <= errors.keys()
                 assert all(list(error["content"]) == ["application/problem+json"] for error in errors.values()), path
                 if path.startswith("/api/"):
-                    assert "503" in errors
+                    assert {"429", "503"} <= errors.keys()
                 if method in ("post", "patch", "delete"):
                     assert "401" in errors
                     assert ("security" in operation) == (path not in SIGN_IN), path
         assert document["paths"][NOTES]["post"]["security"] == [{"SERVICE_TOKEN": []}, {"account": []}]
         create = document["paths"][NOTES]["post"]["responses"]
-        assert {"201", "401", "403", "409", "413", "422", "500", "503", "504"} == create.keys()
+        assert create.keys() == {*("201", "401", "403", "409", "413", "414", "422", "429", "431", "500", "503", "504")}

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # What docker-compose.yml sets for a container, whatever `.env` says.
 PLACED_HERE = (
     *("POSTGRES_HOST", "POSTGRES_PORT", "REDIS_HOST", "REDIS_PORT", "BACKEND_HOST", "BACKEND_PORT"),
-    *("BACKEND_SOCKET", "METRICS_PORT", "FRONTEND_PORT", "RELEASE", "TRUSTED_PROXIES"),
+    *("BACKEND_SOCKET", "METRICS_PORT", "FRONTEND_PORT", "RELEASE"),
 )
 
 

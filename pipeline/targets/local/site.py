@@ -121,8 +121,6 @@ class Site(SiteHere):
             "REDIS_HOST": str(self.layout.run / "valkey.sock"),
             "RELEASE": release,
             "EDGE_PORT": str(self.port),
-            # The edge is on this machine and connects over a Unix socket, which has no address to trust.
-            "TRUSTED_PROXIES": "*",
         }
         return write_config(self.layout.configs, environment, self._secrets())
 

@@ -22,10 +22,14 @@ CROWD = 4
 
 
 class Crowd(Visitors):
-    """Visitors of LIST who keep their connection and make no pause: all that one process can."""
+    """Visitors of LIST who keep their connection and make no pause: all that one process can.
 
-    def __init__(self, base: str) -> None:
+    They have the token: without it, one address may not ask so much.
+    """
+
+    def __init__(self, base: str, token: str) -> None:
         super().__init__(base, *[LIST] * CROWD)
+        self._headers = {**self._headers, "Authorization": f"Bearer {token}"}
 
     @property
     def statuses(self) -> list[int]:
@@ -53,7 +57,7 @@ def test_scales_up_under_load_and_down_again(deployed: KindCheckout, add_row: Ad
     wait_until(lambda: len(deployed.pods()) == 2 or None, "two replicas at rest", 180)
     with Visitors(base, LIST) as one:
         started = time.monotonic()
-        with Crowd(base) as crowd:
+        with Crowd(base, deployed.settings()["SERVICE_TOKEN"]) as crowd:
             wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)
             up = time.monotonic() - started
             kubectl("rollout", "status", "deployment/backend", "--timeout=120s")
@@ -69,7 +73,7 @@ def test_a_deploy_while_it_scales_is_proved(deployed: KindCheckout, add_row: Add
     """Replicas come and go with the load while releases change: the rollout keeps what the autoscaler wants."""
     base = deployed.url
     deployed.change("scaled in mid-roll")
-    with Crowd(base) as crowd:
+    with Crowd(base, deployed.settings()["SERVICE_TOKEN"]) as crowd:
         wait_until(lambda: len(deployed.pods()) >= 3 or None, "no third replica", 180)  # from here on it goes up
         outcome = deployed.deploy()
         scaled = len(deployed.pods())

@@ -144,7 +144,11 @@ class TestEdge:
 
     async def test_tells_the_service_who_its_client_is(self, layout: Layout, tmp_path: Path) -> None:
         """What a trusted proxy saw itself counts; what it passed on, or what anybody else says, does not."""
-        forwarded = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7", "X-Forwarded-Proto": "https"}
+        chains = [
+            [("X-Forwarded-For", "6.6.6.6, 203.0.113.7")],
+            [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "203.0.113.7:4711")],
+            [("X-Forwarded-For", "6.6.6.6, 2001:db8::7, 127.0.0.1")],
+        ]
         heads = list[bytes]()
 
         async def asked(head: bytes) -> None:
@@ -157,11 +161,14 @@ class TestEdge:
             with running(edge, tmp_path):
                 await asyncio.sleep(SETTLE_SECONDS)
                 async with httpx2.AsyncClient() as client:
-                    await client.get(f"http://127.0.0.1:{edge.port}/who", headers=forwarded)
+                    for chain in chains:
+                        headers = [*chain, ("X-Forwarded-Proto", "https")]
+                        await client.get(f"http://127.0.0.1:{edge.port}/who", headers=headers)
         server.close()
         names = (b"X-Forwarded-For", b"X-Forwarded-Proto")
-        told = [[re.findall(b"%s: (.*)\r" % name, head)[0] for name in names] for head in heads]
-        assert told == [[b"203.0.113.7", b"https"], [b"127.0.0.1", b"http"]]
+        told = [[re.findall(b"%s: (.*)\r" % name, head) for name in names] for head in heads]
+        clients = [b"203.0.113.7", b"203.0.113.7", b"2001:db8::7"]
+        assert told == [*([[client], [b"https"]] for client in clients), *([[[b"127.0.0.1"], [b"http"]]] * 3)]
 
     def test_serves_the_page_that_was_placed_last(self, layout: Layout, tmp_path: Path) -> None:
         """A change shows at once, without a reload; a file that stayed keeps its ETag; one that went is a replica's."""
