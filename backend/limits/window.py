@@ -24,6 +24,7 @@ SLOT_SECONDS = 5
 SLOTS = WINDOW_SECONDS // SLOT_SECONDS + 1  # and the one that is going on
 CLIENTS = 10_000  # about 1 kB each at most
 EVERY_SECONDS = 0.2
+PAUSE_SECONDS = 1.0  # in which no request waits for a Redis that has failed
 
 
 class _Counts:
@@ -74,7 +75,7 @@ class Window:
         self._unread = set[str]()  # clients of which this process may not know what they asked elsewhere
         self._ahead = time() - monotonic()  # of the monotonic clock, which nobody sets
         self._log = structlog.get_logger("limits")
-        self._alone = False
+        self._silent_until = 0.0  # monotonic seconds; 0 while Redis works
 
     def hit(self, key: str, limit: int) -> tuple[int, int]:
         """Count a request of the client `key`, if it is within `limit` requests a minute.
@@ -128,20 +129,36 @@ class Window:
                 await self._reconcile_in_time(redis)
 
     async def _reconcile_in_time(self, redis: Redis) -> bool:
-        """Reconcile within 200 ms; return whether Redis answered."""
+        """Reconcile within 200 ms; return whether Redis answered. If not, `ask` leaves it alone for a second."""
         try:
             async with asyncio.timeout(EVERY_SECONDS):
                 await self.reconcile(redis)
         except (RedisError, OSError) as error:
             self._metrics.limits_unshared.inc()
-            if not self._alone:
+            if not self._silent_until:
                 self._log.warning("limits are this process's alone", reason=str(error) or type(error).__name__)
-            self._alone = True
+            self._silent_until = monotonic() + PAUSE_SECONDS
             return False
-        if self._alone:
+        if self._silent_until:
             self._log.info("limits are shared again")
-        self._alone = False
+        self._silent_until = 0.0
         return True
+
+    async def ask(self, redis: Redis, *limits: tuple[str, int]) -> tuple[int, int]:
+        """Count a request of several clients, each with its limit, as `hit` does, and hear at once what others know.
+
+        Return what the one with least left has, or who waits longest. One round trip, which takes 200 ms at most; where
+        Redis fails, and for a second after that, this process's own count is the answer.
+        """
+        answers = [self.hit(key, limit) for key, limit in limits]
+        if min(answers)[0] >= 0 and monotonic() >= self._silent_until and await self._reconcile_in_time(redis):
+            # Several may have asked at the same moment: the counts have all of them now.
+            totals = [self._clients[key].total if key in self._clients else 0 for key, _ in limits]
+            answers = [
+                (max(limit - total, -1), seconds)
+                for (_, limit), total, (_, seconds) in zip(limits, totals, answers, strict=True)
+            ]
+        return min(answers, key=lambda answer: (answer[0], -answer[1]))
 
     async def reconcile(self, redis: Redis) -> None:
         """Add to the counts in `redis` what was counted since the last time, and take over those of all processes.
