@@ -20,6 +20,7 @@ from backend.forwarded import Forwarded
 from backend.health import endpoints as health
 from backend.health.service import HealthService
 from backend.limits.clients import Clients
+from backend.limits.login import LoginLimit
 from backend.limits.middleware import Limits
 from backend.limits.window import Window
 from backend.metrics import Metrics
@@ -48,11 +49,12 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     )
     app.state.settings = settings
     app.state.callers = callers = Callers(settings)
+    app.state.clients = clients = Clients(settings, callers)
     # The middleware added last is the outermost.
     if not settings.anonymous_read:
         app.add_middleware(MembersOnly, callers=callers)
     app.add_middleware(LastResort, debug=settings.debug)
-    app.add_middleware(Limits, clients=Clients(settings, callers), window=window, metrics=metrics)
+    app.add_middleware(Limits, clients=clients, window=window, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -90,6 +92,7 @@ def _lifespan(
         app.state.health = HealthService(database, cache, drain)
         callers: Callers = app.state.callers
         app.state.accounts = service = AccountService(database, callers.tokens, days=settings.jwt_refresh_days)
+        app.state.login_limit = LoginLimit(settings, app.state.clients, metrics, cache.redis)
         limit = settings.backend_workers * (settings.database_pool_size + settings.database_max_overflow)
         structlog.get_logger("app").info("started", environment=settings.environment, database_connections_max=limit)
         try:

@@ -15,6 +15,7 @@ from backend.accounts.service import AccountService, Granted, KeyUnset, SessionN
 from backend.accounts.tokens import Claims
 from backend.auth import ACCOUNT_SCHEME, Callers, Forbidden, Unauthorized
 from backend.database import DatabaseUnavailable
+from backend.limits.login import LoginLimit
 from backend.problems import BodyTooLarge, responses
 
 __all__ = ["router"]
@@ -34,6 +35,11 @@ async def _accounts(request: Request) -> AccountService:
 async def _callers(request: Request) -> Callers:
     callers: Callers = request.app.state.callers
     return callers
+
+
+def _limit(request: Request) -> LoginLimit:
+    limit: LoginLimit = request.app.state.login_limit
+    return limit
 
 
 AccountsHere = Annotated[AccountService, Depends(_accounts)]
@@ -72,6 +78,7 @@ async def log_in(
         # No cookie authenticates this, so tools may leave the headers out; another site must not choose the account.
         if not callers.origins.has(request.headers, unknown=True):
             raise ForeignOrigin
+    await _limit(request).check_login(request, given.username)
     granted = await accounts.sign_in(given, user_agent=request.headers.get("user-agent", ""))
     return _signed_in(granted, callers, response if given.cookie else None)
 
@@ -84,6 +91,7 @@ async def refresh(
 
     A refused one leaves the cookies alone: another tab may have new ones since.
     """
+    await _limit(request).check_refresh(request)
     if given is not None:
         return _signed_in(await accounts.refresh(given.refresh_token), callers, None)
     return _signed_in(await accounts.refresh(_own_cookie(request, callers)), callers, response)

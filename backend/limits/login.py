@@ -16,8 +16,8 @@ from backend.settings import Settings
 __all__ = ["LoginLimit"]
 
 # A minute. A person mistypes a password three times; behind the address of an office many people begin their day.
-NAME_LIMIT = 5  # of one name from one address
-ADDRESS_LIMIT = 30  # of one address, whatever the names
+NAME_LIMIT = 10  # of one name from one address
+ADDRESS_LIMIT = 60  # of one address, whatever the names
 REFRESH_LIMIT = 120  # of one address: each page refreshes once in JWT_EXPIRE_MINUTES
 
 
@@ -30,10 +30,9 @@ class LoginLimit:
     `Retry-After`.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, redis: Redis) -> None:
+    def __init__(self, settings: Settings, clients: Clients, metrics: Metrics, redis: Redis) -> None:
         self._window = Window(f"{settings.project_name}:login", metrics)
-        self._metrics, self._redis = metrics, redis
-        self._clients = Clients(settings)
+        self._clients, self._metrics, self._redis = clients, metrics, redis
 
     async def check_login(self, request: Request, name: str) -> None:
         """Count an attempt to log in as `name`. Raise `TooManyRequests` before the password is looked at."""

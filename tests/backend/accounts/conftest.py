@@ -12,6 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from backend.app import create_app
+from backend.limits import login
 from backend.settings import Settings
 from tests.conftest import asgi_client
 from tests.services import Services, psql
@@ -24,6 +25,13 @@ OWN = {"Sec-Fetch-Site": "same-origin"}
 Sql: TypeAlias = Callable[[str], None]
 Add: TypeAlias = Callable[..., None]
 Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test sign in more often than a person may."""
+    for name in ("NAME_LIMIT", "ADDRESS_LIMIT", "REFRESH_LIMIT"):
+        monkeypatch.setattr(login, name, 1000)
 
 
 @pytest.fixture(name="sql")
