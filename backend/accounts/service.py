@@ -74,24 +74,30 @@ class AccountService:
         An unknown name, a disabled account and a wrong password get the same answer after the same work.
         """
         self._must_sign()
+        # A second time, because another sign-in may have changed the hash meanwhile: to the parameters of today.
+        for _ in range(2):
+            token = RefreshToken.new()
+            session = await self._begin(given, token, user_agent)
+            if session is not None:
+                self._log.info("signed in", account=session["name"], session=str(session["session"]))
+                return self._granted(session, token)
+        raise _refused()
+
+    async def _begin(self, given: Credentials, token: RefreshToken, user_agent: str) -> asyncpg.Record | None:
+        """Check the password and begin a session; None where the account changed in between."""
         async with self._database.lease() as connection:
             row = await repository.find(connection, given.username)
         # Without a connection, as it takes its time.
         keep = await self._passwords.check(given.password, row["password_hash"] if row else None)
-        refused = Unauthorized("The name or the password is wrong, or the account is disabled.")
         if row is None or keep is None or row["disabled_at"] is not None:
-            raise refused
-        token = RefreshToken.new()
+            raise _refused()
         async with self._database.lease() as connection:
             session = await repository.sign_in(
                 connection, row["id"], checked=row["password_hash"], keep=keep, session=uuid7(), token=token,
                 seed=os.urandom(SEED_BYTES), user_agent=_printable(user_agent), days=self._days,
             )  # fmt: skip
-            if session is None:
-                raise refused
             await repository.age(connection)
-        self._log.info("signed in", account=session["name"], session=str(session["session"]))
-        return self._granted(session, token)
+        return session
 
     async def refresh(self, given: str) -> Granted:
         """Exchange a refresh token for its successor. Raise `Unauthorized` where it is not valid, and `KeyUnset`.
@@ -152,6 +158,10 @@ class AccountService:
         name, role = row["name"], Role(row["role"])
         access = self._tokens.sign(row["account"], row["session"], name=name, role=role)
         return Granted(Account(name=name, role=role), access, self._tokens.seconds, str(token))
+
+
+def _refused() -> Unauthorized:
+    return Unauthorized("The name or the password is wrong, or the account is disabled.")
 
 
 def _printable(user_agent: str) -> str:

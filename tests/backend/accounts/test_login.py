@@ -126,6 +126,11 @@ class TestHashes:
         assert extract_parameters(await stored()) == extract_parameters(HASH)
         await sign_in(client)
 
+    async def test_are_made_anew_by_two_sign_ins_at_once(self, client: httpx2.AsyncClient, add: Add) -> None:
+        """The one that comes second finds another hash than it has checked, and looks again."""
+        add("anna", hashed=PasswordHasher(1, 1024, 1).hash(PASSWORD))
+        await asyncio.gather(sign_in(client), sign_in(client))
+
     async def test_that_changed_since_they_were_checked_begin_no_session(
         self, client: httpx2.AsyncClient, add: Add, sql: Sql, app: FastAPI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
