@@ -76,8 +76,7 @@ async def log_in(
     if given.cookie:
         callers.cookies.must_hold(request)
         # No cookie authenticates this, so tools may leave the headers out; another site must not choose the account.
-        if not callers.origins.has(request.headers, unknown=True):
-            raise ForeignOrigin
+        _must_be_ours(request, callers, unknown=True)
     await _limit(request).check_login(request, given.username)
     granted = await accounts.sign_in(given, user_agent=request.headers.get("user-agent", ""))
     return _signed_in(granted, callers, response if given.cookie else None)
@@ -94,7 +93,11 @@ async def refresh(
     await _limit(request).check_refresh(request)
     if given is not None:
         return _signed_in(await accounts.refresh(given.refresh_token), callers, None)
-    return _signed_in(await accounts.refresh(_own_cookie(request, callers)), callers, response)
+    cookie = callers.cookies.refresh(request)
+    if cookie is None:
+        raise Unauthorized("There is no refresh token, neither in the body nor in a cookie.")
+    _must_be_ours(request, callers)
+    return _signed_in(await accounts.refresh(cookie), callers, response)
 
 
 @router.post("/logout", status_code=NO_CONTENT, responses=responses(*ANSWERED, ForeignOrigin, BodyTooLarge))
@@ -113,9 +116,12 @@ async def log_out(
             raise Unauthorized
         await accounts.sign_out(None, caller.account.session)
     else:
-        refresh_token, access = _own_cookie(request, callers), callers.cookies.access(request)
+        cookie, access = callers.cookies.refresh(request), callers.cookies.access(request)
+        if cookie is None and access is None:
+            raise Unauthorized
+        _must_be_ours(request, callers)
         claims = callers.tokens.read(access) if access else None
-        await accounts.sign_out(refresh_token, claims.session if claims else None)
+        await accounts.sign_out(cookie, claims.session if claims else None)
         callers.cookies.clear(response)
 
 
@@ -150,14 +156,10 @@ async def end_session(session_id: UUID, claims: SignedInClaims, accounts: Accoun
     await accounts.end(claims, session_id)
 
 
-def _own_cookie(request: Request, callers: Callers) -> str:
-    """Return the refresh token in the cookie of a request from our own page."""
-    cookie = callers.cookies.refresh(request)
-    if cookie is None:
-        raise Unauthorized("There is no refresh token, neither in the body nor in a cookie.")
-    if not callers.origins.has(request.headers):
+def _must_be_ours(request: Request, callers: Callers, *, unknown: bool = False) -> None:
+    """Raise `ForeignOrigin` where `request` does not come from our own page; `unknown`: nor says where from."""
+    if not callers.origins.has(request.headers, unknown=unknown):
         raise ForeignOrigin
-    return cookie
 
 
 def _signed_in(granted: Granted, callers: Callers, response: Response | None) -> SignedIn:

@@ -150,6 +150,17 @@ class TestEnd:
         assert dict(client.cookies) == {}
         assert (await client.get(f"{AUTH}/me")).status_code == 401
 
+    @pytest.mark.parametrize("kept", ["access", "refresh"])
+    async def test_by_one_cookie_alone_is_the_same(self, client: httpx2.AsyncClient, kept: str) -> None:
+        """A browser may have lost the other: the session ends, and what is left goes."""
+        token = (await sign_in(client, cookie=True)) and client.cookies[REFRESH]
+        for name in ("access", "refresh"):
+            if name != kept:
+                client.cookies.delete(f"{NAME}-{name}")
+        assert (await client.post(f"{AUTH}/logout", headers=OWN)).status_code == 204
+        assert dict(client.cookies) == {}
+        assert (await refresh(client, token)).status_code == 401
+
     async def test_by_an_access_token(self, client: httpx2.AsyncClient) -> None:
         """A client that kept nothing else can sign out, too; nobody cannot."""
         given = await sign_in(client)
