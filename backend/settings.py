@@ -233,7 +233,7 @@ class Settings(BaseSettings):
         "limits",
         "Requests a minute that one client may send to /api/; more get a 429. A client is an address (an IPv6 one with"
         " its /64), so it must be enough for all people behind one: an open page sends 40. SERVICE_TOKEN has a limit of"
-        " its own, 60000.",
+        " its own, 600000.",
         6000,
         ge=1,
         le=10_000_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from backend.limits.clients import SERVICE_LIMIT
 from backend.logs import configure_logging
 from backend.metrics import Metrics
 from backend.settings import Settings
+from tests.backend.process import serve, wait_until
 from tests.conftest import TOKEN, asgi_client
 from tests.notes import NOTES
 
@@ -122,3 +124,18 @@ async def test_three_replicas_give_one_limit(settings: Settings) -> None:
         answers = [await client.get(f"{NOTES}?limit=1") for client in clients]
         assert [answer.status_code for answer in answers] == [429] * 3
         assert limit <= given < 2 * limit
+
+
+def test_the_metric_is_the_sum_of_the_workers(notes_environ: dict[str, str], tmp_path: Path) -> None:
+    """Several processes of one replica share the limit, too, and each refusal is counted once."""
+    with serve({**notes_environ, "BACKEND_WORKERS": "2", "API_RATE_LIMIT": "5"}, tmp_path) as service:
+        statuses: list[int] = []
+
+        def refused() -> bool:
+            with service.client() as client:  # a connection of its own, which either worker may accept
+                statuses.append(client.get(NOTES).status_code)
+            return statuses[-10:] == [429] * 10
+
+        wait_until(refused, "it is never refused")
+        assert 5 <= statuses.count(200) <= 10
+        assert service.metrics()['http_requests_limited_total{client="address"}'] == statuses.count(429)
