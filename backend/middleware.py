@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend import documentation
+from backend.database import DatabaseUnavailable, SchemaChanged
 from backend.drain import Drain
 from backend.logs import request_id
 from backend.metrics import Metrics
@@ -43,6 +44,7 @@ OK = 200
 MAX_QUERY_BYTES = 8_192
 MAX_HEADER_BYTES = 32_768
 CLOSED_BY_CLIENT = 499  # nginx's status for a client that left before the answer
+SAFE = frozenset({"GET", "HEAD"})
 PROBES = frozenset({"/health", "/ready"})
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -203,7 +205,8 @@ class Waiting:
 class LastResort:
     """The layer that answers what a handler does not, inside CORS, so that a browser may read it.
 
-    An unhandled error is a 500 problem, and an answer that has not begun within REQUEST_TIMEOUT_SECONDS a 504.
+    An unhandled error is a 500 problem, and an answer that has not begun within REQUEST_TIMEOUT_SECONDS a 504. A read
+    that a migration has crossed is carried out once more; a write, which may have done something elsewhere, is a 503.
     """
 
     def __init__(self, app: ASGIApp, *, debug: bool) -> None:
@@ -219,7 +222,7 @@ class LastResort:
         waiting: Waiting = scope[WAITING]
         waiting.begin(scope)
         try:
-            await self.app(scope, receive, send)
+            await self._twice_at_most(scope, receive, send)
         except HTTPException as error:
             if BEGAN in scope:
                 raise
@@ -239,6 +242,17 @@ class LastResort:
             await problem_response(InternalError(detail))(scope, receive, send)
         finally:
             waiting.forget(scope)
+
+    async def _twice_at_most(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            try:
+                await self.app(scope, receive, send)
+            except SchemaChanged:
+                if BEGAN in scope or scope["method"] not in SAFE:
+                    raise
+                await self.app(scope, receive, send)
+        except SchemaChanged as error:
+            raise DatabaseUnavailable("A migration has just changed what a query returns.") from error
 
 
 def _refusing(problem: Problem) -> ASGIApp:

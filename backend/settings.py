@@ -113,8 +113,13 @@ class Settings(BaseSettings):
         " deploy refuses it.",
         None,
     )
-    database_pool_size: int = _setting("database", "Connections that one process keeps.", 5, ge=1, le=100)
-    database_max_overflow: int = _setting("database", "Connections that it may open beyond those.", 5, ge=0, le=100)
+    migration_database_url: PostgresUrl | None = _setting(
+        "database", "The same for who migrates: directly, never through a pooler. Unset: as the service.", None
+    )
+    database_pool_size: int = _setting("database", "Connections that one process keeps open.", 5, ge=1, le=100)
+    database_max_overflow: int = _setting(
+        "database", "Connections that it opens beyond those while they are needed.", 5, ge=0, le=100
+    )
     database_pool_timeout: float = _setting(
         "database", "Seconds that a request waits for a connection before it gets a 503.", 5.0, gt=0, le=30
     )
@@ -366,7 +371,7 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, f"{where}is still the placeholder; {MAKE_SECRET}"
         elif len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_DISTINCT:
             yield name, f"{where}is shorter than {SECRET_CHARACTERS} characters or repeats a few; {MAKE_SECRET}"
-        elif secret in owners:
+        elif secret in owners and name != "migration_database_url":  # which may be the same user's, past a pooler
             other = owners[secret].upper()
             yield name, f"{where}is the same as {other}; each secret needs a value of its own, {MAKE_SECRET}"
         owners.setdefault(secret, name)

@@ -16,7 +16,7 @@ from datetime import datetime
 import asyncpg
 
 from backend import domain
-from backend.postgres import connect_directly
+from backend.postgres import Connector, connect_once
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
@@ -25,7 +25,8 @@ FAILED = 1
 BAD_USAGE = 2
 SECONDS = 50.0  # for all of it: a deploy waits for a minute
 CONNECT_SECONDS = 10.0
-STATEMENT_SECONDS, LOCK_SECONDS = 40, 10  # a person's request must not wait behind it for longer
+# A person's request must not wait behind it for longer. In the transaction, as a pooler lets nothing else through.
+LIMITS = "SET LOCAL statement_timeout = '40s'; SET LOCAL lock_timeout = '10s'"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,11 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _remove(settings: Settings, statements: Sequence[str], ids: list[str], before: datetime | None) -> int:
     """Run `statements` in one transaction, and return how many rows they removed."""
-    limits = {"statement_timeout": f"{STATEMENT_SECONDS}s", "lock_timeout": f"{LOCK_SECONDS}s"}
     async with asyncio.timeout(SECONDS):
-        connection = await connect_directly(settings, seconds=CONNECT_SECONDS, server_settings=limits)
+        connection = await connect_once(Connector(settings, {}, seconds=CONNECT_SECONDS))
         try:
             async with connection.transaction():
+                await connection.execute(LIMITS)
                 # Its tag ends with the number: `DELETE 3`.
                 tags = [await connection.execute(statement, ids, before) for statement in statements]
         finally:

@@ -83,7 +83,7 @@ class HealthService:
                     row = await connection.fetchrow(SCHEMA, self.needed)
                 except asyncpg.UndefinedTableError:
                     row = None
-                refused = self.database.read_only(connection) if row and row["read_only"] else None
+                refused = self.database.read_only() if row and row["read_only"] else None
         except DatabaseUnavailable as error:
             failed = Check(state="failed", ms=_since(started), detail=error.detail)
             return {CheckName.DATABASE: failed, CheckName.SCHEMA: failed}

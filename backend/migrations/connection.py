@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from backend.postgres import connect_directly
+from backend.postgres import Connector, connect_once
 from backend.settings import Settings
 
 __all__ = [
@@ -51,16 +51,13 @@ class MigrationFailed(Exception):
 
 async def open_session(settings: Settings, role: str = "migrations") -> asyncpg.Connection[Any]:
     """Return a session with the timeouts of a migration. `role` ends the name by which PostgreSQL lists it."""
-    return await connect_directly(
-        settings,
-        seconds=CONNECT_SECONDS,
-        server_settings={
-            "application_name": f"{settings.project_name}-{role}",
-            "lock_timeout": LOCK_TIMEOUT,
-            "statement_timeout": STATEMENT_TIMEOUT,
-            "client_connection_check_interval": CLIENT_CHECK,
-        },
-    )
+    session = {
+        "application_name": f"{settings.project_name}-{role}",
+        "lock_timeout": LOCK_TIMEOUT,
+        "statement_timeout": STATEMENT_TIMEOUT,
+        "client_connection_check_interval": CLIENT_CHECK,
+    }
+    return await connect_once(Connector(settings, session, seconds=CONNECT_SECONDS, migrating=True))
 
 
 @asynccontextmanager
@@ -73,7 +70,7 @@ async def connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
         connection = await engine.connect()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise MigrationFailed(
-            f"cannot reach the database: {reason(error)}; check POSTGRES_* or DATABASE_URL"
+            f"cannot reach the database: {reason(error)}; check POSTGRES_*, DATABASE_URL or MIGRATION_DATABASE_URL"
         ) from error
     try:
         yield connection

@@ -15,7 +15,10 @@ from pipeline.system.place import env_file
 
 __all__ = ["STORE_KEYS", "settings_problems", "shell_problems", "unused_stores"]
 
-STORES = {"DATABASE_URL": "PostgreSQL", "POSTGRES_HOST": "PostgreSQL", "REDIS_URL": "Redis", "REDIS_HOST": "Redis"}
+STORES = {
+    **dict.fromkeys(("DATABASE_URL", "MIGRATION_DATABASE_URL", "POSTGRES_HOST"), "PostgreSQL"),
+    **dict.fromkeys(("REDIS_URL", "REDIS_HOST"), "Redis"),
+}
 STORE_KEYS = {key: store for name, store in STORES.items() for key in (name, f"{name}_FILE")}
 COMPOSE_FILE = "docker-compose.yml"
 

@@ -60,7 +60,7 @@ LEAVING_SECONDS = 10  # of a replica that has answered everything: a few, even o
 DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
 PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and every reader of it agrees on it
 URLS = frozenset(
-    {"DATABASE_URL", "REDIS_URL"}
+    {"DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"}
 )  # no target passes them on; the plan refuses them and does not read their files
 # Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
 RETIRED = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
@@ -70,6 +70,7 @@ PLACED = frozenset(
         "POSTGRES_HOST",
         "POSTGRES_PORT",
         "DATABASE_URL",
+        "MIGRATION_DATABASE_URL",
         "REDIS_HOST",
         "REDIS_PORT",
         "REDIS_URL",

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
+from fastapi import Request, Response
 
 from backend.app import create_app
 from backend.cache import BREAK_SECONDS
@@ -205,6 +206,44 @@ async def _set_read_only(own: Postgres, whose: str, change: str) -> None:
         statements.append(f"{ending} = '{NAME}-backend'")
     for statement in statements:
         await asyncio.to_thread(psql, own.services, "postgres", statement)
+
+
+class TestSchemaChange:
+    """A query for every column, in a transaction, while a migration adds one."""
+
+    async def test_a_read_is_carried_out_again_and_a_write_is_told_to_come_again(self, own: Postgres) -> None:
+        """Outside of a transaction nobody notices; within, a read is answered, a write once with a 503, and no 500."""
+        everything = "SELECT * FROM crossed"
+
+        async def within(request: Request) -> Response:
+            async with request.app.state.health.database.lease() as connection, connection.transaction():
+                return Response(str(len(await connection.fetchrow(everything))))
+
+        async def without(request: Request) -> Response:
+            async with request.app.state.health.database.lease() as connection:
+                return Response(str(len(await connection.fetchrow(everything))))
+
+        async def change(columns: int) -> None:
+            sql = f"ALTER TABLE crossed ADD COLUMN c{columns} integer"
+            await asyncio.to_thread(psql, own.services, "postgres", sql)
+
+        await asyncio.to_thread(psql, own.services, "postgres", "CREATE TABLE crossed AS SELECT 1 AS c1")
+        async with caller({**own.environ, **NOBODY, "DATABASE_POOL_SIZE": "2"}) as client:
+            app = client._transport.app  # type: ignore[attr-defined]
+            app.add_api_route("/within", within, methods=["GET"])
+            app.add_api_route("/within", within, methods=["POST"])
+            app.add_api_route("/without", without, methods=["POST"])
+            for path in ("/within", "/without"):
+                assert {(await client.post(path)).text for _ in range(6)} == {"1"}
+            await change(2)
+            assert (await client.post("/without")).text == "2"
+            assert [(await client.get("/within")).text for _ in range(6)] == ["2"] * 6
+            assert {(await client.post("/within")).text for _ in range(6)} == {"2"}
+            await change(3)
+            answers = [await client.post("/within") for _ in range(6)]
+            assert [answer.status_code for answer in answers] == [503, *[200] * 5]
+            assert answers[0].headers["retry-after"] == "1"
+            assert {answer.text for answer in answers[1:]} == {"3"}
 
 
 class TestWritesAreWhole:

@@ -14,6 +14,7 @@ import pytest
 from backend.settings import SECTIONS, Settings, SettingsError, load_settings
 from pipeline.config.derived import CLUSTER_FIXED
 from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, PLACED, needed_secrets, variables
+from tests.certificates import certificates
 from tests.project import NAME
 
 BACKEND = Path(__file__).parents[2] / "backend"
@@ -133,7 +134,10 @@ class TestProblems:
             ("DATABASE_URL", f"mysql://u:{CANARY}@h/d"),
             ("DATABASE_URL", f"postgresql://u:{CANARY}@h:{CANARY}/d"),
             ("REDIS_URL", f"redis://[{CANARY}"),
-            ("DATABASE_URL", f"postgresql://u:{CANARY}@h1:5432,h2:5432/d"),
+            ("DATABASE_URL", f"postgresql://u:{CANARY}@h1:5432,h2:70000/d"),
+            ("DATABASE_URL", f"postgresql://u:x@{CANARY}@h/d"),
+            ("DATABASE_URL", f"postgresql://u:x#{CANARY}@h/d"),
+            ("MIGRATION_DATABASE_URL", f"mysql://u:{CANARY}@h/d"),
             ("DATABASE_URL", f"postgresql://u:{CANARY}@h:{CANARY},h2/d"),
             ("DATABASE_URL", f"postgresql://u:p@h/d?password={CANARY}&sslmode={CANARY}"),
             ("REDIS_URL", f"redis://h?db={CANARY}"),
@@ -160,7 +164,7 @@ class TestProblems:
     @pytest.mark.parametrize(
         ("url", "named"),
         [
-            ("postgresql://h/d?connect_timeout=10", "connect_timeout"),
+            ("postgresql://h/d?connect_timeout=0", "connect_timeout"),
             ("postgresql://h/d?channel_binding=require", "channel_binding"),
             ("postgresql://h/d?pgbouncer=true", "pgbouncer"),
             ("postgresql://h/d?schema=public", "schema"),
@@ -169,8 +173,9 @@ class TestProblems:
             ("postgresql://h/d?sslmode=verify-full&sslrootcert=system", "sslrootcert"),
             ("postgresql://h/d?sslcert=/nowhere/a.pem", "sslcert"),
             ("postgresql://h/d?target_session_attrs=best", "target_session_attrs"),
-            ("postgresql:///d?host=h1,h2", "host"),
-            ("postgresql://h1:5432,h2:5432/d", "several hosts"),
+            ("postgresql:///d?host=h1,h2&port=1,2,3", "port"),
+            ("postgresql://h1:5432,/d", "hosts"),
+            ("redis://h1,h2", "several hosts"),
             ("redis://h/0?timeout=5", "timeout"),
             ("redis://h/0?ssl_cert_reqs=none", "ssl_cert_reqs"),
             ("redis://h?db=first", "db"),
@@ -187,14 +192,16 @@ class TestProblems:
         assert problem.startswith(f"{variable}: ")
         assert named in problem
 
+    @pytest.mark.needs("openssl")  # makes certificates
     def test_a_url_may_have_what_the_driver_knows(self, problems: Problems, tmp_path: Path) -> None:
-        """Certificates, a Unix socket, options: none is a problem."""
-        ca = tmp_path / "ca.pem"
-        ca.touch()
+        """Certificates, a Unix socket, options, several hosts: none is a problem."""
+        ca = certificates(tmp_path)
         for url in (
             f"postgresql://u:p@h:5432/d?sslmode=verify-full&sslrootcert={ca}",
             "postgresql://u@/d?host=/run/postgresql&application_name=a&options=-c%20jit%3Doff",
             "postgresql+asyncpg://h/d?sslmode=require&target_session_attrs=read-write",
+            "postgres://u:p@h1:5433,[::1]:5434,h3/d?connect_timeout=10&target_session_attrs=primary",
+            "postgresql:///d?host=h1,h2&port=5433,5434",
         ):
             assert problems(DATABASE_URL=url) == []
         for url in (f"rediss://:p@h:6380/0?ssl_ca_certs={ca}", "unix:///run/redis.sock?db=1", "redis://h/0?protocol=3"):

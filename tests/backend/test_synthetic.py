@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import asyncpg
 import pytest
 
 from backend import domain
-from backend.postgres import connect_arguments
+from backend.postgres import Connector
 from backend.settings import load_settings
 from backend.synthetic import main
 from tests.services import Services, psql
@@ -72,7 +71,7 @@ def left() -> list[int]:
     """The rows that are left; no child may be left alone."""
 
     async def ask() -> list[int]:
-        connection: Any = await asyncpg.connect(**connect_arguments(load_settings(sections=["database"])))
+        connection: Any = await Connector(load_settings(sections=["database"]), {}, seconds=10).connect()
         try:
             return [row[0] for row in await connection.fetch("SELECT id FROM testing_parents ORDER BY id")]
         finally:

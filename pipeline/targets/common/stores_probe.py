@@ -52,21 +52,34 @@ WHERE NOT indisvalid AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_prog
 """
 
 
+async def connect(settings: Any) -> Any:
+    """Return a connection to the database of `settings`, made as the release makes its own."""
+    import asyncpg
+
+    own = {"application_name": "slipway-doctor"}
+    try:
+        from backend.postgres import Connector
+    except ImportError:  # a release of before, which no deploy gave a URL
+        password = settings.postgres_password
+        return await asyncpg.connect(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            user=settings.postgres_user,
+            database=settings.postgres_db,
+            password=password.get_secret_value() if password else None,
+            timeout=SECONDS,
+            command_timeout=SECONDS,
+            server_settings=own,
+        )
+    return await Connector(settings, own, seconds=SECONDS, command_timeout=SECONDS).connect()
+
+
 async def database(settings: Any) -> dict[str, Any]:
     """Return what PostgreSQL reports; only `problem` where the connection fails."""
     import asyncpg
 
-    url, password = settings.database_url, settings.postgres_password
-    place = {"dsn": url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)} if url else {
-        "host": settings.postgres_host,
-        "port": settings.postgres_port,
-        "user": settings.postgres_user,
-        "database": settings.postgres_db,
-        "password": password.get_secret_value() if password else None,
-    }  # fmt: skip
-    own = {"application_name": "slipway-doctor"}
     try:
-        connection = await asyncpg.connect(**place, timeout=SECONDS, command_timeout=SECONDS, server_settings=own)
+        connection = await connect(settings)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return {"problem": " ".join(str(error).split()) or type(error).__name__}
     try:

@@ -31,7 +31,7 @@ __all__ = [
 
 SECRETS_ANNOTATION = "slipway/secrets"
 REDIS_ACL = "REDIS_ACL"
-URLS = ("DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
+URLS = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
 
 

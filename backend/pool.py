@@ -1,0 +1,150 @@
+"""The open connections of one process: so many are kept, and a few more are there while they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import asyncpg
+
+__all__ = ["LOST", "Connection", "Pool"]
+
+# One lease's; whoever keeps it for longer shares it with strangers.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# After this time a connection leads to whichever server its name means by now.
+LIFETIME_SECONDS = 1800.0
+JITTER = 0.2  # the share of it by which some end sooner, so that they do not all end together
+IDLE_SECONDS = 10.0  # of one more than are kept
+TIDY_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
+# While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing, or
+# cut between two messages (InternalClientError: "another operation is in progress").
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class Pool:
+    """At most `size + overflow` connections, each made by `connect`.
+
+    asyncpg's own pool cannot start without its server, reaches its size again up to a minute after an outage, and costs
+    a request one more task: it resets each connection that comes back.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int, overflow: int) -> None:
+        self._connect = connect
+        self._size, self._limit = size, size + overflow
+        self._turns = asyncio.Semaphore(self._limit)  # fair: who waits longest is next
+        self._idle: deque[tuple[float, Connection]] = deque()  # with the time it came back; the last is lent first
+        self._due: dict[Connection, float] = {}  # when each open connection is closed for its age, lent ones too
+        self._opening = 0
+        self._closed = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()  # the loop's own references are weak
+
+    def keep(self) -> None:
+        """Begin to keep `size` connections open, after each outage, too, and to close what is too old or too many."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def take(self, seconds: float) -> Connection:
+        """Lend a connection, after at most `seconds` of waiting for a turn. Raise one of `LOST`."""
+        if self._turns.locked():
+            async with asyncio.timeout(seconds):
+                await self._turns.acquire()
+        else:
+            await self._turns.acquire()
+        try:
+            return self._newest() or await self._open()
+        except BaseException:
+            self._turns.release()
+            raise
+
+    def give_back(self, connection: Connection, *, broken: bool = False) -> None:
+        """Take `connection` back, and close it if it is `broken`, old, or in the middle of something."""
+        # Nothing is reset: a lease must not leave a SET, a LISTEN or a session lock behind.
+        now = asyncio.get_running_loop().time()
+        if broken or connection.is_closed() or connection.is_in_transaction() or now >= self._due[connection]:
+            # In the background: the answer must not wait for a hung PostgreSQL.
+            task = asyncio.create_task(self._end(connection, lent=True))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        else:
+            self._idle.append((now, connection))
+            self._turns.release()
+
+    def expire(self) -> None:
+        """Let no connection that is open now be lent again."""
+        self._due = dict.fromkeys(self._due, 0.0)
+
+    async def close(self) -> None:
+        """Close every connection: gracefully for at most CLOSE_SECONDS, then by force."""
+        self._closed = True
+        if self._keeper:
+            self._keeper.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                for _ in range(self._limit):  # each one that is lent comes back before its turn does
+                    await self._turns.acquire()
+                await asyncio.gather(*(self._end(connection) for connection in [*self._due]))
+        for connection in [*self._due]:
+            connection.terminate()
+
+    def _newest(self) -> Connection | None:
+        # The newest, so that in calm times the others get old and leave.
+        while self._idle:
+            _, connection = self._idle.pop()
+            if not connection.is_closed() and asyncio.get_running_loop().time() < self._due[connection]:
+                return connection
+            del self._due[connection]
+            connection.terminate()
+        return None
+
+    async def _open(self) -> Connection:
+        """Return a new connection. The caller has a turn, so that there are never more than the limit."""
+        self._opening += 1
+        try:
+            connection = await self._connect()
+        finally:
+            self._opening -= 1
+        if self._closed:
+            connection.terminate()
+            raise asyncpg.InterfaceError("the pool is closed")
+        lifetime = LIFETIME_SECONDS * (1 - JITTER * random.random())  # noqa: S311 - no secret
+        self._due[connection] = asyncio.get_running_loop().time() + lifetime
+        return connection
+
+    async def _end(self, connection: Connection, *, lent: bool = False) -> None:
+        self._due.pop(connection, None)
+        try:
+            # A statement that somebody gave up is cancelled first, so it does not go on without its client.
+            await connection.close(timeout=CLOSE_SECONDS)
+        except LOST:
+            connection.terminate()
+        finally:
+            if lent:
+                self._turns.release()
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(*LOST):
+                await self._tidy()
+            await asyncio.sleep(TIDY_SECONDS)
+
+    async def _tidy(self) -> None:
+        now = asyncio.get_running_loop().time()
+        gone: list[Connection] = []
+        kept: deque[tuple[float, Connection]] = deque()
+        for since, connection in self._idle:
+            unneeded = len(self._due) - len(gone) > self._size and now - since >= IDLE_SECONDS
+            if unneeded or connection.is_closed() or now >= self._due[connection]:
+                gone.append(connection)
+            else:
+                kept.append((since, connection))
+        self._idle = kept
+        await asyncio.gather(*(self._end(connection) for connection in gone))
+        while len(self._due) + self._opening < self._size and not self._turns.locked():
+            async with self._turns:
+                self._idle.appendleft((now, await self._open()))
