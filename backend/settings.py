@@ -109,12 +109,14 @@ class Settings(BaseSettings):
     )
     database_url: PostgresUrl | None = _setting(
         "database",
-        "postgresql://user:password@host:port/name; wins over POSTGRES_* in a service that you start yourself, and a"
-        " deploy refuses it.",
+        "postgresql://user:password@host:port/name of a database that others manage; wins over POSTGRES_*, and a deploy"
+        " runs no PostgreSQL of its own.",
         None,
     )
     migration_database_url: PostgresUrl | None = _setting(
-        "database", "The same for who migrates: directly, never through a pooler. Unset: as the service.", None
+        "database",
+        "The same for who migrates, beside DATABASE_URL: directly, never through a pooler. Unset: as the service.",
+        None,
     )
     database_pool_size: int = _setting("database", "Connections that one process keeps open.", 5, ge=1, le=100)
     database_max_overflow: int = _setting(
@@ -140,8 +142,8 @@ class Settings(BaseSettings):
     redis_password: SecretStr | None = _setting("redis", "Password of Redis.", None, generate=True)
     redis_url: RedisUrl | None = _setting(
         "redis",
-        "redis://:password@host:port/0 (or rediss:, unix:); wins over REDIS_* in a service that you start yourself, and"
-        " a deploy refuses it.",
+        "redis://user:password@host:port/0 (or rediss:, unix:) of a Redis that others manage; wins over REDIS_*, and a"
+        " deploy runs none of its own.",
         None,
     )
     redis_expire_seconds: int = _setting("redis", "Seconds that a cached answer is kept.", 60, ge=1, le=86400)

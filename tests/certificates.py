@@ -16,7 +16,8 @@ def certificates(folder: Path, host: str = "localhost") -> Path:
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *key, "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2")
-    names = ("-addext", f"subjectAltName=DNS:{host}")
+    kind = "IP" if host.replace(".", "").isdecimal() else "DNS"
+    names = ("-addext", f"subjectAltName={kind}:{host}")
     openssl("req", "-new", *key, "-subj", f"/CN={host}", *names, "-keyout", "own.key", "-out", "own.csr")
     signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-copy_extensions", "copy", "-days", "2")
     openssl("x509", "-req", "-in", "own.csr", *signing, "-out", "own.pem")

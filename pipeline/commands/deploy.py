@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.place_of_data import STORE_KEYS
 from pipeline.config.project import Environment, Project
-from pipeline.config.settings import PLACED, overridden, variables
+from pipeline.config.settings import PLACED, URLS, overridden, variables
 from pipeline.deploy.accounts import first_account
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
@@ -97,7 +97,7 @@ def _overridden(story: Story, *, built: bool) -> list[str]:
     that would not be used is refused, so it wins nothing.
     """
     plain = {variable.name for variable in variables() if not variable.secret}
-    refused = STORE_KEYS.keys()
+    refused = STORE_KEYS.keys() - {f"{name}{end}" for name in URLS for end in ("", "_FILE")}
     unused = plain if story.env.target == "kubernetes" else refused if built else refused | plain - PLACED
     return [line for name, line in overridden(story.project.root).items() if name not in unused]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
+from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
 from pipeline.config.secrets import PROVED, SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
@@ -49,7 +50,9 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
-    write_secret_files(folder, split_secrets(read_values(root))[1], superuser=superuser)
+    values = read_values(root)
+    secrets = {**split_secrets(values)[1], **managed_stores(values).files()}
+    write_secret_files(folder, secrets, superuser=superuser)
     if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):
         allow_by_hand(folder, allowed=True)
     log.info(f"wrote the secrets of docker-compose.yml to {os.path.relpath(folder)}, a folder that only you can open")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.config.managed import FILES
 from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
@@ -55,10 +56,11 @@ def derived_files(root: Path) -> dict[str, str]:
 def _compose_blocks() -> dict[str, list[str]]:
     """Return the lines of docker-compose.yml: plain settings, the secrets of a replica, and where their files are."""
     names = [secret.name for secret in service_secrets()]
+    stores = [name for name in FILES if name != "MIGRATION_DATABASE_URL"]
     return {
         "settings": [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in _plain()],
-        "secrets": [f"- {name}" for name in names],
-        "secret files": [f'{name}: {{ file: "{SECRET_FILES}/{name}" }}' for name in names],
+        "secrets": [f"- {name}" for name in (*names, *stores)],
+        "secret files": [f'{name}: {{ file: "{SECRET_FILES}/{name}" }}' for name in (*names, *FILES)],
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pipeline.config.settings import COMPOSE_IMAGES, DECISIVE, check_values, read_env, variables
@@ -24,13 +24,17 @@ COMPOSE_FILE = "docker-compose.yml"
 
 
 def settings_problems(
-    root: Path, values: Mapping[str, str], runs: str, placed: Mapping[str, str] | None = None
+    root: Path,
+    values: Mapping[str, str],
+    runs: str,
+    placed: Mapping[str, str] | None = None,
+    managed: Collection[str] = (),
 ) -> list[str]:
     """Return all that is wrong with `values` for a target with an `.env`, one line each.
 
-    That is what `check_values`, `shell_problems` and `unused_stores` find; for `runs` and `placed` see the last.
+    That is what `check_values`, `shell_problems` and `unused_stores` find; for the others see the last.
     """
-    unused = unused_stores(values, runs, placed=placed)
+    unused = unused_stores(values, runs, placed=placed, managed=managed)
     names = {line.partition(":")[0].removesuffix("_FILE") for line in unused}
     # One line for each name: what has to be taken out need not be fixed first.
     wrong = [line for line in check_values(root, values) if not names & set(line.split(": ")[1:2])]
@@ -42,11 +46,13 @@ def unused_stores(
     runs: str,
     *,
     placed: Mapping[str, str] | None = None,
+    managed: Collection[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return a line for each name in `values` of a database or a Redis that would not reach the service.
 
-    `runs` says what it uses instead, with `{store}` for which of the two; `placed` has the values that reach it.
+    `runs` says what it uses instead, with `{store}` for which of the two; `placed` has the values that reach it, and
+    `managed` the names of those that do, whatever they are.
     """
     environ = os.environ if environ is None else environ
     effective = [{variable.name: variable.default for variable in variables()}, placed or {}]
@@ -54,7 +60,7 @@ def unused_stores(
     for key, store in STORE_KEYS.items():
         value = values.get(key, "").strip()
         # `nox -s init` writes each name with its default, which names no store of the user's.
-        if not value or value in [known.get(key) for known in effective]:
+        if not value or key.removesuffix("_FILE") in managed or value in [known.get(key) for known in effective]:
             continue
         fix = f"unset {key} in the environment" if environ.get(key) else f"take {key} out of .env"
         problems.append(f"{key}: {runs.format(store=store)} and would not use it: {fix}")

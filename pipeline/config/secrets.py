@@ -7,6 +7,7 @@ import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.config.managed import FILES
 from pipeline.config.settings import service_secrets
 from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
@@ -58,13 +59,15 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
 
     `superuser` is that password where it is known; otherwise it is made.
 
-    The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps the one it has open.
+    The URLs of stores have a file, too, mostly an empty one. The folder has mode 0700, the files 0444. A file is
+    replaced, never changed: what runs keeps the one it has open.
     """
     # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind
     # mount does not go through it.
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
+    texts |= {name: secrets.get(name, "") for name in FILES}
     texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
     if superuser or not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = superuser or randomness.token_urlsafe(36)

@@ -19,7 +19,7 @@ from typing import Any
 from dotenv.parser import parse_stream
 
 from pipeline.errors import UsageError
-from pipeline.system.files import write_whole
+from pipeline.system.files import read_secret, write_whole
 from pipeline.system.place import env_file
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "PLACED",
     "RETIRED",
     "SECRET_BYTES",
+    "URLS",
     "Variable",
     "check_values",
     "documented",
@@ -59,9 +60,8 @@ LEAVING_SECONDS = 10  # of a replica that has answered everything: a few, even o
 # find an empty database, or start another engine on the same volume. So `.env` alone sets them.
 DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
 PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and every reader of it agrees on it
-URLS = frozenset(
-    {"DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"}
-)  # no target passes them on; the plan refuses them and does not read their files
+# Of stores that others manage: see `pipeline.config.managed`.
+URLS = frozenset({"DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"})
 # Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
 RETIRED = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
@@ -225,7 +225,7 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
     named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
-    secrets = {files[name]: _read_secret(name, Path(value)) for name, value in named.items()}
+    secrets = {files[name]: read_secret(files[name], values) for name in named}
     return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
 
 
@@ -237,15 +237,6 @@ def release_settings(values: Mapping[str, str]) -> dict[str, str]:
 def _secret_names() -> set[str]:
     """Return every secret that `.env` may hold."""
     return {variable.name for variable in variables() if variable.secret}
-
-
-def _read_secret(name: str, path: Path) -> str:
-    """Return the text of a secret's file. Raise `UsageError` with the `name` of its setting if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{name}: its file cannot be read ({reason}): fix the path, or the file's mode") from None
 
 
 def grace_seconds(config: Mapping[str, str]) -> int:

@@ -88,6 +88,8 @@ class Story:
                 problems = self.target.problems() + ([] if wanted else tree_problems(self.project))
                 if problems:
                     raise UsageError(*problems)
+                for line in self.target.database.places():
+                    log.info(line)
                 self._refuse_undelivered(wanted)
                 stack.enter_context(self.target.lock())
                 self.records.refresh()  # another deploy may have held the lock until now

@@ -1,11 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and those that hold a secret."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_whole"]
+from pipeline.errors import UsageError
+
+__all__ = ["read_secret", "write_whole"]
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -18,3 +21,16 @@ def write_whole(path: Path, text: str) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def read_secret(name: str, values: Mapping[str, str]) -> str:
+    """Return the text of the file that `values` have for the secret `name`; empty where they have none.
+
+    Raise `UsageError` if it cannot be read.
+    """
+    try:
+        path = values.get(f"{name}_FILE", "").strip()
+        return Path(path).read_text(encoding="utf-8").strip() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{name}_FILE: its file cannot be read ({reason}): fix the path, or the file's mode") from None

@@ -65,14 +65,16 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", f"belongs to the role {NAME}"]),
     "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
     "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),
-    "a database that would not be used": (
-        {"DATABASE_URL": "postgresql://shop:canary-Fq8@db.example.org/shop"},
-        ["DATABASE_URL: local runs a PostgreSQL of its own and would not use it: take DATABASE_URL out of .env"]),
-    "the URL of a database in a file": (
-        {"DATABASE_URL_FILE": "/nonexistent/url"}, ["DATABASE_URL_FILE: local runs", "DATABASE_URL_FILE out of .env"]),
+    "a database that nothing could connect to": (
+        {"DATABASE_URL": "postgresql://shop:canary-Fq8-canary-Fq8@db.example.org/shop?sslmode=bogus-Fq8"},
+        ["DATABASE_URL: the value of its parameter sslmode is not valid"]),
+    "who migrates a database that is not the service's": (
+        {"MIGRATION_DATABASE_URL": "postgresql://shop:canary-Fq8-canary-Fq8@db.example.org/shop"},
+        ["MIGRATION_DATABASE_URL: local runs a PostgreSQL of its own", "take MIGRATION_DATABASE_URL out of .env"]),
+    "the URL of a database in a file": ({"DATABASE_URL_FILE": "/nonexistent/url"}, ["DATABASE_URL", "cannot be read"]),
     "the host of a database": ({"POSTGRES_HOST": "db.example.org"}, ["POSTGRES_HOST: ", "PostgreSQL of its own"]),
-    "a Redis that would not be used": (
-        {"REDIS_URL": "rediss://:canary-Fq8@cache.example.org"}, ["REDIS_URL: local runs a Redis of its own"]),
+    "a Redis that nothing could connect to": (
+        {"REDIS_URL": "rediss://:canary-Fq8-canary-Fq8@cache.example.org?ssl=true"}, ["REDIS_URL: has a parameter"]),
     "the host of a Redis": ({"REDIS_HOST": "cache.example.org"}, ["REDIS_HOST: ", "Redis of its own"]),
 }  # fmt: skip
 SHELLS: dict[str, tuple[dict[str, str], list[str]]] = {
@@ -80,8 +82,7 @@ SHELLS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"POSTGRES_DB": "another"}, [f"POSTGRES_DB: the environment says `another`, .env says `{NAME}`"]),
     "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER: the environment says `another`"]),
     "another project": ({"PROJECT_NAME": "another"}, ["PROJECT_NAME: the environment says `another`", "unset it"]),
-    "the URL of a database": (
-        {"DATABASE_URL": "postgresql://db.example.org/shop"}, ["DATABASE_URL: local", "unset DATABASE_URL in the env"]),
+    "the URL of a database": ({"DATABASE_URL": "mysql://db.example.org/shop"}, ["the environment: DATABASE_URL: "]),
     "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["the environment: LOG_LEVEL: "]),
 }  # fmt: skip
 

@@ -67,6 +67,10 @@ class Database(Protocol):
         ship instead of the working tree. What only the database knows (whether it is migrated) is not asked here.
         """
 
+    def places(self) -> list[str]:
+        """Say where the stores are that others manage, one line each; nothing secret."""
+        return []
+
     def runs(self, new: Artifact) -> bool:
         """Return whether the database that `new` will use can be queried now."""
 

@@ -31,11 +31,21 @@ class ComposeDatabase(roles.Database):
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Check PostgreSQL's volume against the image that would run on it; a `release` has no image of its own."""
+        if self.site.variables.managed.database:  # whether it is the one that was in use, its migrations tell
+            return []
         return find_data_problems(self.site.variables, expected=expected)
 
+    def places(self) -> list[str]:
+        """Say where the stores are that others manage, and which way leads there."""
+        managed = self.site.variables.managed
+        way = f"through network {self.site.stack.network('frontend')}, as the service is"
+        return [*managed.described(), *([f"migrations run {way}"] if managed.database else [])]
+
     def runs(self, new: Artifact) -> bool:
-        """Return whether PostgreSQL's container runs; all releases use the same one."""
-        return any(container.running for container in self.site.stack.containers("postgres"))
+        """Return whether PostgreSQL's container runs, or one elsewhere; all releases use the same one."""
+        return self.site.variables.managed.database or any(
+            container.running for container in self.site.stack.containers("postgres")
+        )
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations in a one-shot container of the release's own image, as the service's role."""
@@ -68,6 +78,8 @@ class ComposeDatabase(roles.Database):
     def run(self, *command: str) -> str:
         """Run the program in PostgreSQL's own container."""
         variables = self.site.variables
+        if variables.managed.database:
+            raise SlipwayError(f"{command[0]}: the database is managed by others (DATABASE_URL): run it there")
         plain, secrets = split_secrets(self.site.values)
         place = {
             "PGHOST": "127.0.0.1",

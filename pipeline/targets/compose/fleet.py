@@ -30,7 +30,7 @@ from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
-from pipeline.targets.compose.surroundings import SURROUNDINGS, started_by_hand
+from pipeline.targets.compose.surroundings import started_by_hand
 from pipeline.targets.compose.trial import try_container
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
@@ -75,10 +75,11 @@ class ComposeFleet(roles.Fleet):
         around = site.surroundings.containers()
         problems = [
             f"{name} is {f'{around[name].state} {around[name].health}'.strip() if name in around else 'missing'}"
-            for name in SURROUNDINGS
+            for name in site.variables.surroundings
             if name not in around or not around[name].ready
         ]
-        problems += [f"{name} no longer matches {FILES[0]} and .env" for name in site.surroundings.changed()]
+        changed = [name for name in site.surroundings.changed() if name in site.variables.surroundings]
+        problems += [f"{name} no longer matches {FILES[0]} and .env" for name in changed]
         routed = site.replicas.routed()
         problems += [
             f"the edge does not route to {replica.name}"
@@ -176,7 +177,8 @@ class ComposeFleet(roles.Fleet):
         site.write_secrets()
         if not site.variables.edge_image():  # the first release here was built elsewhere
             site.variables.frontend = site.images.build_frontend()
-        site.surroundings.start("postgres", "redis")
+        if stores := [name for name in site.variables.surroundings if name != "frontend"]:
+            site.surroundings.start(*stores)
         wrong = login_problems(site.variables)
         if wrong:
             raise DeployFailed(*wrong)

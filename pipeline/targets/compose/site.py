@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import PROVED, secret_files, write_secret_files
-from pipeline.config.settings import split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.images.build import Images
 from pipeline.system.ports import LOOPBACK
@@ -59,4 +58,4 @@ class Site(SiteHere):
 
     def write_secrets(self) -> None:
         """Write the secrets of `.env` to their files."""
-        write_secret_files(self.secrets, split_secrets(self.values)[1])
+        write_secret_files(self.secrets, self.variables.secrets)

@@ -61,11 +61,13 @@ class Surroundings:
     def problems(self) -> list[str]:
         """List what would not start as the files define it now, one line each with its fix. Touch nothing that runs."""
         config, there = self._config(), self.containers()
-        problems = [problem for name in SURROUNDINGS if (problem := self._image_problem(config, name))]
+        mine = self.variables.surroundings
+        problems = [problem for name in mine if (problem := self._image_problem(config, name))]
         if problems:
             return problems
         # What does not run now, too: so a bad definition is refused before it is waited for.
         doubtful = {*self._changed(config, there), *(name for name, each in there.items() if not each.ready)}
+        doubtful &= {*mine}
         return self._try(throwaway_config(config, self.stack.name, doubtful)) if doubtful else []
 
     def start(self, *services: str) -> None:
@@ -139,6 +141,10 @@ class Surroundings:
         """Note what runs as proved: `put_back` of a later deploy brings it back."""
         self._before = {}
         there = self.containers()
+        for name in there.keys() - {*self.variables.surroundings}:  # until here, a replica may have used it
+            log.info(f"{name} is removed, as it is managed elsewhere now; its volume is kept")
+            self.stack.docker.do("stop", there[name].ident)
+            self.stack.docker.do("rm", there.pop(name).ident)
         facts = {
             "config": self._config(),
             "images": {name: each.image for name, each in there.items()},

@@ -62,7 +62,9 @@ class ComposeTarget(KeptHere):
         if not problems and site.chooses_port and (taken := self._port_problems()):
             return taken  # before `.env` is written with this port
         site.ensure_env()
-        problems += settings_problems(root, site.values, "compose runs a {store} of its own", STORES)
+        managed, runs = site.variables.managed, "compose runs a {store} of its own"
+        problems += settings_problems(root, site.values, runs, STORES, managed=managed.names)
+        problems += managed.container_problems()
         named, closed = project_name_problem(site.stack.name), closed_problem(site.secrets)
         problems += [problem for problem in (named, closed) if problem]
         scripts = root / "docker/postgres/init-scripts"
@@ -78,7 +80,7 @@ class ComposeTarget(KeptHere):
         taken = taken_problems(site.stack, self.env.name)
         if taken:
             return taken
-        return self._port_problems() or login_problems(site.variables)
+        return self._port_problems() or ([] if site.variables.managed.database else login_problems(site.variables))
 
     def _port_problems(self) -> list[str]:
         site = self.site

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import owner_of, secret_files
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     PLACED,
+    URLS,
     edge_port,
     grace_seconds,
     release_settings,
@@ -49,8 +51,25 @@ class Variables:
         if release not in self._fingerprints:
             variables = self._shared(self.artifacts.find(release))
             definition = self.stack.definitions(variables)["backend"]
-            self._fingerprints[release] = config_fingerprint(definition, split_secrets(self.values)[1])
+            self._fingerprints[release] = config_fingerprint(definition, self.secrets)
         return self._fingerprints[release]
+
+    @property
+    def managed(self) -> Managed:
+        """The stores that others manage."""
+        return managed_stores(self.values)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The secrets of `.env`, as a container reads them."""
+        return {**split_secrets(self.values)[1], **self.managed.files()}
+
+    @property
+    def surroundings(self) -> list[str]:
+        """The services around the replicas: the stores that run here, and the edge."""
+        managed = self.managed
+        stores = {"postgres": not managed.database, "redis": not managed.redis}
+        return [*(name for name, here in stores.items() if here), "frontend"]
 
     @property
     def role(self) -> str:
@@ -82,10 +101,11 @@ class Variables:
             **settings_environment(config),
             # Empty means the default of the file; a variable that is not set here would be taken from the shell.
             **dict.fromkeys((image.name for image in COMPOSE_IMAGES), ""),
-            **{name: self.values[name] for name in PLACED if name in self.values},
+            **{name: self.values[name] for name in PLACED - URLS if name in self.values},
             # A role goes with its password, which is not part of a release: in a rollback, too.
             "POSTGRES_USER": self.role,
             "SLIPWAY_OWNER": owner_of(self.role),
+            "SLIPWAY_MIGRATE_NETWORK": "frontend" if self.managed.database else "backend",
             "SLIPWAY_SECRETS": str(secret_files(self.project.root)),
             **({"EDGE_ADDRESS": _bracketed(self.values["EDGE_ADDRESS"])} if self.values.get("EDGE_ADDRESS") else {}),
             "EDGE_PORT": str(own_port(self.env) or edge_port(self.values)),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.settings import split_secrets
 from pipeline.errors import DeployFailed
 from pipeline.releases.model import Replica, short
 from pipeline.system.waiting import Deadline, attempts
@@ -78,7 +77,7 @@ class Workers:
     def _config(self, kept: Kept) -> dict[str, Any]:
         """Return the configuration of the workers of a release alone, marked with what they start with."""
         config = self.stack.config(self.variables.environment(kept))
-        secrets = split_secrets(self.variables.values)[1]
+        secrets = self.variables.secrets
         config["services"] = {
             name: one for name, one in config["services"].items() if name not in KNOWN and _works(one, kept)
         }

@@ -35,20 +35,27 @@ class LocalDatabase(roles.Database):
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Check PostgreSQL's folder against the engine that runs, or would run, on it; a `release` has no engine."""
         site = self.site
+        if site.managed.database:  # whether it is the one that was in use, its migrations tell
+            return []
         data = data_folder(site.layout)
         found, server = data_majors(data, site.engines_venv(), site.project.root / ENGINES_LOCK)
         return judge_data(site.env.name, data, found, server, expected=expected)
 
     def runs(self, new: Artifact) -> bool:
-        """Return whether PostgreSQL is among the processes; all releases use the same one."""
-        return bool(self.site.supervisor.processes().get("postgres"))
+        """Return whether PostgreSQL is among the processes, or runs elsewhere; all releases use the same one."""
+        return self.site.managed.database or bool(self.site.supervisor.processes().get("postgres"))
+
+    def places(self) -> list[str]:
+        """Say where the stores are that others manage."""
+        return self.site.managed.described()
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Run the migrations as the service's role, in the release's own folder."""
         site, limit = self.site, limits(self.site.env, *arguments)
+        place = {**site.database_environment(), **site.managed.of_migrations()}
         return run(
             migrate_command(site.artifacts, release, *arguments),
-            env={**site.base_environment(), **(site.database_environment() if database else {}), **limit.environment},
+            env={**site.base_environment(), **(place if database else {}), **limit.environment},
             cwd=site.artifacts.folder(release.name),
             timeout=limit.seconds,
             grace=STOP_SECONDS,
@@ -58,6 +65,8 @@ class LocalDatabase(roles.Database):
     def run(self, *command: str) -> str:
         """Run the program from the engine's folder of binaries; it connects to PostgreSQL's own socket."""
         site, (program, *arguments) = self.site, command
+        if site.managed.database:
+            raise SlipwayError(f"{program}: the database is managed by others (DATABASE_URL): run it there")
         user, _, database = site.credentials()
         place = {"PGHOST": str(site.layout.postgres_sockets), "PGUSER": user, "PGDATABASE": database}
         environment = {**clean_environment(site.layout.home), **place}

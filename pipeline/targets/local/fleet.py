@@ -71,7 +71,7 @@ class LocalFleet(roles.Fleet):
         site, processes = self.site, self.site.supervisor.processes()
         problems = [
             f"{name} is {processes[name].state if name in processes else 'missing'}"
-            for name in ("postgres", "valkey", "edge")
+            for name in (*site.own_stores, "edge")
             if name not in processes or processes[name].state not in UP
         ]
         problems += [
@@ -99,10 +99,9 @@ class LocalFleet(roles.Fleet):
         site = self.site
         if not site.artifacts.folder(release).exists() or not site.artifacts.python(release, "backend").exists():
             return {}
-        redis = {"REDIS_HOST": str(site.layout.run / "valkey.sock")}
         done = subprocess.run(
             [site.artifacts.python(release, "backend"), *probe_command("database", "redis")],
-            env={**site.base_environment(), **site.database_environment(), **redis},
+            env={**site.base_environment(), **site.database_environment(), **site.redis_environment()},
             cwd=site.artifacts.folder(release),
             capture_output=True,
             text=True,
@@ -152,7 +151,7 @@ class LocalFleet(roles.Fleet):
         if not site.supervisor.names() or site.supervisor.pid() is not None:
             return broken
         log.warning("nothing runs although it should (was the machine restarted?): starting it again")
-        for name in ("postgres", "valkey"):  # in an environment that was made anew, their programs may be elsewhere
+        for name in site.own_stores:  # in an environment that was made anew, their programs may be elsewhere
             site.supervisor.forget(name)
         self._start()
         for slot in site.replicas.slots():  # a restart may empty the folder of the sockets
@@ -185,8 +184,15 @@ class LocalFleet(roles.Fleet):
         """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""
         self._start()
 
+    def keep(self) -> None:
+        """Stop the stores that others manage now: until here, a replica may have used them. Their data stays."""
+        for name in {"postgres", "valkey"} - {*self.site.own_stores}:
+            if name in self.site.supervisor.processes():
+                log.info(f"{name} is stopped, as it is managed elsewhere now; what it has is kept")
+                self.site.supervisor.stop(name, lambda: None)
+
     def _start(self) -> None:
-        """Start PostgreSQL, Valkey and the edge; create the role and the database."""
+        """Start those of PostgreSQL and Valkey that run here, and the edge; create the role and the database."""
         site = self.site
         site.layout.make()
         for script in ("launch.py", WATCHDOG):
@@ -198,8 +204,9 @@ class LocalFleet(roles.Fleet):
         changed = site.edge.write_config(engines.caddy, site.caddyfile, max(site.env.replicas, used) + 1)
         site.supervisor.start(engines.supervisord)
         stores = Stores(site.layout, site.supervisor, engines)
-        stores.ensure(max_connections(site.env.replicas, site.values))
-        stores.ensure_role(*site.credentials())
+        stores.ensure(site.own_stores, max_connections(site.env.replicas, site.values))
+        if not site.managed.database:
+            stores.ensure_role(*site.credentials())
         _start_watchdog(site, engines)
         _start_edge(site, engines, changed=changed)
 

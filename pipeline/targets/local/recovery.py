@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.config.secrets import delivered_secrets
+from pipeline.config.settings import URLS
 from pipeline.targets.local.supervision import is_marked
 
 __all__ = ["recovered_from_processes"]
@@ -19,11 +20,10 @@ def recovered_from_processes(home: Path) -> dict[str, str]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             environment = process.environ() if is_marked(process, home) else {}
-            files = {
-                name: Path(environment[f"{name}_FILE"]) for name in delivered_secrets() if f"{name}_FILE" in environment
-            }
+            names = [name for name in (*delivered_secrets(), *URLS) if f"{name}_FILE" in environment]
+            files = {name: Path(environment[f"{name}_FILE"]) for name in names}
             texts = {name: path.read_text(encoding="utf-8").strip() for name, path in files.items() if path.exists()}
-            names = ("POSTGRES_DB", "POSTGRES_USER") if texts else ()
+            plain = ("POSTGRES_DB", "POSTGRES_USER") if texts else ()
             found |= {name: text for name, text in texts.items() if text}
-            found |= {name: environment[name] for name in names if name in environment}
+            found |= {name: environment[name] for name in plain if name in environment}
     return found

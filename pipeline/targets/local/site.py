@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import LocalEnvironment, Project
 from pipeline.config.secrets import owner_of
 from pipeline.config.settings import PLACED, split_secrets
@@ -93,6 +94,17 @@ class Site(SiteHere):
         """The tokens that a replica started now would accept."""
         return Tokens.of(split_secrets(self.values)[1])
 
+    @property
+    def managed(self) -> Managed:
+        """The stores that others manage."""
+        return managed_stores(self.values)
+
+    @property
+    def own_stores(self) -> list[str]:
+        """The programs of the stores that run here."""
+        managed = self.managed
+        return [*([] if managed.database else ["postgres"]), *([] if managed.redis else ["valkey"])]
+
     def credentials(self) -> tuple[str, str | None, str]:
         """Return the service's role, its password and its database."""
         plain, secrets = split_secrets(self.values)
@@ -102,10 +114,16 @@ class Site(SiteHere):
 
     def database_environment(self) -> dict[str, str]:
         """Return the variables that lead the service to its database."""
+        if self.managed.database:
+            return self.managed.of_service("DATABASE_URL")
         user, password, database = self.credentials()
         place = {"POSTGRES_HOST": str(self.layout.postgres_sockets), "POSTGRES_PORT": "5432"}
         own = {"POSTGRES_PASSWORD": password} if password else {}
         return {**place, "POSTGRES_USER": user, "POSTGRES_DB": database, **own}
+
+    def redis_environment(self) -> dict[str, str]:
+        """Return the variables that lead the service to its Redis."""
+        return self.managed.of_service("REDIS_URL") or {"REDIS_HOST": str(self.layout.run / "valkey.sock")}
 
     def base_environment(self) -> dict[str, str]:
         """Return the environment for commands of a release: the secrets that its settings need, but no database."""
@@ -113,16 +131,16 @@ class Site(SiteHere):
 
     def config(self, release: str) -> Path:
         """Write what a replica of `release` starts with, and return the folder of that."""
-        database = {name: value for name, value in self.database_environment().items() if name != "POSTGRES_PASSWORD"}
+        urls = self.managed.of_service()
+        stores = {**self.database_environment(), **self.redis_environment()}
         environment = {
             **clean_environment(self.layout.home),
             **self.artifacts.config(release),
-            **database,
-            "REDIS_HOST": str(self.layout.run / "valkey.sock"),
+            **{name: value for name, value in stores.items() if name not in ("POSTGRES_PASSWORD", *urls)},
             "RELEASE": release,
             "EDGE_PORT": str(self.port),
         }
-        return write_config(self.layout.configs, environment, self._secrets())
+        return write_config(self.layout.configs, environment, {**self._secrets(), **urls})
 
     def wanted_config(self, release: str) -> str | None:
         """Return the name of what a replica of `release` would start with now; None where the release is not kept."""

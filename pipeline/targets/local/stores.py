@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,12 @@ class Stores:
         """Where Valkey listens."""
         return self.layout.run / "valkey.sock"
 
-    def ensure(self, max_connections: int) -> None:
-        """Start both, PostgreSQL with `max_connections`; create its cluster where there is none."""
+    def ensure(self, names: Collection[str], max_connections: int) -> None:
+        """Start those of `names` (`postgres`, `valkey`), PostgreSQL with `max_connections`; create its cluster."""
         user = postgres_user()
         binaries = reachable_binaries(self.engines.postgres, user)
-        self._ensure_cluster(binaries, user)
+        if "postgres" in names:
+            self._ensure_cluster(binaries, user)
         options = {"max_connections": str(max_connections)}
         commands = {
             "postgres": (
@@ -90,7 +92,8 @@ class Stores:
             ),
         }
         running = self.supervisor.processes()
-        for name, (command, signal, as_user) in commands.items():
+        for name in names:
+            command, signal, as_user = commands[name]
             if name in running and running[name].state in ("FATAL", "EXITED", "STOPPED", "BACKOFF"):
                 self.supervisor.stop(name, lambda: None)  # its command may be another one by now
                 running.pop(name)
@@ -108,11 +111,13 @@ class Stores:
                     ),
                 )
         try:
-            wait_for_postgres(self.layout.postgres)
+            if "postgres" in names:
+                wait_for_postgres(self.layout.postgres)
         except SlipwayError as error:
             raise SlipwayError(f"{error.problems[0]}; see {self.layout.home / 'logs'}") from error
         try:
-            wait_for_valkey(self.valkey_socket)
+            if "valkey" in names:
+                wait_for_valkey(self.valkey_socket)
         except SlipwayError as error:  # it is a cache, and the service does without
             log.warning(
                 f"{error.problems[0]}; see {self.layout.log('valkey')}. Nothing is cached until it runs. If its data is"

@@ -40,12 +40,13 @@ class LocalTarget(KeptHere):
         if site.chooses_port and (taken := self._port_problems()):
             return taken  # before `.env` is written with this port
         site.ensure_env()
-        problems = settings_problems(root, site.values, "local runs a {store} of its own")
+        problems = settings_problems(root, site.values, "local runs a {store} of its own", managed=site.managed.names)
         if set(str(root)) & set(UNUSABLE):
             wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"
             return [f"{root}: {wrong}: clone to another folder"]
         problems += site.room_problems()
-        problems += role_problems(*site.credentials()[::2]) or self._owner_problems()
+        if not site.managed.database:
+            problems += role_problems(*site.credentials()[::2]) or self._owner_problems()
         if not any("EDGE_PORT: " in problem for problem in problems):
             problems += self._port_problems()
         postgres_user()

@@ -16,9 +16,8 @@ pytestmark = pytest.mark.e2e
 
 
 VAIN = {
-    "DATABASE_URL": "postgresql://shop:canary-Fq8@db.example.org/shop",
+    "MIGRATION_DATABASE_URL": "postgresql://shop:canary-Fq8-canary-Fq8@db.example.org/shop",
     "POSTGRES_HOST": "db.example.org",
-    "REDIS_URL": "rediss://:canary-Fq8@cache.example.org",
     "REDIS_HOST": "cache.example.org",
 }
 DECIDES = {"POSTGRES_DB": "another", "POSTGRES_USER": "another", "POSTGRES_IMAGE": "postgres:17-trixie",

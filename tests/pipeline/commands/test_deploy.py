@@ -48,13 +48,14 @@ class TestDeploy:
         served.run("rollback", "--release", "1")
         assert served.said.count(line) == 1
 
-    def test_says_of_no_store_that_it_wins(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The target refuses one that would not be used: it must not say both."""
+    def test_says_of_no_refused_store_that_it_wins(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The target refuses one that would not be used: it must not say both. A URL is used, and no line has it."""
         (served.target.project.root / ".env").write_text("LOG_LEVEL=INFO\n")
-        for name in ("POSTGRES_HOST", "DATABASE_URL", "REDIS_URL_FILE"):
+        for name in ("POSTGRES_HOST", "DATABASE_URL", "REDIS_HOST"):
             monkeypatch.setenv(name, "db.example.org")
         served.run("deploy")
-        assert "and wins" not in served.said
+        assert [line.split()[1] for line in served.said.splitlines() if "and wins" in line] == ["DATABASE_URL:"]
+        assert "db.example.org" not in served.said
 
     def test_passes_its_options_on(self, served: World) -> None:
         """Each option has its effect."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.managed import FILES as STORES_OF_OTHERS
 from pipeline.config.settings import PLACED, service_secrets, variables
 from pipeline.targets.compose.stack import FILES, passed_secrets
 from tests.tools import missing
@@ -21,7 +22,7 @@ GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
 # Beside the settings: what a deploy says, and images that one may want from elsewhere.
 OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
        "EDGE_TRUSTED_PROXIES",
-       "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_OWNER",
+       "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_MIGRATE_NETWORK", "SLIPWAY_OWNER",
        "SLIPWAY_REDIS", "SLIPWAY_SECRETS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
 SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
@@ -90,9 +91,17 @@ class TestEachService:
 class TestSecrets:
     def test_a_replica_has_each(self) -> None:
         """That of a deploy, and that of `docker compose up`."""
+        wanted = {one.name for one in service_secrets()}.union(STORES_OF_OTHERS) - {"MIGRATION_DATABASE_URL"}
         for files in (["docker-compose.yml"], FILES):
             mounted = {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
-            assert mounted == {one.name for one in service_secrets()}
+            assert mounted == wanted
+
+    def test_who_migrates_has_an_address_of_its_own(self, project: dict[str, Any]) -> None:
+        """The service does not get it: it may change tables."""
+        services = project["services"].items()
+        mounted = {name: {one["source"] for one in each.get("secrets") or ()} for name, each in services}
+        assert [name for name, secrets in mounted.items() if "MIGRATION_DATABASE_URL" in secrets] == ["migrate"]
+        assert mounted["migrate"] == {"POSTGRES_PASSWORD", *STORES_OF_OTHERS} - {"REDIS_URL"}
 
     def test_are_passed_as_files_or_as_variables(self, project: dict[str, Any]) -> None:
         """The plan counts either, in a file that a team has changed."""
@@ -121,6 +130,12 @@ class TestNetworks:
         for name in ("postgres", "redis", "migrate"):
             assert set(project["services"][name]["networks"]) == {"backend"}, name
         assert set(project["services"]["frontend"]["networks"]) == {"frontend"}
+
+    def test_who_migrates_a_database_elsewhere_has_a_way_out(self) -> None:
+        """A deploy says so; the service has one anyway."""
+        services = read(*FILES, SLIPWAY_MIGRATE_NETWORK="frontend")["services"]
+        assert set(services["migrate"]["networks"]) == {"frontend"}
+        assert set(services["backend"]["networks"]) == {"backend", "frontend"}
 
     def test_the_edge_reaches_the_service_by_sockets(self, project: dict[str, Any]) -> None:
         """In a volume that nobody else has; no name is looked up, and no data store is in the edge's network."""
