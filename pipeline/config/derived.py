@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config.managed import FILES
+from pipeline.config.managed import FILES, PASSWORDS
 from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
@@ -72,7 +72,10 @@ def _pod_blocks() -> dict[str, list[str]]:
         optional = "" if needed else "optional: true, "
         return f"- secret: {{name: {service}-secrets, {optional}items: [{{key: {name}, path: {name}}}]}}"
 
-    return {"secrets": [source(secret.name, needed=secret.needed) for secret in service_secrets()]}
+    # A URL has the password of its store. Which of them there must be, the plan knows.
+    lines = [source(one.name, needed=one.needed and one.name not in PASSWORDS) for one in service_secrets()]
+    lines += [source(name, needed=False) for name in FILES if name != "MIGRATION_DATABASE_URL"]
+    return {"secrets": lines}
 
 
 def _plain() -> list[Variable]:

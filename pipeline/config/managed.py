@@ -9,9 +9,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipeline.system.files import read_secret
 
-__all__ = ["CERTIFICATES", "FILES", "Managed", "managed_stores"]
+__all__ = ["CERTIFICATES", "FILES", "PASSWORDS", "Managed", "managed_stores"]
 
 STORES = {"DATABASE_URL": "database", "REDIS_URL": "Redis", "MIGRATION_DATABASE_URL": "database of the migrations"}
+PASSWORDS = {"POSTGRES_PASSWORD": "DATABASE_URL", "REDIS_PASSWORD": "REDIS_URL"}  # which is not needed with the latter
 CERTIFICATES = "CERTIFICATES"  # the file of a container with the authorities that the URLs name
 FILES = (*STORES, CERTIFICATES)  # of a container, each there only where it is needed, or empty
 AUTHORITY = re.compile(r"(?<=[?&])(sslrootcert|ssl_ca_certs)=([^&#]*)")

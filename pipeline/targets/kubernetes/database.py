@@ -17,6 +17,7 @@ from pipeline.targets.kubernetes.data import ask_major, find_data_problems
 from pipeline.targets.kubernetes.job import Ended, MigrateJob, command_of, program_of, with_image
 from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release
+from pipeline.targets.kubernetes.secret import unread_keys
 from pipeline.targets.kubernetes.site import Site
 
 __all__ = ["KubernetesDatabase"]
@@ -44,12 +45,22 @@ class KubernetesDatabase(roles.Database):
         ask = partial(ask_major, site.docker, site.stand)
         return find_data_problems(site.env.name, objects, site.kubectl, proved, ask, expected=expected)
 
+    def places(self) -> list[str]:
+        """Say where the stores are that the Secret names."""
+        return self.site.managed.described()
+
     def runs(self, new: Artifact) -> bool:
         """Return whether serving pods use the database of `new`, or this deploy has started it."""
         site = self.site
         if site.prepared:
             return True
         serving = site.serving()
+        urls = [name for name in ("DATABASE_URL", "MIGRATION_DATABASE_URL") if site.secrets.get(name)]
+        # The check asks by a Job of what serves, with the Secret as it is in the cluster.
+        if any(site.delivered.get(name) != site.secrets.get(name) for name in ("DATABASE_URL", *urls)):
+            return False
+        if serving and unread_keys(urls, site.kept.find(serving[0]).objects(["Job"]), site.secret):
+            return False
         return bool(serving) and site.kept.find(serving[0]).database == site.kept.find(new.name).database
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
@@ -67,6 +78,8 @@ class KubernetesDatabase(roles.Database):
 
     def run(self, *command: str) -> str:
         """Run the program as a Job, from the image of the overlay's PostgreSQL."""
+        if self.site.managed.database:
+            raise SlipwayError(f"{command[0]}: the database is managed by others (DATABASE_URL): run it there")
         release = self._serving()
         job = program_of(release.objects(["Job"])[0], store_image(release.manifests, "postgres"), command)
         return MigrateJob(self.site.kubectl, job, lambda _: None, f"{command[0]}'s Job").do(job, command[0])

@@ -28,7 +28,7 @@ from pipeline.targets.kubernetes.release import Release, must_run
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
-from pipeline.targets.kubernetes.secret import missing_keys, pod_mark, unread_keys
+from pipeline.targets.kubernetes.secret import missing_keys, needed_beside, pod_mark, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 from pipeline.targets.kubernetes.trial import end_trials, try_pod
@@ -111,6 +111,7 @@ class KubernetesFleet(roles.Fleet):
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what the Secret lacks, and what the manifests of the release do not mount from it."""
         site = self.site
+        secrets = needed_beside(secrets, site.managed.names)
         if site.on_this_machine:
             missing = missing_secrets(secrets, site.secrets, release)
         else:

@@ -266,8 +266,13 @@ def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Obj
     container = template["spec"]["containers"][0]
     container["command"], container["args"] = ["python"], list(command)
     if redis:
-        secret = next(one["secret"] for one in template["spec"]["volumes"] if one["name"] == "secrets")
-        secret["items"].append({"key": "REDIS_PASSWORD", "path": "REDIS_PASSWORD"})
+        volume = next(one for one in template["spec"]["volumes"] if one["name"] == "secrets")
+        item = {"key": "REDIS_PASSWORD", "path": "REDIS_PASSWORD"}
+        if "projected" in volume:
+            sources = volume["projected"]["sources"]
+            sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
+        else:  # of an earlier release
+            volume["secret"]["items"].append(item)
     return job
 
 

@@ -6,18 +6,21 @@ import base64
 import hashlib
 import json
 import secrets as randomness
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from pipeline.config.managed import FILES, PASSWORDS
 from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.config.settings import needed_secrets, service_secrets
+from pipeline.config.settings import URLS, needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.targets.common.tokens import Tokens
 
 __all__ = [
     "ROLE",
     "SECRETS_ANNOTATION",
+    "doubled_stores",
     "missing_keys",
+    "needed_beside",
     "needed_keys",
     "pod_mark",
     "read_secret",
@@ -31,20 +34,37 @@ __all__ = [
 
 SECRETS_ANNOTATION = "slipway/secrets"
 REDIS_ACL = "REDIS_ACL"
-URLS = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL")  # each would override what the overlay's settings name
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
 
 
-def needed_keys(objects: Iterable[Object]) -> list[str]:
-    """Return the keys that `objects` need in the Secret.
+def needed_keys(objects: Iterable[Object], urls: Collection[str] = ()) -> list[str]:
+    """Return the keys that `objects` need in the Secret, which has those of `urls`, too.
 
-    PostgreSQL's own password and Redis' users are needed only where these stores are among the objects.
+    PostgreSQL's own password and Redis' users are needed only where these stores are among the objects, and the
+    password of a store only where no URL has it.
     """
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
     return [
-        *needed_secrets(),
+        *needed_beside(needed_secrets(), urls),
         *([SUPERUSER_PASSWORD] if "postgres" in sets else []),
         *([REDIS_ACL] if "redis" in sets else []),
+    ]
+
+
+def needed_beside(names: Iterable[str], urls: Collection[str]) -> list[str]:
+    """Return those of the secrets `names` that are needed beside `urls`."""
+    return [name for name in names if PASSWORDS.get(name) not in urls]
+
+
+def doubled_stores(urls: Iterable[str], objects: Iterable[Object], overlay: str) -> list[str]:
+    """Return a line for each of `urls` whose store the `overlay` runs itself."""
+    runs = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
+    stores = {"DATABASE_URL": "postgres", "REDIS_URL": "redis"}
+    return [
+        f"{url}: {overlay} runs {stores[url]} itself, and nobody would use it: take components/{stores[url]} out of its"
+        f" kustomization.yaml, or {url} out of the secrets"
+        for url in urls
+        if stores.get(url) in runs
     ]
 
 
@@ -69,6 +89,7 @@ def secret_values(
     that of `.env` has to be in the Secret.
     """
     values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
+    values |= {name: here[name] for name in FILES if here.get(name)}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
     of_overlay, of_env = roles
@@ -146,8 +167,11 @@ def pod_mark(values: Mapping[str, str]) -> str:
 def secrets_fingerprint(values: Mapping[str, str], names: Iterable[str] | None = None) -> str:
     """Return a fingerprint that changes with any of the secrets `names`, by default the service's, and reveals none."""
     # A hash reveals none of them because they are random and have 32 bytes or more.
+    service = names is None
     names = [secret.name for secret in service_secrets()] if names is None else names
     known = {name: values.get(name, "") for name in names}
+    if service:
+        known |= {name: values[name] for name in FILES if values.get(name)}
     if ROLE in values and "POSTGRES_PASSWORD" in known:
         known[ROLE] = values[ROLE]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

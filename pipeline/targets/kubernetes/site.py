@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pipeline.config.managed import Managed
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import read_values
+from pipeline.config.settings import URLS, read_values
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.releases.model import Replica
@@ -42,7 +43,8 @@ class Site:
         self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
         self.rollout, self.lease = RolloutWatch(self.kubectl), Lease(self.kubectl)
         self.values = read_values(project.root)
-        self.secrets: dict[str, str] = {}  # once `problems` has read them
+        self.secrets: dict[str, str] = {}  # once `problems` has read them,
+        self.delivered: dict[str, str] = {}  # and what the cluster has of them
         self.objects: list[Object] = []  # of the overlay, once `problems` has rendered it
         self.drift: list[str] = []  # what an apply of this deploy would change, in words,
         self.changed: set[Key] = set()  # and the objects; of these,
@@ -53,6 +55,11 @@ class Site:
     def on_this_machine(self) -> bool:
         """Whether the cluster is one of kind, whose secrets come from `.env`."""
         return self.kubectl.context.startswith("kind-")
+
+    @property
+    def managed(self) -> Managed:
+        """The stores that others manage, by the secrets that pods get."""
+        return Managed({name: self.secrets[name] for name in sorted(URLS) if self.secrets.get(name)})
 
     @property
     def stand(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager
 
+from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import ensure_env, env_or_shell, read_values, split_secrets
@@ -21,7 +22,15 @@ from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.releases import KubernetesReleases
 from pipeline.targets.kubernetes.rollout.bake import Bake
-from pipeline.targets.kubernetes.secret import ROLE, missing_keys, needed_keys, read_secret, secret_values, unread_urls
+from pipeline.targets.kubernetes.secret import (
+    ROLE,
+    doubled_stores,
+    missing_keys,
+    needed_keys,
+    read_secret,
+    secret_values,
+    unread_urls,
+)
 from pipeline.targets.kubernetes.site import DATA, Site
 from pipeline.targets.kubernetes.vantage.follower import Witness
 
@@ -79,19 +88,26 @@ class KubernetesTarget:
 
     def _secret_problems(self, objects: list[Object]) -> list[str]:
         site, root = self.site, self.project.root
-        keys, there = needed_keys(objects), read_secret(site.kubectl, site.secret)
+        there = read_secret(site.kubectl, site.secret)
+        site.delivered = there
         unread = unread_urls(there, objects, site.kubectl, site.secret)
         if not site.on_this_machine:
             site.secrets = there
-            return [*missing_keys(keys, there, site.kubectl, site.secret), *unread]
+            urls = site.managed.names
+            missing = missing_keys(needed_keys(objects, urls), there, site.kubectl, site.secret)
+            return [*missing, *unread, *doubled_stores(urls, objects, self.env.overlay)]
         if ensure_env(root):
             log.info("wrote .env with fresh secrets (mode 0600)")
             site.values = read_values(root)
         plain, own = split_secrets(site.values)
         role = settings_of(objects).get(ROLE, "")
-        site.secrets = secret_values(keys, own, there, roles=(role, plain.get(ROLE, role)))
+        managed = managed_stores(site.values)
+        keys = needed_keys(objects, managed.names)
+        site.secrets = secret_values(keys, {**own, **managed.files()}, there, roles=(role, plain.get(ROLE, role)))
         names = f"{self.env.overlay} names the {{store}} of {self.env.name}"
-        problems = [*settings_problems(root, site.values, names, settings_of(objects)), *unread]
+        problems = settings_problems(root, site.values, names, settings_of(objects), managed.names)
+        problems += [*unread, *managed.container_problems()]
+        problems += doubled_stores(managed.names, objects, self.env.overlay)
         known, now = [(each.get(ROLE, role), each.get("POSTGRES_PASSWORD")) for each in (there, site.secrets)]
         changed = there and known[0] == now[0] and known != now  # another role has another password
         if changed and site.kubectl.get("persistentvolumeclaims", f"--selector={DATA}"):

@@ -31,14 +31,24 @@ class TestQuestionOf:
         assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "migrate"
         assert template["spec"]["containers"][0]["command"] == ["python"]
         assert template["spec"]["containers"][0]["args"] == ["-c", "print()", "database"]
-        assert [item["key"] for item in secret_of(job)["items"]] == ["POSTGRES_PASSWORD"]
+        assert keys_of(job) == keys_of(MIGRATE)
+        assert "REDIS_PASSWORD" not in keys_of(job)
         assert template["spec"]["securityContext"] == MIGRATE["spec"]["template"]["spec"]["securityContext"]
 
     def test_knows_one_password_more_for_redis(self) -> None:
         """And the manifest that it was made of stays what it is."""
         job = question_of(MIGRATE, [], redis=True)
-        assert [item["key"] for item in secret_of(job)["items"]] == ["POSTGRES_PASSWORD", "REDIS_PASSWORD"]
-        assert len(secret_of(MIGRATE)["items"]) == 1
+        assert keys_of(job) == [*keys_of(MIGRATE), "REDIS_PASSWORD"]
+
+    def test_knows_it_also_from_the_manifest_of_an_earlier_release(self) -> None:
+        """Whose volume is no projected one."""
+        earlier = json.loads(json.dumps(MIGRATE))
+        items = [{"key": "POSTGRES_PASSWORD", "path": "POSTGRES_PASSWORD"}]
+        volume = {"name": "secrets", "secret": {"secretName": "shop-secrets", "items": items}}
+        earlier["spec"]["template"]["spec"]["volumes"] = [volume]
+        job = question_of(earlier, [], redis=True)
+        added = job["spec"]["template"]["spec"]["volumes"][0]["secret"]["items"]
+        assert [item["key"] for item in added] == ["POSTGRES_PASSWORD", "REDIS_PASSWORD"]
 
 
 class TestCommandOf:
@@ -82,8 +92,11 @@ class TestGivenTo:
         assert base64.b64decode(secret["data"]["given"]) == b"a hash"
 
 
-def secret_of(job: dict[str, Any]) -> Any:
-    return next(one["secret"] for one in job["spec"]["template"]["spec"]["volumes"] if one["name"] == "secrets")
+def keys_of(job: dict[str, Any]) -> list[str]:
+    """The keys of the Secret that the Job mounts."""
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    volume = next(one["projected"] for one in volumes if one["name"] == "secrets")
+    return [item["key"] for source in volume["sources"] for item in source["secret"]["items"]]
 
 
 class TestPoliciesOf:

@@ -13,6 +13,7 @@ from pipeline.config.settings import service_secrets
 from pipeline.engines.kubectl import Kubectl, Object
 from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.kubernetes.secret import (
+    doubled_stores,
     missing_keys,
     needed_keys,
     pod_mark,
@@ -46,6 +47,11 @@ class TestNeededKeys:
         """A Secret that was made today has no token or key of before, and is complete."""
         assert not {"SERVICE_TOKEN_PREVIOUS", "JWT_SECRET_KEY_PREVIOUS"} & set(needed_keys(STORES))
 
+    def test_are_no_password_that_a_url_has(self) -> None:
+        """Each of its own store."""
+        assert not {"POSTGRES_PASSWORD", "REDIS_PASSWORD"} & {*needed_keys([], ["DATABASE_URL", "REDIS_URL"])}
+        assert {"POSTGRES_PASSWORD"} == {*needed_keys([])} - {*needed_keys([], ["DATABASE_URL"])}
+
 
 class TestSecretValues:
     def test_keep_what_only_the_cluster_knows(self) -> None:
@@ -64,6 +70,33 @@ class TestSecretValues:
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
         """Its file of users is read by its process, and tells nothing."""
         assert HERE["REDIS_PASSWORD"] not in secret_values(needed_keys(STORES), HERE, {})["REDIS_ACL"]
+
+
+class TestManagedStores:
+    URLS: ClassVar = {"DATABASE_URL": "postgresql://db/shop", "REDIS_URL": "redis://cache"}
+
+    def test_get_there_with_the_authorities(self) -> None:
+        """From `.env`; what it no longer has goes from the Secret, too."""
+        here = {**HERE, **self.URLS, "CERTIFICATES": "pem"}
+        values = secret_values(needed_keys([]), here, {})
+        assert {name: values[name] for name in ("DATABASE_URL", "REDIS_URL", "CERTIFICATES")} == {
+            **self.URLS,
+            "CERTIFICATES": "pem",
+        }
+        assert not {*self.URLS, "CERTIFICATES"} & {*secret_values(needed_keys([]), HERE, values)}
+
+    @pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "CERTIFICATES"])
+    def test_lead_to_new_pods(self, name: str) -> None:
+        """And a Secret without them to those there are."""
+        assert secrets_fingerprint(HERE) != secrets_fingerprint({**HERE, name: "x"})
+        assert secrets_fingerprint(HERE) == secrets_fingerprint({**HERE, name: ""})
+
+    def test_stand_beside_none_of_the_overlay(self) -> None:
+        """The data would be in one, and the eyes on the other."""
+        lines = doubled_stores([*self.URLS, "MIGRATION_DATABASE_URL"], STORES[:1], "k8s/overlays/kind")
+        assert [line.partition(": ")[0] for line in lines] == ["DATABASE_URL"]
+        assert "take components/postgres out" in lines[0]
+        assert doubled_stores(self.URLS, [], "k8s/overlays/kind") == []
 
 
 class TestMissingKeys:
@@ -127,14 +160,11 @@ class TestUnreadUrls:
         assert remove in line
         assert "canary" not in line
 
-    def test_are_named_for_the_manifests_that_ship(self) -> None:
-        """No pod of the template reads a URL."""
+    def test_are_none_of_the_manifests_that_ship(self) -> None:
+        """The service reads its URLs, and its migrations theirs."""
         text = "---\n".join((ROOT / name).read_text(encoding="utf-8") for name in MANIFESTS)
-        there = {"DATABASE_URL": "x", "REDIS_URL": "x"}
-        lines = unread_urls(there, yaml.safe_load_all(text), self.KUBECTL, f"{NAME}-secrets")
-        assert [key for line, key in zip(lines, there, strict=True) if f"has {key}, which no pod reads" in line] == [
-            *there
-        ]
+        there = {"DATABASE_URL": "x", "MIGRATION_DATABASE_URL": "x", "REDIS_URL": "x"}
+        assert unread_urls(there, yaml.safe_load_all(text), self.KUBECTL, f"{NAME}-secrets") == []
 
 
 class TestUnreadKeys:
