@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from backend.metrics import Metrics
-from backend.pool import LOST, Connection, Pool
+from backend.pool import LOST, Connection, NoTurn, Pool
 from backend.postgres import Connector, connect_once, refusal
 from backend.problems import Problem
 from backend.settings import Settings
@@ -124,7 +124,11 @@ class Database:
 
     async def take(self) -> Connection:
         """Take a connection, in turn, for `Lease`, which gives it back. Raise one of `LOST`."""
-        connection = await self._pool.take(self._wait)
+        try:
+            connection = await self._pool.take(self._wait)
+        except NoTurn:
+            self._metrics.pool_timeouts.inc()
+            raise
         self._metrics.connections_used.inc()
         if self._down:
             self._down = False
@@ -145,8 +149,7 @@ class Database:
         return DatabaseUnavailable(f"The database is unavailable: {reason}") if reason else DatabaseUnavailable()
 
     def read_only(self) -> DatabaseReadOnly:
-        """Renew all connections, as their sessions take no writes, and return what to raise."""
-        self._pool.expire()
+        """Watch until the database takes writes again, and return what to raise."""
         if self._watching is None or self._watching.done():
             self._log.warning("database is read-only; writes answer 503 until it is not")
             self._watching = asyncio.create_task(self._watch_read_only())
@@ -165,15 +168,18 @@ class Database:
         return "on" in known or known == [None, None] or self._connector.pooled
 
     async def _watch_read_only(self) -> None:
-        """Renew all sessions once a second until the database takes writes again."""
+        """Ask in a new session each second whether the database takes writes again, and then renew all others."""
         # A session remains what it was when it began, and its connection may lead to what is a standby now.
-        while True:
+        writable = False
+        while not writable:
             await asyncio.sleep(READ_ONLY_SECONDS)
-            self._pool.expire()
-            with contextlib.suppress(DatabaseUnavailable):
-                async with self.lease() as connection:
-                    if await connection.fetchval(IS_READ_ONLY) == "off":
-                        break
+            with contextlib.suppress(*LOST):
+                connection = await self._connector.connect()
+                try:
+                    writable = await connection.fetchval(IS_READ_ONLY) == "off"
+                finally:
+                    connection.terminate()
+        self._pool.expire()
         self._log.info("database takes writes again")
 
     async def _connect(self) -> Connection:
@@ -226,7 +232,7 @@ class Lease:
         )
         read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError) and database.takes_no_writes(connection)
         # Who gives up a statement (a cancelled task, a timeout) leaves a session that is still busy with it.
-        unfit = isinstance(error, (OSError, asyncio.CancelledError, asyncpg.InternalClientError))
+        unfit = isinstance(error, (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError))
         database.give_back(connection, broken=unfit or read_only)
         if read_only:
             raise database.read_only() from error

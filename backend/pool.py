@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-__all__ = ["LOST", "Connection", "Pool"]
+__all__ = ["LOST", "Connection", "NoTurn", "Pool"]
 
 # One lease's; whoever keeps it for longer shares it with strangers.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -25,6 +25,10 @@ CLOSE_SECONDS = 1.0
 # While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing, or
 # cut between two messages (InternalClientError: "another operation is in progress").
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class NoTurn(TimeoutError):
+    """All connections are lent."""
 
 
 class Pool:
@@ -50,10 +54,13 @@ class Pool:
         self._keeper = asyncio.create_task(self._keep())
 
     async def take(self, seconds: float) -> Connection:
-        """Lend a connection, after at most `seconds` of waiting for a turn. Raise one of `LOST`."""
+        """Lend a connection, in turn. Raise `NoTurn` after `seconds` of waiting for that, or another one of `LOST`."""
         if self._turns.locked():
-            async with asyncio.timeout(seconds):
-                await self._turns.acquire()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise NoTurn from None
         else:
             await self._turns.acquire()
         try:

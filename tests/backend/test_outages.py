@@ -134,6 +134,7 @@ class TestPostgresHung:
             async with database.lease() as connection:
                 answer = await client.get(NOTES)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert database._metrics.pool_timeouts._value.get() == 1
                 assert await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state IS NOT NULL") == 1
             assert (await client.get(NOTES)).status_code == 200
 
