@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, SecretStr
 
 from backend.urls import checked_postgres_url, checked_redis_url
 
-__all__ = ["Level", "Origin", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
+__all__ = ["Domain", "Level", "Origin", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
 
+DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
 
@@ -33,6 +34,12 @@ def _origin(value: object) -> object:
     return value
 
 
+def _domain(value: object) -> object:
+    if not isinstance(value, str) or not DOMAIN.fullmatch(value):
+        raise ValueError("must be a name in lower case such as board.example.org, without https:// or a port")
+    return value
+
+
 def _proxies(value: object) -> object:
     hosts = _comma_list(value)
     if not isinstance(hosts, tuple):
@@ -44,6 +51,7 @@ def _proxies(value: object) -> object:
 
 
 Origin = Annotated[str, BeforeValidator(_origin)]
+Domain = Annotated[str, BeforeValidator(_domain)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]
 PostgresUrl = Annotated[SecretStr, BeforeValidator(checked_postgres_url)]

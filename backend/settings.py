@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from backend.setting_types import Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
+from backend.setting_types import Domain, Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
 
 __all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
 
@@ -181,8 +181,8 @@ class Settings(BaseSettings):
 
     frontend_url: Origin | None = _setting(
         "browser",
-        "Address of the page, as https://app.example.org: with https, cookies are Secure. Unset: http://localhost with"
-        " EDGE_PORT in development; elsewhere cookies are Secure, and http is refused.",
+        "Address of the page, as https://app.example.org: with https, cookies are Secure. Unset: follows EDGE_DOMAIN;"
+        " without that, http://localhost with EDGE_PORT in development, and elsewhere https, whatever its name.",
         None,
     )
     cors_origins: Origins = _setting("browser", "Exact origins that may call from a browser, separated by commas.", ())
@@ -215,6 +215,12 @@ class Settings(BaseSettings):
         "127.0.0.1",
         min_length=1,
         outside=True,
+    )
+    edge_domain: Domain | None = _setting(
+        "network",
+        "Name of this host on the internet, such as board.example.org: a deploy to compose then serves it by HTTPS on"
+        " ports 80 and 443, with a certificate that the edge gets and renews.",
+        None,
     )
     trusted_proxies: Proxies = _setting(
         "network",

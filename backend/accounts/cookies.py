@@ -38,23 +38,27 @@ class CookieNeedsHttps(Problem):
     status = 400
     kind = "urn:problem-type:cookie-needs-https"
 
-    def __init__(self, frontend_url: str | None) -> None:
-        address = f"at {frontend_url}" if frontend_url else "by https"
+    def __init__(self, page: str | None) -> None:
+        address = f"at {page}" if page else "by https"
         super().__init__(
             f"This request came by http, so a browser would drop the cookies, which are Secure: sign in {address}. If a"
             " proxy ends TLS before the service, name it in TRUSTED_PROXIES and let it send X-Forwarded-Proto."
         )
 
 
+def page_address(settings: Settings) -> str | None:
+    """Return the address of the page, None where only a proxy before the service knows it: it is then on https."""
+    if settings.frontend_url or settings.edge_domain:
+        return settings.frontend_url or f"https://{settings.edge_domain}"
+    return f"http://localhost:{settings.edge_port}" if settings.environment == "development" else None
+
+
 class Cookies:
     """The cookies: HttpOnly and SameSite=Strict, and Secure where the page is on https."""
 
     def __init__(self, settings: Settings) -> None:
-        self._frontend_url = settings.frontend_url
-        # Unset outside development, the page is on https: http would have been refused.
-        self.secure = (self._frontend_url or "").startswith("https:") or (
-            self._frontend_url is None and settings.environment != "development"
-        )
+        self._page = page_address(settings)
+        self.secure = self._page is None or self._page.startswith("https:")
         # Cookies ignore ports: two services on one host must not sign each other out.
         name = f"{'__Secure-' if self.secure else ''}{re.sub('[^A-Za-z0-9_-]', '-', settings.project_name)}"
         self._access, self._refresh = f"{name}-access", f"{name}-refresh"
@@ -82,7 +86,7 @@ class Cookies:
         """Raise `CookieNeedsHttps` where a browser would drop the cookies of the answer to `request`."""
         secure = request.scope["scheme"] == "https" or request.headers.get("origin", "").startswith("https:")
         if self.secure and not secure:
-            raise CookieNeedsHttps(self._frontend_url)
+            raise CookieNeedsHttps(self._page)
 
     def _put(self, response: Response, name: str, value: str, *, path: str, seconds: int) -> None:
         response.set_cookie(name, value, max_age=seconds, path=path, secure=self.secure, httponly=True, samesite=STRICT)
@@ -92,8 +96,8 @@ class OwnOrigins:
     """Whether a browser's request comes from our own page."""
 
     def __init__(self, settings: Settings, *, secure: bool) -> None:
-        own = settings.frontend_url or f"http://localhost:{settings.edge_port}"
-        self._known = frozenset(origin.lower() for origin in (own, *settings.cors_origins))
+        own = page_address(settings)
+        self._known = frozenset(origin.lower() for origin in (own, *settings.cors_origins) if origin)
         self._schemes = ("https",) if secure else ("https", "http")
 
     def has(self, headers: Headers, *, unknown: bool = False) -> bool:

@@ -5,10 +5,8 @@ The engine, the edge, the data stores and the records are asked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import socket
-import ssl
-import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,18 +22,17 @@ from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
+from pipeline.system.certificates import handshake_finding
 from pipeline.system.ports import dial
 from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
 from pipeline.targets.common.stores import store_findings
 
-__all__ = ["add_parsers", "certificate_finding", "handshake_finding", "ready_findings"]
+__all__ = ["add_parsers", "ready_findings"]
 
 log = logging.getLogger(__name__)
 
 SECONDS = 5
-CERTIFICATE_DAYS = 14  # issuers renew a month before the end; this late, renewal has failed
-EXPIRED, WRONG_HOST = 10, 62  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH (openssl/x509_vfy.h)
 
 
 def add_parsers(verbs: Verbs) -> None:
@@ -91,18 +88,6 @@ def ready_findings(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def certificate_finding(host: str, expires: float, now: float) -> str | None:
-    """Return a finding if the certificate of `host` is within two weeks of its end or past it, otherwise None.
-
-    `expires` and `now` are seconds since the Unix epoch.
-    """
-    days = (expires - now) / 86400
-    if days > CERTIFICATE_DAYS:
-        return None
-    when = f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago"
-    return f"the certificate of {host} {when}: its issuer should have renewed it by now: find out why it did not"
-
-
 def _replicas(env: Environment, running: Running, serving: Record, *, deploying: bool) -> Iterator[str]:
     fix = f"`nox -s deploy -- {env.name}` fixes it"
     yield from (f"{problem}: {fix}" for problem in running.problems)
@@ -129,9 +114,10 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
     """Yield what is wrong as seen from outside: the certificate, the answer of `/ready`, the release that answers."""
     place = urlsplit(url)
     if place.scheme == "https" and place.hostname:
-        finding = handshake_finding(place.hostname, place.port or 443)
-        if finding:
-            yield finding
+        with contextlib.suppress(OSError):  # the request to `/ready` reports that nobody answers
+            finding = handshake_finding(place.hostname, place.port or 443)
+            if finding:
+                yield finding
     try:
         address, headers = dial(url)
         # As the proof does: no proxy.
@@ -150,22 +136,3 @@ def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:
     release = answer.headers.get("x-release")
     if release != serving.release and not deploying:
         yield f"{url} is answered by release {short(release) or '?'}, but {short(serving.release)} was proved last"
-
-
-def handshake_finding(host: str, port: int) -> str | None:
-    """Return what is wrong with the certificate that `host` shows; None if nothing is, or if nobody answers."""
-    try:
-        with (
-            socket.create_connection((host, port), timeout=SECONDS) as plain,
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure,
-        ):
-            certificate = secure.getpeercert()
-    except ssl.SSLCertVerificationError as error:
-        fix = {
-            EXPIRED: "renew it, and find out why its issuer did not",
-            WRONG_HOST: "give the edge (the Gateway's or Ingress' Secret) one that names this host",
-        }.get(error.verify_code, "give the edge one from an issuer that its users trust, with the intermediates")
-        return f"the certificate of {host} is refused ({error.verify_message.rstrip('.')}): {fix}"
-    except OSError:  # the request to `/ready` reports that nobody answers
-        return None
-    return certificate_finding(host, float(ssl.cert_time_to_seconds(str((certificate or {})["notAfter"]))), time.time())

@@ -82,6 +82,7 @@ PLACED = frozenset(
         "RELEASE",
         "EDGE_PORT",
         "EDGE_ADDRESS",
+        "EDGE_DOMAIN",
         "FRONTEND_PORT",
         "BUILD_TARGET",
         "PYTHON_VERSION",

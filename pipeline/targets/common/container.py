@@ -35,8 +35,7 @@ class Container:
     restarts: int
     started: str  # RFC 3339
     image: str
-    ports: frozenset[int]  # ports of the host that lead into it
-    addresses: frozenset[str]  # of the host, where it has these ports
+    published: dict[int, frozenset[str]]  # port of the host that leads into it → at which of the host's addresses
     labels: dict[str, str]
     networks: dict[str, list[str]]  # name → its aliases there
     mounts: dict[str, str]  # where in it → what of the host, or the name of a volume
@@ -48,7 +47,10 @@ class Container:
         state, labels = facts["State"], facts["Config"].get("Labels") or {}
         health = state.get("Health") or {}
         log = health.get("Log") or []
-        published = facts["NetworkSettings"].get("Ports") or {}
+        published: dict[int, frozenset[str]] = {}
+        for port in (port for ports in (facts["NetworkSettings"].get("Ports") or {}).values() for port in ports or ()):
+            number = int(port["HostPort"])
+            published[number] = published.get(number, frozenset()) | {port["HostIp"]}
         return cls(
             ident=facts["Id"],
             name=facts["Name"].lstrip("/"),
@@ -63,8 +65,7 @@ class Container:
             restarts=facts["RestartCount"],
             started=state["StartedAt"],
             image=facts["Image"],
-            ports=frozenset(int(port["HostPort"]) for ports in published.values() for port in ports or ()),
-            addresses=frozenset(port["HostIp"] for ports in published.values() for port in ports or ()),
+            published=published,
             labels=labels,
             networks={
                 name: network.get("Aliases") or [] for name, network in facts["NetworkSettings"]["Networks"].items()

@@ -25,6 +25,7 @@ from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.compose.https import certificate_problem
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
@@ -61,6 +62,16 @@ class ComposeWatch(roles.Watch):
             if now.health == "unhealthy":
                 return f"{what}release {short(release)} became unhealthy after it was ready: {now.said[:200]}"
         return None
+
+    def remarks(self) -> list[str]:
+        """Say what keeps the edge from HTTPS: the traffic of the proof comes by HTTP."""
+        return _https_findings(self.site)
+
+
+def _https_findings(site: Site) -> list[str]:
+    logs = f"docker compose --project-name {site.stack.name} logs frontend"
+    problem = certificate_problem(site.values["EDGE_DOMAIN"], logs=logs) if site.stack.https else None
+    return [problem] if problem else []
 
 
 class ComposeFleet(roles.Fleet):
@@ -103,7 +114,7 @@ class ComposeFleet(roles.Fleet):
         for each in site.stack.containers("postgres"):
             if each.running:
                 findings += volume_findings(each.name, site.docker.ask("exec", each.ident, "df", "-Pk", DATA_FOLDER))
-        return findings
+        return [*findings, *_https_findings(site)]
 
     def stores(self, release: str) -> Mapping[str, Any]:
         """Ask PostgreSQL and Redis from within a replica of the release."""

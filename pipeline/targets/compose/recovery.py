@@ -12,6 +12,7 @@ from pipeline.config.settings import DECISIVE, documented
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.container import Container
+from pipeline.targets.compose.https import HTTPS_PORTS
 from pipeline.targets.compose.stack import PROJECT_LABEL, containers_of
 
 __all__ = ["recovered_from_containers"]
@@ -43,18 +44,25 @@ def recovered_from_containers(root: Path) -> dict[str, str]:
     if backends:
         log.info(f"reading what container {backends[-1].name} was started with")
         found |= _plain(docker, backends[-1])
-    for port in sorted(port for one in running if one.service == "frontend" for port in one.ports)[:1]:
-        found["EDGE_PORT"] = str(port)
+    for edge in (one for one in running if one.service == "frontend"):
+        for port in edge.published.keys() - set(HTTPS_PORTS):
+            found["EDGE_PORT"] = str(port)
+        if domain := _environment(docker, edge).get("EDGE_DOMAIN"):
+            found["EDGE_DOMAIN"] = domain
     return {**found, "PROJECT_NAME": projects[0]} if projects else found
 
 
 def _plain(docker: Docker, replica: Container) -> dict[str, str]:
     """Return the settings in the environment of a replica that are not those of `.env` by default."""
-    [facts] = docker.inspect(replica.ident)
-    environment = dict(pair.partition("=")[::2] for pair in facts["Config"].get("Env") or ())
+    environment = _environment(docker, replica)
     own = {one.name: one.default for one in documented() if not one.secret and one.name not in PLACED_HERE}
     return {
         name: environment[name]
         for name, default in own.items()
         if name in environment and (name in DECISIVE or environment[name] != default)
     }
+
+
+def _environment(docker: Docker, one: Container) -> dict[str, str]:
+    [facts] = docker.inspect(one.ident)
+    return dict(pair.partition("=")[::2] for pair in facts["Config"].get("Env") or ())

@@ -34,7 +34,8 @@ class Site(SiteHere):
     def read_settings(self) -> None:
         """Read `.env` again."""
         super().read_settings()
-        self.stack = Stack(self.project.root, self.values.get("PROJECT_NAME", self.project.name), self.docker)
+        name, https = self.values.get("PROJECT_NAME", self.project.name), "EDGE_DOMAIN" in self.values
+        self.stack = Stack(self.project.root, name, self.docker, https)
         self.replicas = Replicas(self.stack, f"http://{self.host}:{self.port}")
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
         self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)

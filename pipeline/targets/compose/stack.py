@@ -19,6 +19,7 @@ from pipeline.targets.common.container import Container
 __all__ = [
     "DEFINITION",
     "FILES",
+    "HTTPS",
     "PROJECT_LABEL",
     "Stack",
     "config_fingerprint",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
+HTTPS = "docker/compose.https.yml"  # besides, where EDGE_DOMAIN is set
 DEFINITION = "com.docker.compose.config-hash"  # the label with Compose's hash of what a container was created from
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 PROJECT_LABEL = "com.docker.compose.project"
@@ -36,15 +38,18 @@ PROJECT_LABEL = "com.docker.compose.project"
 
 @dataclass(frozen=True)
 class Stack:
-    """The Compose project `name` of the repository at `root`."""
+    """The Compose project `name` of the repository at `root`. `https`: its edge has a domain."""
 
     root: Path
     name: str
     docker: Docker
+    https: bool = False
 
     def command(self, *arguments: str) -> list[str]:
         """Return the arguments of `docker` for a Compose command on the project."""
-        files = [word for file in FILES for word in ("--file", file)]
+        # What is stopped may have had a domain before.
+        https = (HTTPS,) if self.https or "down" in arguments else ()
+        files = [word for file in (*FILES, *https) for word in ("--file", file)]
         return ["compose", "--project-name", self.name, *files, *arguments]
 
     def do(self, *arguments: str, env: Mapping[str, str], timeout: float = 600, **options: Any) -> str:

@@ -11,12 +11,14 @@ from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
 from pipeline.engines.docker import docker_problems, ignored_variables, remote_problem
+from pipeline.engines.occupant import occupant_of
 from pipeline.errors import UsageError
 from pipeline.releases.lock import hold_lock
-from pipeline.system.ports import address_problem
+from pipeline.system.ports import address_problem, port_free
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
+from pipeline.targets.compose.https import HTTPS_PORTS
 from pipeline.targets.compose.problems import ignored_files, login_problems, taken_problems
 from pipeline.targets.compose.releases import ComposeReleases
 from pipeline.targets.compose.site import Site
@@ -27,6 +29,7 @@ __all__ = ["ComposeTarget"]
 log = logging.getLogger(__name__)
 
 MACHINE = Path("/tmp")  # noqa: S108 - wherever TMPDIR leads; the lock is a name, and its text tells who
+EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, and tried
 STORES = {"POSTGRES_HOST": "postgres", "REDIS_HOST": "redis"}  # as docker-compose.yml sets them for the service
 
 
@@ -88,8 +91,13 @@ class ComposeTarget(KeptHere):
         if wrong:
             way = "set one of its addresses in .env, or 0.0.0.0 for all of them"
             return [f"EDGE_ADDRESS: {site.address} {wrong}: {way}"]
-        mine = [one for one in site.stack.containers("frontend") if site.port in one.ports]
         # What our own edge holds now, it gives up when the new one is made; of another address, anybody may have it.
-        shared = any({site.address, address} & {"0.0.0.0", "::", ""} for one in mine for address in one.addresses)  # noqa: S104
-        own = shared or any(site.address in one.addresses for one in mine)
-        return [] if own else site.port_problems()
+        edges = [one.published for one in site.stack.containers("frontend")]
+        mine = {address for published in edges for address in published.get(site.port, ())}
+        own = site.address in mine or (mine and {site.address, *mine} & set(EVERYWHERE))
+        problems = [] if own else site.port_problems()
+        for port in HTTPS_PORTS if site.stack.https else ():
+            if not any(port in published for published in edges) and not port_free(port, EVERYWHERE[0]):
+                occupant = occupant_of(port, site.project.root)
+                problems.append(f"EDGE_DOMAIN: port {port} is taken by {occupant.who}: {occupant.frees}")
+        return problems

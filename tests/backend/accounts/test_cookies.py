@@ -57,6 +57,7 @@ class TestFlags:
             ({}, "http", False),
             ({}, "https", False),
             (HTTPS, "https", True),
+            ({"edge_domain": "board.example.org"}, "https", True),
             ({"environment": "production"}, "https", True),
         ],
     )

@@ -320,6 +320,8 @@ def test_the_page_is_served_as_by_composes_edge(tmp_path: Path) -> None:
             server.pop(name, None)
         for each in server["routes"]:
             each.pop("group")
+    [files] = edge["apps"]["http"]["servers"]["srv0"]["routes"][0]["handle"]
+    files["routes"] = [each for each in files["routes"] if "Strict-Transport-Security" not in str(each)]  # a Gateway's
     assert page == edge
 
 

@@ -76,10 +76,13 @@ def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 class TestRecovered:
     def test_has_what_the_containers_were_started_with(self, project: Project, run: Any, tmp_path: Path) -> None:
         """Secrets, names, the port, settings that are not the default; nothing of another folder's stack."""
+        edge = container(project.root, "f1", "frontend")
+        edge["Config"]["Env"] = ["EDGE_DOMAIN=board.example.org"]
+        edge["NetworkSettings"]["Ports"]["10443/tcp"] = [{"HostIp": "0.0.0.0", "HostPort": "443"}]
         run(
             container(project.root, "b1", "backend", **{SECRET: "the-old-one"}),
             container(project.root, "p1", "postgres", POSTGRES_SUPERUSER_PASSWORD="root-of-it"),
-            container(project.root, "f1", "frontend"),
+            edge,
             container(tmp_path, "x1", "backend", project="other", **{SECRET: "of-somebody-else"}),
         )
         assert recovered(project) == {
@@ -88,6 +91,7 @@ class TestRecovered:
             "POSTGRES_USER": "board-other",
             "LOG_LEVEL": "DEBUG",
             "EDGE_PORT": "8080",
+            "EDGE_DOMAIN": "board.example.org",
             "PROJECT_NAME": "board",
         }
 

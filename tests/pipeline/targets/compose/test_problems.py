@@ -47,7 +47,7 @@ def clone(folder: Path) -> Path:
 
 def taken(root: Path, *folders: Path) -> list[str]:
     """Return what is said of a project of `root` whose containers were started from `folders`."""
-    return taken_problems(Started(root, "shop", Docker(root), folders), "compose")
+    return taken_problems(Started(root, "shop", Docker(root), folders=folders), "compose")
 
 
 class TestTakenProblems:

@@ -43,7 +43,7 @@ class TestContainer:
         assert (one.name, one.service, one.folder) == ("shop-backend-7", "backend", "/srv/shop")
         assert (one.health, one.said, one.ready) == ("healthy", "200 new", True)
         assert one.networks == {"shop_backend": [], "shop_frontend": ["slot-2"]}
-        assert one.ports == {8080}
+        assert one.published == {8080: {"127.0.0.1"}}
         assert slot_of(one) == 2
 
     @pytest.mark.parametrize(
