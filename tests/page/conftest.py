@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -16,11 +18,13 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from pipeline.system.ports import free_port
 from pipeline.targets.local.edge import Edge
 from pipeline.targets.local.layout import make_layout
+from tests.backend.accounts.conftest import PASSWORD, _add, _sql  # noqa: F401 - fixtures, too
 from tests.backend.process import Service, serve
 from tests.edge import CADDY, CADDYFILE, running
 from tests.tools import BROWSERS, need
 
 PAGE = Path(__file__).parents[2] / "docker" / "frontend"
+AXE = Path(sysconfig.get_path("purelib")) / "axe_playwright_python" / "axe.min.js"
 
 OpenPage = Callable[..., Awaitable[Page]]
 SECONDS = 1000
@@ -83,14 +87,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-def front(environ: dict[str, str], tmp_path: Path) -> Iterator[Front]:
-    """The page in front of an empty service: one replica, of the release `one`."""
+def front(environ: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Front]:
+    """The page in front of an empty service: one replica, of the release `one`, with the settings of a parameter."""
     layout = make_layout(tmp_path / "state")
     layout.make()
     edge = Edge(layout, free_port())
     edge.place(PAGE)
     edge.write_config(CADDY, CADDYFILE, 2)
-    front = Front(f"http://127.0.0.1:{edge.port}", edge, environ)
+    front = Front(f"http://127.0.0.1:{edge.port}", edge, {**environ, **getattr(request, "param", {})})
     with running(edge, tmp_path), front.replicas:
         front.start(0, "one")
         yield front
@@ -108,11 +112,38 @@ async def open_page(browser: Browser, front: Front) -> AsyncIterator[OpenPage]:
         async def opened(**options: Any) -> Page:
             context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
             contexts.push_async_callback(context.close)
+            context.on("weberror", lambda found: complaints.append(str(found.error)))
+            context.on("console", lambda said: None if "Failed to load" in said.text else complaints.append(said.text))
             page = await context.new_page()
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if "Failed to load" not in said.text else None)
             await page.goto(front.url)
             return page
 
         yield opened
     assert complaints == []
+
+
+async def sign_in(page: Page, name: str = "anna", password: str = PASSWORD) -> None:
+    """Fill the form, opening it where it is not, and send it."""
+    if not await page.get_by_role("dialog", name="Sign in").is_visible():
+        await page.get_by_role("button", name="Sign in").click()
+    form = page.get_by_role("dialog", name="Sign in")
+    await form.get_by_label("Name").fill(name)
+    await form.get_by_label("Password").fill(password)
+    await form.get_by_role("button", name="Sign in").click()
+
+
+async def lose_access(page: Page) -> None:
+    """Let the access token be over, as it is after JWT_EXPIRE_MINUTES, when a browser drops its cookie."""
+    await page.context.clear_cookies(name=re.compile("-access$"))
+
+
+async def barriers(page: Page) -> list[str]:
+    """What axe-core finds in the page as it is now that is serious or critical, a line for each."""
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await page.evaluate("axe.run()")
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]

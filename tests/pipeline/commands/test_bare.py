@@ -189,7 +189,7 @@ class TestRefusal:
             ("backend/releases/service.py", "CREATED = 201", "CREATED = 200"),
             ("backend/migrations/versions/0001_releases.py", "notes text,", "notes text, mine text,"),
             ("pyproject.toml", "/api/v1/releases?limit=5", "/api/v1/releases?limit=6"),
-            ("docker/frontend/app.js", "ROWS = 30", "ROWS = 40"),
+            ("docker/frontend/page/board.js", "ROWS = 30", "ROWS = 40"),
             ("docker/frontend/index.html", "Release board</h1>", "My board</h1>"),
             ("tests/backend/releases/test_endpoints.py", "1.4.2", "1.4.3"),
         ],

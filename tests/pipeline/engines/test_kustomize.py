@@ -326,15 +326,15 @@ def test_the_page_is_served_as_by_composes_edge(tmp_path: Path) -> None:
 
 
 def test_the_edges_send_the_pages_files_to_it_and_retry_nothing() -> None:
-    files = {f"/{path.name}" for path in (ROOT / "docker/frontend").iterdir()} | {"/"}
+    top = (ROOT / "docker/frontend").iterdir()
+    files = {("/", "Exact")} | {(f"/{path.name}", "PathPrefix" if path.is_dir() else "Exact") for path in top}
     route = one(overlay("kind"), "HTTPRoute", NAME)["spec"]["rules"]
-    assert {each["path"]["value"] for each in route[0]["matches"]} == files
-    assert {each["path"]["type"] for each in route[0]["matches"]} == {"Exact"}
+    assert {(each["path"]["value"], each["path"]["type"]) for each in route[0]["matches"]} == files
     assert all("retry" not in rule for rule in route)
     ingress = next(each for each in trees(ROOT) if each.name == "k8s/components/ingress")
     paths = one(render(ingress.kustomization), "Ingress", NAME)["spec"]["rules"][0]["http"]["paths"]
-    exact = {each["path"] for each in paths if each["backend"]["service"]["name"] == "frontend"}
-    assert exact == files
+    of_page = [each for each in paths if each["backend"]["service"]["name"] == "frontend"]
+    assert {(each["path"], each["pathType"].replace("Prefix", "PathPrefix")) for each in of_page} == files
     assert paths[-1] == {
         "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "backend", "port": {"name": "http"}}}
     }  # fmt: skip
