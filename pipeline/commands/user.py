@@ -52,7 +52,8 @@ def add_parsers(verbs: Verbs) -> None:
         one = add(name, text)
         one.add_argument("name", metavar="NAME")
         if name == "add":
-            one.add_argument("--role", required=True, choices=ROLES, help="what the account may do")
+            meaning = f"what the account may do, by default as a {ROLES[0]}"
+            one.add_argument("--role", default=ROLES[0], choices=ROLES, help=meaning)
     add("list", "list the accounts").add_argument("--json", **JSON)
 
 

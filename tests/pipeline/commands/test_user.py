@@ -45,6 +45,11 @@ class TestAdd:
         assert said.out == "anna can sign in to here as deployer\n"
         assert not [text for text in (said.out, said.err, served.said) if PASSWORD in text or anna["hash"] in text]
 
+    def test_makes_a_viewer_where_nothing_else_is_said(self, served: World) -> None:
+        """The least that there is."""
+        run(served, "add", "anna")
+        assert accounts(served)["anna"]["role"] == "viewer"
+
     def test_passes_on_what_the_release_refuses(self, served: World) -> None:
         """In its own words."""
         accounts(served)["anna"] = {"role": "admin"}
@@ -56,7 +61,6 @@ class TestAdd:
     @pytest.mark.parametrize(
         ("arguments", "why"),
         [
-            (["add", "anna"], "--role"),
             (["add", "--role", "viewer"], "NAME"),
             (["add", "anna", "--role", "king"], "invalid choice: 'king'"),
             (["dance", "anna"], "invalid choice: 'dance'"),
