@@ -244,9 +244,9 @@ class Settings(BaseSettings):
     )
     api_rate_limit: int = _setting(
         "limits",
-        "Requests a minute that one client may send to /api/; more get a 429. A client is an address (an IPv6 one with"
-        " its /64), so it must be enough for all people behind one: an open page sends 40. SERVICE_TOKEN has a limit of"
-        " its own, 600000.",
+        "Requests a minute that one client may send to /api/; more get a 429. A client is an account, or else"
+        " an address (an IPv6 one with its /64), so it must be enough for all people behind one: an open page sends 40."
+        " SERVICE_TOKEN has a limit of its own, 600000.",
         6000,
         ge=1,
         le=10_000_000,
