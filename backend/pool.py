@@ -135,7 +135,7 @@ class Pool:
                 self._turns.release()
 
     async def _keep(self) -> None:
-        while True:
+        while not self._closed:
             with contextlib.suppress(*LOST):
                 await self._tidy()
             await asyncio.sleep(TIDY_SECONDS)

@@ -123,7 +123,10 @@ class Window:
                 await task
 
     async def _keep_reconciling(self, redis: Redis) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        # A client that gives up in the same moment may answer a cancellation with an error of its own.
+        while not task.cancelling():
             await asyncio.sleep(EVERY_SECONDS)
             if self._unsent:
                 await self._reconcile_in_time(redis)
