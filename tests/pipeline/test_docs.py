@@ -117,7 +117,7 @@ def test_every_block_of_commands_is_one(block: Block) -> None:
 
 def test_every_block_says_what_it_is() -> None:
     """A block without its language, or an indented command, would be seen by no test."""
-    assert {block.language for block in BLOCKS} <= {"sh", "console", "toml", "python", "yaml", "json", "mermaid"}
+    assert {block.language for block in BLOCKS} <= {"sh", "console", "toml", "python", "sql", "yaml", "json", "mermaid"}
     for block in BLOCKS:
         if block.language == "toml":
             tomllib.loads(block.text)

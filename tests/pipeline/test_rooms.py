@@ -95,12 +95,12 @@ def test_only_a_target_itself_knows_its_rooms(target: str) -> None:
     assert knowing == {"targets"}
 
 
-def test_the_pipeline_knows_the_settings_of_the_service_and_nothing_else() -> None:
-    """What it ships could be any service."""
+def test_the_pipeline_knows_the_settings_and_the_database_of_the_service_and_nothing_else() -> None:
+    """What it ships could be any service. What `doctor` runs beside a replica connects as that does."""
     found = {
         name for path in (ROOT / "pipeline").rglob("*.py") for name in _imports(path) if name.startswith("backend")
     }
-    assert found == {"backend.settings.load_settings"}
+    assert found == {"backend.settings.load_settings", "backend.postgres.Connector"}
 
 
 def _reached(known: Mapping[str, set[str]], start: str) -> set[str]:
