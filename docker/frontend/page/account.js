@@ -28,7 +28,7 @@ function offer(why) {
 }
 
 session.addEventListener("change", draw);
-session.addEventListener("needed", () => offer(session.ended ? "Your session has ended." : "This is for accounts."));
+session.addEventListener("needed", () => offer(session.ended ? "Your session has ended." : "Only for people with an account."));
 $("sign-in").addEventListener("click", () => offer(""));
 $("sign-out").addEventListener("click", async () => {
   try {

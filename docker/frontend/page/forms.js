@@ -36,19 +36,17 @@ function clear(form) {
   }
 }
 
-function refuse(form, problem) {
-  const said = new Map(); // a field may be wrong in two ways
-  for (const { location, message } of problem.errors ?? []) {
-    const field = form.elements.namedItem(location.replace(/^body\./, ""));
-    if (field && !said.has(field)) said.set(field, message);
-  }
-  for (const [field, message] of said) {
-    const id = `${field.id}-error`;
-    field.after(element("p", { class: "refused", id }, message));
-    field.setAttribute("aria-invalid", "true");
-    field.setAttribute("aria-describedby", id);
-  }
-  form.querySelector("[role=alert]").textContent = said.size && said.size === problem.errors.length ? "" : problem.message;
-  const [first] = said.keys();
-  if (first) first.focus();
+function refuse(form, { message, errors = [] }) {
+  const field = ({ location }) => form.elements.namedItem(location.replace(/^body\./, ""));
+  for (const error of errors) if (field(error)) mark(field(error), error.message);
+  form.querySelector("[role=alert]").textContent = errors.length && errors.every(field) ? "" : message;
+  form.querySelector("[aria-invalid]")?.focus();
+}
+
+function mark(field, text) {
+  const id = `${field.id}-error`;
+  if ($(id)) return $(id).append(` ${text}`); // wrong in two ways
+  field.after(element("p", { class: "refused", id }, text));
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", id);
 }

@@ -59,11 +59,10 @@ export async function ask(path, options) {
   try {
     return await sendSignedIn(path, options);
   } catch (problem) {
-    if (problem.status === 401) {
-      lose();
-      session.dispatchEvent(new Event("needed"));
-    }
-    throw problem;
+    if (problem.status !== 401) throw problem;
+    lose();
+    session.dispatchEvent(new Event("needed"));
+    throw session.ended ? new Problem("Your session has ended.", 401) : problem;
   }
 }
 

@@ -53,6 +53,16 @@ def test_ships_updates_and_goes_back(deployed: KindCheckout, add_row: AddRow) ->
         add_row(TABLE, f"{name:10} roll out {seconds['roll out']:4.1f} s, {facts}")
 
 
+def test_the_page_comes_through_the_gateway(deployed: KindCheckout) -> None:
+    """Each of its files, as it is in the repository, and none of them from the service."""
+    page = deployed.root / "docker" / "frontend"
+    for file in filter(Path.is_file, page.rglob("*")):
+        name = file.relative_to(page).as_posix()
+        answer = deployed.request("GET", "/" if name == "index.html" else f"/{name}")
+        assert answer.content == file.read_bytes(), name
+        assert "X-Release" not in answer.headers, name
+
+
 def test_a_deploy_that_changes_nothing_is_unchanged(deployed: KindCheckout) -> None:
     """No pod is touched."""
     deployed.commit()
