@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.config.managed import managed_stores
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import PROVED, secret_files, write_secret_files
 from pipeline.engines.docker import Docker
@@ -35,7 +36,9 @@ class Site(SiteHere):
         """Read `.env` again."""
         super().read_settings()
         name, https = self.values.get("PROJECT_NAME", self.project.name), "EDGE_DOMAIN" in self.values
-        self.stack = Stack(self.project.root, name, self.docker, https)
+        managed = managed_stores(self.values)
+        elsewhere = tuple(one for one, of in (("postgres", managed.database), ("redis", managed.redis)) if of)
+        self.stack = Stack(self.project.root, name, self.docker, https, elsewhere)
         self.replicas = Replicas(self.stack, f"http://{self.host}:{self.port}")
         self.artifacts = Artifacts(self.project, self.home / "artifacts", self.docker, self.stack.name)
         self.variables = Variables(self.project, self.env, self.values, self.stack, self.artifacts)

@@ -38,12 +38,16 @@ PROJECT_LABEL = "com.docker.compose.project"
 
 @dataclass(frozen=True)
 class Stack:
-    """The Compose project `name` of the repository at `root`. `https`: its edge has a domain."""
+    """The Compose project `name` of the repository at `root`.
+
+    `https`: its edge has a domain. `elsewhere`: the stores that others manage.
+    """
 
     root: Path
     name: str
     docker: Docker
     https: bool = False
+    elsewhere: tuple[str, ...] = ()
 
     def command(self, *arguments: str) -> list[str]:
         """Return the arguments of `docker` for a Compose command on the project."""
@@ -57,6 +61,9 @@ class Stack:
 
         `options` are those of `Docker.do`.
         """
+        if arguments[0] in ("up", "run"):
+            # Of a service in a profile that is not asked for, Compose makes no volume.
+            env = {**env, **{f"SLIPWAY_PROFILE_{store.upper()}": "elsewhere" for store in self.elsewhere}}
         return self.docker.do(*self.command(*arguments), env=env, timeout=timeout, **options)
 
     def containers(self, service: str | None = None) -> list[Container]:

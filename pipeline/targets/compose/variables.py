@@ -67,9 +67,7 @@ class Variables:
     @property
     def surroundings(self) -> list[str]:
         """The services around the replicas: the stores that run here, and the edge."""
-        managed = self.managed
-        stores = {"postgres": not managed.database, "redis": not managed.redis}
-        return [*(name for name, here in stores.items() if here), "frontend"]
+        return [*(name for name in ("postgres", "redis") if name not in self.stack.elsewhere), "frontend"]
 
     @property
     def role(self) -> str:
