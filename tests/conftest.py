@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx2
@@ -211,7 +213,9 @@ def caller(request: pytest.FixtureRequest, environ: dict[str, str]) -> Callable[
     del environ
     if IMAGE in os.environ:
         base = request.getfixturevalue("container")
-        return lambda: httpx2.AsyncClient(base_url=base)
+        # The container remembers who asked how often: each test is a client by itself, with limits of its own.
+        client = {"X-Forwarded-For": str(IPv4Address("10.0.0.0") + secrets.randbelow(2**24))}
+        return lambda: httpx2.AsyncClient(base_url=base, headers=client)
     app = request.getfixturevalue("app")
     return lambda: asgi_client(app)
 
