@@ -11,7 +11,7 @@ from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
 
-__all__ = ["derived_files"]
+__all__ = ["SET_BY", "derived_files"]
 
 WRITE = "`nox -s settings -- --write`"
 
@@ -31,6 +31,15 @@ CLUSTER_FIXED = (
         "Whoever connects: network.yaml lets in the edge and the vantage. With a load balancer before it: *,10.0.0.0/8",
     ),
 )
+# What each target sets for a replica, whatever `.env` says.
+SET_BY = {
+    "local": ("RELEASE", "POSTGRES_HOST", "POSTGRES_PORT", "REDIS_HOST", "BACKEND_HOST", "METRICS_PORT"),
+    "compose": (
+        *("RELEASE", "POSTGRES_HOST", "POSTGRES_PORT", "REDIS_HOST", "REDIS_PORT"),
+        *("BACKEND_HOST", "BACKEND_PORT", "BACKEND_SOCKET", "METRICS_PORT"),
+    ),
+    "Kubernetes": tuple(name for name, _, _ in CLUSTER_FIXED),
+}
 # Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
 CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 
@@ -107,7 +116,10 @@ def _kubernetes_text() -> str:
 
 def _settings_page() -> str:
     """Return the text of docs/settings.md."""
-    rows = [f"| `{setting.name}` | {_default(setting)} | {setting.description} |" for setting in documented()]
+    rows = []
+    for setting in documented():
+        targets = ", ".join(target for target, names in SET_BY.items() if setting.name in names)
+        rows.append(f"| `{setting.name}` | {_default(setting)} | {targets} | {setting.description} |")
     names = [f"`{name}`" for name in DECISIVE]
     return (
         "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
@@ -117,8 +129,10 @@ def _settings_page() -> str:
         "Set these only in `.env`: a deploy on `local`, compose or kind refuses another value in the environment.\n"
         "Only when `.env` is created are they copied from the environment.\n\n"
         "`SLIPWAY_STATE`, in the environment alone, is an absolute path: records, releases, secrets, data and `.env`\n"
-        "are kept there instead of in `.slipway` of the project. See [Deploying](1-deploying.md#where-the-state-is)."
-        "\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        "are kept there instead of in `.slipway` of the project. See [Deploying](1-deploying.md#where-the-state-is).\n"
+        "\nA target under *set by* sets the variable for each replica itself, whatever `.env` says; on Kubernetes the\n"
+        "overlay may say otherwise, and has the other plain settings. None sets host and port of a store that others\n"
+        "manage.\n\n| variable | default | set by | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

@@ -75,7 +75,7 @@ class TestOneMoreSecret:
         assert run(copy, "settings").returncode == 0
 
         assert dotenv_values(copy / ".env.example")["PROBE_PASSWORD"] == "change_this_probe_password"
-        assert "| `PROBE_PASSWORD` | made by `nox -s init` | Of a probe. |" in (copy / MADE[1]).read_text("utf-8")
+        assert "| `PROBE_PASSWORD` | made by `nox -s init` |  | Of a probe. |" in (copy / MADE[1]).read_text("utf-8")
         compose = yaml.safe_load((copy / "docker-compose.yml").read_text("utf-8"))
         assert "PROBE_PASSWORD" in compose["services"]["backend"]["secrets"]
         assert "PROBE_PASSWORD" not in compose["services"]["backend"]["environment"]

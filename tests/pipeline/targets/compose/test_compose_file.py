@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from pipeline.config.derived import SET_BY
 from pipeline.config.managed import FILES as STORES_OF_OTHERS
 from pipeline.config.settings import PLACED, service_secrets, variables
 from pipeline.targets.compose.stack import FILES, passed_secrets
@@ -155,6 +157,15 @@ class TestNetworks:
         """A container without a word, as those of a build, has 1024 shares."""
         serving = ("frontend", "backend", "postgres", "redis")
         assert {project["services"][name]["cpu_shares"] for name in serving} == {4096}
+
+
+class TestSettings:
+    def test_that_are_set_here_are_named_in_the_documents(self) -> None:
+        """Each value that no variable of the same name gives; a deploy sets the name of a replica, and its socket."""
+        text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+        told = yaml.safe_load(text)["x-settings"]
+        fixed = {name for name, value in told.items() if not str(value).startswith(f"${{{name}:-")}
+        assert {*SET_BY["compose"]} == fixed | {"RELEASE", "BACKEND_SOCKET"}
 
 
 class TestVariables:

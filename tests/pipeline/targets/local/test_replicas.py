@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.derived import SET_BY
 from pipeline.config.project import LocalEnvironment, Project
+from pipeline.config.settings import variables
 from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.local import launch
 from pipeline.targets.local.replicas import last_log_line, read_tokens, write_config
@@ -46,6 +48,16 @@ class TestWriteConfig:
     def test_says_which_tokens_its_replica_accepts(self, tmp_path: Path, given: dict[str, str]) -> None:
         """So that the next deploy finds one that this replica and the next ones accept."""
         assert read_tokens(write_config(tmp_path, {}, given)) == Tokens.of(given)
+
+
+def test_what_is_set_here_is_named_in_the_documents(tmp_path: Path) -> None:
+    """Beside what `.env` says; where a replica listens, its program is told."""
+    env = LocalEnvironment(name="local", url="http://localhost:{EDGE_PORT}")
+    site = Site(Project(root=tmp_path, name="shop", environments={"local": env}, requests=()), env)
+    site.layout.make()
+    told = json.loads((site.config("a-release") / "env.json").read_text()).keys() & {one.name for one in variables()}
+    assert {*SET_BY["local"]} == told - {"POSTGRES_DB", "POSTGRES_USER", "EDGE_PORT"} | {"BACKEND_HOST", "METRICS_PORT"}
+    shutil.rmtree(site.layout.run)
 
 
 class TestLastWords:
