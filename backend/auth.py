@@ -41,6 +41,7 @@ ACCOUNT_SCHEME = HTTPBearer(
     scheme_name="account",
     bearerFormat="JWT",
 )
+CALLER = "backend.caller"  # in the scope, once it is known: the limits ask before the route does
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 WRITERS = frozenset({Role.DEPLOYER, Role.ADMIN})
 # With ANONYMOUS_READ=false these stay open: probes, the documentation, and the way in.
@@ -123,6 +124,12 @@ class Callers:
         `Authorization` wins over cookies. Raise `Unauthorized` for credentials that are not valid, and `ForeignOrigin`
         where a cookie came along with a change that did not come from our own page.
         """
+        known: Caller | None = request.scope.get(CALLER)
+        if known is None:
+            known = request.scope[CALLER] = self._look(request)
+        return known
+
+    def _look(self, request: HTTPConnection) -> Caller | None:
         header = request.headers.get("authorization")
         if header is not None:
             given = _bearer(header)

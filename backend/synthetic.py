@@ -16,17 +16,10 @@ from datetime import datetime
 import asyncpg
 
 from backend import domain
-from backend.postgres import Connector, connect_once
+from backend.beside import BAD_USAGE, FAILED, transaction
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
-
-FAILED = 1
-BAD_USAGE = 2
-SECONDS = 50.0  # for all of it: a deploy waits for a minute
-CONNECT_SECONDS = 10.0
-# A person's request must not wait behind it for longer. In the transaction, as a pooler lets nothing else through.
-LIMITS = "SET LOCAL statement_timeout = '40s'; SET LOCAL lock_timeout = '10s'"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,15 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _remove(settings: Settings, statements: Sequence[str], ids: list[str], before: datetime | None) -> int:
     """Run `statements` in one transaction, and return how many rows they removed."""
-    async with asyncio.timeout(SECONDS):
-        connection = await connect_once(Connector(settings, {}, seconds=CONNECT_SECONDS))
-        try:
-            async with connection.transaction():
-                await connection.execute(LIMITS)
-                # Its tag ends with the number: `DELETE 3`.
-                tags = [await connection.execute(statement, ids, before) for statement in statements]
-        finally:
-            await connection.close(timeout=1)
+    async with transaction(settings) as connection:
+        # Its tag ends with the number: `DELETE 3`.
+        tags = [await connection.execute(statement, ids, before) for statement in statements]
     return sum(int(tag.rpartition(" ")[2]) for tag in tags)
 
 

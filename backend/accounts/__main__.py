@@ -19,18 +19,11 @@ import asyncpg
 
 from backend.accounts.passwords import HASH
 from backend.accounts.schemas import NAME, Role
+from backend.beside import BAD_USAGE, FAILED, transaction
 from backend.identifiers import uuid7
-from backend.postgres import Connector, connect_once
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
-
-FAILED = 1
-BAD_USAGE = 2
-SECONDS = 50.0  # for all of it: whoever asks waits for a minute
-CONNECT_SECONDS = 10.0
-# In the transaction, as a pooler lets nothing else through.
-LIMITS = "SET LOCAL statement_timeout = '40s'; SET LOCAL lock_timeout = '10s'"
 
 FIELDS = {
     "add": ("name", "role", "hash"),
@@ -105,16 +98,10 @@ def _given(verb: str, text: str) -> dict[str, str]:
 
 async def _run(settings: Settings, verb: str, given: Mapping[str, str]) -> dict[str, Any]:
     """Carry out `verb` in one transaction and return what to print."""
-    async with asyncio.timeout(SECONDS):
-        connection = await connect_once(Connector(settings, {}, seconds=CONNECT_SECONDS))
-        try:
-            async with connection.transaction():
-                await connection.execute(LIMITS)
-                if verb == "list":
-                    return {"accounts": [_listed(row) for row in await connection.fetch(LIST)]}
-                await _change(connection, verb, given)
-        finally:
-            await connection.close(timeout=1)
+    async with transaction(settings) as connection:
+        if verb == "list":
+            return {"accounts": [_listed(row) for row in await connection.fetch(LIST)]}
+        await _change(connection, verb, given)
     return {"name": given["name"], "done": verb}
 
 

@@ -73,7 +73,7 @@ def page(root: Path, port: str, service: str) -> Iterator[None]:
     """Serve the page of the project at `root` on `port`, from the files as they are, by the edge of a deploy.
 
     Whatever is no file of it is asked of the service on the port `service`. Raise `SlipwayError` where Caddy
-    does not accept the file of the edge.
+    does not accept the file of the edge, or does not listen.
     """
     caddy = find_engines().caddy
     with tempfile.TemporaryDirectory(prefix="slipway-dev-") as home, Path(home, "edge.log").open("wb") as log:
@@ -90,6 +90,8 @@ def page(root: Path, port: str, service: str) -> Iterator[None]:
             for _ in attempts(EDGE_SECONDS, every=0.05):
                 if not port_free(int(port)):
                     break
+            else:
+                raise SlipwayError(f"the edge does not listen on port {port} within {EDGE_SECONDS} s")
             yield
 
 

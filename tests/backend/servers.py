@@ -8,11 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 
+from backend.database import Database
+from backend.metrics import Metrics
+from backend.settings import Settings
 from pipeline.engines.embedded import (
     NO_DURABILITY,
     find_engines,
@@ -28,7 +31,7 @@ from pipeline.system.leash import held
 from tests.notes import TABLES
 from tests.services import Services, migrate, psql
 
-__all__ = ["Postgres", "Valkey", "frozen", "postgres", "valkey"]
+__all__ = ["Postgres", "Valkey", "database_of", "frozen", "postgres", "valkey"]
 
 PASSWORD = "a-password-of-tests"
 
@@ -133,6 +136,17 @@ def valkey(folder: Path) -> Iterator[Valkey]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.asynccontextmanager
+async def database_of(settings: Settings) -> AsyncIterator[Database]:
+    """Yield the service's database of `settings`, open."""
+    database = Database(settings, Metrics("1"))
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @contextlib.contextmanager

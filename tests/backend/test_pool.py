@@ -12,9 +12,8 @@ import pytest
 
 from backend import pool
 from backend.database import Database, DatabaseUnavailable
-from backend.metrics import Metrics
 from backend.settings import load_settings
-from tests.backend.servers import PASSWORD, Postgres, postgres
+from tests.backend.servers import PASSWORD, Postgres, database_of, postgres
 from tests.project import NAME
 
 SIZE, OVERFLOW = 3, 2
@@ -39,12 +38,8 @@ async def opened(own: Postgres, folder: Path) -> AsyncIterator[Database]:
     """A database of the service that keeps SIZE connections open, and at most OVERFLOW more."""
     limits = {"DATABASE_POOL_SIZE": str(SIZE), "DATABASE_MAX_OVERFLOW": str(OVERFLOW), "DATABASE_POOL_TIMEOUT": "5"}
     settings = load_settings({**own.environ, **limits}, secrets_dir=folder)
-    database = Database(settings, Metrics("1"))
-    await database.open()
-    try:
+    async with database_of(settings) as database:
         yield database
-    finally:
-        await database.close()
 
 
 async def pids(own: Postgres, where: str = "") -> set[int]:

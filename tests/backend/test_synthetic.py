@@ -130,7 +130,7 @@ class TestRemove:
 
     def test_gives_up(self, remove: Remove, monkeypatch: pytest.MonkeyPatch) -> None:
         """A deploy waits for a minute."""
-        monkeypatch.setattr("backend.synthetic.SECONDS", 0.3)
+        monkeypatch.setattr("backend.beside.SECONDS", 0.3)
         slow = f"DELETE FROM testing_parents WHERE {CHOSEN} AND pg_sleep(30) IS NULL"
         monkeypatch.setattr(domain, "REMOVE_SYNTHETIC", (slow,))
         done = remove("1")

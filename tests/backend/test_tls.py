@@ -21,7 +21,7 @@ from backend.settings import SettingsError, load_settings
 from pipeline.engines.embedded import initdb, postgres_command, postgres_user, wait_for_postgres
 from pipeline.system.leash import held
 from pipeline.system.ports import free_port
-from tests.backend.servers import PASSWORD, valkey
+from tests.backend.servers import PASSWORD, database_of, valkey
 from tests.certificates import certificates
 
 # The embedded PostgreSQL speaks no TLS; Debian's does.
@@ -72,12 +72,8 @@ async def opened(url: str, folder: Path) -> AsyncIterator[Database]:
     """The service's database of URL."""
     settings = load_settings({"DATABASE_URL": url, "DATABASE_POOL_SIZE": "1"}, secrets_dir=folder)
     await check_address(settings)
-    database = Database(settings, Metrics("1"))
-    await database.open()
-    try:
+    async with database_of(settings) as database:
         yield database
-    finally:
-        await database.close()
 
 
 class TestPostgres:

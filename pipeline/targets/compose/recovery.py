@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from pipeline.config.derived import SET_BY
 from pipeline.config.secrets import SUPERUSER_PASSWORD, delivered_secrets
 from pipeline.config.settings import DECISIVE, documented
 from pipeline.engines.docker import Docker
@@ -18,12 +19,6 @@ from pipeline.targets.compose.stack import PROJECT_LABEL, containers_of
 __all__ = ["recovered_from_containers"]
 
 log = logging.getLogger(__name__)
-
-# What docker-compose.yml sets for a container, whatever `.env` says.
-PLACED_HERE = (
-    *("POSTGRES_HOST", "POSTGRES_PORT", "REDIS_HOST", "REDIS_PORT", "BACKEND_HOST", "BACKEND_PORT"),
-    *("BACKEND_SOCKET", "METRICS_PORT", "FRONTEND_PORT", "RELEASE"),
-)
 
 
 def recovered_from_containers(root: Path) -> dict[str, str]:
@@ -47,22 +42,16 @@ def recovered_from_containers(root: Path) -> dict[str, str]:
     for edge in (one for one in running if one.service == "frontend"):
         for port in edge.published.keys() - set(HTTPS_PORTS):
             found["EDGE_PORT"] = str(port)
-        if domain := _environment(docker, edge).get("EDGE_DOMAIN"):
-            found["EDGE_DOMAIN"] = domain
     return {**found, "PROJECT_NAME": projects[0]} if projects else found
 
 
 def _plain(docker: Docker, replica: Container) -> dict[str, str]:
     """Return the settings in the environment of a replica that are not those of `.env` by default."""
-    environment = _environment(docker, replica)
-    own = {one.name: one.default for one in documented() if not one.secret and one.name not in PLACED_HERE}
+    [facts] = docker.inspect(replica.ident)
+    environment = dict(pair.partition("=")[::2] for pair in facts["Config"].get("Env") or ())
+    own = {one.name: one.default for one in documented() if not one.secret and one.name not in SET_BY["compose"]}
     return {
         name: environment[name]
         for name, default in own.items()
         if name in environment and (name in DECISIVE or environment[name] != default)
     }
-
-
-def _environment(docker: Docker, one: Container) -> dict[str, str]:
-    [facts] = docker.inspect(one.ident)
-    return dict(pair.partition("=")[::2] for pair in facts["Config"].get("Env") or ())

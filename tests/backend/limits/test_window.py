@@ -169,7 +169,7 @@ class TestRedisAway:
                 await asyncio.to_thread(server.start)
             async with asyncio.timeout(20):
                 while not await _shares(*windows):
-                    pass
+                    pass  # asked again, with another client, until Redis is back or the time is up
 
 
 async def _shares(one: Window, other: Window) -> bool:

@@ -77,10 +77,11 @@ class TestRecovered:
     def test_has_what_the_containers_were_started_with(self, project: Project, run: Any, tmp_path: Path) -> None:
         """Secrets, names, the port, settings that are not the default; nothing of another folder's stack."""
         edge = container(project.root, "f1", "frontend")
-        edge["Config"]["Env"] = ["EDGE_DOMAIN=board.example.org"]
         edge["NetworkSettings"]["Ports"]["10443/tcp"] = [{"HostIp": "0.0.0.0", "HostPort": "443"}]
+        replica = container(project.root, "b1", "backend", **{SECRET: "the-old-one"})
+        replica["Config"]["Env"].append("EDGE_DOMAIN=board.example.org")
         run(
-            container(project.root, "b1", "backend", **{SECRET: "the-old-one"}),
+            replica,
             container(project.root, "p1", "postgres", POSTGRES_SUPERUSER_PASSWORD="root-of-it"),
             edge,
             container(tmp_path, "x1", "backend", project="other", **{SECRET: "of-somebody-else"}),
