@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx2
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
 
-__all__ = ["comes_and_goes", "signs_in", "user"]
+__all__ = ["SignedIn", "add", "comes_and_goes", "signs_in", "user"]
 
+AUTH = "/api/v1/auth"
+PAUSE_SECONDS, CALLS = 0.05, 25  # with one access token, before the next refresh: an address may refresh twice a second
 PASSWORD, OTHER = "correct horse battery", "another horse battery"
 
 
@@ -27,7 +34,7 @@ def user(one: Checkout, *words: str, password: str = "") -> Outcome:
 def signs_in(one: Checkout, name: str, password: str = PASSWORD) -> int:
     """Sign in through the edge; return the status."""
     given = {"username": name, "password": password}
-    return one.request("POST", "/api/v1/auth/login", json=given).status_code
+    return one.request("POST", f"{AUTH}/login", json=given).status_code
 
 
 def comes_and_goes(one: Checkout) -> None:
@@ -52,3 +59,42 @@ def comes_and_goes(one: Checkout) -> None:
     assert [each.code for each in done] == [0] * 5
     said = "".join(each.stdout + each.stderr for each in (*done, taken))
     assert not [secret for secret in (PASSWORD, OTHER, "argon2") if secret in said]
+
+
+def add(one: Checkout, name: str) -> None:
+    """Give somebody an account, with `PASSWORD`."""
+    done = user(one, "add", name, password=PASSWORD)
+    assert done.code == 0, str(done)
+
+
+class SignedIn:
+    """Somebody who is signed in, and what became of the requests: calls, each over a new connection, and refreshes."""
+
+    def __init__(self, one: Checkout, name: str) -> None:
+        self.called: Counter[int] = Counter()
+        self.refreshed: Counter[int] = Counter()
+        self._one, self._over = one, threading.Event()
+        answer = one.request("POST", f"{AUTH}/login", json={"username": name, "password": PASSWORD})
+        self._tokens: dict[str, Any] = answer.raise_for_status().json()
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Call, and refresh now and then, while the block runs."""
+        thread = threading.Thread(target=self._call)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _call(self) -> None:
+        while not self._over.is_set():
+            for _ in range(CALLS):
+                headers = {"Authorization": f"Bearer {self._tokens['access_token']}"}
+                self.called[self._one.request("GET", f"{AUTH}/me", headers=headers).status_code] += 1
+                self._over.wait(PAUSE_SECONDS)
+            answer = self._one.request("POST", f"{AUTH}/refresh", json={"refresh_token": self._tokens["refresh_token"]})
+            self.refreshed[answer.status_code] += 1
+            if answer.status_code == httpx2.codes.OK:
+                self._tokens = answer.json()
