@@ -143,6 +143,12 @@ def status(session: nox.Session) -> None:
 
 
 @nox.session
+def logs(session: nox.Session) -> None:
+    """Show what the service says (-- [ENV] [--release R] [--request ID] [--follow] [--json])."""
+    slipway(session, "logs", *session.posargs)
+
+
+@nox.session
 def doctor(session: nox.Session) -> None:
     """Say what is wrong with a running environment, each finding with its fix (-- [ENV] [--json])."""
     slipway(session, "doctor", *session.posargs)

@@ -26,6 +26,7 @@ FAMILIES = {
     "deploy": ("deploy", "rollback"),
     "doctor": ("doctor",),
     "environments": ("down", "status", "releases"),
+    "logs": ("logs",),
     "rename": ("rename", "parts"),
     "setup": ("init", "migrations", "settings"),
     "images": ("build", "pins", "push", "scan", "audit", "sign", "verify-image", "copy", "proved"),

@@ -23,7 +23,7 @@ from pipeline.targets import Fleet, Target
 
 __all__ = ["LOG", "Chapter", "now", "source_of"]
 
-LOG = "service.log"
+LOG = "service.log"  # of the replicas of a release that failed
 
 
 @dataclass
@@ -115,9 +115,8 @@ class Chapter:
     def _log_command(self, target: Target) -> str:
         """Return the command that finds REQUEST_ID in what the service logged."""
         path = self.record.folder / LOG
-        return (
-            f"grep -F REQUEST_ID {os.path.relpath(path)}" if path.exists() else target.fleet.log_command("REQUEST_ID")
-        )
+        shown = f"nox -s logs -- {target.env.name} --request REQUEST_ID"
+        return f"grep -F REQUEST_ID {os.path.relpath(path)}" if path.exists() else shown
 
     def _remarks(self) -> Iterator[str]:
         yield from self.proof.remarks if self.proof else ()

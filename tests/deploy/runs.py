@@ -151,5 +151,6 @@ class Deploy:
             self.kill()
             pytest.fail(f"it did not end within {seconds:.0f} s:\n{self.said()}")
         stdout, stderr = (file.read_text(encoding="utf-8") for file in self.files)
-        document = json.loads(stdout) if stdout.startswith(("{", "[")) else {}
+        # Not lines of JSON, as `logs` prints them.
+        document = json.loads(stdout) if stdout.startswith(("{\n", "[")) else {}
         return Outcome(code, document, stdout, stderr, time.monotonic() - self.started)

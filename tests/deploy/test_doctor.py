@@ -6,6 +6,7 @@ import pytest
 
 from tests.deploy.ailing import tells_what_is_wrong
 from tests.deploy.checkout import Checkout
+from tests.deploy.logged import shows_the_logs
 
 pytestmark = pytest.mark.e2e
 
@@ -16,6 +17,7 @@ def test_says_what_is_wrong(checkout: Checkout) -> None:
     assert nothing.code == 1
     assert "nothing was ever proved here" in nothing.stderr
     checkout.proved()
+    shows_the_logs(checkout)
     tells_what_is_wrong(checkout)
     [valkey] = [one for one in checkout.processes() if "valkey-server" in one.name()]
     valkey.suspend()

@@ -10,9 +10,10 @@ from typing import Any
 
 from pipeline.system.text import shorten
 
-__all__ = ["LOG_LINES", "RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
+__all__ = ["FOLLOWED_LINES", "LOG_LINES", "RECENT_SECONDS", "SILENT", "failing_checks", "telling_line"]
 
 RECENT_SECONDS = 3600  # what ended earlier, and has served since, is history
+FOLLOWED_LINES = 10  # of a log, before what comes
 LOG_LINES = 5000  # of a replica that goes: what it said in the last minute under the proof's traffic
 SILENT = "its log shows no error"
 # What follows an error: psql shows where in the statement it is, and PostgreSQL's log what it advises.

@@ -14,6 +14,7 @@ from pipeline.images.build import PushedImages
 from pipeline.proof.report import Report
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
+from pipeline.system.streams import Stream
 
 __all__ = ["Database", "Fleet", "Releases", "Watch"]
 
@@ -117,8 +118,8 @@ class Fleet(Protocol):
         """Return what the replicas of `release` logged last, where nobody can read it once they are removed."""
         return ""
 
-    def log_command(self, words: str) -> str:
-        """Return the command that finds `words`, such as a request's id, in the log of the replicas."""
+    def logs(self, *, follow: bool) -> list[Stream]:
+        """Return what shows the log of each replica and worker; with `follow` its last lines, and those to come."""
 
     def token(self) -> str | None:
         """Return the token that the proof authenticates with.

@@ -17,12 +17,13 @@ from pipeline.engines.docker import docker_problems
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running, short
+from pipeline.system.streams import Stream
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
-from pipeline.targets.common.diagnosis import LOG_LINES, RECENT_SECONDS
+from pipeline.targets.common.diagnosis import FOLLOWED_LINES, LOG_LINES, RECENT_SECONDS
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.https import certificate_problem
@@ -129,9 +130,15 @@ class ComposeFleet(roles.Fleet):
         mine = [each for each in self.site.replicas.all() if each.labels.get("slipway.release") == release]
         return "".join(self.site.docker.logs(each.ident, LOG_LINES) for each in mine)
 
-    def log_command(self, words: str) -> str:
-        """Search what the engine keeps of the containers."""
-        return f"docker compose --project-name {self.site.stack.name} logs backend | grep -F {words}"
+    def logs(self, *, follow: bool) -> list[Stream]:
+        """Ask the engine, which keeps 30 MB of each container."""
+        streams = []
+        for each in (*self.site.replicas.all(), *self.site.workers.all()):
+            if each.running or not follow:
+                # Its start makes a container that was started again another stream.
+                now = ("--follow", "--since", each.started, f"--tail={FOLLOWED_LINES}") if follow else ()
+                streams.append(Stream(each.name, ("docker", "logs", *now, each.ident)))
+        return streams
 
     def token(self) -> str | None:
         """Return a token that the replicas accept, if there is one."""

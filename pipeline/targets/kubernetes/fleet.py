@@ -15,6 +15,7 @@ from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
+from pipeline.system.streams import Stream
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.containers import sweep
@@ -22,6 +23,7 @@ from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES
 from pipeline.targets.common.tokens import CURRENT, PREVIOUS, Tokens
 from pipeline.targets.kubernetes.changes import key_of
+from pipeline.targets.kubernetes.logs import log_streams
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import Release, must_run
@@ -88,11 +90,11 @@ class KubernetesFleet(roles.Fleet):
         tail = (f"--container={SERVICE}", f"--tail={LOG_LINES}")
         return "".join(self.site.kubectl.ask("logs", name, *tail) for name in names)
 
-    def log_command(self, words: str) -> str:
-        """Search what the cluster keeps of the pods."""
-        place = f"--context {self.site.kubectl.context} --namespace {self.site.kubectl.namespace}"
-        which = f"--selector app.kubernetes.io/component={SERVICE} --prefix --tail=-1"
-        return f"kubectl {place} logs {which} | grep -F {words}"
+    def logs(self, *, follow: bool) -> list[Stream]:
+        """Ask the cluster, which keeps the log of a container until the one after it ends."""
+        now = self.site.rollout.glance()
+        pods = [pod for name in (SERVICE, *workers(now)) for pod in service_pods(now, name)]
+        return log_streams(self.site.kubectl, pods, follow=follow)
 
     def token(self) -> str | None:
         """Return a token that the pods accept, if there is one; None if no token is known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
 import time
@@ -18,9 +17,11 @@ from pipeline.errors import SlipwayError
 from pipeline.proof.smoke import Smoked, smoke
 from pipeline.releases.model import Artifact, Running
 from pipeline.releases.records import read_json
+from pipeline.system.streams import Stream
 from pipeline.system.waiting import Deadline
 from pipeline.targets.common import roles
 from pipeline.targets.common.delivery import missing_secrets
+from pipeline.targets.common.diagnosis import FOLLOWED_LINES
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
 from pipeline.targets.common.rolling import roll
@@ -110,10 +111,15 @@ class LocalFleet(roles.Fleet):
         )
         return read_stores(done.stdout or done.stderr)
 
-    def log_command(self, words: str) -> str:
-        """Search the files that the supervisor writes, from the project's folder."""
-        logs = os.path.relpath(self.site.layout.log("replica-*"), self.site.project.root)
-        return f"grep -F {words} {logs}*"
+    def logs(self, *, follow: bool) -> list[Stream]:
+        """Read the files that the supervisor writes: the newest one, and the two before it."""
+        streams = []
+        for slot in self.site.replicas.slots():
+            log = self.site.layout.log(slot.program)
+            older = [path for number in (2, 1) if (path := log.with_name(f"{log.name}.{number}")).exists()]
+            command = ["tail", f"--lines={FOLLOWED_LINES}", "-F"] if follow else ["cat", *map(str, older)]
+            streams.append(Stream(slot.program, (*command, str(log))))
+        return streams
 
     def token(self) -> str | None:
         """Return a token that the replicas accept, if there is one."""

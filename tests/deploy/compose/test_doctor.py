@@ -7,6 +7,7 @@ import pytest
 from tests.containers import docker
 from tests.deploy.ailing import tells_what_is_wrong
 from tests.deploy.compose.stack import ComposeCheckout
+from tests.deploy.logged import shows_the_logs
 from tests.deploy.machine import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -35,3 +36,9 @@ def test_says_that_a_container_was_started_again(deployed: ComposeCheckout) -> N
     outcome = deployed.run("doctor", "--json")
     assert outcome.code == 1, str(outcome)
     assert [line for line in outcome.report["findings"] if line.startswith(f"{redis} ended and was started again 1 ")]
+
+
+def test_shows_the_logs(deployed: ComposeCheckout) -> None:
+    """Of each replica, as the engine keeps them."""
+    shows_the_logs(deployed)
+    assert deployed.untidy() == []

@@ -11,6 +11,7 @@ import pytest
 from tests.deploy.ailing import tells_what_is_wrong
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.stack import KindCheckout, kubectl
+from tests.deploy.logged import shows_the_logs
 from tests.deploy.machine import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -68,3 +69,9 @@ def test_names_the_last_day_of_its_token(deployed: KindCheckout) -> None:
     outcome = deployed.run("doctor")
     assert outcome.code == 0, str(outcome)
     assert re.search(r"the token of context `\S+` ends on \d{4}-\d\d-\d\d at \d\d:\d\d UTC", outcome.stderr), outcome
+
+
+def test_shows_the_logs(deployed: KindCheckout) -> None:
+    """Of each replica, as the engine keeps them."""
+    shows_the_logs(deployed)
+    assert deployed.untidy() == []

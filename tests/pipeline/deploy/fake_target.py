@@ -23,6 +23,7 @@ from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.model import Artifact, Replica, Running
 from pipeline.releases.records import Record, Records
 from pipeline.system.progress import Progress
+from pipeline.system.streams import Stream
 from pipeline.targets import Fleet, Releases, Target, Watch
 from tests.pipeline.deploy.fake_database import FakeDatabase
 from tests.pipeline.deploy.script import Script
@@ -136,6 +137,7 @@ class FakeFleet(Fleet):
     written: str = ""
     tries: list[int] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)  # by replica: its log
     refuse_token: bool = False  # running replicas know another one
     objected: list[str] = field(default_factory=list)
     defined: str = "stores"
@@ -156,9 +158,10 @@ class FakeFleet(Fleet):
         """Say nothing."""
         return {}
 
-    def log_command(self, words: str) -> str:
-        """Look into a file."""
-        return f"grep {words} board.log"
+    def logs(self, *, follow: bool) -> list[Stream]:
+        """Print what each replica has said."""
+        shown = [(each.name, self.said.get(each.name, "")) for each in self.replicas]
+        return [Stream(name, ("printf", "%s", text)) for name, text in shown]
 
     def token(self) -> str | None:
         """Ask for none."""

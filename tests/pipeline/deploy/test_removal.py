@@ -194,9 +194,9 @@ def test_the_report_says_how_to_find_a_request_in_the_log(served: World) -> None
     """With the id of the first one that failed, so that the line can be copied."""
     served.target.fleet.breaks["b"] = ["/list"]
     told = served.deploy(release("b"))
-    assert told.report.log == "grep REQUEST_ID board.log"
+    assert told.report.log == "nox -s logs -- here --request REQUEST_ID"
     ident = told.traffic.failures["5xx"].examples[0].request_id
-    assert f"`grep {ident} board.log` finds the first request above" in (
+    assert f"`nox -s logs -- here --request {ident}` finds the first request above" in (
         (served.records[-1].folder / "report.md").read_text()
     )
     assert [path.name for path in served.records[-1].folder.glob("service.log")] == []
