@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,62 +15,18 @@ import pytest
 from backend.database import Database, DatabaseUnavailable
 from backend.metrics import Metrics
 from backend.settings import load_settings
-from pipeline.engines.embedded import postgres_user
-from pipeline.system.leash import held
-from pipeline.system.ports import free_port
+from tests.backend.poolers import KEEPS_STATEMENTS, POOLER, pooler
 from tests.backend.process import ROOT, serve, start, wait_until
 from tests.backend.servers import PASSWORD, Postgres, postgres
 from tests.services import psql
 
 IGNORED = "lock_timeout,statement_timeout,idle_in_transaction_session_timeout"
-POOLER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-
-
-def _keeps_statements() -> bool:
-    if POOLER is None:
-        return False
-    said = subprocess.run([POOLER, "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.search(r"(\d+)\.(\d+)", said)
-    return version is not None and (int(version[1]), int(version[2])) >= (1, 21)
-
-
-KEEPS_STATEMENTS = _keeps_statements()
 
 
 @pytest.fixture(scope="module", name="own")
 def _own() -> Iterator[Postgres]:
     with postgres() as server:
         yield server
-
-
-@contextlib.contextmanager
-def pooler(own: Postgres, folder: Path, **options: str) -> Iterator[str]:
-    """A PgBouncer before `own`; yield its URL."""
-    assert POOLER is not None
-    settings = {
-        "listen_addr": "127.0.0.1",
-        "listen_port": str(port := free_port()),
-        "unix_socket_dir": "",
-        "auth_type": "any",
-        **options,
-    }
-    lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
-    database = f"slipway = host={own.folder} dbname=postgres user=postgres password={PASSWORD}"
-    config = own.folder / "pgbouncer.ini"
-    config.write_text(f"[databases]\n{database}\n[pgbouncer]\n{lines}")
-    config.chmod(0o644)
-    with held([POOLER, str(config)], log=folder / "pgbouncer.log", user=postgres_user()):
-        _wait_for(port, folder / "pgbouncer.log")
-        yield f"postgresql://someone@127.0.0.1:{port}/slipway"
-
-
-def _wait_for(port: int, log: Path) -> None:
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        return False
-
-    wait_until(listens, log.read_text())
 
 
 WRONG = {"pool_mode": "transaction", **({"max_prepared_statements": "0"} if KEEPS_STATEMENTS else {})}

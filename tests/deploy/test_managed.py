@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.backend.poolers import KEEPS_STATEMENTS, pooler
 from tests.backend.servers import PASSWORD, Postgres, valkey
+from tests.conftest import AddRow
 from tests.deploy.checkout import Checkout
 from tests.deploy.machine import roster
 from tests.notes import NOTES
@@ -57,17 +59,23 @@ def _managed() -> Iterator[Managed]:
     for statement in (
         f"CREATE ROLE \"{SERVES}\" LOGIN PASSWORD '{PASSWORD}-serves'",
         f"CREATE ROLE \"{MIGRATES}\" LOGIN PASSWORD '{PASSWORD}-migrates'",
-        f'CREATE DATABASE shop OWNER "{MIGRATES}"',
     ):
         psql(server.services, "postgres", statement)
-    grants = f'ALTER DEFAULT PRIVILEGES FOR ROLE "{MIGRATES}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO'
-    psql(server.services, "shop", f'{grants} "{SERVES}"')
+    renew(server)
     try:
         with valkey(folder / "redis") as cache:
             yield Managed(server, cache.socket)
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def renew(server: Postgres) -> None:
+    """Make the database anew, with what the two roles may do in it."""
+    psql(server.services, "postgres", "DROP DATABASE IF EXISTS shop")
+    psql(server.services, "postgres", f'CREATE DATABASE shop OWNER "{MIGRATES}"')
+    grants = f'ALTER DEFAULT PRIVILEGES FOR ROLE "{MIGRATES}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO'
+    psql(server.services, "shop", f'{grants} "{SERVES}"')
 
 
 def test_are_used_and_nothing_runs_in_their_place(managed: Managed, checkout: Checkout) -> None:
@@ -92,10 +100,26 @@ def test_are_used_and_nothing_runs_in_their_place(managed: Managed, checkout: Ch
     managed.rows("text = 'managed'")
 
 
+@pytest.mark.skipif(not KEEPS_STATEMENTS, reason="no pgbouncer 1.21 or newer here")
+def test_ten_deploys_through_a_pooler(managed: Managed, checkout: Checkout, tmp_path: Path, add_row: AddRow) -> None:
+    """In transaction mode: sessions are shared, prepared statements kept apart, and no request fails."""
+    settings = {"pool_mode": "transaction", "max_prepared_statements": "100", "default_pool_size": "10"}
+    renew(managed.server)
+    with pooler(
+        managed.server, tmp_path, database="shop", user=SERVES, password=f"{PASSWORD}-serves", **settings
+    ) as url:
+        checkout.set_env(**{**managed.environ, "DATABASE_URL": url})
+        sent = checkout.proved().traffic["sent"]
+        for number in range(9):
+            checkout.change(f"update {number}")
+            sent += checkout.proved().traffic["sent"]
+        assert checkout.run("down", "--volumes").code == 0
+    add_row("ten deploys through PgBouncer in transaction mode", f"{sent} requests, 0 failed")
+
+
 def test_take_the_place_of_what_ran_here(managed: Managed, checkout: Checkout) -> None:
     """Redis under traffic; a database once nothing serves from the other, as its rows are not there. Data is kept."""
-    psql(managed.server.services, "postgres", "DROP DATABASE IF EXISTS shop")
-    psql(managed.server.services, "postgres", f'CREATE DATABASE shop OWNER "{MIGRATES}"')
+    renew(managed.server)
     checkout.proved()
     checkout.write_note("before")
     checkout.set_env(REDIS_URL=managed.environ["REDIS_URL"])
