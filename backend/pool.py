@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -22,6 +22,7 @@ JITTER = 0.2  # the share of it by which some end sooner, so that they do not al
 IDLE_SECONDS = 10.0  # of one more than are kept
 TIDY_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
+CLOSED = "the pool is closed"
 # While connecting, whatever is wrong: refused, reset, no such socket, timed out, no such role, the pool is closing, or
 # cut between two messages (InternalClientError: "another operation is in progress").
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -44,10 +45,11 @@ class Pool:
         self._turns = asyncio.Semaphore(self._limit)  # fair: who waits longest is next
         self._idle: deque[tuple[float, Connection]] = deque()  # with the time it came back; the last is lent first
         self._due: dict[Connection, float] = {}  # when each open connection is closed for its age, lent ones too
+        self._waiting: deque[asyncio.Future[Connection]] = deque()  # who has a turn and no connection yet
         self._opening = 0
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()  # the loop's own references are weak
+        self._tasks: set[asyncio.Task[Any]] = set()  # the loop's own references are weak
 
     def keep(self) -> None:
         """Begin to keep `size` connections open, after each outage, too, and to close what is too old or too many."""
@@ -64,7 +66,7 @@ class Pool:
         else:
             await self._turns.acquire()
         try:
-            return self._newest() or await self._open()
+            return self._newest() or await self._next()
         except BaseException:
             self._turns.release()
             raise
@@ -75,11 +77,9 @@ class Pool:
         now = asyncio.get_running_loop().time()
         if broken or connection.is_closed() or connection.is_in_transaction() or now >= self._due[connection]:
             # In the background: the answer must not wait for a hung PostgreSQL.
-            task = asyncio.create_task(self._end(connection, lent=True))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._begin(self._end(connection, lent=True))
         else:
-            self._idle.append((now, connection))
+            self._offer(connection)
             self._turns.release()
 
     def expire(self) -> None:
@@ -98,6 +98,13 @@ class Pool:
                 await asyncio.gather(*(self._end(connection) for connection in [*self._due]))
         for connection in [*self._due]:
             connection.terminate()
+        for task in [*self._tasks]:
+            task.cancel()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _newest(self) -> Connection | None:
         # The newest, so that in calm times the others get old and leave.
@@ -109,16 +116,60 @@ class Pool:
             connection.terminate()
         return None
 
+    async def _next(self) -> Connection:
+        """Return the first connection that there is: a new one, or one that comes back meanwhile."""
+        # To open one takes seconds on a busy server, and longest when all the others are about to come back.
+        coming: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting.append(coming)
+        if len(self._due) + self._opening < self._limit:  # else there is one on its way for each who waits
+            self._opening += 1
+            self._begin(self._open_one())
+        try:
+            return await coming
+        except asyncio.CancelledError:
+            if coming.done() and not coming.cancelled() and not coming.exception():
+                self._offer(coming.result())
+            raise
+
+    async def _open_one(self) -> None:
+        """Open a connection for whoever waits longest; they get the error, too."""
+        try:
+            self._offer(await self._open())
+        except LOST as error:
+            self._refuse(error)
+        except BaseException:
+            self._refuse(asyncpg.InterfaceError(CLOSED))
+            raise
+
+    def _offer(self, connection: Connection) -> None:
+        """Hand `connection` to whoever waits longest, or keep it."""
+        if coming := self._first():
+            coming.set_result(connection)
+        else:
+            self._idle.append((asyncio.get_running_loop().time(), connection))
+
+    def _refuse(self, error: BaseException) -> None:
+        """Raise `error` where somebody waits longest; nobody may."""
+        if coming := self._first():
+            coming.set_exception(error)
+
+    def _first(self) -> asyncio.Future[Connection] | None:
+        """Return who waits longest, and has not given up."""
+        while self._waiting:
+            coming = self._waiting.popleft()
+            if not coming.done():
+                return coming
+        return None
+
     async def _open(self) -> Connection:
-        """Return a new connection. The caller has a turn, so that there are never more than the limit."""
-        self._opening += 1
+        """Return a new connection. Whoever asks has counted it as `_opening`, and has a turn, so the limit holds."""
         try:
             connection = await self._connect()
         finally:
             self._opening -= 1
         if self._closed:
             connection.terminate()
-            raise asyncpg.InterfaceError("the pool is closed")
+            raise asyncpg.InterfaceError(CLOSED)
         lifetime = LIFETIME_SECONDS * (1 - JITTER * random.random())  # noqa: S311 - no secret
         self._due[connection] = asyncio.get_running_loop().time() + lifetime
         return connection
@@ -154,4 +205,5 @@ class Pool:
         await asyncio.gather(*(self._end(connection) for connection in gone))
         while len(self._due) + self._opening < self._size and not self._turns.locked():
             async with self._turns:
-                self._idle.appendleft((now, await self._open()))
+                self._opening += 1
+                self._offer(await self._open())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from backend import pool
 from backend.database import Database, DatabaseUnavailable
+from backend.pool import NoTurn, Pool
 from backend.settings import load_settings
 from tests.backend.servers import PASSWORD, Postgres, database_of, postgres
 from tests.project import NAME
@@ -136,3 +139,104 @@ async def test_a_transaction_that_was_left_open_ends_with_its_lease(own: Postgre
 async def _pid(database: Database) -> int:
     async with database.lease() as connection:
         return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+@asynccontextmanager
+async def pool_with(own: Postgres, opens: Callable[[int], Awaitable[object]], *, size: int = 1) -> AsyncIterator[Pool]:
+    """A pool that has SIZE connections, before the opening of each further one waits for `opens(number)`."""
+    numbers = itertools.count()
+
+    async def connect() -> asyncpg.Connection[Any]:
+        if (number := next(numbers)) >= size:
+            await opens(number)
+        return await asyncpg.connect(host=str(own.folder), user="postgres", database="postgres", password=PASSWORD)
+
+    one = Pool(connect, size=size, overflow=OVERFLOW)
+    for lent in [await one.take(1) for _ in range(size)]:
+        one.give_back(lent)
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+class TestWhoeverNeedsAnotherOne:
+    async def test_takes_one_that_comes_back_meanwhile(self, own: Postgres) -> None:
+        """To open one takes for ever on a server that is busy; the one that was opened serves the next."""
+        opened = asyncio.Event()
+        async with pool_with(own, lambda _: opened.wait()) as one:
+            first = await one.take(1)
+            waits = asyncio.create_task(one.take(1))
+            await asyncio.sleep(0.05)
+            one.give_back(first)
+            assert await asyncio.wait_for(waits, 1) is first
+            opened.set()
+            second = await asyncio.wait_for(one.take(1), 5)
+            assert second is not first
+
+    async def test_is_told_why_none_can_be_opened(self, own: Postgres) -> None:
+        """At once: while all are lent, nothing may come back for long. The turn is free again."""
+
+        async def refuse(_: int) -> None:
+            raise ConnectionRefusedError("no more")
+
+        async with pool_with(own, refuse) as one:
+            first = await one.take(1)
+            for _ in range(1 + OVERFLOW):
+                with pytest.raises(ConnectionRefusedError):
+                    await one.take(1)
+            one.give_back(first)
+            assert await one.take(1) is first
+            one.give_back(first)
+
+    async def test_leaves_a_connection_that_came_too_late_to_others(self, own: Postgres) -> None:
+        """A request that is given up loses none, and its turn is free."""
+        opened = asyncio.Event()
+        async with pool_with(own, lambda _: opened.wait()) as one:
+            first = await one.take(1)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(one.take(1), 0.05)
+            opened.set()
+            others = [await one.take(5) for _ in range(OVERFLOW)]
+            assert len({first, *others}) == 1 + OVERFLOW
+            with pytest.raises(NoTurn):
+                await one.take(0.05)
+            for lent in (first, *others):
+                one.give_back(lent)
+
+    async def test_never_makes_more_than_there_may_be(self, own: Postgres) -> None:
+        """However the opened ones and those that come back meet."""
+        begun: list[int] = []
+
+        async def slowly(number: int) -> None:
+            begun.append(number)
+            await asyncio.sleep(0.02 * (number % 3))
+
+        async with pool_with(own, slowly) as one:
+            most = lost = 0
+
+            async def use(number: int) -> None:
+                nonlocal most, lost
+                for turn in range(6):
+                    lent = await one.take(10)
+                    most = max(most, 1 + len(begun) - lost)
+                    await lent.fetchval("SELECT pg_sleep($1)", 0.003 * ((number + turn) % 4))
+                    broken = (number + turn) % 5 == 0
+                    if broken:
+                        await lent.close()
+                        lost += 1
+                    one.give_back(lent, broken=broken)
+
+            await asyncio.gather(*map(use, range(12)))
+        assert len(begun) > OVERFLOW
+        assert most == 1 + OVERFLOW
+
+    async def test_is_told_that_the_pool_is_closed(self, own: Postgres) -> None:
+        """Nobody waits for ever for a connection that never opens."""
+        async with pool_with(own, lambda _: asyncio.Event().wait()) as one:
+            await one.take(1)
+            waits = asyncio.create_task(one.take(1))
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncpg.InterfaceError, match="the pool is closed"):
+            await asyncio.wait_for(waits, 1)
