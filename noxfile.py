@@ -30,7 +30,7 @@ nox.options.default_venv_backend = "none"
 logging.getLogger("nox").addFilter(lambda record: record.getMessage() != "uv binary not found.")
 
 GROUPS = (
-    *("backend", "dev", "engines", "lint", "manifests", "migrate", "nox", "pipeline", "supply", "test", "uv"),
+    *("backend", "backup", "dev", "engines", "lint", "manifests", "migrate", "nox", "pipeline", "supply", "test", "uv"),
     "workflows",
 )
 
@@ -254,6 +254,30 @@ def cluster(session: nox.Session) -> None:
 def user(session: nox.Session) -> None:
     """Manage people's accounts (-- add NAME --role ROLE | list | password, disable, enable, remove NAME; --env ENV)."""
     slipway(session, "user", *session.posargs)
+
+
+@nox.session
+def backup(session: nox.Session) -> None:
+    """Back the database up, and check that the backup is whole (-- [ENV] [--json])."""
+    slipway(session, "backup", *session.posargs)
+
+
+@nox.session
+def backups(session: nox.Session) -> None:
+    """List the backups, newest first: age, size, rows, release, where they are (-- [ENV] [--json])."""
+    slipway(session, "backups", *session.posargs)
+
+
+@nox.session
+def restore(session: nox.Session) -> None:
+    """Bring a backup back (-- [ENV] --backup REF|latest [--yes] [--database NAME | --download PATH] [--json])."""
+    slipway(session, "restore", *session.posargs)
+
+
+@nox.session
+def drill(session: nox.Session) -> None:
+    """Try the newest backup on a throwaway PostgreSQL, and say how long that took (-- [ENV] [--json])."""
+    slipway(session, "drill", *session.posargs)
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ __all__ = ["Cache", "Found"]
 SOCKET_SECONDS = 0.2
 POOL_SECONDS = 0.1
 BREAK_SECONDS = 1.0
+FORGET_SECONDS = 2.0
+GLOB = re.compile(r"([][*?^\\-])")
 
 Answer = TypeVar("Answer")
 
@@ -90,6 +93,15 @@ class Cache:
         fresh = secrets.token_bytes(8)
         done = await self._ask(lambda: self._redis.set(self._keys(name)[0], fresh), otherwise=False)
         (self._unforgotten.discard if done else self._unforgotten.add)(name)
+
+    async def forget_all(self) -> int:
+        """End the generation of every name that any process has; return how many. Raise as `ping` does."""
+        prefix = GLOB.sub(r"\\\1", self._prefix)
+        async with asyncio.timeout(FORGET_SECONDS):
+            keys = [key async for key in self._redis.scan_iter(f"{prefix}:{{*}}:generation", count=1000)]
+            for key in keys:
+                await self._redis.set(key, secrets.token_bytes(8))
+        return len(keys)
 
     async def ping(self) -> None:
         """Raise `RedisError`, `OSError` or `TimeoutError` when Redis does not answer; the breaker is bypassed."""

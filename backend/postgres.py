@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -50,6 +52,18 @@ class Connector:
         self._direct = migrating
         self.pooled = False
         self.unlimited = ""  # what to run, where a pooler drops the timeouts and the role has none
+
+    @property
+    def address(self) -> PostgresAddress:
+        """Where it connects to."""
+        return self._address
+
+    def elsewhere(self, **arguments: str) -> Connector:
+        """Return one to the same server, with other `arguments` (database, user, password)."""
+        other = copy.copy(self)
+        other._address = replace(self._address, arguments={**self._address.arguments, **arguments})  # noqa: SLF001
+        other._options = {**self._options, **arguments}  # noqa: SLF001
+        return other
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """Return a connection to the first host that gives one. Raise what asyncpg raises, or `PooledConnection`."""
@@ -160,9 +174,11 @@ def _address(settings: Settings, *, migrating: bool) -> tuple[PostgresAddress, s
         return postgres_address(settings.migration_database_url.get_secret_value()), "MIGRATION_DATABASE_URL"
     if settings.database_url is not None:
         return postgres_address(settings.database_url.get_secret_value()), "DATABASE_URL"
-    password = settings.postgres_password
+    user, password = settings.postgres_user, settings.postgres_password
+    if migrating and settings.postgres_owner is not None:
+        user, password = settings.postgres_owner, settings.postgres_owner_password
     arguments = {
-        "user": settings.postgres_user,
+        "user": user,
         "database": settings.postgres_db,
         "password": password.get_secret_value() if password else None,
     }

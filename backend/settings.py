@@ -11,19 +11,19 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import SecretStr, ValidationError
 
+from backend.setting_fields import SECRETS_DIR, Fields, SettingsError, collect, marks, section, sentence
+from backend.setting_fields import setting as _setting
 from backend.setting_types import Domain, Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
 
 __all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
 
 NAME = "slipway"
 SECTIONS = ("service", "image", "database", "redis", "secrets", "accounts", "browser", "network", "limits", "operation")
-SECRETS_DIR = Path("/run/secrets")
 PLACEHOLDER = re.compile(r"change[_ -]?(this|me|it)", re.IGNORECASE)
 SECRET_CHARACTERS = 16
 MAKE_SECRET = "make one with `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105 - a command
@@ -32,34 +32,8 @@ SECRET_DISTINCT = 6  # `aaaaaaaaaaaaaaaa` is long but not a secret
 KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 3.2: at least as long as the hash
 
 
-class SettingsError(Exception):
-    """Invalid settings. `problems` holds one line per variable: its name, what is wrong, how to fix it."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-def _setting(section: str, description: str, default: Any, **limits: Any) -> Any:
-    """Return a field. `section` groups it in `.env.example`; a field of a secret has the type `SecretStr`.
-
-    A secret with `...` for a `default` must be there outside development; in development it may be empty.
-    `generate=True`: so must this one, and `nox -s init` makes it. `outside=True`: the service does not read the
-    setting, but compose or the pipeline does.
-    """
-    marks = {mark: True for mark in ("generate", "outside") if limits.pop(mark, False)}
-    if default is ... or "generate" in marks:
-        marks["needed"] = True
-    # Not pydantic's own `...`: it would demand the secret in development and of a migration, which reads none.
-    default = SecretStr("") if default is ... else default
-    extra: dict[str, Any] = {"section": section, **marks}
-    return Field(default, description=description, json_schema_extra=extra, validate_default=False, **limits)
-
-
-class Settings(BaseSettings):
+class Settings(Fields):
     """The settings of one process. A field's environment variable is its name in upper case."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     environment: Literal["development", "staging", "production"] = _setting(
         "service", "Where the service runs. Outside development, weak secrets and DEBUG are refused.", "development"
@@ -90,9 +64,17 @@ class Settings(BaseSettings):
         "database", "Name of the database; on Kubernetes, the overlay sets it.", NAME, min_length=1
     )
     postgres_user: str = _setting(
-        "database", "User of the database; on Kubernetes, the overlay sets it.", NAME, min_length=1
+        "database",
+        "User as which the service logs in: NAME-app-1 or NAME-app-2, of the two that rotate, or the owner itself; on"
+        " Kubernetes, the overlay or the Secret sets it.",
+        NAME,
+        min_length=1,
     )
     postgres_password: SecretStr | None = _setting("database", "Password of that user.", None, generate=True)
+    postgres_owner: str | None = _setting(
+        "database", "Role that owns the tables, and that migrates. Unset: as POSTGRES_USER.", None, min_length=1
+    )
+    postgres_owner_password: SecretStr | None = _setting("database", "Password of the owner.", None)
     postgres_host: str = _setting(
         "database",
         "Host, or the folder of a Unix socket if it starts with /. A deploy sets it (on Kubernetes, the overlay does)"
@@ -264,18 +246,6 @@ class Settings(BaseSettings):
         le=300,
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings passes all
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only what `load_settings` collected, so that any mapping can be checked, not just the environment."""
-        return (init_settings,)
-
 
 def load_settings(
     environ: Mapping[str, str] | None = None, *, sections: Collection[str] = SECTIONS, secrets_dir: Path = SECRETS_DIR
@@ -286,12 +256,12 @@ def load_settings(
     Raise `SettingsError` with every problem at once.
     """
     sections = {"service", *sections}  # ENVIRONMENT decides how strict the others are
-    raw, problems = _collect(os.environ if environ is None else environ, sections, secrets_dir)
+    raw, problems = collect(Settings, os.environ if environ is None else environ, sections, secrets_dir)
     try:
         settings = Settings(**raw)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False, include_input=False):
-            problems.setdefault(str(detail["loc"][0]), _sentence(detail["msg"]))
+            problems.setdefault(str(detail["loc"][0]), sentence(detail["msg"]))
         settings = Settings(**{name: value for name, value in raw.items() if name not in problems})
     for name, problem in _cross_field_problems(settings):
         if _section(name) in sections:
@@ -301,51 +271,15 @@ def load_settings(
     return settings
 
 
-def _extra(name: str) -> dict[str, Any]:
-    extra = Settings.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)
-    return extra
-
-
 def _section(name: str) -> str:
-    return str(_extra(name)["section"])
-
-
-def _collect(
-    environ: Mapping[str, str], sections: Collection[str], secrets_dir: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the raw values by field name, and what is wrong with the files that should hold secrets."""
-    raw: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    for name, field in Settings.model_fields.items():
-        if _section(name) not in sections:
-            continue
-        value, variable = environ.get(name.upper(), "").strip(), name.upper()
-        if "SecretStr" in str(field.annotation):
-            named = environ.get(f"{variable}_FILE", "").strip()
-            if value and named:
-                problems[name] = f"is set twice; keep one of {variable} and {variable}_FILE"
-            path = Path(named) if named else secrets_dir / variable
-            if not value and (named or path.is_file()):
-                try:
-                    value = path.read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                    problems[name] = f"its file cannot be read ({reason}); fix {variable}_FILE or the file's mode"
-        if value:
-            raw[name] = value
-    return raw, problems
-
-
-def _sentence(message: str) -> str:
-    """Return pydantic's message as the second half of `NAME: …`."""
-    text = message.removeprefix("Value error, ").removeprefix("Input ")
-    return f"{text[0].lower()}{text[1:]}; see .env.example for its meaning and default"
+    return section(Settings, name)
 
 
 def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.backend_host.startswith("/") and settings.metrics_port == settings.backend_port:
         yield "metrics_port", "is the same as BACKEND_PORT; give metrics a port of their own"
+    if settings.postgres_owner == settings.postgres_user:
+        yield "postgres_owner", "is POSTGRES_USER, too; leave it empty, or give the service a login of its own"
     if settings.environment != "development":
         if settings.debug:
             yield "debug", "is true outside development; set DEBUG=false, or ENVIRONMENT=development"
@@ -362,12 +296,13 @@ def _cross_field_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret that is missing, with the fix."""
     # A Unix socket is guarded by the file system, and a URL may rely on certificates: neither needs a password.
-    needed = dict.fromkeys((name for name in Settings.model_fields if _extra(name).get("needed")), True)
+    needed = dict.fromkeys((name for name in Settings.model_fields if marks(Settings, name).get("needed")), True)
     needed["postgres_password"] = settings.database_url is None and not settings.postgres_host.startswith("/")
+    needed["postgres_owner_password"] = needed["postgres_password"] and settings.postgres_owner is not None
     needed["redis_password"] = settings.redis_url is None and not settings.redis_host.startswith("/")
     for name, necessary in needed.items():
         if necessary and not getattr(settings, name):
-            way = "makes one" if _extra(name).get("generate") else "adds its line to .env, for you to fill in"
+            way = "makes one" if marks(Settings, name).get("generate") else "adds its line to .env, for you to fill in"
             yield name, f"is missing; `nox -s init` {way}, or give it in the file that {name.upper()}_FILE names"
 
 
@@ -387,7 +322,8 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret in use, after the field that holds it. A secret that a URL overrides is not in use."""
-    overridden = {"postgres_password": settings.database_url, "redis_password": settings.redis_url}
+    postgres, redis = settings.database_url, settings.redis_url
+    overridden = {"postgres_password": postgres, "postgres_owner_password": postgres, "redis_password": redis}
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if not isinstance(value, SecretStr) or overridden.get(name) is not None:

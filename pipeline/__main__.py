@@ -35,6 +35,7 @@ FAMILIES = {
     "dev": ("dev",),
     "cluster": ("cluster",),
     "user": ("user",),
+    "backup": ("backup", "backups", "drill", "restore"),
 }
 
 

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
+from pipeline.config.redis_users import rules
 from tests.containers import build_image, pull_image, running_image
 from tests.notes import domain as notes_domain
 from tests.notes import replace_module
@@ -28,6 +29,7 @@ from tests.services import TEMPLATE, Broker, Services, ask, choose, psql
 from tests.tools import need
 
 TOKEN = "a-service-token-of-tests"
+REDIS_USER, REDIS_PASSWORD = "service", "a-password-of-tests"
 KEY = "a-key-of-tests-that-is-64-bytes-long-so-that-it-suits-each-hash!"
 IMAGE = "SLIPWAY_TEST_IMAGE"
 BROKER = pytest.StashKey[Broker]()
@@ -143,11 +145,19 @@ def empty_database(services: Services, worker_database: str) -> str:
 
 @pytest.fixture
 def redis_url(services: Services, worker_id: str) -> str:
-    """Return the URL of an empty Redis database of this worker's own."""
-    url = redis_address(services, worker_id)
-    with closing(redis.Redis.from_url(url)) as client:
+    """Return the URL of an empty Redis database of this worker's own, for a user with the rights of the service."""
+    with closing(redis.Redis.from_url(redis_address(services, worker_id))) as client:
         client.flushdb()
-    return url
+        on, *allowed = rules()
+        client.execute_command("ACL", "SETUSER", REDIS_USER, on, f">{REDIS_PASSWORD}", *allowed)  # type: ignore[no-untyped-call]
+    return redis_address(services, worker_id, user=f"{REDIS_USER}:{REDIS_PASSWORD}@")
+
+
+@pytest.fixture
+def redis_admin_url(services: Services, worker_id: str, redis_url: str) -> str:
+    """Return the URL of the same database, for a user who may do anything there."""
+    del redis_url
+    return redis_address(services, worker_id)
 
 
 @pytest.fixture
@@ -235,11 +245,12 @@ async def writer(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[http
         yield client
 
 
-def redis_address(services: Services, worker_id: str) -> str:
-    """Return the URL of a worker's Redis database."""
+def redis_address(services: Services, worker_id: str, user: str = "") -> str:
+    """Return the URL of a worker's Redis database, for the `user` (`name:password@`), by default one who may do all."""
     number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
     separator = "?db=" if services.redis_url.startswith("unix:") else "/"
-    return f"{services.redis_url}{separator}{number % 16}"
+    scheme, _, place = services.redis_url.partition("://")
+    return f"{scheme}://{user}{place}{separator}{number % 16}"
 
 
 def environment(services: Services, database: str, redis_url: str) -> dict[str, str]:

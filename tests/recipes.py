@@ -1,4 +1,4 @@
-"""docs/11-recipes.md as a reader follows it: its blocks of code, applied to a copy; and the monitor of its service."""
+"""docs/12-recipes.md as a reader follows it: its blocks of code, applied to a copy; and the monitor of its service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pages import ROOT, Block, blocks
 
 __all__ = ["RECIPES", "Monitor", "follow", "monitor"]
 
-PAGE = ROOT / "docs/11-recipes.md"
+PAGE = ROOT / "docs/12-recipes.md"
 RECIPES = ("A setting", "A secret", "A dependency", "A background worker")
 # A service may have followed the page already: a copy of it gets the same code under another name.
 RENAMED = {"heartbeat": "pulse", "HEARTBEAT": "PULSE"}

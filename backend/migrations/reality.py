@@ -17,7 +17,7 @@ from backend.migrations.named import extensions_of, roles_made, roles_of, tables
 from backend.migrations.plan import Planned
 from backend.migrations.statements import Write
 
-__all__ = ["locked_rows", "make_roles", "obstacles"]
+__all__ = ["locked_rows", "obstacles"]
 
 DENIED = "42501"  # insufficient_privilege
 FOREIGN = """
@@ -108,12 +108,3 @@ def _explain(connection: Connection, sql: str) -> tuple[dict[str, Any] | None, s
     connection.rollback()
     plan = json.loads(said) if isinstance(said, str) else said
     return plan[0]["Plan"], ""
-
-
-def make_roles(connection: Connection, sql: str) -> None:
-    """Make the roles that `sql` names: on the throwaway database of a rehearsal, whose server has none."""
-    for name in sorted(roles_of(sql)):
-        if not connection.execute(text(ROLE), {"name": name}).scalar():
-            quoted = name.replace('"', '""')
-            connection.execute(text(f'CREATE ROLE "{quoted}"'))
-    connection.commit()

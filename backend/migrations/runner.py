@@ -17,7 +17,8 @@ from backend.migrations.alone import leftovers
 from backend.migrations.connection import MigrationFailed, connected, reason, take_lock
 from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record, settled
 from backend.migrations.plan import Planned, alembic_config, plan
-from backend.migrations.reality import locked_rows, make_roles, obstacles
+from backend.migrations.reality import locked_rows, obstacles
+from backend.migrations.rehearsal import furnish
 from backend.migrations.statements import arrivals
 from backend.migrations.waiting import watched
 from backend.settings import Settings
@@ -107,7 +108,7 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
         await connection.commit()
         pending = [step for step in goal if step.revision not in history.applied]
         if wanted.rehearsal:
-            await connection.run_sync(make_roles, ";\n".join(step.sql for step in pending))
+            await furnish(settings, ";\n".join(step.sql for step in pending))
         if pending:
             await _apply(settings, connection, pending, report, wanted.seconds)
         else:

@@ -16,10 +16,10 @@ from pipeline.config.settings import PLACED, URLS, overridden, variables
 from pipeline.deploy.accounts import first_account
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
-from pipeline.deploy.protection import deaf
 from pipeline.deploy.story import Story
 from pipeline.errors import LockHeld, SlipwayError
 from pipeline.system.progress import Progress, tame
+from pipeline.system.protection import deaf
 from pipeline.system.waiting import attempts
 
 __all__ = ["add_parsers"]

@@ -29,7 +29,12 @@ log = logging.getLogger(__name__)
 
 EDGE_SECONDS = 10  # for Caddy to listen
 # Each of these, or its file, would win over the throwaway stores' own values.
-OWN = frozenset({"DATABASE_URL", "MIGRATION_DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"})
+OWN = frozenset(
+    {
+        *("DATABASE_URL", "MIGRATION_DATABASE_URL", "POSTGRES_PASSWORD", "POSTGRES_OWNER", "POSTGRES_OWNER_PASSWORD"),
+        *("REDIS_URL", "REDIS_PASSWORD"),
+    }
+)
 
 
 def add_parsers(verbs: Verbs) -> None:

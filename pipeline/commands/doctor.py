@@ -18,6 +18,8 @@ from rich.console import Console
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.commands.environments import Opener, open_environment
 from pipeline.config.project import Environment, Project
+from pipeline.data.checkup import Checkup, check_backups
+from pipeline.data.records import DataRecords
 from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
@@ -26,6 +28,7 @@ from pipeline.system.certificates import handshake_finding
 from pipeline.system.ports import dial
 from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
+from pipeline.targets.common.rights import advice
 from pipeline.targets.common.stores import store_findings
 
 __all__ = ["add_parsers", "ready_findings"]
@@ -46,16 +49,21 @@ def doctor(project: Project, options: Namespace, progress: Progress, *, opened: 
     The exit code is 1 where there is a finding.
     """
     env, target = open_environment(project, options, progress, opened)
-    findings = _examine(env, target, target.records())
+    records = target.records()
+    backups = check_backups(target, DataRecords.of(project, env.name)) if records.serving() else Checkup()
+    findings = [*_examine(project, env, target, records), *backups.findings]
     if not options.json:
         for line in findings:
             log.error(line)
         if not findings:
             Console(highlight=False).print(f"[green]✓[/] {env.name}: nothing is wrong")
-    return (1 if findings else 0), {"environment": env.name, "findings": findings} if options.json else None
+        if backups.said:
+            log.info(backups.said)
+    document = {"environment": env.name, "findings": findings, "backups": backups.document}
+    return (1 if findings else 0), document if options.json else None
 
 
-def _examine(env: Environment, target: Target, records: Records) -> list[str]:
+def _examine(project: Project, env: Environment, target: Target, records: Records) -> list[str]:
     """Return what is wrong with `env`, one line each, empty if all is well; change nothing."""
     deploying = target.holder() is not None
     serving = records.serving()
@@ -63,7 +71,7 @@ def _examine(env: Environment, target: Target, records: Records) -> list[str]:
     if serving is None:
         return [*findings, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
     findings += _replicas(env, target.fleet.running(), serving, deploying=deploying)
-    findings += _stores(env, target, serving)
+    findings += _stores(project, env, target, serving)
     findings += _edge(target.url, serving, deploying=deploying)
     left = unremoved(records)
     if left:
@@ -101,12 +109,14 @@ def _replicas(env: Environment, running: Running, serving: Record, *, deploying:
         yield f"{len(running.replicas)} replicas run, but {running.wanted} should: {fix}"
 
 
-def _stores(env: Environment, target: Target, serving: Record) -> list[str]:
+def _stores(project: Project, env: Environment, target: Target, serving: Record) -> list[str]:
     try:
         stores = target.fleet.stores(serving.release or "")
         needed = target.releases.recorded(serving.release or "").revision
     except SlipwayError as error:
         return [f"the data stores could not be checked: {error.problems[0]}"]
+    for line in advice(project.root, stores.get("database", {})):
+        log.warning(line)
     return store_findings(stores, needed, f"nox -s deploy -- {env.name}")
 
 

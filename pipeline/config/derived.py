@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config.managed import FILES, PASSWORDS
+from pipeline.config.managed import FILES, MIGRATORS, PASSWORDS
 from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
@@ -65,7 +65,7 @@ def derived_files(root: Path) -> dict[str, str]:
 def _compose_blocks() -> dict[str, list[str]]:
     """Return the lines of docker-compose.yml: plain settings, the secrets of a replica, and where their files are."""
     names = [secret.name for secret in service_secrets()]
-    stores = [name for name in FILES if name != "MIGRATION_DATABASE_URL"]
+    stores = [name for name in FILES if name not in MIGRATORS]
     return {
         "settings": [f"{setting.name}: ${{{setting.name}:-{setting.default}}}" for setting in _plain()],
         "secrets": [f"- {name}" for name in (*names, *stores)],
@@ -83,7 +83,7 @@ def _pod_blocks() -> dict[str, list[str]]:
 
     # A URL has the password of its store. Which of them there must be, the plan knows.
     lines = [source(one.name, needed=one.needed and one.name not in PASSWORDS) for one in service_secrets()]
-    lines += [source(name, needed=False) for name in FILES if name != "MIGRATION_DATABASE_URL"]
+    lines += [source(name, needed=False) for name in FILES if name not in MIGRATORS]
     return {"secrets": lines}
 
 

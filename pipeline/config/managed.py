@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from pipeline.config.settings import OWNER_PASSWORD
 from pipeline.system.files import read_secret
 
-__all__ = ["CERTIFICATES", "FILES", "PASSWORDS", "Managed", "managed_stores"]
+__all__ = ["CERTIFICATES", "FILES", "MIGRATORS", "NO_REDIS", "PASSWORDS", "Managed", "managed_stores"]
 
 STORES = {"DATABASE_URL": "database", "REDIS_URL": "Redis", "MIGRATION_DATABASE_URL": "database of the migrations"}
 PASSWORDS = {"POSTGRES_PASSWORD": "DATABASE_URL", "REDIS_PASSWORD": "REDIS_URL"}  # which is not needed with the latter
 CERTIFICATES = "CERTIFICATES"  # the file of a container with the authorities that the URLs name
-FILES = (*STORES, CERTIFICATES)  # of a container, each there only where it is needed, or empty
+# The files of a container, each there only where it is needed, or empty; of these, those of who migrates alone.
+FILES = (*STORES, OWNER_PASSWORD, CERTIFICATES)
+MIGRATORS = frozenset({"MIGRATION_DATABASE_URL", OWNER_PASSWORD})
 AUTHORITY = re.compile(r"(?<=[?&])(sslrootcert|ssl_ca_certs)=([^&#]*)")
 OTHER_FILE = re.compile(r"[?&](sslcert|sslkey|sslcrl|ssl_certfile|ssl_keyfile)=")
+# Of a replica that must not know what is cached: nobody listens on that port, and without Redis the service works.
+NO_REDIS = "redis://127.0.0.1:1/0"
 ITSELF = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -49,6 +54,10 @@ class Managed:
     def of_migrations(self) -> dict[str, str]:
         """Return the variables of who migrates."""
         return self.of_service("DATABASE_URL", "MIGRATION_DATABASE_URL") if self.database else {}
+
+    def beside(self, database: str) -> dict[str, str]:
+        """Return the variable that leads a replica to another `database` where others manage it; empty elsewhere."""
+        return {"DATABASE_URL": _other(self.urls["DATABASE_URL"], database)} if self.database else {}
 
     def files(self) -> dict[str, str]:
         """Return what a container reads, by the name of its file: the URLs, and the authorities that they name here.
@@ -84,6 +93,13 @@ def managed_stores(values: Mapping[str, str]) -> Managed:
     """
     urls = {name: values.get(name, "").strip() or read_secret(name, values) for name in STORES}
     return Managed({name: url for name, url in urls.items() if url})
+
+
+def _other(url: str, database: str) -> str:
+    """Return `url` with another `database`."""
+    parts = urlsplit(url)
+    query = "&".join(one for one in parts.query.split("&") if one and one.partition("=")[0] != "dbname")
+    return f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}{f'?{query}' if query else ''}"
 
 
 def _hosts(url: str) -> str:

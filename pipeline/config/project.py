@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from pipeline.config.backup_policy import BackupPolicy
 from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
@@ -62,6 +63,14 @@ class Environment(Table):
     migration_timeout: Day = Field(default=1800, examples=["1800 # seconds"])
     # What must hold of an image before it runs here.
     verify: Policy | None = Field(default=None, examples=['{ key = "cosign.pub" }'])
+
+    # Without it backups are kept by the same rule, and nobody says that one is missing.
+    backups: BackupPolicy | None = Field(default=None, examples=['{ keep = "7d 4w", max_age = "24h" }'])
+
+    @property
+    def kept(self) -> BackupPolicy:
+        """The rule for backups."""
+        return self.backups or BackupPolicy()
 
     @property
     def bake_limit(self) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.managed import FILES
+from pipeline.config.redis_users import digest, users
 from pipeline.config.settings import service_secrets
 from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
@@ -15,12 +15,12 @@ from pipeline.system.place import state_folder
 __all__ = [
     "BY_HAND",
     "PROVED",
+    "REDIS_ADMIN",
     "SECRET_FILES",
     "SUPERUSER_PASSWORD",
     "allow_by_hand",
     "closed_problem",
     "delivered_secrets",
-    "owner_of",
     "redis_acl",
     "secret_files",
     "write_secret_files",
@@ -31,8 +31,8 @@ BY_HAND = "no-deploy-runs-here"  # a link, by which a plain `docker compose up` 
 SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HAND}}}"
 PROVED = "surroundings.json"  # in the folder of an environment of compose: a deploy runs, or ran, there
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
+REDIS_ADMIN = "REDIS_ADMIN_PASSWORD"
 OWNER_ALONE = 0o077
-OTHER = "-other"  # as docker/postgres/init-scripts names the second login role
 
 
 def delivered_secrets() -> list[str]:
@@ -55,9 +55,9 @@ def allow_by_hand(folder: Path, *, allowed: bool) -> None:
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: str | None = None) -> None:
-    """Write to `folder` each secret of the service, Redis' file of users and, once, PostgreSQL's superuser's password.
+    """Write to `folder` each secret of the service, Redis' file of users and, once, the administrators' passwords.
 
-    `superuser` is that password where it is known; otherwise it is made.
+    `superuser` is that of PostgreSQL where it is known; otherwise it is made. No container gets that of Redis.
 
     The URLs of stores have a file, too, mostly an empty one. The folder has mode 0700, the files 0444. A file is
     replaced, never changed: what runs keeps the one it has open.
@@ -68,7 +68,9 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts |= {name: secrets.get(name, "") for name in FILES}
-    texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"])
+    admin = folder / REDIS_ADMIN
+    texts[REDIS_ADMIN] = admin.read_text(encoding="utf-8") if admin.exists() else randomness.token_urlsafe(36)
+    texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"], texts[REDIS_ADMIN])
     if superuser or not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = superuser or randomness.token_urlsafe(36)
     for name, text in texts.items():
@@ -78,14 +80,9 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
         path.chmod(0o444)
 
 
-def owner_of(role: str) -> str:
-    """Return the role that owns the database of the login `role`: `role` itself, or the one it is an alternate of."""
-    return role.removesuffix(OTHER)
-
-
-def redis_acl(password: str) -> str:
-    """Return Redis' file of users: the default user alone, with the hash of `password`."""
-    return f"user default on #{hashlib.sha256(password.encode()).hexdigest()} ~* &* +@all\n"
+def redis_acl(password: str, admin: str) -> str:
+    """Return Redis' file of users: the service with its `password`, and who may do all with that of `admin`."""
+    return users([digest(password)], admin)
 
 
 def closed_problem(folder: Path) -> str | None:

@@ -1,23 +1,26 @@
-"""The service's settings as the pipeline needs them: read from `.env` and the environment, checked, documented.
-
-`backend.settings` is the only schema, and this module the only one of the pipeline that reads it.
-"""
+"""The service's settings as the pipeline needs them: read from `.env` and the environment, checked, documented."""
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import os
 import re
 import secrets as randomness
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dotenv.parser import parse_stream
 
+from pipeline.config.variables import (
+    BACKUPS,
+    COMPOSE_IMAGES,
+    Variable,
+    backup_variables,
+    documented,
+    schema_of,
+    variables,
+)
 from pipeline.errors import UsageError
 from pipeline.system.files import read_secret, write_whole
 from pipeline.system.place import env_file
@@ -26,11 +29,14 @@ __all__ = [
     "COMPOSE_IMAGES",
     "DECISIVE",
     "DEFAULT_EDGE_PORT",
+    "OWNER_PASSWORD",
     "PLACED",
     "RETIRED",
     "SECRET_BYTES",
     "URLS",
     "Variable",
+    "backup_settings",
+    "backup_variables",
     "check_values",
     "documented",
     "edge_port",
@@ -58,10 +64,11 @@ HIGHEST_PORT = 65535
 LEAVING_SECONDS = 10  # of a replica that has answered everything: a few, even on a busy machine
 # These decide where the data is and which engine reads it. If two shells could differ in one of them, the second would
 # find an empty database, or start another engine on the same volume. So `.env` alone sets them.
-DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_IMAGE", "REDIS_IMAGE")
+DECISIVE = ("PROJECT_NAME", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_OWNER", "POSTGRES_IMAGE", "REDIS_IMAGE")
 PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and every reader of it agrees on it
 # Of stores that others manage: see `pipeline.config.managed`.
 URLS = frozenset({"DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"})
+OWNER_PASSWORD = "POSTGRES_OWNER_PASSWORD"  # noqa: S105 - a name; no replica gets it
 # Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
 RETIRED = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
@@ -69,6 +76,7 @@ PLACED = frozenset(
     {
         "POSTGRES_HOST",
         "POSTGRES_PORT",
+        "POSTGRES_OWNER",
         "DATABASE_URL",
         "MIGRATION_DATABASE_URL",
         "REDIS_HOST",
@@ -92,58 +100,9 @@ PLACED = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Variable:
-    """One setting: its environment variable, its meaning, and its default as written in `.env`.
-
-    `generate`: `nox -s init` makes this secret. `needed`: outside development, no process starts without it.
-    """
-
-    name: str
-    section: str
-    description: str
-    default: str
-    secret: bool = False
-    generate: bool = False
-    needed: bool = False
-
-
-def _image(name: str, store: str) -> Variable:
-    text = f"Image of {store} on compose, for example from a mirror; if unset, the one in docker-compose.yml."
-    return Variable(name, section="compose", description=text, default="")
-
-
-# docker-compose.yml reads these; the service does not.
-COMPOSE_IMAGES = (_image("POSTGRES_IMAGE", "PostgreSQL"), _image("REDIS_IMAGE", "Redis"))
-
-
-def variables() -> list[Variable]:
-    """Return every setting of the service, in the order of the class."""
-    settings = []
-    for name, field in _schema().Settings.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        settings.append(
-            Variable(
-                name=name.upper(),
-                section=str(extra.get("section", "")),
-                description=field.description or "",
-                default=_written(field.default),
-                secret="SecretStr" in str(field.annotation),
-                generate=bool(extra.get("generate")),
-                needed=bool(extra.get("needed")),
-            )
-        )
-    return settings
-
-
-def documented() -> list[Variable]:
-    """Return all settings that `.env` may contain."""
-    return [*variables(), *COMPOSE_IMAGES]
-
-
 def service_secrets() -> list[Variable]:
-    """Return the secrets that targets pass on to the service: all but the URLs."""
-    return [variable for variable in variables() if variable.secret and variable.name not in URLS]
+    """Return the secrets that targets pass on to the service: all but the URLs, and the owner's password."""
+    return [one for one in variables() if one.secret and one.name not in {*URLS, OWNER_PASSWORD}]
 
 
 def needed_secrets() -> list[str]:
@@ -178,11 +137,12 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
     problems += [
         f".env: unknown variable {name}: `.env.example` lists the known ones" for name in written if name not in known
     ]
-    schema = _schema()
+    schema = schema_of()
     production = {**values, "ENVIRONMENT": "production", "DEBUG": "false", "FRONTEND_URL": ""}
-    for environment in (dict(values), production):
+    load, load_own = schema.load_settings, schema_of(BACKUPS).load_backup_settings
+    for read, environment in ((load, dict(values)), (load, production), (load_own, dict(values))):
         try:
-            schema.load_settings(environment)
+            read(environment)
         except schema.SettingsError as error:
             problems += [f"{env_or_shell(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
     return list(dict.fromkeys(problems))
@@ -221,7 +181,27 @@ def edge_port(values: Mapping[str, str]) -> int:
 
 
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Split `values` into what may be shown and the secrets, which are read from their files where those are given."""
+    """Split `values` into what may be shown and the secrets, which are read from their files where those are given.
+
+    Those of backups are in neither: no replica needs them.
+    """
+    own = _backup_names()
+    return _split({name: value for name, value in values.items() if name not in own})
+
+
+def backup_settings(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of backups in `values`; the secrets are read from their files where those are given."""
+    own = _backup_names()
+    plain, secrets = _split({name: value for name, value in values.items() if name in own})
+    return plain | secrets
+
+
+def _backup_names() -> set[str]:
+    names = {variable.name for variable in backup_variables()}
+    return names | {f"{name}_FILE" for name in names}
+
+
+def _split(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     secret_names = _secret_names()
     files = {f"{name}_FILE": name for name in secret_names}
     plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
@@ -232,12 +212,13 @@ def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
 
 def release_settings(values: Mapping[str, str]) -> dict[str, str]:
     """Return the settings in `values` that are part of a release: not secret, and not decided by the target."""
-    return {name: value for name, value in split_secrets(values)[0].items() if name not in PLACED}
+    # Nor who logs in, which goes with a password: a release of before is brought back with those of today.
+    return {name: value for name, value in split_secrets(values)[0].items() if name not in {*PLACED, "POSTGRES_USER"}}
 
 
 def _secret_names() -> set[str]:
     """Return every secret that `.env` may hold."""
-    return {variable.name for variable in variables() if variable.secret}
+    return {variable.name for variable in (*variables(), *backup_variables()) if variable.secret}
 
 
 def grace_seconds(config: Mapping[str, str]) -> int:
@@ -272,7 +253,7 @@ def fill_env(root: Path, environ: Mapping[str, str] | None = None, *, port: int 
         given = {name: environ.get(name, "").strip() for name in DECISIVE}
         # A value that would need quotes is not valid for any of these: write the default, and let the plan report it.
         plain = {name: value for name, value in given.items() if PLAIN.fullmatch(value)}
-        text = env_text(fresh_secrets=True, given={**plain, "EDGE_PORT": str(port)})
+        text = env_text(fresh_secrets=True, given={**_logins(plain, fresh=True), **plain, "EDGE_PORT": str(port)})
         added = [variable.name for variable in documented()]
     else:
         present, _ = read_env(root)
@@ -342,25 +323,25 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
         "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
     )
     lines, section = [head], None
+    given = _logins({}, fresh=False) if given is None else given
     for variable in documented():
         if variable.section != section:
             section = variable.section
             lines.append(f"\n# --- {section} ---\n")
-        value = (given or {}).get(variable.name)
+        value = given.get(variable.name)
         line = f"{variable.name}={value}\n" if value else _line(variable, fresh=fresh_secrets)
         lines.append(f"# {variable.description}\n{line}")
     return "".join(lines)
 
 
-def _schema() -> Any:
-    """Import `backend.settings`. Raise `UsageError` if the working tree's is broken."""
-    # Imported only when it is needed, so that a broken tree gets one line and not a traceback.
-    try:
-        return importlib.import_module("backend.settings")
-    except Exception as error:  # a half-saved module may raise anything
-        raise UsageError(
-            f"backend/settings.py cannot be imported: {type(error).__name__}: {error}; fix it first"
-        ) from error
+def _logins(given: Mapping[str, str], *, fresh: bool) -> dict[str, str]:
+    """Return the lines of a new `.env` for who logs in to the database; none where `given` names a user."""
+    names = {variable.name: variable.default for variable in variables()}
+    if given.get("POSTGRES_USER") or not {"POSTGRES_USER", "POSTGRES_OWNER", OWNER_PASSWORD} <= names.keys():
+        return {}
+    owner = given.get("POSTGRES_OWNER") or names["POSTGRES_USER"]
+    password = randomness.token_urlsafe(SECRET_BYTES) if fresh else f"{PLACEHOLDER}_{OWNER_PASSWORD.lower()}"
+    return {"POSTGRES_USER": f"{owner}-app-1", "POSTGRES_OWNER": owner, OWNER_PASSWORD: password}
 
 
 def _line(variable: Variable, *, fresh: bool) -> str:
@@ -369,13 +350,3 @@ def _line(variable: Variable, *, fresh: bool) -> str:
     else:
         value = variable.default
     return f"{variable.name}={value}\n"
-
-
-def _written(default: object) -> str:
-    if default is None:
-        return ""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        return ",".join(map(str, default))
-    return str(default)

@@ -6,9 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from pipeline.deploy.protection import best_effort
 from pipeline.deploy.proving import Proof
 from pipeline.proof.comparison import Slower
 from pipeline.proof.report import Report, Rollback, Toll, TrafficReport, traffic_report
@@ -19,9 +17,11 @@ from pipeline.releases.records import Record, read_json
 from pipeline.system.files import write_whole
 from pipeline.system.git import Source
 from pipeline.system.progress import StageRecord
+from pipeline.system.protection import best_effort
+from pipeline.system.text import now
 from pipeline.targets import Fleet, Target
 
-__all__ = ["LOG", "Chapter", "now", "source_of"]
+__all__ = ["LOG", "Chapter", "source_of"]
 
 LOG = "service.log"  # of the replicas of a release that failed
 
@@ -129,8 +129,3 @@ def source_of(record: Record) -> Source:
     # A recorded release comes back whole: the clone of whoever asks for it has no part in it.
     begun = read_json(record.folder / "begun.json")
     return Source(begun.get("commit"), dirty=bool(begun.get("dirty")))
-
-
-def now() -> str:
-    """Return the time as RFC 3339 has it, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +15,13 @@ from pipeline.proof.report import Report, TrafficReport
 from pipeline.proof.results import Failure
 from pipeline.releases.model import short
 from pipeline.system.files import write_whole
-from pipeline.system.progress import StageRecord
+from pipeline.system.markdown import code, prose, stages_table, table
 from pipeline.system.text import figure
 
-__all__ = ["code", "render_markdown", "summary_line", "write_evidence"]
+__all__ = ["render_markdown", "summary_line", "write_evidence"]
 
 PICTURE = "![requests a second by answering release, failures, latency](timeline.svg)"
 REQUESTS_PICTURE = "![how many times as slow each request is, with its 95 % interval](requests.svg)"
-MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|\A[#+-]")
 
 
 def write_evidence(folder: Path, report: Report) -> None:
@@ -110,19 +108,19 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
     rollback = report.rollback
     toll = rollback.until_undone if rollback else None
     parts = [
-        f"# {_prose(summary_line(report))}",
+        f"# {prose(summary_line(report))}",
         picture,
-        _table(("", ""), _facts(report)),
+        table(("", ""), _facts(report)),
         *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None, pictures=picture == PICTURE),
-        *([f"Seen from inside: {_prose(report.inside[0])}."] if report.inside else []),
-        *(f"Remark: {_prose(line)}." for line in report.remarks),
+        *([f"Seen from inside: {prose(report.inside[0])}."] if report.inside else []),
+        *(f"Remark: {prose(line)}." for line in report.remarks),
         "## Stages",
-        _stages(report.stages),
+        stages_table(report.stages),
     ]
     if rollback:
         serves = f"Release {short(rollback.release)} serves again."
-        parts += ["## The rollback", _prose(rollback.reason or serves)]
-        parts += [_stages(rollback.stages)] if rollback.stages else []
+        parts += ["## The rollback", prose(rollback.reason or serves)]
+        parts += [stages_table(rollback.stages)] if rollback.stages else []
         parts += _traffic_parts("The rollback's traffic", rollback.traffic, _counts_back(report))
     parts += ["## What now", "\n".join(f"- {line}" for line in _advice(report))]
     return "\n\n".join(parts) + "\n"
@@ -183,7 +181,7 @@ def _traffic_parts(
     ]
     parts = [f"## {title}", "\n".join(lines)]
     if rows:
-        parts.append(_table(("answered by", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms"), rows))
+        parts.append(table(("answered by", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms"), rows))
     if traffic.comparison:
         parts += _comparison(traffic.comparison)
         parts += [REQUESTS_PICTURE] if pictures and drawn(traffic.comparison) else []
@@ -199,7 +197,7 @@ def _comparison(comparison: Comparison) -> list[str]:
         for one in comparison.requests
     ]
     header = ("request", "before", "p50 ms", "p95 ms", "now", "failed", "p50 ms", "p95 ms", "times as slow")
-    parts = ["### Each request", _table(header, rows)] if rows else []
+    parts = ["### Each request", table(header, rows)] if rows else []
     if comparison.tail:
         parts.append(f"Of all that are compared, {comparison.tail}.")
     return parts
@@ -232,12 +230,7 @@ def _examples(examples: Sequence[Failure]) -> str:
         )
         for example in examples
     ]
-    return _table(("when (UTC)", "request", "release", "request id", "result"), rows)
-
-
-def _stages(stages: Sequence[StageRecord]) -> str:
-    rows = [(stage.name, f"{stage.seconds:.1f}", stage.outcome, _prose(stage.note)) for stage in stages]
-    return _table(("stage", "seconds", "outcome", ""), rows)
+    return table(("when (UTC)", "request", "release", "request id", "result"), rows)
 
 
 def _advice(report: Report) -> list[str]:
@@ -263,19 +256,3 @@ def _advice(report: Report) -> list[str]:
         return [again]
     found = report.log.replace("REQUEST_ID", examples[0].request_id)
     return [f"`{found}` finds the first request above in the service's log, by its id.", again]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *([*map(str, row), *[""] * (len(header) - len(row))] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def code(text: str) -> str:
-    """Return `text`, which may be any answer of a service, as code for a table cell."""
-    return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
-
-
-def _prose(text: str) -> str:
-    """Return `text` as prose on one line: text between backticks stays code, and all other markup is escaped."""
-    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", " ".join(text.split()))  # every second part is code
-    return "".join(code(part) if number % 2 else MARKUP.sub(r"\\\g<0>", part) for number, part in enumerate(parts))

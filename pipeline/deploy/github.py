@@ -11,11 +11,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.deploy.evidence import code, render_markdown
+from pipeline.deploy.evidence import render_markdown
 from pipeline.deploy.timeline import Timeline
 from pipeline.proof.report import Report
 
 __all__ = ["annotation", "chart", "publish"]
+
+from pipeline.system.markdown import code
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from pipeline.data.healing import heal_restores
+from pipeline.data.records import DataRecords
 from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.proof.cleaning import clean_up
@@ -18,12 +20,13 @@ log = logging.getLogger(__name__)
 JOURNAL = "{}-writes.jsonl"
 
 
-def heal(target: Target, records: Records) -> bool:
-    """Clean up after a killed deploy or machine; return whether there was anything to clean up.
+def heal(target: Target, records: Records, data: DataRecords) -> bool:
+    """Clean up after a killed deploy, restore or machine; return whether there was anything to clean up.
 
-    That can be processes, writes and open records.
+    That can be processes, writes, open records, and half a swap of databases.
     """
     healed = target.fleet.heal()
+    healed |= heal_restores(target, data)
     killed = records.killed()
     for record in killed:
         log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")

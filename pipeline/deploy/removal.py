@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pipeline.config.requests import COMMAND
 from pipeline.deploy.chapter import Chapter
 from pipeline.errors import SlipwayError
+from pipeline.proof.results import TrafficResult
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Records, read_json
 from pipeline.system.text import answer_in
 from pipeline.targets import Database
 
-__all__ = ["remove_written", "unremoved"]
+__all__ = ["remove_rows", "remove_written", "unremoved"]
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,20 @@ def remove_written(database: Database, chapter: Chapter, records: Records) -> st
     if release is None:
         return None
     results = [chapter.tried or Smoked(), *(one.result for one in (chapter.proof, chapter.back) if one and one.began)]
+    return remove_rows(database, release, results, known=not left)
+
+
+def remove_rows(
+    database: Database, release: Artifact, results: Sequence[Smoked | TrafficResult | None], *, known: bool = True
+) -> str | None:
+    """Remove what was written by what has the `results`, by the command of `release`, where it has one.
+
+    `known`: nothing else was written. Return what prevented it.
+    """
+    if not _has_command(release):
+        return None
     ids = [ident for result in results if result for ident in result.ids]
-    known = not left and all(result and not result.unplaced for result in results)
+    known = known and all(result and not result.unplaced for result in results)
     if known and not ids:
         return None
     try:

@@ -17,11 +17,11 @@ from typing import Any
 
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import needed_secrets
+from pipeline.data.records import DataRecords
 from pipeline.deploy import board, github
-from pipeline.deploy.chapter import Chapter, now, source_of
+from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.healing import JOURNAL, clean_up_writes, heal
-from pipeline.deploy.protection import best_effort, deaf, problems_of
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
@@ -36,6 +36,8 @@ from pipeline.releases.migrations import RetainedRelease
 from pipeline.releases.model import Artifact, Running, short
 from pipeline.system.git import read_source
 from pipeline.system.progress import Progress
+from pipeline.system.protection import best_effort, deaf, problems_of
+from pipeline.system.text import now
 from pipeline.targets import Target, open_target
 
 __all__ = ["Story"]
@@ -96,7 +98,8 @@ class Story:
                 self._refuse_lost_data(wanted)
                 if forward:
                     refuse_backwards(self.project.root, self.env.name, self.records.serving())
-                unfinished = bool(self.records.killed()) if dry_run else heal(self.target, self.records)
+                data = DataRecords.of(self.project, self.env.name)
+                unfinished = bool(self.records.killed()) if dry_run else heal(self.target, self.records, data)
             source = source_of(kept) if kept else read_source(self.project.root)
             facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
             chapter = Chapter(self.records.begin(facts), source)

@@ -264,11 +264,14 @@ def wait_for_valkey(path: Path, *, seconds: float = START_SECONDS) -> None:
 
 
 @contextlib.contextmanager
-def throwaway_postgres(engines: Engines | None = None) -> Iterator[PostgresServer]:
-    """Run an empty PostgreSQL for seconds, in memory where there is enough. It never outlives this process."""
+def throwaway_postgres(engines: Engines | None = None, *, large: bool = False) -> Iterator[PostgresServer]:
+    """Run an empty PostgreSQL for seconds, in memory where there is enough. It never outlives this process.
+
+    `large`: for data that may be too large for that, so on the disk.
+    """
     engines, user = engines or find_engines(), postgres_user()
     binaries = reachable_binaries(engines.postgres, user)
-    with _scratch(user) as folder:
+    with _scratch(user, memory=not large) as folder:
         data, password = folder / "data", secrets.token_urlsafe(24)
         data.mkdir(mode=0o700)
         if user:
@@ -293,10 +296,10 @@ def throwaway_valkey(engines: Engines | None = None) -> Iterator[ValkeyServer]:
 
 
 @contextlib.contextmanager
-def _scratch(user: str | None) -> Iterator[Path]:
-    memory = Path("/dev/shm")  # noqa: S108 - the folder made in it is ours alone
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SCRATCH_BYTES
-    folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-", dir=memory if roomy else None))
+def _scratch(user: str | None, *, memory: bool = True) -> Iterator[Path]:
+    shared = Path("/dev/shm")  # noqa: S108 - the folder made in it is ours alone
+    roomy = memory and shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > SCRATCH_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="slipway-throwaway-", dir=shared if roomy else None))
     try:
         if user:
             shutil.chown(folder, user)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.errors import SlipwayError
 
 __all__ = [
+    "BACKUP_LOCK",
     "LOCKS",
     "Change",
     "GitProblem",
@@ -39,6 +40,7 @@ __all__ = [
 
 # What a release installs, for its service and for its migrations.
 LOCKS = {"backend": "requirements/backend.txt", "migrate": "requirements/migrate.txt"}
+BACKUP_LOCK = "requirements/backup.txt"  # what its program of backups needs: installed where one is made
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,15 @@ READ_SECONDS = 5
 
 
 class CommandFailed(SlipwayError):
-    """A command that ended with a code other than 0; `output` is its standard error, or its output if that is empty."""
+    """A command that ended with a code other than 0.
 
-    def __init__(self, command: Sequence[str], code: int, output: str) -> None:
+    `output` is its standard error, or its output if that is empty; `said` is its output.
+    """
+
+    def __init__(self, command: Sequence[str], code: int, output: str, said: str = "") -> None:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
         super().__init__(f"{Path(command[0]).name} failed ({code}): {last}")
-        self.code, self.output = code, output
+        self.code, self.output, self.said = code, output, said
 
 
 def run(
@@ -41,17 +44,19 @@ def run(
     given: str | None = None,
     grace: float = 0,
     told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> str:
     """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
     `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
     `given` is the standard input, for what must not appear in a list of processes. `told` is called with each line of
-    the standard output when it comes. A command that is given up, because time is up or the deploy is interrupted, gets
-    SIGTERM and `grace` seconds to end by itself. Raise `CommandFailed` where the command ends with a code other than 0,
+    the standard output when it comes, `progress` with each of the standard error, which is not logged then; both may
+    raise. A command that is given up, because of that, because time is up or the deploy is interrupted, gets SIGTERM
+    and `grace` seconds to end by itself. Raise `CommandFailed` where the command ends with a code other than 0,
     `SlipwayError` where time is up.
     """
     log.log(level, "$ %s", _shown(command))
-    if told or grace:
+    if told or progress or grace:
         options: dict[str, Any] = {
             "env": env,
             "cwd": cwd,
@@ -59,7 +64,7 @@ def run(
             "errors": "replace",
             "stdin": subprocess.DEVNULL if given is None else subprocess.PIPE,
         }
-        heard = [told or (lambda _: None), lambda line: log.log(output_level or level, "  %s", line)]
+        heard = [told or (lambda _: None), progress or (lambda line: log.log(output_level or level, "  %s", line))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
             return _listen(command, process, heard, timeout=timeout, grace=grace, given=given)
     try:
@@ -79,7 +84,7 @@ def run(
     for line in done.stderr.splitlines():
         log.log(level if output_level is None else output_level, "  %s", line)
     if done.returncode:
-        raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
+        raise CommandFailed(command, done.returncode, done.stderr or done.stdout, done.stdout)
     return done.stdout
 
 
@@ -94,11 +99,7 @@ def _listen(
 ) -> str:
     """Wait for the `process` of a `command`, with a function for the lines of each of its two outputs; see `run`."""
     said: tuple[list[str], list[str]] = ([], [])
-
-    def read(stream: IO[str] | None, lines: list[str], hear: Callable[[str], None]) -> None:
-        for line in stream or ():
-            lines.append(line)
-            hear(line.rstrip("\n"))
+    raised: list[BaseException] = []
 
     def write() -> None:
         if process.stdin:
@@ -106,7 +107,8 @@ def _listen(
                 process.stdin.write(given or "")
 
     streams = (process.stdout, process.stderr)
-    readers = [Thread(target=read, args=each, daemon=True) for each in zip(streams, said, heard, strict=True)]
+    hearers = [(process, stream, lines, hear, raised) for stream, lines, hear in zip(streams, said, heard, strict=True)]
+    readers = [Thread(target=_read, args=each, daemon=True) for each in hearers]
     for thread in (*readers, Thread(target=write, daemon=True)):
         thread.start()
     try:
@@ -119,10 +121,30 @@ def _listen(
     finally:
         for reader in readers:
             reader.join(READ_SECONDS)  # a child of the process may hold its output open
+    if raised:
+        raise raised[0]
     out, err = ("".join(lines) for lines in said)
     if process.returncode:
-        raise CommandFailed(command, process.returncode, err or out)
+        raise CommandFailed(command, process.returncode, err or out, out)
     return out
+
+
+def _read(
+    process: subprocess.Popen[str],
+    stream: IO[str] | None,
+    lines: list[str],
+    hear: Callable[[str], None],
+    raised: list[BaseException],
+) -> None:
+    """Keep the lines of `stream`, and let each be heard; what that raises ends the `process`, and goes to `raised`."""
+    for line in stream or ():
+        lines.append(line)
+        try:
+            if not raised:
+                hear(line.rstrip("\n"))
+        except BaseException as error:  # noqa: BLE001 - raised again where the process is waited for
+            raised.append(error)
+            process.terminate()
 
 
 def _end(process: subprocess.Popen[str], grace: float) -> None:

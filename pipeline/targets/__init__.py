@@ -12,13 +12,13 @@ from pipeline.config.project import ComposeEnvironment, Environment, KubernetesE
 from pipeline.releases.lock import Holder
 from pipeline.releases.records import Records
 from pipeline.system.progress import Progress
-from pipeline.targets.common.roles import Database, Fleet, Releases, Watch
+from pipeline.targets.common.roles import Backups, Database, Fleet, Releases, Watch
 
-__all__ = ["Database", "Fleet", "Releases", "Target", "Watch", "open_target"]
+__all__ = ["Backups", "Database", "Fleet", "Releases", "Target", "Watch", "open_target"]
 
 
 class Target(Protocol):
-    """One environment on one engine: who may deploy there, what was deployed, and the four roles."""
+    """One environment on one engine: who may deploy there, what was deployed, and the five roles."""
 
     @property
     def env(self) -> Environment:
@@ -39,6 +39,10 @@ class Target(Protocol):
     @property
     def watch(self) -> Watch:
         """What the engine sees of a release while the traffic judges it."""
+
+    @property
+    def backups(self) -> Backups:
+        """The backups of the database."""
 
     @property
     def url(self) -> str:

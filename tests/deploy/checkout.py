@@ -32,7 +32,10 @@ __all__ = ["Checkout"]
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = ("-c", "user.name=e2e", "-c", "user.email=e2e@example.org", "-c", "commit.gpgsign=false")
-ENVIRONMENT_VERBS = ("deploy", "rollback", "status", "doctor", "releases", "logs", "down")
+ENVIRONMENT_VERBS = (
+    *("deploy", "rollback", "status", "doctor", "releases", "logs", "down"),
+    *("backup", "backups", "restore", "drill"),
+)
 EVERYTHING = {"supervisord": 1, "postgres": 1, "valkey": 1, "edge": 1, "replica": 2, "watchdog": 1}
 
 
@@ -290,7 +293,11 @@ class Checkout:
         return wrong + [f"record {number} has no verdict" for number in open_records]
 
     def remove(self, scratch: set[Path]) -> None:
-        """Run `down --volumes`; it must leave nothing but `scratch`, the folders that were there before."""
+        """Run `down --volumes`; it must leave nothing but `scratch`, the folders that were there before.
+
+        Backups, which it leaves, too, are removed before.
+        """
+        shutil.rmtree(self.home / "backups", ignore_errors=True)
         for deploy in self.started:  # a test that failed may have left one running
             if deploy.process.poll() is None:
                 deploy.kill()

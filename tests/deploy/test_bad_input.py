@@ -61,7 +61,9 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "a placeholder": ({"SERVICE_TOKEN": "change_this_service_token"}, ["SERVICE_TOKEN", "placeholder"]),
     "a short secret": ({"SERVICE_TOKEN": "tooshort-Fq8"}, ["SERVICE_TOKEN", "16 characters"]),
     "a wrong value": ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "WARNING"]),
-    "the superuser as the service's role": ({"POSTGRES_USER": "slipway_superuser"}, ["POSTGRES_USER", "another name"]),
+    "the superuser as the owner": (
+        {"POSTGRES_OWNER": "slipway_superuser", "POSTGRES_USER": "slipway_superuser-app-1"},
+        ["POSTGRES_OWNER", "another name"]),
     "another role": ({"POSTGRES_USER": "another"}, ["POSTGRES_USER", f"belongs to the role {NAME}"]),
     "no number": ({"DATABASE_POOL_SIZE": "some"}, ["DATABASE_POOL_SIZE", "integer"]),
     "an unknown name": ({"LOG_LEVLE": "INFO"}, ["LOG_LEVLE", "unknown"]),

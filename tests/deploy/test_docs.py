@@ -64,7 +64,7 @@ def test_each_block_does_what_the_page_says(renamed: Checkout, add_row: AddRow) 
         done = follow(renamed, block)
         assert done.code == 0, f"{block}: {done}{done.stdout[-4000:]}"
         add_row("blocks of the pages", f"{block}  {block.text.splitlines()[0]}")
-    assert renamed.settings()["POSTGRES_USER"] == NEW
+    assert [renamed.settings()[name] for name in ("POSTGRES_USER", "POSTGRES_OWNER")] == [f"{NEW}-app-1", NEW]
     assert renamed.untidy() == []
 
 

@@ -37,7 +37,7 @@ asyncio.run(read())
 def reading(checkout: Checkout) -> Iterator[subprocess.Popen[str]]:
     """Another application in the middle of a long transaction; a line on its standard input ends it."""
     sockets, settings = checkout.sql("SHOW unix_socket_directories"), checkout.settings()
-    place = [sockets, settings["POSTGRES_USER"], settings["POSTGRES_DB"]]
+    place = [sockets, settings["POSTGRES_OWNER"], settings["POSTGRES_DB"]]
     with subprocess.Popen(
         [sys.executable, "-c", READER, *place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

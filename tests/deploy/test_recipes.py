@@ -1,4 +1,4 @@
-"""docs/11-recipes.md, deployed: a secret that reaches the process, a package more, and a worker beside the requests."""
+"""docs/12-recipes.md, deployed: a secret that reaches the process, a package more, and a worker beside the requests."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pipeline.config.settings import documented
 from pipeline.registry.repository import digest_of
 from pipeline.system.audience import Transcript
 from pipeline.system.progress import LogDisplay
-from tests.pipeline.deploy.world import World, world_in
+from tests.pipeline.deploy.world import FIRST, World, release, world_in
 from tests.registries import played, running_registry
 
 SETTINGS = [variable.name for variable in documented()]
@@ -55,3 +55,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     logger.removeHandler(display)
     logger.setLevel(logging.NOTSET)
     assert world.target.holder() is None
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """Release a serves, migrated to 0001."""
+    world.serve(release("a", "0001"), FIRST)
+    return world

@@ -1,4 +1,4 @@
-"""docs/11-recipes.md does what it says; tests/deploy/test_recipes.py ships the result."""
+"""docs/12-recipes.md does what it says; tests/deploy/test_recipes.py ships the result."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ ROOT = Path(__file__).parents[2]
 # The map: what a package may import, beside itself and `errors`. What is further down knows nothing of what is above.
 ALLOWED = {
     "__main__": {"commands", "config", "system"},
-    "commands": {"deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines", "registry",
-                 "system"},
-    "deploy": {"targets", "proof", "supply", "releases", "config", "system"},
+    "commands": {"restore", "deploy", "data", "targets", "targets.common", "supply", "images", "releases", "config",
+                 "engines", "registry", "system"},
+    "restore": {"deploy", "data", "targets", "proof", "releases", "config", "system"},
+    "deploy": {"data", "targets", "proof", "supply", "releases", "config", "system"},
+    "data": {"targets", "proof", "releases", "config", "system"},
     "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config",
                 "system"},
     "targets.local": {"targets.common", "proof", "releases", "config", "engines", "system"},

@@ -6,6 +6,7 @@ import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from pipeline.releases.model import Artifact
 from pipeline.system.waiting import attempts
 from pipeline.targets.common.container import BACKEND_PORT, Container, last_words
 from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
+from pipeline.targets.common.rights import PSQL, Throwaway
 
 __all__ = ["THROWAWAY", "ContainerStand", "replica_environment", "secret_mounts", "sweep"]
 
@@ -53,6 +55,7 @@ class ContainerStand:
     find: Callable[[str], Imaged]  # a release by its name
     images: tuple[str, str]
     secrets: Path
+    throwaway: Throwaway
 
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[ThrowawayDatabase]:
@@ -71,15 +74,11 @@ class ContainerStand:
             )
             ready = ["pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"]
             self._wait(postgres, lambda: self.docker.succeeds("exec", postgres, *ready))
-            environment = {
-                "POSTGRES_HOST": "postgres",
-                "POSTGRES_PORT": "5432",
-                "POSTGRES_USER": "postgres",
-                "POSTGRES_PASSWORD": password,
-                "POSTGRES_DB": "postgres",
-            }
+            logins = self.throwaway.make(partial(self._psql, postgres))
+            place = {"POSTGRES_HOST": "postgres", "POSTGRES_PORT": "5432", "POSTGRES_DB": self.throwaway.database}
             image = self.find(new.name).images.migrate
-            own = {**environment, **REHEARSAL}
+            own = {"POSTGRES_USER": logins.login, "POSTGRES_PASSWORD": logins.owner_password, **place, **REHEARSAL}
+            own |= {"POSTGRES_SUPERUSER": "postgres", "POSTGRES_SUPERUSER_PASSWORD": password}
             given = [word for name in own for word in ("--env", name)]
             try:
                 self.docker.do(
@@ -87,7 +86,8 @@ class ContainerStand:
                 )
             except SlipwayError as error:
                 raise fails_on_empty(error.problems[0]) from error
-            yield ThrowawayDatabase(network, environment)
+            service = {"POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
+            yield ThrowawayDatabase(network, {**place, **service})
         finally:
             sweep(self.docker, self.project, network)
 
@@ -109,6 +109,11 @@ class ContainerStand:
             raise cannot_live(release, said or error.problems[0]) from error
         address = self.docker.ask("port", ident, f"{BACKEND_PORT}/tcp").splitlines()[0]
         yield f"http://{address}"
+
+    def _psql(self, postgres: str, database: str, sql: str) -> None:
+        """Run `sql` in a `database` of the throwaway server, by its socket, which asks for no password."""
+        place = ("--username=postgres", f"--dbname={database}")
+        self.docker.ask("exec", "--interactive", postgres, *PSQL, *place, given=sql)
 
     def _run(
         self,

@@ -19,8 +19,9 @@ __all__ = ["REHEARSAL", "Stand", "cannot_live", "fails_on_empty", "rehearse"]
 
 D = TypeVar("D")
 
-# For the migrations command: it makes the roles that the migrations name, which a throwaway server lacks. Whether the
-# real one has them, and who may do what there, was asked there before.
+# For the migrations command: it makes the roles and extensions that the migrations name, and that on the real server
+# an administrator makes, with the superuser's login. Whether the real one has them, and who may do what there, was
+# asked there before.
 REHEARSAL = {"MIGRATION_REHEARSAL": "true"}
 NOT_OFFERED = re.compile(r'extension "([^"]+)" is not available')
 
@@ -29,7 +30,7 @@ class Stand(Protocol[D]):
     """The stand on which a target rehearses. Both parts are removed when their block ends, however it ends."""
 
     def database(self, new: Artifact, *to: str) -> AbstractContextManager[D]:
-        """Provide an empty database that the migrations of `new` brought to its revision.
+        """Provide an empty database that the migrations of `new` brought to its revision, as its owner.
 
         `to` are arguments that name another revision. Raise `DeployFailed` where a migration fails.
         """
@@ -37,7 +38,7 @@ class Stand(Protocol[D]):
     def replica(self, release: Artifact, database: D) -> AbstractContextManager[str]:
         """Provide the base address, for smoke requests, of a ready replica of `release`.
 
-        The replica runs on `database`, with a throwaway Redis.
+        The replica runs on `database` with the role that a service has there, and with a throwaway Redis.
         """
 
 

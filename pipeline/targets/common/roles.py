@@ -1,7 +1,7 @@
-"""The roles of a target: what a deploy asks of the place it ships to, in four parts.
+"""The roles of a target: what a deploy, a backup or a restore asks of its place, in five parts.
 
 Each method raises `SlipwayError` with the one line that goes into the report. A method with a body is a default: a
-target overrides it if its engine has something to add. docs/10-add-a-target.md shows how to write a target.
+target overrides it if its engine has something to add. docs/11-add-a-target.md shows how to write a target.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
 from pipeline.system.streams import Stream
 
-__all__ = ["Database", "Fleet", "Releases", "Watch"]
+__all__ = ["LONGEST", "Backups", "Database", "Fleet", "Releases", "Watch"]
+
+LONGEST = 24 * 3600  # seconds that a backup or a restore may take
 
 
 class Releases(Protocol):
@@ -82,7 +84,7 @@ class Database(Protocol):
         """
 
     def run(self, *command: str) -> str:
-        """Run a program of PostgreSQL (`psql`, `pg_dump`) near the database, as the service's role.
+        """Run a program of PostgreSQL (`psql`, `pg_dump`) near the database, as the owner.
 
         The variables `PGHOST`, `PGUSER` and so on tell the program where to connect. The database must be running.
         Return the output, which must be text. If the program fails, raise `SlipwayError` with its last telling line.
@@ -96,7 +98,10 @@ class Database(Protocol):
         """
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
-        """Migrate a throwaway database with `new`, then send the smoke requests of `old` to a replica of it there."""
+        """Migrate a throwaway database with `new`, as its owner; send the smoke requests of `old` to a replica there.
+
+        The replica has the login of a service.
+        """
 
 
 class Fleet(Protocol):
@@ -160,12 +165,23 @@ class Fleet(Protocol):
         """
         return not running.problems and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+    def trial(
+        self,
+        new: Artifact,
+        watch: Callable[[str], None],
+        *,
+        journal: Path,
+        log: Path,
+        tries: int,
+        database: str | None = None,
+    ) -> Smoked:
         """Send each request of `new` once to a replica of it that nobody else reaches, and return what failed.
 
-        It has the environment's real settings, secrets, stores and network; it ends with this call. A request has
-        `tries`. What was written and is not removed is in `journal`, however this ends; `log` gets what the replica
-        logged. `watch(line)` is called while waiting, and may raise. Raise `NotReady` where nothing could be asked.
+        It has the environment's real settings, secrets, stores and network; it ends with this call. With `database`, a
+        name, it uses that one of the same server as the service's role, and no Redis: that knows what is in the other.
+        A request has `tries`. What was written and is not removed is in `journal`, however this ends; `log` gets what
+        the replica logged. `watch(line)` is called while waiting, and may raise. Raise `NotReady` where nothing could
+        be asked.
         """
 
     def put_back(self, old: Artifact) -> None:
@@ -213,3 +229,46 @@ class Watch(Protocol):
         From outside, `failed` of `sent` requests failed. Return None if there was no such vantage.
         """
         return None
+
+
+class Backups(Protocol):
+    """The backups of the database, and the program that makes and restores them: `python -m backend.backups`."""
+
+    def run(
+        self,
+        verb: str,
+        *arguments: str,
+        told: Callable[[str], None],
+        given: Mapping[str, Any] | None = None,
+        seconds: float = LONGEST,
+    ) -> dict[str, Any]:
+        """Run a `verb` of the program near the database, and return the object that it prints last.
+
+        It connects as the owner, and where one is at hand it gets a superuser, too. `given` is its standard input, as
+        JSON, and not secret. `told(line)` is called with each line of its progress, and may raise. A program that is
+        given up, because of that or after `seconds`, gets SIGTERM and the time to clean up. An object with `problem`
+        is returned however the program ends. Else raise `ProgramFailed` if it fails, `UsageError` with what it said if
+        it ends with 2, another `SlipwayError` if it could not be run. See `answer_of` beside this module.
+        """
+
+    def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:
+        """Copy the files of the backup `name`, as they are stored, to `folder` on this machine, which is empty."""
+
+    def drill(self, name: str, serving: Artifact, told: Callable[[str], None]) -> dict[str, Any]:
+        """Restore the backup `name` into a throwaway PostgreSQL, and try it with the release that is `serving`.
+
+        The program restores it as the owner and runs that release's pending migrations; then the smoke requests are
+        sent to a throwaway replica, as the service's role. Return `drilled` (what the program said of it), `sent` (how
+        many requests) and `seconds` (by step: restore, try). `told(line)` is as for `run`. Raise `DeployFailed` where
+        the backup is no good, another `SlipwayError` where that could not be tried.
+        """
+
+    def drilled(self) -> Mapping[str, Any] | None:
+        """Return the report of the last drill that ran without this pipeline, such as a scheduled one; None for none.
+
+        Its keys are those of the `report.json` of `nox -s drill`.
+        """
+        return None
+
+    def hint(self) -> str:
+        """Return the line that says how backups and drills are scheduled here."""

@@ -28,6 +28,11 @@ SELECT session_user AS role, current_database() AS name, pg_database_size(curren
        (SELECT numbackends FROM pg_stat_database WHERE datname = current_database()) AS database_used,
        (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS database_most
 """
+# Who owns the tables, and whether the service is among them.
+OWNER = """
+SELECT pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS owns
+FROM pg_class WHERE oid = to_regclass('alembic_version')
+"""
 SLOTS = """
 SELECT slot_name AS name, active, wal_status AS wal,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END AS bytes
@@ -84,6 +89,7 @@ async def database(settings: Any) -> dict[str, Any]:
         return {"problem": " ".join(str(error).split()) or type(error).__name__}
     try:
         seen = dict(await connection.fetchrow(CONNECTIONS))
+        seen |= dict(await connection.fetchrow(OWNER) or {})
         seen["slots"] = [dict(row) for row in await connection.fetch(SLOTS)]
         seen["transactions"] = [dict(row) for row in await connection.fetch(TRANSACTIONS, LONG_SECONDS)]
         seen["waiting"] = dict(await connection.fetchrow(WAITING, WAIT_SECONDS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.config.settings import split_secrets
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed
@@ -13,6 +12,7 @@ from pipeline.targets.common.containers import ContainerStand
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.program import SECONDS, failure, shell_script
 from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.site import Site
 
@@ -48,7 +48,7 @@ class ComposeDatabase(roles.Database):
         )
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Run the migrations in a one-shot container of the release's own image, as the service's role."""
+        """Run the migrations in a one-shot container of the release's own image, as the owner."""
         site, kept = self.site, self.site.artifacts.find(release.name)
         if not database:
             return site.docker.ask("run", "--rm", "--network", "none", kept.images.migrate, *arguments)
@@ -80,12 +80,11 @@ class ComposeDatabase(roles.Database):
         variables = self.site.variables
         if variables.managed.database:
             raise SlipwayError(f"{command[0]}: the database is managed by others (DATABASE_URL): run it there")
-        plain, secrets = split_secrets(self.site.values)
         place = {
             "PGHOST": "127.0.0.1",
-            "PGUSER": variables.role,
-            "PGDATABASE": plain.get("POSTGRES_DB", self.site.project.name),
-            "PGPASSWORD": secrets.get("POSTGRES_PASSWORD", ""),
+            "PGUSER": variables.logins.login,
+            "PGDATABASE": variables.database,
+            "PGPASSWORD": variables.logins.owner_password,
         }
         running = [each for each in self.site.stack.containers("postgres") if each.running]
         if not running:
@@ -114,7 +113,8 @@ class ComposeDatabase(roles.Database):
         """Rehearse on a throwaway PostgreSQL and Redis of the same images."""
         site = self.site
         images = (self._image("postgres"), self._image("redis"))
-        stand = ContainerStand(site.stack.name, site.docker, site.artifacts.find, images, site.secrets)
+        throwaway = Throwaway(site.project.root, site.variables.logins.owner, site.variables.database)
+        stand = ContainerStand(site.stack.name, site.docker, site.artifacts.find, images, site.secrets, throwaway)
         rehearse(stand, new, old, site.variables.tokens.current)
 
     def _image(self, service: str) -> str:

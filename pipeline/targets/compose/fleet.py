@@ -24,10 +24,11 @@ from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import FOLLOWED_LINES, LOG_LINES, RECENT_SECONDS
+from pipeline.targets.common.rights import bring_env_over
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.https import certificate_problem
-from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
+from pipeline.targets.compose.problems import login_problems, superuser_psql, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
@@ -197,9 +198,8 @@ class ComposeFleet(roles.Fleet):
             site.variables.frontend = site.images.build_frontend()
         if stores := [name for name in site.variables.surroundings if name != "frontend"]:
             site.surroundings.start(*stores)
-        wrong = login_problems(site.variables)
-        if wrong:
-            raise DeployFailed(*wrong)
+        if not site.variables.managed.database:
+            self._see_to_roles()
         before = {container.ident for container in site.stack.containers("frontend") if container.running}
         started = time.monotonic()
         site.surroundings.start("frontend")
@@ -208,8 +208,29 @@ class ComposeFleet(roles.Fleet):
             seconds = time.monotonic() - started
             log.warning(f"the edge itself changed: its port was closed for up to {seconds:.1f} s")
 
-    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+    def _see_to_roles(self) -> None:
+        site, variables = self.site, self.site.variables
+        psql = partial(superuser_psql, site.stack, variables.database)
+        if bring_env_over(site.project.root, variables.database, variables.logins, psql):
+            site.read_settings()
+            site.variables.frontend = variables.frontend
+            site.write_secrets()
+        wrong = login_problems(site.variables)
+        if wrong:
+            raise DeployFailed(*wrong)
+
+    def trial(
+        self,
+        new: Artifact,
+        watch: Callable[[str], None],
+        *,
+        journal: Path,
+        log: Path,
+        tries: int,
+        database: str | None = None,
+    ) -> Smoked:
         """Start a container as Compose defines the service, without a slot in the edge, and ask it from inside."""
+        assert database is None  # its backups are refused before
         return try_container(self.site, new, watch, journal=journal, log=log, tries=tries)
 
     def put_back(self, old: Artifact) -> None:

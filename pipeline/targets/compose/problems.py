@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import env_or_shell, split_secrets
+from pipeline.config.secrets import SUPERUSER_PASSWORD
+from pipeline.config.settings import env_or_shell
+from pipeline.errors import SlipwayError
 from pipeline.targets.common.container import refused_login
+from pipeline.targets.common.rights import PSQL
 from pipeline.targets.compose.stack import FILES, PROJECT_LABEL, Stack, containers_of
 from pipeline.targets.compose.variables import Variables
 
-__all__ = ["ignored_files", "image_problems", "login_problems", "taken_problems", "volume_findings"]
+__all__ = ["ignored_files", "image_problems", "login_problems", "superuser_psql", "taken_problems", "volume_findings"]
 
 OVERRIDES = (
     "docker-compose.override.yml",
@@ -68,12 +71,10 @@ def login_problems(variables: Variables) -> list[str]:
     running = [container for container in stack.containers("postgres") if container.ready]
     if not running:
         return []
-    plain, secrets = split_secrets(variables.values)
-    database = plain.get("POSTGRES_DB", variables.project.name)
-    password = secrets.get("POSTGRES_PASSWORD", "")
-    refusal = refused_login(stack.docker, running[0].ident, variables.role, database, password)
-    if refusal is None:
-        return []
+    database, logins = variables.database, variables.logins
+    refusal = refused_login(stack.docker, running[0].ident, logins.user, database, logins.password)
+    if refusal is None or (logins.apart and not _has_password(stack, logins.user)):
+        return []  # the deploy makes it, with that password
     volume = f"the data in volume {stack.name}_postgres"
     empty = f"or start empty with `nox -s down -- {variables.env.name} --volumes`"
     if refusal.startswith("database"):
@@ -82,6 +83,27 @@ def login_problems(variables: Variables) -> list[str]:
     what = f"POSTGRES_PASSWORD: {volume} was made with another one ({refusal})"
     back = f"put that back in {env_or_shell('POSTGRES_PASSWORD')} (`nox -s init -- --recover`, while what has it runs)"
     return [f"{what}: {back}, {rotate}, {empty}"]
+
+
+def _has_password(stack: Stack, role: str) -> bool:
+    """Return whether there is such a `role`, with a password; True where that cannot be asked."""
+    quoted = role.replace("'", "''")
+    asked = f"SELECT count(*) FROM pg_authid WHERE rolname = '{quoted}' AND rolpassword IS NOT NULL"  # noqa: S608
+    try:
+        return superuser_psql(stack, "postgres", f"{asked};", "--tuples-only", "--no-align").strip() != "0"
+    except SlipwayError:
+        return True
+
+
+def superuser_psql(stack: Stack, database: str, sql: str, *options: str) -> str:
+    """Run `sql` in PostgreSQL's own container as its superuser, whose password is there; return its output."""
+    running = [each for each in stack.containers("postgres") if each.running]
+    if not running:
+        raise SlipwayError("PostgreSQL does not run")
+    place = ("--host=127.0.0.1", "--username=postgres", f"--dbname={database}")
+    script = f'PGPASSWORD="$(cat /run/secrets/{SUPERUSER_PASSWORD})" exec "$@"'
+    command = ("sh", "-c", script, "sh", *PSQL, *place, *options)
+    return stack.docker.ask("exec", "--interactive", running[0].ident, *command, given=sql)
 
 
 def image_problems(image: dict[str, Any] | None) -> list[str]:

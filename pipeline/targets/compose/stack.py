@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.managed import FILES as FILES_OF_STORES
-from pipeline.config.settings import service_secrets
+from pipeline.config.settings import OWNER_PASSWORD, service_secrets
 from pipeline.engines.docker import Docker
 from pipeline.targets.common.container import Container
 
@@ -137,7 +137,7 @@ def config_fingerprint(definition: str, secrets: Mapping[str, str]) -> str:
     The secrets are random and have at least 32 bytes, so that the hash reveals nothing of them.
     """
     known = {secret.name: secrets.get(secret.name, "") for secret in service_secrets()}
-    known |= {name: secrets[name] for name in FILES_OF_STORES if secrets.get(name)}
+    known |= {name: secrets[name] for name in FILES_OF_STORES if secrets.get(name) and name != OWNER_PASSWORD}
     text = json.dumps([definition, known], sort_keys=True)
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
 

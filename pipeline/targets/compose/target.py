@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.config.logins import login_problems as unmade_logins
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
@@ -15,6 +16,7 @@ from pipeline.engines.occupant import occupant_of
 from pipeline.errors import UsageError
 from pipeline.releases.lock import hold_lock
 from pipeline.system.ports import address_problem, port_free
+from pipeline.targets.common.backups import NoBackups
 from pipeline.targets.common.here import KeptHere
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
@@ -45,6 +47,7 @@ class ComposeTarget(KeptHere):
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)
         self.watch = ComposeWatch(self.site)
         self.fleet = ComposeFleet(self.site, self.watch)
+        self.backups = NoBackups("compose")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -83,7 +86,12 @@ class ComposeTarget(KeptHere):
         taken = taken_problems(site.stack, self.env.name)
         if taken:
             return taken
-        return self._port_problems() or ([] if site.variables.managed.database else login_problems(site.variables))
+        if ports := self._port_problems():
+            return ports
+        variables = site.variables
+        if variables.managed.database:
+            return []
+        return unmade_logins(variables.logins, variables.database) or login_problems(variables)
 
     def _port_problems(self) -> list[str]:
         site = self.site

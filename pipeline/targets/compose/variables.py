@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.config.logins import Logins, logins_of
 from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import owner_of, secret_files
+from pipeline.config.secrets import secret_files
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     PLACED,
@@ -70,9 +71,14 @@ class Variables:
         return [*(name for name in ("postgres", "redis") if name not in self.stack.elsewhere), "frontend"]
 
     @property
-    def role(self) -> str:
-        """The role as which the service logs in to PostgreSQL."""
-        return split_secrets(self.values)[0].get("POSTGRES_USER", self.project.name)
+    def logins(self) -> Logins:
+        """Who logs in to PostgreSQL."""
+        return logins_of(self.values, self.project.name)
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return split_secrets(self.values)[0].get("POSTGRES_DB", self.project.name)
 
     @property
     def tokens(self) -> Tokens:
@@ -101,8 +107,9 @@ class Variables:
             **dict.fromkeys((image.name for image in COMPOSE_IMAGES), ""),
             **{name: self.values[name] for name in PLACED - URLS if name in self.values},
             # A role goes with its password, which is not part of a release: in a rollback, too.
-            "POSTGRES_USER": self.role,
-            "SLIPWAY_OWNER": owner_of(self.role),
+            "POSTGRES_USER": self.logins.user,
+            "POSTGRES_OWNER": self.logins.login if self.logins.apart else "",
+            "SLIPWAY_OWNER": self.logins.owner,
             "SLIPWAY_MIGRATE_NETWORK": "frontend" if self.managed.database else "backend",
             "SLIPWAY_SECRETS": str(secret_files(self.project.root)),
             **({"EDGE_ADDRESS": _bracketed(self.values["EDGE_ADDRESS"])} if self.values.get("EDGE_ADDRESS") else {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from secrets import token_hex
 
+from pipeline.config.logins import owner_of
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object, Refused
 from pipeline.errors import DeployFailed, SlipwayError
@@ -13,10 +14,11 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.migrating import limits
 from pipeline.targets.common.program import failure
 from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.kubernetes.data import ask_major, find_data_problems
 from pipeline.targets.kubernetes.job import Ended, MigrateJob, command_of, program_of, with_image
 from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
-from pipeline.targets.kubernetes.release import NOTHING_YET, Release
+from pipeline.targets.kubernetes.release import NOTHING_YET, Release, settings_of
 from pipeline.targets.kubernetes.secret import unread_keys
 from pipeline.targets.kubernetes.site import Site
 
@@ -114,5 +116,8 @@ class KubernetesDatabase(roles.Database):
         if problems:
             raise DeployFailed(f"new migrations are tried in containers first: {problems[0]}")
         _, objects = site.artifacts.render(NOTHING_YET)
-        with throwaway_stand(site.stand, site.docker, site.kept, objects) as (stand, token):
+        settings, name = settings_of(objects), site.project.name
+        owner = owner_of(site.secrets.get("POSTGRES_OWNER") or settings.get("POSTGRES_USER", name))
+        throwaway = Throwaway(site.project.root, owner, settings.get("POSTGRES_DB", name))
+        with throwaway_stand(site.stand, site.docker, site.kept, objects, throwaway) as (stand, token):
             rehearse(stand, new, old, token)

@@ -27,6 +27,7 @@ from pipeline.targets.kubernetes.logs import log_streams
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
 from pipeline.targets.kubernetes.release import Release, must_run
+from pipeline.targets.kubernetes.rights import see_to_roles
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
@@ -139,6 +140,7 @@ class KubernetesFleet(roles.Fleet):
         serving = bool(site.live(release.objects(["Deployment"])))
         self._apply_stores(before_migrations(release, serving=serving), release, "migrate")
         site.prepared = True
+        see_to_roles(site, release)
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None
@@ -163,8 +165,18 @@ class KubernetesFleet(roles.Fleet):
         needed = first & site.changed - fresh
         return not (around or needed) and all(each.ready and each.current for each in running.replicas)
 
-    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+    def trial(
+        self,
+        new: Artifact,
+        watch: Callable[[str], None],
+        *,
+        journal: Path,
+        log: Path,
+        tries: int,
+        database: str | None = None,
+    ) -> Smoked:
         """Run a pod that no Service selects."""
+        assert database is None  # its backups are refused before
         return try_pod(self.site, new, watch, journal=journal, log=log, tries=tries)
 
     def put_back(self, old: Artifact) -> None:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.engines.kubectl import Kubectl, Object, Unreachable, as_list, name_of
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.system.text import shorten
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import BRIEF, Limits
 from pipeline.targets.common.program import SECONDS, shell_script
+from pipeline.targets.common.rights import PSQL
 
 __all__ = [
     "Ended",
@@ -27,6 +29,7 @@ __all__ = [
     "policies_of",
     "program_of",
     "question_of",
+    "superuser_psql",
     "why_waiting",
     "with_image",
 ]
@@ -228,14 +231,42 @@ def command_of(manifest: Object, name: str, module: str, *arguments: str) -> Obj
 
     A Job has no standard input: it waits for the Secret that `given_to` makes, which the API shows to nobody else.
     """
-    job = job_of(manifest, name)
+    return _given(job_of(manifest, name), shell_script(module, *arguments))
+
+
+def superuser_psql(manifest: Object, image: str, name: str) -> Object:
+    """Return the migrations' `manifest` as the Job `name`: psql from `image`, as the superuser of the database.
+
+    Its SQL comes as the standard input of a program does.
+    """
+    words = " ".join(PSQL)
+    connect = 'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGDATABASE="$POSTGRES_DB" PGUSER=postgres'
+    script = f"{connect}; PGPASSWORD=$(cat /run/secrets/{SUPERUSER_PASSWORD}) exec {words}"
+    job = _given(with_image(job_of(manifest, name), image), script)
+    _add_secret(job, SUPERUSER_PASSWORD)
+    return job
+
+
+def _add_secret(job: Object, key: str) -> None:
+    """Mount one more `key` of the service's Secret into the pod of `job`."""
+    volume = next(one for one in job["spec"]["template"]["spec"]["volumes"] if one["name"] == "secrets")
+    item = {"key": key, "path": key}
+    if "projected" in volume:
+        sources = volume["projected"]["sources"]
+        sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
+    else:  # of an earlier release
+        volume["secret"]["items"].append(item)
+
+
+def _given(job: Object, script: str) -> Object:
+    """Return the `job` with a shell's `script` that reads what `given_to` makes as its standard input."""
     # Even if whoever waits for it was killed, what it was given is gone within minutes.
     job["spec"] |= {"activeDeadlineSeconds": SECONDS + STUCK_SECONDS * 2, "ttlSecondsAfterFinished": STUCK_SECONDS}
     spec = job["spec"]["template"]["spec"]
     container = spec["containers"][0]
-    container["command"] = ["sh", "-ec", f"{{ {shell_script(module, *arguments)}; }} < /run/{GIVEN}/{GIVEN}"]
+    container["command"] = ["sh", "-ec", f"{{ {script}; }} < /run/{GIVEN}/{GIVEN}"]
     container["volumeMounts"].append({"name": GIVEN, "mountPath": f"/run/{GIVEN}", "readOnly": True})
-    spec["volumes"].append({"name": GIVEN, "secret": {"secretName": name, "defaultMode": 0o440}})
+    spec["volumes"].append({"name": GIVEN, "secret": {"secretName": name_of(job), "defaultMode": 0o440}})
     return job
 
 
@@ -266,13 +297,7 @@ def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Obj
     container = template["spec"]["containers"][0]
     container["command"], container["args"] = ["python"], list(command)
     if redis:
-        volume = next(one for one in template["spec"]["volumes"] if one["name"] == "secrets")
-        item = {"key": "REDIS_PASSWORD", "path": "REDIS_PASSWORD"}
-        if "projected" in volume:
-            sources = volume["projected"]["sources"]
-            sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
-        else:  # of an earlier release
-            volume["secret"]["items"].append(item)
+        _add_secret(job, "REDIS_PASSWORD")
     return job
 
 

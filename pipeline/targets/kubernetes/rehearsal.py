@@ -14,6 +14,7 @@ from pipeline.config.settings import SECRET_BYTES
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
+from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.kubernetes.release import KeptReleases
 
 __all__ = ["store_image", "throwaway_stand"]
@@ -23,7 +24,7 @@ STORES = {"postgres": "postgres:18-trixie", "redis": "redis:8-trixie"}  # for an
 
 @contextmanager
 def throwaway_stand(
-    name: str, docker: Docker, releases: KeptReleases, objects: Sequence[Object]
+    name: str, docker: Docker, releases: KeptReleases, objects: Sequence[Object], throwaway: Throwaway
 ) -> Iterator[tuple[ContainerStand, str]]:
     """Yield a stand with the stores of `objects`, and its SERVICE_TOKEN.
 
@@ -35,7 +36,8 @@ def throwaway_stand(
         made = {key: randomness.token_urlsafe(SECRET_BYTES) for key in delivered_secrets()}
         write_secret_files(folder, made)
         images = (store_image(objects, "postgres"), store_image(objects, "redis"))
-        yield ContainerStand(name, docker, releases.pullable, images, folder), made["SERVICE_TOKEN"]
+        stand = ContainerStand(name, docker, releases.pullable, images, folder, throwaway)
+        yield stand, made["SERVICE_TOKEN"]
     finally:
         shutil.rmtree(folder)
 

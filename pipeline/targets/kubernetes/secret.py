@@ -9,13 +9,15 @@ import secrets as randomness
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from pipeline.config.logins import owner_of
 from pipeline.config.managed import FILES, PASSWORDS
-from pipeline.config.secrets import SUPERUSER_PASSWORD, owner_of, redis_acl
-from pipeline.config.settings import URLS, needed_secrets, service_secrets
+from pipeline.config.secrets import REDIS_ADMIN, SUPERUSER_PASSWORD, redis_acl
+from pipeline.config.settings import OWNER_PASSWORD, URLS, needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.targets.common.tokens import Tokens
 
 __all__ = [
+    "OWNER",
     "ROLE",
     "SECRETS_ANNOTATION",
     "doubled_stores",
@@ -35,6 +37,7 @@ __all__ = [
 SECRETS_ANNOTATION = "slipway/secrets"
 REDIS_ACL = "REDIS_ACL"
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
+OWNER = "POSTGRES_OWNER"
 
 
 def needed_keys(objects: Iterable[Object], urls: Collection[str] = ()) -> list[str]:
@@ -81,12 +84,17 @@ def read_secret(kubectl: Kubectl, name: str) -> dict[str, str]:
 
 
 def secret_values(
-    keys: Iterable[str], here: Mapping[str, str], there: Mapping[str, str], *, roles: tuple[str, str] = ("", "")
+    keys: Iterable[str],
+    here: Mapping[str, str],
+    there: Mapping[str, str],
+    *,
+    roles: tuple[str, str] = ("", ""),
+    owner: str = "",
 ) -> dict[str, str]:
     """Return the values of `keys` from the secrets of `.env` (`here`); what only the cluster knows (`there`) stays.
 
-    `roles`: who logs in according to the overlay, and according to `.env`. Where these are the two roles of one owner,
-    that of `.env` has to be in the Secret.
+    `roles`: who logs in according to the overlay, and according to `.env`; where these are roles of one owner, that of
+    `.env` has to be in the Secret. `owner`: who migrates, according to `.env`, where it is not who logs in.
     """
     values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
     values |= {name: here[name] for name in FILES if here.get(name)}
@@ -95,8 +103,11 @@ def secret_values(
     of_overlay, of_env = roles
     if of_overlay != of_env and owner_of(of_overlay) == owner_of(of_env):
         values[ROLE] = of_env
+    if owner:
+        values[OWNER] = owner
     if REDIS_ACL in keys:
-        values[REDIS_ACL] = redis_acl(values["REDIS_PASSWORD"])
+        values[REDIS_ADMIN] = there.get(REDIS_ADMIN) or randomness.token_urlsafe(36)
+        values[REDIS_ACL] = redis_acl(values["REDIS_PASSWORD"], values[REDIS_ADMIN])
     return values
 
 
@@ -171,7 +182,7 @@ def secrets_fingerprint(values: Mapping[str, str], names: Iterable[str] | None =
     names = [secret.name for secret in service_secrets()] if names is None else names
     known = {name: values.get(name, "") for name in names}
     if service:
-        known |= {name: values[name] for name in FILES if values.get(name)}
+        known |= {name: values[name] for name in FILES if values.get(name) and name != OWNER_PASSWORD}
     if ROLE in values and "POSTGRES_PASSWORD" in known:
         known[ROLE] = values[ROLE]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

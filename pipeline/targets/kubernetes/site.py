@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.config.managed import Managed
+from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import URLS, read_values
+from pipeline.config.settings import URLS, read_values, split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.releases.model import Replica
@@ -17,9 +17,18 @@ from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import marked
 from pipeline.targets.kubernetes.permissions import RESOURCES
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import KeptReleases, release_of
+from pipeline.targets.kubernetes.release import KeptReleases, release_of, settings_of
 from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
-from pipeline.targets.kubernetes.secret import pod_mark, secret_name, secret_object, secrets_fingerprint
+from pipeline.targets.kubernetes.secret import (
+    OWNER,
+    ROLE,
+    needed_keys,
+    pod_mark,
+    secret_name,
+    secret_object,
+    secret_values,
+    secrets_fingerprint,
+)
 
 __all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
 
@@ -60,6 +69,18 @@ class Site:
     def managed(self) -> Managed:
         """The stores that others manage, by the secrets that pods get."""
         return Managed({name: self.secrets[name] for name in sorted(URLS) if self.secrets.get(name)})
+
+    def secrets_of_env(self, objects: Iterable[Object]) -> dict[str, str]:
+        """Return what the Secret of `objects` is to hold, from `.env`; what only the cluster knows stays."""
+        objects, (plain, own), managed = list(objects), split_secrets(self.values), managed_stores(self.values)
+        role = settings_of(objects).get(ROLE, "")
+        return secret_values(
+            needed_keys(objects, managed.names),
+            {**own, **managed.files()},
+            self.delivered,
+            roles=(role, plain.get(ROLE, role)),
+            owner="" if managed.database else plain.get(OWNER, ""),
+        )
 
     @property
     def stand(self) -> str:

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager
 from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import ensure_env, env_or_shell, read_values, split_secrets
+from pipeline.config.settings import ensure_env, env_or_shell, read_values
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
 from pipeline.errors import UsageError
 from pipeline.releases.lock import Holder
 from pipeline.system.progress import Progress
+from pipeline.targets.common.backups import NoBackups
 from pipeline.targets.kubernetes.database import KubernetesDatabase
 from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.objects import grace_problems
@@ -22,15 +23,7 @@ from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.releases import KubernetesReleases
 from pipeline.targets.kubernetes.rollout.bake import Bake
-from pipeline.targets.kubernetes.secret import (
-    ROLE,
-    doubled_stores,
-    missing_keys,
-    needed_keys,
-    read_secret,
-    secret_values,
-    unread_urls,
-)
+from pipeline.targets.kubernetes.secret import ROLE, doubled_stores, missing_keys, needed_keys, read_secret, unread_urls
 from pipeline.targets.kubernetes.site import DATA, Site
 from pipeline.targets.kubernetes.vantage.follower import Witness
 
@@ -49,6 +42,7 @@ class KubernetesTarget:
         witness = Witness(site.kubectl, site.secret)
         self.watch = Bake(site.kubectl, site.rollout, witness, site.lease, env.max_failures)
         self.fleet = KubernetesFleet(site, self.watch)
+        self.backups = NoBackups("kubernetes")
 
     def records(self) -> ClusterRecords:
         """Return the records of the cluster. Raise `UsageError` where its API server cannot be asked."""
@@ -99,11 +93,8 @@ class KubernetesTarget:
         if ensure_env(root):
             log.info("wrote .env with fresh secrets (mode 0600)")
             site.values = read_values(root)
-        plain, own = split_secrets(site.values)
-        role = settings_of(objects).get(ROLE, "")
-        managed = managed_stores(site.values)
-        keys = needed_keys(objects, managed.names)
-        site.secrets = secret_values(keys, {**own, **managed.files()}, there, roles=(role, plain.get(ROLE, role)))
+        role, managed = settings_of(objects).get(ROLE, ""), managed_stores(site.values)
+        site.secrets = site.secrets_of_env(objects)
         names = f"{self.env.overlay} names the {{store}} of {self.env.name}"
         problems = settings_problems(root, site.values, names, settings_of(objects), managed.names)
         problems += [*unread, *managed.container_problems()]

@@ -27,7 +27,7 @@ from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.migrations import required_revision
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
-from pipeline.system.git import LOCKS, Source, content_hash, read_source, shipped_files
+from pipeline.system.git import BACKUP_LOCK, LOCKS, Source, content_hash, read_source, shipped_files
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.local.layout import Layout
 
@@ -56,7 +56,7 @@ class Artifacts:
         part = Path(tempfile.mkdtemp(dir=self.layout.artifacts, prefix=".part-"))
         try:
             # Copy first and name the copy, so that a file saved meanwhile cannot make the name wrong.
-            names = shipped_files(root, self.project.source, LOCKS.values())
+            names = shipped_files(root, self.project.source, [*LOCKS.values(), BACKUP_LOCK])
             for name in names:
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / name, part / name)
@@ -129,6 +129,14 @@ class Artifacts:
         """Return the Python that has the locked packages of the release `name`; `kind` is `backend` or `migrate`."""
         return self._venv(self.folder(name) / LOCKS[kind], self._built_with(name)) / "bin/python"
 
+    def backup_lock(self, name: str) -> Path:
+        """Return the lock of what the release `name` needs for backups; one made before there were any has none."""
+        return self.folder(name) / BACKUP_LOCK
+
+    def backup_python(self, name: str) -> Path:
+        """Return the Python that has it, made now if necessary: it is large, and most releases make no backup."""
+        return self.prepare_venvs([self.backup_lock(name)], self._built_with(name))[0] / "bin/python"
+
     def prepare(self, name: str) -> None:
         """Make the virtual environments of the release `name` that are missing, or that lost their Python."""
         self.prepare_venvs([self.folder(name) / lock for lock in LOCKS.values()], self._built_with(name))
@@ -156,8 +164,8 @@ class Artifacts:
         needed = {
             self._venv(self.folder(name) / lock, self._built_with(name))
             for name in kept
-            for lock in LOCKS.values()
-            if self.folder(name).exists()
+            for lock in (*LOCKS.values(), BACKUP_LOCK)
+            if (self.folder(name) / lock).exists()
         }
         for folder in self.layout.venvs.iterdir():
             if folder not in needed | {engines}:

@@ -12,6 +12,7 @@ from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.program import SECONDS, failure
 from pipeline.targets.common.rehearsal import rehearse
+from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.local.artifacts import ENGINES_LOCK
 from pipeline.targets.local.data import data_majors, judge_data
 from pipeline.targets.local.moving import data_folder
@@ -19,7 +20,7 @@ from pipeline.targets.local.rehearsal import LocalStand, migrate_command
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.supervision import clean_environment
 
-__all__ = ["LocalDatabase"]
+__all__ = ["LocalDatabase", "run_program"]
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ class LocalDatabase(roles.Database):
         return self.site.managed.described()
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
-        """Run the migrations as the service's role, in the release's own folder."""
+        """Run the migrations as the owner, in the release's own folder."""
         site, limit = self.site, limits(self.site.env, *arguments)
-        place = {**site.database_environment(), **site.managed.of_migrations()}
+        place = site.database_environment(owner=True)
         return run(
             migrate_command(site.artifacts, release, *arguments),
             env={**site.base_environment(), **(place if database else {}), **limit.environment},
@@ -67,13 +68,7 @@ class LocalDatabase(roles.Database):
         site, (program, *arguments) = self.site, command
         if site.managed.database:
             raise SlipwayError(f"{program}: the database is managed by others (DATABASE_URL): run it there")
-        user, _, database = site.credentials()
-        place = {"PGHOST": str(site.layout.postgres_sockets), "PGUSER": user, "PGDATABASE": database}
-        environment = {**clean_environment(site.layout.home), **place}
-        try:
-            return run([str(site.engines().postgres / program), *arguments], env=environment, timeout=PROGRAM_SECONDS)
-        except CommandFailed as error:
-            raise SlipwayError(f"{program}: {telling_line(error.output.splitlines())}") from error
+        return run_program(site, site.logins.owner, program, *arguments)
 
     def command(self, release: Artifact, module: str, *arguments: str, stdin: str = "") -> str:
         """Run the program as a process, in the release's own folder."""
@@ -93,5 +88,17 @@ class LocalDatabase(roles.Database):
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""
         site = self.site
-        stand = LocalStand(site.artifacts, site.engines(), site.base_environment())
+        throwaway = Throwaway(site.project.root, site.logins.owner, site.database)
+        stand = LocalStand(site.artifacts, site.engines(), site.base_environment(), throwaway)
         rehearse(stand, new, old, site.tokens.current)
+
+
+def run_program(site: Site, user: str, program: str, *arguments: str, given: str | None = None) -> str:
+    """Run a `program` of PostgreSQL on its own socket as `user`, with `given` as standard input; return its output."""
+    place = {"PGHOST": str(site.layout.postgres_sockets), "PGUSER": user, "PGDATABASE": site.database}
+    command = [str(site.engines().postgres / program), *arguments]
+    environment = {**clean_environment(site.layout.home), **place}
+    try:
+        return run(command, env=environment, timeout=PROGRAM_SECONDS, given=given)
+    except CommandFailed as error:
+        raise SlipwayError(f"{program}: {telling_line(error.output.splitlines())}") from error

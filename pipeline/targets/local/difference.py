@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from pipeline.releases.records import read_json
-from pipeline.system.git import LOCKS
+from pipeline.system.git import BACKUP_LOCK, LOCKS
 from pipeline.targets.common.difference import setting_lines
 from pipeline.targets.local.artifacts import META, Artifacts
 
@@ -25,7 +25,7 @@ def describe_difference(artifacts: Artifacts, new: str, old: str) -> list[str]:
         if added == removed:
             continue
         count = [line[:1] for line in list(difflib.unified_diff(removed, added, n=0))[2:]]
-        kind = "packages" if name in LOCKS.values() else "file"
+        kind = "packages" if name in (*LOCKS.values(), BACKUP_LOCK) else "file"
         lines.append(f"{kind} {name}: +{count.count('+')} -{count.count('-')} lines")
     return lines + setting_lines(artifacts.config(new), artifacts.config(old))
 

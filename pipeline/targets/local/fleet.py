@@ -24,14 +24,16 @@ from pipeline.targets.common.delivery import missing_secrets
 from pipeline.targets.common.diagnosis import FOLLOWED_LINES
 from pipeline.targets.common.edge import settle
 from pipeline.targets.common.here import max_connections
+from pipeline.targets.common.rights import PSQL, bring_env_over
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.local.beside import SOCKETS, beside
+from pipeline.targets.local.database import run_program
 from pipeline.targets.local.moving import ENGINES, settle_here
 from pipeline.targets.local.replicas import Slot, last_log_line, read_tokens
 from pipeline.targets.local.rollout import LocalRollout
 from pipeline.targets.local.site import Site
-from pipeline.targets.local.stores import Stores, remove_data
+from pipeline.targets.local.stores import SUPERUSER, Stores, remove_data
 from pipeline.targets.local.supervision import kill_strays, program_config
 
 __all__ = ["LocalFleet", "LocalWatch"]
@@ -174,10 +176,19 @@ class LocalFleet(roles.Fleet):
             return list(error.problems)
         return []
 
-    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+    def trial(
+        self,
+        new: Artifact,
+        watch: Callable[[str], None],
+        *,
+        journal: Path,
+        log: Path,
+        tries: int,
+        database: str | None = None,
+    ) -> Smoked:
         """Start a process with the configuration of a replica."""
         site = self.site
-        environment = read_json(site.config(new.name) / "env.json")
+        environment = site.beside(new.name, database) if database else read_json(site.config(new.name) / "env.json")
         deadline, starting = Deadline(site.env.timeout), partial(watch, "starting it")
         with (
             log.open("w+b") as output,
@@ -187,8 +198,13 @@ class LocalFleet(roles.Fleet):
             return smoke(new.requests, address, site.tokens.current, journal=journal, tries=tries)
 
     def prepare(self, new: Artifact) -> None:
-        """Start PostgreSQL, Valkey and the edge, none of which is part of a release."""
+        """Start PostgreSQL, Valkey and the edge, none of which is part of a release; see to the database's roles."""
         self._start()
+        site = self.site
+        if not site.managed.database:
+            psql = partial(run_program, site, SUPERUSER, *PSQL)
+            if bring_env_over(site.project.root, site.database, site.logins, lambda sql: psql(given=sql)):
+                site.read_settings()
 
     def keep(self) -> None:
         """Stop the stores that others manage now: until here, a replica may have used them. Their data stays."""
@@ -212,7 +228,7 @@ class LocalFleet(roles.Fleet):
         stores = Stores(site.layout, site.supervisor, engines)
         stores.ensure(site.own_stores, max_connections(site.env.replicas, site.values))
         if not site.managed.database:
-            stores.ensure_role(*site.credentials())
+            stores.ensure_role(site.logins.owner, site.logins.owner_password, site.database)
         _start_watchdog(site, engines)
         _start_edge(site, engines, changed=changed)
 
@@ -256,9 +272,22 @@ class LocalFleet(roles.Fleet):
             path.unlink(missing_ok=True)
         if volumes:
             remove_data(layout)
-            shutil.rmtree(layout.home, ignore_errors=True)
+            _empty(layout.home, layout.backups)
             if not layout.run.is_relative_to(layout.home):
                 shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _empty(home: Path, kept: Path) -> None:
+    """Remove the folder `home`, but not the folder `kept` in it, if it is there."""
+    if not kept.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for path in home.iterdir():
+        if path.is_dir() and path != kept:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != kept:
+            path.unlink()
+    log.info(f"the backups are still in {os.path.relpath(kept)}: whoever wants them gone removes that folder")
 
 
 def _start_watchdog(site: Site, engines: Engines) -> None:

@@ -56,6 +56,11 @@ class Layout:
         """Valkey's append-only file."""
         return self.home / "valkey"
 
+    @property
+    def backups(self) -> Path:
+        """The backups, which stay when everything else is removed."""
+        return self.home / "backups"
+
     def log(self, program: str) -> Path:
         """Return the path of the log of a supervised `program`."""
         return self.home / "logs" / f"{program}.log"

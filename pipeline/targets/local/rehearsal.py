@@ -6,12 +6,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from pipeline.engines.embedded import Engines, throwaway_postgres, throwaway_valkey
+from pipeline.config.logins import Logins
+from pipeline.engines.embedded import (
+    Engines,
+    PostgresServer,
+    postgres_user,
+    reachable_binaries,
+    throwaway_postgres,
+    throwaway_valkey,
+)
 from pipeline.errors import NotReady
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common.rehearsal import REHEARSAL, cannot_live, fails_on_empty
+from pipeline.targets.common.rights import PSQL, Throwaway
 from pipeline.targets.local.artifacts import Artifacts
 from pipeline.targets.local.beside import beside
 
@@ -32,18 +42,33 @@ class LocalStand:
     artifacts: Artifacts
     engines: Engines
     base: dict[str, str]
+    throwaway: Throwaway
 
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[dict[str, str]]:
         """Yield the environment that leads to a migrated throwaway PostgreSQL."""
         with throwaway_postgres(self.engines) as postgres:
-            environment = {**self.base, **postgres.environment}
+            superuser = {"POSTGRES_SUPERUSER": postgres.user, "POSTGRES_SUPERUSER_PASSWORD": postgres.password}
+            logins = self.logins(postgres)
+            place = {**self.base, **postgres.environment, "POSTGRES_DB": self.throwaway.database}
+            owner = {"POSTGRES_USER": logins.login, "POSTGRES_PASSWORD": logins.owner_password}
             command, folder = migrate_command(self.artifacts, new, "upgrade", *to), self.artifacts.folder(new.name)
             try:
-                run(command, env={**environment, **REHEARSAL}, cwd=folder, timeout=300)
+                run(command, env={**place, **owner, **superuser, **REHEARSAL}, cwd=folder, timeout=300)
             except CommandFailed as error:
                 raise fails_on_empty(error.problems[0]) from error
-            yield environment
+            yield {**place, "POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
+
+    def logins(self, postgres: PostgresServer) -> Logins:
+        """Make an empty database with the roles of the real one on the throwaway `postgres`; return who logs in."""
+        return self.throwaway.make(partial(self._psql, postgres))
+
+    def _psql(self, postgres: PostgresServer, database: str, sql: str) -> None:
+        """Run `sql` in a `database` of the throwaway server."""
+        place = {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "PGDATABASE": database}
+        who = {"PGUSER": postgres.user, "PGPASSWORD": postgres.password}
+        program = reachable_binaries(self.engines.postgres, postgres_user()) / PSQL[0]
+        run([str(program), *PSQL[1:]], env={**place, **who}, given=sql, timeout=60)
 
     @contextmanager
     def replica(self, release: Artifact, database: dict[str, str]) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.config.managed import Managed, managed_stores
+from pipeline.config.logins import Logins, logins_of
+from pipeline.config.managed import NO_REDIS, Managed, managed_stores
 from pipeline.config.project import LocalEnvironment, Project
-from pipeline.config.secrets import owner_of
-from pipeline.config.settings import PLACED, split_secrets
+from pipeline.config.settings import PLACED, URLS, split_secrets
 from pipeline.engines.embedded import Engines, find_engines
 from pipeline.releases.records import read_json, write_json
 from pipeline.targets.common.edge import trusted_ranges
@@ -105,21 +105,25 @@ class Site(SiteHere):
         managed = self.managed
         return [*([] if managed.database else ["postgres"]), *([] if managed.redis else ["valkey"])]
 
-    def credentials(self) -> tuple[str, str | None, str]:
-        """Return the service's role, its password and its database."""
-        plain, secrets = split_secrets(self.values)
-        # PostgreSQL asks for no password here: there is nothing to rotate.
-        role = owner_of(plain.get("POSTGRES_USER", self.project.name))
-        return role, secrets.get("POSTGRES_PASSWORD"), plain.get("POSTGRES_DB", self.project.name)
+    @property
+    def logins(self) -> Logins:
+        """Who logs in to the database. PostgreSQL asks for no password here: there is nothing to rotate."""
+        return logins_of(self.values, self.project.name)
 
-    def database_environment(self) -> dict[str, str]:
-        """Return the variables that lead the service to its database."""
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return split_secrets(self.values)[0].get("POSTGRES_DB", self.project.name)
+
+    def database_environment(self, *, owner: bool = False) -> dict[str, str]:
+        """Return the variables that lead the service, or with `owner` who migrates, to the database."""
         if self.managed.database:
-            return self.managed.of_service("DATABASE_URL")
-        user, password, database = self.credentials()
+            return self.managed.of_migrations() if owner else self.managed.of_service("DATABASE_URL")
+        logins = self.logins
+        user, password = (logins.owner, logins.owner_password) if owner else (logins.user, logins.password)
         place = {"POSTGRES_HOST": str(self.layout.postgres_sockets), "POSTGRES_PORT": "5432"}
         own = {"POSTGRES_PASSWORD": password} if password else {}
-        return {**place, "POSTGRES_USER": user, "POSTGRES_DB": database, **own}
+        return {**place, "POSTGRES_USER": user, "POSTGRES_DB": self.database, **own}
 
     def redis_environment(self) -> dict[str, str]:
         """Return the variables that lead the service to its Redis."""
@@ -141,6 +145,13 @@ class Site(SiteHere):
             "EDGE_PORT": str(self.port),
         }
         return write_config(self.layout.configs, environment, {**self._secrets(), **urls})
+
+    def beside(self, release: str, database: str) -> dict[str, str]:
+        """Return the environment of a replica of `release` on another `database` of the same server, without Redis."""
+        environment = read_json(self.config(release) / "env.json")
+        kept = {name: value for name, value in environment.items() if name.removesuffix("_FILE") not in URLS}
+        place = self.managed.beside(database) or {"POSTGRES_DB": database}
+        return {**kept, **place, "REDIS_URL": NO_REDIS}
 
     def wanted_config(self, release: str) -> str | None:
         """Return the name of what a replica of `release` would start with now; None where the release is not kept."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
+from pipeline.config.logins import Logins, login_problems
 from pipeline.engines.embedded import (
     ROOT_HOME,
     Engines,
@@ -26,7 +27,7 @@ from pipeline.errors import SlipwayError
 from pipeline.targets.local.layout import Layout
 from pipeline.targets.local.supervision import Supervisor, program_config
 
-__all__ = ["Stores", "remove_data", "role_problems"]
+__all__ = ["SUPERUSER", "Stores", "remove_data", "role_problems"]
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,17 @@ LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer name (NAMEDATALEN) and woul
 BUILT_IN = ("postgres", "template0", "template1")
 
 
-def role_problems(user: str, database: str) -> list[str]:
-    """List why this target cannot create the role `user` or the `database`, one line each with its fix."""
-    problems = []
+def role_problems(logins: Logins, database: str) -> list[str]:
+    """List why this target cannot create the roles of `logins` or the `database`, one line each with its fix."""
+    problems, user = list(login_problems(logins, database)), logins.owner
+    named = "POSTGRES_OWNER" if logins.apart else "POSTGRES_USER"
     if user == SUPERUSER or user.startswith("pg_"):
-        problems.append(".env: POSTGRES_USER: is reserved by PostgreSQL or by the pipeline: choose another name")
+        problems.append(f".env: {named}: is reserved by PostgreSQL or by the pipeline: choose another name")
     if database in BUILT_IN:
         problems.append(".env: POSTGRES_DB: is reserved by PostgreSQL: choose another name")
     problems += [
         f".env: {variable}: is longer than {LONGEST_NAME} bytes: choose a shorter name"
-        for variable, name in (("POSTGRES_USER", user), ("POSTGRES_DB", database))
+        for variable, name in ((named, user), ("POSTGRES_DB", database))
         if len(name.encode()) > LONGEST_NAME
     ]
     return problems
@@ -125,7 +127,7 @@ class Stores:
             )
 
     def ensure_role(self, user: str, password: str | None, database: str) -> None:
-        """Create the service's role (not a superuser) and its database, or set the role's password to a changed one."""
+        """Create the owner's role (not a superuser) and its database, or set the role's password to a changed one."""
         asyncio.run(self._ensure_role(user, password, database))
 
     def _ensure_cluster(self, binaries: Path, user: str | None) -> None:

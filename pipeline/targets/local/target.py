@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pipeline.config.logins import owner_of
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import LocalEnvironment, Project
 from pipeline.engines.embedded import postgres_user
 from pipeline.releases.records import read_json
 from pipeline.system.ports import port_holder, port_ours_to_open
 from pipeline.targets.common.here import KeptHere
+from pipeline.targets.local.backups import LocalBackups
 from pipeline.targets.local.database import LocalDatabase
 from pipeline.targets.local.fleet import LocalFleet, LocalWatch
 from pipeline.targets.local.moving import moved_from
@@ -33,6 +35,7 @@ class LocalTarget(KeptHere):
         self.releases, self.database = LocalReleases(self.site), LocalDatabase(self.site)
         self.watch = LocalWatch(self.site)
         self.fleet = LocalFleet(self.site, self.watch)
+        self.backups = LocalBackups(self.site)
 
     def problems(self) -> list[str]:
         """Check settings, secrets, free disk space, the port, and the user that PostgreSQL runs as."""
@@ -46,7 +49,7 @@ class LocalTarget(KeptHere):
             return [f"{root}: {wrong}: clone to another folder"]
         problems += site.room_problems()
         if not site.managed.database:
-            problems += role_problems(*site.credentials()[::2]) or self._owner_problems()
+            problems += role_problems(site.logins, site.database) or self._owner_problems()
         if not any("EDGE_PORT: " in problem for problem in problems):
             problems += self._port_problems()
         postgres_user()
@@ -54,13 +57,12 @@ class LocalTarget(KeptHere):
 
     def _owner_problems(self) -> list[str]:
         # Another role does not own the tables of the database: neither the new release nor the old one would get ready.
-        user, _, database = self.site.credentials()
-        slots = self.site.replicas.slots()
-        known = [read_json(self.site.layout.configs / slot.config / "env.json") for slot in slots]
-        owners = {env.get("POSTGRES_USER", user) for env in known if env.get("POSTGRES_DB") == database}
+        site, named = self.site, "POSTGRES_OWNER" if self.site.logins.apart else "POSTGRES_USER"
+        known = [read_json(site.layout.configs / slot.config / "env.json") for slot in site.replicas.slots()]
+        users = [env["POSTGRES_USER"] for env in known if env.get("POSTGRES_DB") == site.database]
         return [
-            f".env: POSTGRES_USER: the database {database} belongs to the role {owner}: set it back to that"
-            for owner in sorted(owners - {user})
+            f".env: {named}: the database {site.database} belongs to the role {owner}: set it back to that"
+            for owner in sorted({owner_of(user) for user in users} - {site.logins.owner})
         ]
 
     def _port_problems(self) -> list[str]:

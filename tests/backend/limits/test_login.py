@@ -60,14 +60,17 @@ async def test_another_name_or_address_is_not_locked_out(settings: Settings, red
     assert await refused(limit, "ada", "192.0.2.2") == 0
 
 
-async def test_one_address_may_not_try_any_number_of_names(settings: Settings, redis: Redis) -> None:
+async def test_one_address_may_not_try_any_number_of_names(
+    settings: Settings, redis: Redis, redis_admin_url: str
+) -> None:
     """A list of names is refused, too; the names are not in Redis; refreshing goes on, with a limit of its own."""
     metrics = Metrics("dev")
     limit = limited(settings, metrics, redis)
     answers = [await refused(limit, f"name-{number}") for number in range(ADDRESS_LIMIT + 3)]
     assert [bool(seconds) for seconds in answers] == [False] * ADDRESS_LIMIT + [True] * 3
     assert metrics.registry.get_sample_value("http_requests_limited_total", {"client": "login"}) == 3
-    fields = [field for key in await redis.keys() for field in await redis.hkeys(key)]
+    async with Redis.from_url(redis_admin_url) as admin:
+        fields = [field for key in await admin.keys() for field in await admin.hkeys(key)]
     assert fields
     assert not any(b"name-" in field for field in fields)
     for _ in range(REFRESH_LIMIT):

@@ -132,9 +132,9 @@ class TestSeveralProcesses:
             await right.reconcile(redis)
             assert allowed(right, 1) == 0
 
-    async def test_leaves_nothing_in_redis(self, redis_url: str) -> None:
+    async def test_leaves_nothing_in_redis(self, redis_admin_url: str) -> None:
         """Each key expires soon after its slot has left the window."""
-        async with Redis.from_url(redis_url) as redis:
+        async with Redis.from_url(redis_admin_url) as redis:
             window = Window("test", Metrics("dev"))
             window.hit("a client", LIMIT)
             await window.reconcile(redis)

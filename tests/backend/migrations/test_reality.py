@@ -154,6 +154,41 @@ class TestObstacles:
         with pytest.raises(DeployFailed, match="may not UPDATE made_by_hand: permission denied for table made_by_hand"):
             checked(run)
 
+    @pytest.mark.usefixtures("owner")
+    def test_a_rehearsal_is_the_owners_and_has_what_an_administrator_makes(
+        self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the owner makes is the owner's, as in the real database; roles and extensions are a superuser's."""
+        owner = f"{ROLE}_{database}"
+        name = f"{ROLE}_helper"
+        psql(services, "postgres", f"DROP ROLE IF EXISTS {name}")
+        add(code, 2, f'op.execute("GRANT SELECT ON board TO {name}")')
+        add(code, 3, 'op.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")')
+        monkeypatch.setenv("MIGRATION_REHEARSAL", "true")
+        refused = run("upgrade")
+        assert "the throwaway server refuses: permission denied to create role" in refused.stderr, refused
+        monkeypatch.setenv("POSTGRES_SUPERUSER", services.postgres_user)
+        monkeypatch.setenv("POSTGRES_SUPERUSER_PASSWORD", services.postgres_password)
+        done = run("upgrade")
+        assert done.returncode == 0, done
+        assert query(services, database, "SELECT tableowner FROM pg_tables WHERE tablename = 'board'") == owner
+        assert query(services, database, "SELECT true FROM pg_extension WHERE extname = 'pg_stat_statements'")
+        psql(services, database, f"DROP OWNED BY {name}")
+        psql(services, "postgres", f"DROP ROLE {name}")
+
+    def test_the_owner_migrates_where_the_service_is_somebody_else(
+        self, run: Run, services: Services, database: str, owner: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """POSTGRES_OWNER and its password are of the migrations alone."""
+        monkeypatch.setenv("POSTGRES_USER", "nobody_at_all")
+        monkeypatch.setenv("POSTGRES_PASSWORD", "of-nobody")
+        assert run("upgrade").returncode == 1
+        monkeypatch.setenv("POSTGRES_OWNER", owner)
+        monkeypatch.setenv("POSTGRES_OWNER_PASSWORD", services.postgres_password)
+        done = run("upgrade")
+        assert done.returncode == 0, done
+        assert query(services, database, "SELECT tableowner FROM pg_tables WHERE tablename = 'board'") == owner
+
     def test_a_rehearsal_has_the_roles_that_the_migrations_name(
         self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

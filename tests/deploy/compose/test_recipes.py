@@ -1,4 +1,4 @@
-"""docs/11-recipes.md on Compose: a secret is in the container, or the plan says that it would not be."""
+"""docs/12-recipes.md on Compose: a secret is in the container, or the plan says that it would not be."""
 
 from __future__ import annotations
 

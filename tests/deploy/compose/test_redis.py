@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.config.secrets import REDIS_ADMIN, secret_files
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import wait_until
@@ -11,23 +12,27 @@ from tests.deploy.machine import wait_until
 pytestmark = pytest.mark.e2e
 
 AS_SERVICE = 'REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli "$@"'
+AS_ADMIN = ("sh", "-c", 'exec redis-cli --user admin "$@"', "sh")
 LIMIT_MB, GIVEN_MB = 192, 240
 # A command for each megabyte, as a service writes: what one script writes is no one's to evict until it ends.
 FILL = (
     f"for i in $(seq {GIVEN_MB}); do echo \"eval \\\"redis.call('set', 'x$i', string.rep('x', 1048576))\\\" 0\"; done"
-    " | REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli >/dev/null"
+    " | redis-cli --user admin >/dev/null"
 )
 
 
 @pytest.fixture(name="redis")
-def _redis(deployed: ComposeCheckout) -> str:
+def _redis(deployed: ComposeCheckout, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its container; `docker exec --env REDISCLI_AUTH` has its administrator's password."""
+    secrets = secret_files(deployed.root)
+    monkeypatch.setenv("REDISCLI_AUTH", (secrets / REDIS_ADMIN).read_text(encoding="utf-8"))
     [name] = deployed.containers("redis")
     return name
 
 
 def asked(redis: str, *command: str) -> str:
-    """Return what Redis answers to the service."""
-    return docker("exec", redis, "sh", "-c", AS_SERVICE, "sh", *command)
+    """Return what Redis answers to its administrator."""
+    return docker("exec", "--env", "REDISCLI_AUTH", redis, *AS_ADMIN, *command)
 
 
 def figures(redis: str, section: str) -> dict[str, str]:
@@ -40,6 +45,13 @@ def test_without_its_password_it_says_nothing(redis: str) -> None:
     assert "NOAUTH" in docker("exec", redis, "redis-cli", "get", "a")
     assert "NOAUTH" in docker("exec", redis, "redis-cli", "-a", "another", "get", "a")
     assert asked(redis, "ping") == "PONG"
+
+
+@pytest.mark.parametrize("command", ["flushall", "keys *", "config get *", "acl list", "eval return 0", "shutdown"])
+def test_the_service_may_run_its_own_commands_alone(redis: str, command: str) -> None:
+    """None that reads every key, stops the server, or gives more rights."""
+    assert "NOPERM" in docker("exec", redis, "sh", "-c", AS_SERVICE, "sh", *command.split())
+    assert docker("exec", redis, "sh", "-c", AS_SERVICE, "sh", "ping") == "PONG"
 
 
 def test_what_is_stored_survives_a_kill(redis: str) -> None:
@@ -58,7 +70,7 @@ def test_what_is_stored_survives_a_kill(redis: str) -> None:
 def test_what_is_beyond_its_limit_goes_and_it_lives(deployed: ComposeCheckout, redis: str) -> None:
     """What was used longest ago first; the container's own limit is not reached, and the service does not notice."""
     before = deployed.inspect(redis)["State"]["StartedAt"]
-    docker("exec", redis, "sh", "-c", FILL)
+    docker("exec", "--env", "REDISCLI_AUTH", redis, "sh", "-c", FILL)
     used, evicted = figures(redis, "memory"), int(figures(redis, "stats")["evicted_keys"])
     assert int(used["maxmemory"]) == LIMIT_MB * 2**20
     assert int(used["used_memory"]) <= LIMIT_MB * 2**20 * 1.1  # what it needs for its log is beside the limit

@@ -216,7 +216,7 @@ def test_a_shell_that_says_another_role_is_refused(deployed: KindCheckout) -> No
     refused = deployed.deploy(POSTGRES_USER="another")
     assert refused.code == 2, str(refused)
     [problem] = refused.problems()
-    assert problem.startswith(f"POSTGRES_USER: the environment says `another`, .env says `{NAME}`")
+    assert problem.startswith(f"POSTGRES_USER: the environment says `another`, .env says `{NAME}-app-1`")
 
 
 def test_an_expired_token_is_one_line(deployed: KindCheckout, tmp_path: Path) -> None:

@@ -32,6 +32,20 @@ class TestManaged:
         assert sorted(both.of_service()) == ["DATABASE_URL", "REDIS_URL"]
 
     @pytest.mark.parametrize(
+        ("url", "other"),
+        [
+            (POSTGRES, "postgresql://shop:canary@h1:5433,h2.example.org/new?sslmode=verify-full"),
+            ("postgresql:///board?host=/run/pg", "postgresql:///new?host=/run/pg"),
+            ("postgresql://shop@db?dbname=board&user=x", "postgresql://shop@db/new?user=x"),
+        ],
+    )
+    def test_lead_to_another_database_of_the_same_server(self, url: str, other: str) -> None:
+        """However its name was given; nothing leads anywhere else."""
+        managed = managed_stores({"DATABASE_URL": url, "REDIS_URL": REDIS})
+        assert managed.beside("new") == {"DATABASE_URL": other}
+        assert managed_stores({"REDIS_URL": REDIS}).beside("new") == {}
+
+    @pytest.mark.parametrize(
         ("name", "url", "place"),
         [
             ("DATABASE_URL", POSTGRES, "database is board on h1:5433,h2.example.org"),

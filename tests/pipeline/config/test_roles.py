@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from pipeline.config.secrets import owner_of
+from pipeline.config.logins import owner_of
 from tests.services import ROOT, Services, psql
 
 SCRIPT = ROOT / "docker/postgres/init-scripts/10-service.sh"
@@ -50,7 +50,7 @@ async def test_the_other_role_is_the_owner_from_its_login_on(services: Services,
         assert tuple(found) == (role, owner, owner)
 
 
-@pytest.mark.parametrize("role", ["shop", "shop-other"])
-def test_both_are_known_by_the_owners_name(role: str) -> None:
+@pytest.mark.parametrize("role", ["shop", "shop-other", "shop-app-1", "shop-app-2"])
+def test_each_is_known_by_the_owners_name(role: str) -> None:
     """A deploy tells PostgreSQL's container that name alone, so that a rotation makes no other container."""
     assert owner_of(role) == "shop"

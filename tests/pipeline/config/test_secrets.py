@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.config.secrets import closed_problem, delivered_secrets, write_secret_files
+from pipeline.config.secrets import REDIS_ADMIN, closed_problem, delivered_secrets, write_secret_files
 
 SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
 
@@ -27,8 +27,20 @@ class TestWriteSecretFiles:
         """The file that its command line names does not tell the password."""
         write_secret_files(tmp_path, SECRETS)
         acl = (tmp_path / "REDIS_ACL").read_text()
-        assert f" #{hashlib.sha256(b'canary-of-redis').hexdigest()} " in acl
+        service, admin = acl.splitlines()
+        assert f"user default on #{hashlib.sha256(b'canary-of-redis').hexdigest()} " in service
+        assert (" -@all " in service, "+@all" in service) == (True, False)
+        assert admin.startswith("user admin on #")
         assert "canary" not in acl
+        assert (tmp_path / REDIS_ADMIN).read_text() not in acl
+
+    def test_its_administrator_keeps_his_password(self, tmp_path: Path) -> None:
+        """Whatever the service's is."""
+        write_secret_files(tmp_path, SECRETS)
+        first = (tmp_path / REDIS_ADMIN).read_text()
+        write_secret_files(tmp_path, {**SECRETS, "REDIS_PASSWORD": "another"})
+        assert (tmp_path / REDIS_ADMIN).read_text() == first
+        assert len(first) >= 32
 
     def test_the_superuser_keeps_the_password_that_its_volume_was_made_with(self, tmp_path: Path) -> None:
         """It is made once, and differs from every other secret."""

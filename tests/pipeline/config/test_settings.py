@@ -11,7 +11,10 @@ from dotenv import dotenv_values
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     DECISIVE,
+    OWNER_PASSWORD,
     RETIRED,
+    backup_settings,
+    backup_variables,
     check_values,
     edge_port,
     env_text,
@@ -20,6 +23,7 @@ from pipeline.config.settings import (
     overridden,
     read_env,
     read_values,
+    release_settings,
     set_in_env,
     split_secrets,
     variables,
@@ -27,7 +31,7 @@ from pipeline.config.settings import (
 from pipeline.errors import UsageError
 from tests.project import NAME
 
-NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES]}
+NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES, *backup_variables()]}
 GENERATED = {one.name for one in variables() if one.generate}
 # What a service of one's own may need besides: `nox -s init` leaves the value to people.
 GIVEN = {one.name: f"{one.name.lower()}-of-somebody-else" for one in variables() if one.needed and not one.generate}
@@ -253,6 +257,25 @@ class TestSplitSecrets:
         )
         assert (plain, secret) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t0ken", "POSTGRES_PASSWORD": "p"})
 
+    def test_of_backups_are_no_replica_s(self, tmp_path: Path) -> None:
+        """They are apart, with their secrets from files, and are no part of a release."""
+        (tmp_path / "key").write_text("KEY:SECRET\n")
+        own = {"BACKUP_KEEP": "3d", "BACKUP_ADDRESS_SECRET_FILE": str(tmp_path / "key"), "BACKUP_IDENTITY": "i"}
+        values = {"LOG_LEVEL": "INFO", "SERVICE_TOKEN": "t", **own}
+        assert split_secrets(values) == ({"LOG_LEVEL": "INFO"}, {"SERVICE_TOKEN": "t"})
+        assert release_settings(values) == {"LOG_LEVEL": "INFO"}
+        assert backup_settings(values) == {
+            "BACKUP_KEEP": "3d",
+            "BACKUP_ADDRESS_SECRET": "KEY:SECRET",
+            "BACKUP_IDENTITY": "i",
+        }
+
+    def test_of_backups_are_checked(self, tmp_path: Path) -> None:
+        """As the service's are."""
+        fill_env(tmp_path)
+        values = {**read_values(tmp_path, GIVEN), "BACKUP_KEEP": "forever"}
+        assert [problem.partition(": must")[0] for problem in check_values(tmp_path, values)] == [".env: BACKUP_KEEP"]
+
     def test_name_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         """By its variable; that of a URL is refused by the plan, and nobody reads it."""
         with pytest.raises(UsageError, match=r"^SERVICE_TOKEN_FILE: its file cannot be read \(No such file"):
@@ -263,8 +286,11 @@ class TestSplitSecrets:
 
 class TestEnvText:
     def test_show_no_secret(self) -> None:
-        """The example holds placeholders for exactly the secrets that are generated."""
+        """The example holds placeholders for exactly the secrets that are generated, the owner's among them."""
         example = {
             line.split("=")[0]: line.split("=")[1] for line in env_text().splitlines() if line and line[0] != "#"
         }
-        assert {name for name, value in example.items() if value.startswith("change_this")} == GENERATED
+        assert {name for name, value in example.items() if value.startswith("change_this")} == {
+            *GENERATED,
+            OWNER_PASSWORD,
+        }

@@ -25,6 +25,7 @@ from pipeline.releases.records import Record, Records
 from pipeline.system.progress import Progress
 from pipeline.system.streams import Stream
 from pipeline.targets import Fleet, Releases, Target, Watch
+from tests.pipeline.deploy.fake_backups import FakeBackups
 from tests.pipeline.deploy.fake_database import FakeDatabase
 from tests.pipeline.deploy.script import Script
 
@@ -193,9 +194,18 @@ class FakeFleet(Fleet):
         """Say what was told."""
         return self.objected
 
-    def trial(self, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+    def trial(
+        self,
+        new: Artifact,
+        watch: Callable[[str], None],
+        *,
+        journal: Path,
+        log: Path,
+        tries: int,
+        database: str | None = None,
+    ) -> Smoked:
         """Ask one replica for each request of the table; leave its log, and `written` in the journal."""
-        self.script.do("trial", new.name)
+        self.script.do("trial", f"{new.name} on {database}" if database else new.name)
         self.tries.append(tries)
         watch("starting it")
         log.write_text(f"{new.name} said this\n")
@@ -317,6 +327,7 @@ class FakeTarget(Script):
         self.fleet = FakeFleet(self, self.database, env.replicas)
         self.releases = FakeReleases(self, self.fleet, tree)
         self.watch = FakeWatch(self)
+        self.backups = FakeBackups(self)
 
     def opened(self, project: Project, env: Environment, progress: Progress) -> Target:
         """Open it, as `open_target` would."""

@@ -86,3 +86,32 @@ class TestListening:
         finally:
             signal.signal(signal.SIGUSR1, before)
         assert "cancelled in the database" in caplog.text
+
+    def test_hands_on_progress_in_place_of_a_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is on the standard output stays apart."""
+        caplog.set_level(logging.DEBUG)
+        seen: list[str] = []
+        script = "import sys; print('half', file=sys.stderr); print('result')"
+        assert run([sys.executable, "-c", script], progress=seen.append) == "result\n"
+        assert seen == ["half"]
+        assert "half\n" not in caplog.messages
+
+    def test_ends_a_command_whose_listener_has_had_enough(self) -> None:
+        """Who listens may raise: the command gets SIGTERM, and the error is that of the listener."""
+
+        def refuse(line: str) -> None:
+            raise SlipwayError(f"not {line}")
+
+        begun = time.monotonic()
+        with pytest.raises(SlipwayError, match="not begun"):
+            run([sys.executable, "-c", WAITS.format(ASKED)], timeout=40, grace=20, told=refuse)
+        aside = WAITS.format(ASKED).replace("flush=True", "flush=True, file=sys.stderr")
+        with pytest.raises(SlipwayError, match="not begun"):
+            run([sys.executable, "-c", aside], timeout=40, grace=20, progress=refuse)
+        assert time.monotonic() - begun < 40
+
+    def test_keeps_what_a_command_that_failed_had_printed(self) -> None:
+        """Beside its complaint."""
+        with pytest.raises(CommandFailed) as failed:
+            run([sys.executable, "-c", "import sys; print('out'); sys.exit('why')"])
+        assert (failed.value.said, failed.value.output) == ("out\n", "why\n")

@@ -1,4 +1,4 @@
-"""docs/10-add-a-target.md agrees with the protocol, and the fake target is written as the page says."""
+"""docs/11-add-a-target.md agrees with the protocol, and the fake target is written as the page says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets import Database, Fleet, Releases, Watch
+from pipeline.targets import Backups, Database, Fleet, Releases, Watch
+from tests.pipeline.deploy.fake_backups import FakeBackups
 from tests.pipeline.deploy.fake_database import FakeDatabase
 from tests.pipeline.deploy.fake_target import FakeFleet, FakeReleases, FakeWatch
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs/10-add-a-target.md").read_text(encoding="utf-8")
-FAKES = {Releases: FakeReleases, Database: FakeDatabase, Fleet: FakeFleet, Watch: FakeWatch}
+PAGE = (ROOT / "docs/11-add-a-target.md").read_text(encoding="utf-8")
+FAKES = {Releases: FakeReleases, Database: FakeDatabase, Fleet: FakeFleet, Watch: FakeWatch, Backups: FakeBackups}
 
 
 def methods(role: type) -> dict[str, bool]:

@@ -15,7 +15,8 @@ import yaml
 
 from pipeline.config.derived import SET_BY
 from pipeline.config.managed import FILES as STORES_OF_OTHERS
-from pipeline.config.settings import PLACED, service_secrets, variables
+from pipeline.config.managed import MIGRATORS
+from pipeline.config.settings import OWNER_PASSWORD, PLACED, service_secrets, variables
 from pipeline.targets.compose.stack import FILES, passed_secrets
 from tests.tools import missing
 
@@ -94,16 +95,17 @@ class TestEachService:
 class TestSecrets:
     def test_a_replica_has_each(self) -> None:
         """That of a deploy, and that of `docker compose up`."""
-        wanted = {one.name for one in service_secrets()}.union(STORES_OF_OTHERS) - {"MIGRATION_DATABASE_URL"}
+        wanted = {one.name for one in service_secrets()}.union(STORES_OF_OTHERS) - MIGRATORS
         for files in (["docker-compose.yml"], FILES):
             mounted = {one["source"] for one in read(*files)["services"]["backend"]["secrets"]}
             assert mounted == wanted
 
     def test_who_migrates_has_an_address_of_its_own(self, project: dict[str, Any]) -> None:
-        """The service does not get it: it may change tables."""
+        """And a password: the service gets neither, as it may not change tables."""
         services = project["services"].items()
         mounted = {name: {one["source"] for one in each.get("secrets") or ()} for name, each in services}
         assert [name for name, secrets in mounted.items() if "MIGRATION_DATABASE_URL" in secrets] == ["migrate"]
+        assert [name for name, secrets in mounted.items() if OWNER_PASSWORD in secrets] == ["migrate", "rights"]
         assert mounted["migrate"] == {"POSTGRES_PASSWORD", *STORES_OF_OTHERS} - {"REDIS_URL"}
 
     def test_are_passed_as_files_or_as_variables(self, project: dict[str, Any]) -> None:

@@ -1,0 +1,140 @@
+"""Copies of the backups off the host: on S3 or by SFTP, with rclone."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.backups import store
+from backend.backups.errors import BackupFailed
+from backend.backups.manifest import MANIFEST, Manifest, time_of
+from backend.backups.programs import run, variables_without_server
+from backend.backups.settings import Address, BackupSettings
+from backend.backups.words import in_bytes
+
+__all__ = ["Away"]
+
+Say = Callable[[str], None]
+
+REMOTE = "away"
+# Away or wrong is said within half a minute, and a stall after it has begun as well.
+LIMITS = ("--contimeout=10s", "--timeout=30s", "--retries=2", "--low-level-retries=2", "--config=")
+PRIVATE_KEY = "-----BEGIN "
+SSH_PORT = 22
+LONGEST = 400  # of what rclone says
+
+
+@dataclass(frozen=True)
+class Away:
+    """The place of BACKUP_ADDRESS. Each method raises `BackupFailed` where it does not answer as it should."""
+
+    address: Address
+    secret: str
+
+    @classmethod
+    def of(cls, own: BackupSettings) -> Away | None:
+        """Return the place of the settings, None where there is none."""
+        if own.backup_address is None or own.backup_address_secret is None:
+            return None
+        return cls(own.backup_address, own.backup_address_secret.get_secret_value())
+
+    async def backups(self) -> list[Manifest]:
+        """Return the manifests of the whole backups there, the newest first."""
+        with tempfile.TemporaryDirectory(prefix="slipway-away-") as folder:
+            await self._rclone("copy", self._place(), folder, "--max-depth=2", f"--include=/*/{MANIFEST}")
+            return store.backups(Path(folder))
+
+    async def take(self, path: Path, say: Say) -> None:
+        """Copy the backup at `path` there, its manifest last, and compare the copy."""
+        place = self._place(path.name)
+        say(f"{path.name}: on its way to {self.address}")
+        files = f"--exclude={MANIFEST}"
+        await self._rclone("copy", str(path), place, files, "--transfers=4")
+        # By the checksums that the place knows; where it knows none, as with SFTP, by reading all of it again.
+        read = ("--download",) if self.address.kind == "sftp" else ()
+        await self._rclone("check", str(path), place, files, *read)
+        await self._rclone("copyto", str(path / MANIFEST), f"{place}/{MANIFEST}")
+        await self._rclone("check", str(path), place, *read)
+        say(f"{path.name}: at {self.address}, and the same there")
+
+    async def fetch(self, manifest: Manifest, own: BackupSettings, say: Say) -> Path:
+        """Copy a backup from there, and return where it is now."""
+        free = store.free_bytes(own.backup_folder)
+        if free < manifest.bytes:
+            raise BackupFailed(
+                f"BACKUP_FOLDER: {own.backup_folder} has {in_bytes(free)} free, and {manifest.name} has"
+                f" {in_bytes(manifest.bytes)}: make room"
+            )
+        say(f"{manifest.name}: {in_bytes(manifest.bytes)} on their way from {self.address}")
+        with store.part(own.backup_folder, f"{manifest.name}-{secrets.token_hex(3)}") as (part, _):
+            await self._rclone("copy", self._place(manifest.name), str(part), "--transfers=4")
+            return store.publish(part, manifest.name)
+
+    async def remove(self, name: str) -> None:
+        """Remove a backup there: first what makes it one."""
+        time_of(name)
+        await self._rclone("deletefile", f"{self._place(name)}/{MANIFEST}")
+        await self._rclone("purge", self._place(name))
+
+    async def left(self, names: Sequence[str]) -> list[str]:
+        """Return the folders there that are named as backups, and are none of `names`: what is not whole."""
+        listed = (await self._rclone("lsf", self._place(), "--dirs-only")).split()
+        found = []
+        for name in listed:
+            with contextlib.suppress(BackupFailed):
+                time_of(name.rstrip("/"))
+                found.append(name.rstrip("/"))
+        return [name for name in found if name not in names]
+
+    async def purge(self, name: str) -> None:
+        """Remove the folder of what is no whole backup there."""
+        time_of(name)
+        await self._rclone("purge", self._place(name))
+
+    def _place(self, name: str = "") -> str:
+        return f"{REMOTE}:{self.address.folder}/{name}".rstrip("/")
+
+    async def _rclone(self, *arguments: str) -> str:
+        async with self._variables() as variables:
+            try:
+                return await run("rclone", *arguments, *LIMITS, variables=variables)
+            except BackupFailed as error:
+                said = str(error).removeprefix("rclone: ")[:LONGEST]
+                raise BackupFailed(f"BACKUP_ADDRESS: {self.address}: {said}") from error
+
+    @asynccontextmanager
+    async def _variables(self) -> AsyncIterator[dict[str, str]]:
+        """Yield the variables that tell rclone of the place."""
+        given = {"type": self.address.kind}
+        if self.address.kind == "s3":
+            key, _, secret = self.secret.partition(":")
+            given |= {"access_key_id": key, "secret_access_key": secret, "no_check_bucket": "true"}
+            given |= {"provider": "Other" if self.address.endpoint else "AWS"}
+            given |= {"endpoint": self.address.endpoint, "region": self.address.region}
+            yield _named(given)
+            return
+        host, port = self.address.host, self.address.port or SSH_PORT
+        given |= {"user": self.address.user, "host": host, "port": str(port), "shell_type": "none"}
+        if self.secret.startswith(PRIVATE_KEY):
+            given["key_pem"] = self.secret.strip().replace("\n", "\\n")
+        else:
+            # Which is no encryption, but the form in which rclone takes a password.
+            given["pass"] = (await run("rclone", "obscure", "-", variables=_bare(), given=self.secret.encode())).strip()
+        with tempfile.NamedTemporaryFile("w", prefix="slipway-known-host-") as file:
+            file.write(f"{host if port == SSH_PORT else f'[{host}]:{port}'} {self.address.host_key}\n")
+            file.flush()
+            yield _named({**given, "known_hosts_file": file.name})
+
+
+def _named(given: Mapping[str, str]) -> dict[str, str]:
+    remote = {f"RCLONE_CONFIG_{REMOTE.upper()}_{name.upper()}": value for name, value in given.items() if value}
+    return {**_bare(), **remote}
+
+
+def _bare() -> dict[str, str]:
+    return {**variables_without_server(), "HOME": "/nowhere"}

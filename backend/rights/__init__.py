@@ -1,0 +1,1 @@
+"""Least rights in PostgreSQL: who owns the service's tables, who serves from them, who looks on."""

@@ -1,0 +1,297 @@
+"""The story of a restore: check → restore → try → swap → prove → record; where the proof fails: swap back → prove.
+
+A backup goes into a new database beside the one that serves, and is swapped in by name. What was acknowledged since the
+backup is gone by definition: the story says how much that is, and asks, before it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.config.project import Environment, Project
+from pipeline.data.report import DataReport
+from pipeline.data.summaries import Backup, find_backup, list_backups
+from pipeline.data.telling import Account, Telling, serving_release
+from pipeline.deploy.healing import heal
+from pipeline.deploy.proving import Proof
+from pipeline.deploy.removal import remove_rows
+from pipeline.errors import DeployFailed, Interrupted
+from pipeline.proof.report import traffic_report
+from pipeline.proof.results import TrafficResult
+from pipeline.proof.smoke import Smoked
+from pipeline.releases.model import Artifact, short
+from pipeline.restore.window import Ask, Seen, Window, ask_over_http
+from pipeline.system.progress import Progress
+from pipeline.system.protection import best_effort, deaf, problems_of
+from pipeline.system.text import duration, size
+from pipeline.system.waiting import attempts
+from pipeline.targets import Target
+
+__all__ = ["RestoreStory"]
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 2.0  # in which what serves is asked before anything is changed
+RECOVERY_SECONDS = 60  # for answers after a swap
+WRITES = "{}-writes.jsonl"  # in the record: of a proof, which does not remove them where it was killed
+Agree = Callable[[str], bool]
+Written = Smoked | TrafficResult | None
+Answered = Callable[[str, str | None], Ask]
+
+
+class RestoreStory(Telling):
+    """One restore of an environment. `proof` judges what was restored, `answered` makes what asks in the window."""
+
+    def __init__(
+        self,
+        project: Project,
+        env: Environment,
+        progress: Progress,
+        target: Target,
+        *,
+        proof: Callable[..., Proof] = Proof,
+        answered: Answered = ask_over_http,
+        quiet_seconds: float = QUIET_SECONDS,
+        recovery_seconds: float = RECOVERY_SECONDS,
+    ) -> None:
+        super().__init__("restore", project, env, progress, target)
+        self._begin_proof, self._answered = proof, answered
+        self._quiet, self._recovery = quiet_seconds, recovery_seconds
+        self._tried, self._seen = Smoked(), Seen()
+
+    def tell(self, reference: str, *, agree: Agree, beside: str | None = None) -> tuple[int, DataReport]:
+        """Restore the backup that `reference` means; return the exit code and the report.
+
+        `agree(words)` asks whether to go on. With `beside`, a name, the database of that name is made and not swapped.
+        """
+        with ExitStack() as stack:
+            with self.progress.stage("check") as stage:
+                stack.enter_context(self.target.lock())
+                self._heal()
+                serving = serving_release(self.target)
+                backup = find_backup(list_backups(self.target), reference, self.env.name)
+                stage.note = f"{backup.name}, {duration(backup.age)} old, {size(backup.bytes)}"
+            told = stack.enter_context(self.told(release=serving.name, backup=backup.name))
+            told.backup, told.began = backup, True
+            try:
+                self._bring_back(told, serving, backup, beside)
+                if beside:
+                    self._done_beside(told, backup, beside)
+                elif self._agreed(told, backup, agree):
+                    self._serve(told, serving, backup)
+                else:
+                    self._drop(told)
+            except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
+                self.failed(told, error)
+                with deaf():
+                    self._undo(told, serving, beside)
+        assert told.report is not None
+        return told.code, told.report
+
+    def _heal(self) -> None:
+        """Clean up after a killed deploy, and after a killed restore."""
+        records = self.target.records()
+        records.refresh()
+        heal(self.target, records, self.records)
+
+    # --- the stages ---
+
+    def _bring_back(self, told: Account, serving: Artifact, backup: Backup, beside: str | None) -> None:
+        """Check the backup, restore it into a database beside, and try that."""
+        database = beside or f"restored_{backup.name.lower().replace('-', '_')}"
+        with self.stage(told, "verify") as stage:
+            found = self._run("verify", backup.name)["verified"]
+            if found["schema"] == "newer":
+                raise DeployFailed(
+                    f"{backup.name} is of revision {found['revision']}, which release {short(serving.name)} does not"
+                    f" know: deploy the release that made it, {short(backup.release)}, or a newer one first"
+                )
+            stage.note = f"{size(found['bytes'])} as they were written"
+        with self.stage(told, "restore", wanted=database, beside=bool(beside)) as stage:
+            told.facts["wanted"] = database
+            made = self._run("restore", backup.name, "--into", database)["restored"]
+            told.facts |= {"rows": made["rows"], "migrated": made.get("migrated", [])}
+            stage.note = f"{made['rows']:,} rows into {database}, {duration(made['seconds'])}"
+        with self.stage(told, "try") as stage:
+            stage.note = self._try(told, serving, database)
+
+    def _try(self, told: Account, serving: Artifact, database: str) -> str:
+        """Send each request to a replica on the restored database, which nobody else reaches; return how that went."""
+        # Its writes stay in this database, so none is ever removed from the one that serves.
+        journal, output = told.record.folder / "try.jsonl", told.record.folder / "try.log"
+        smoked = self._tried = self.target.fleet.trial(
+            serving, lambda line: self.live("try", line), journal=journal, log=output, tries=1, database=database
+        )
+        journal.unlink(missing_ok=True)
+        if smoked.failures:
+            first = smoked.failures[0]
+            raise DeployFailed(
+                f"release {short(serving.name)} does not answer on the restored database, so nobody is sent to it:"
+                f" {first.method} {first.path}: {first.detail} (its log: {output})"
+            )
+        output.unlink(missing_ok=True)
+        return f"release {short(serving.name)} answered its {len(serving.requests)} requests on it"
+
+    def _done_beside(self, told: Account, backup: Backup, database: str) -> None:
+        told.verdict, told.code = "done", 0
+        told.said = f"{backup.name} is restored into the database {database} beside the one that serves {self.env.name}"
+
+    def _agreed(self, told: Account, backup: Backup, agree: Agree) -> bool:
+        """Say what goes with a swap, and ask; return the answer."""
+        compared = self._run("compare", told.facts["wanted"])["compared"]
+        fewer = {one["name"]: (one["serving"] or 0) - (one["rows"] or 0) for one in compared["tables"]}
+        lost = {name: rows for name, rows in fewer.items() if rows > 0}
+        told.facts |= {"serving": compared["serving"], "since": compared["since"], "lost": compared["lost"]}
+        told.facts["tables"] = compared["tables"]
+        rows = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
+        gone = f"{compared['lost']:,} rows ({rows})" if lost else "no row by count, but what was changed or replaced"
+        line = (
+            f"what was written to {self.env.name} since {compared['since']} ({duration(backup.age)} ago) will be gone:"
+            f" {gone}"
+        )
+        log.warning(line)
+        told.remarks.append(line.replace("will be", "is"))
+        if agree(f"Go on, and let {backup.name} serve {self.env.name}?"):
+            return True
+        told.verdict, told.reason = "declined", "nobody agreed to the swap"
+        told.said = f"Nothing was changed on {self.env.name}: {told.reason}"
+        return False
+
+    def _serve(self, told: Account, serving: Artifact, backup: Backup) -> None:
+        """Swap the restored database in, and prove that it serves."""
+        seen = self._seen = self._swap(told, "swap", serving, told.facts["wanted"])
+        told.facts["window"] = seen.document()
+        if seen.failed:
+            raise DeployFailed(f"{seen.failed} of {seen.sent} requests failed in the swap: {seen.failures[0]}")
+        proof = self._proof(told, "restore")
+        proof.known = True  # it is judged on errors: caches are cold
+        try:
+            with self.stage(told, "prove") as stage, proof:
+                proof.begin(serving, None, serving=False)
+                stage.note = proof.prove()
+        finally:
+            proof.wait()
+            told.facts["traffic"] = _traffic(proof, serving)
+        proof.finish()
+        self._remove_written(told, serving, [self._tried, proof.result])
+        told.verdict, told.code = "proved", 0
+        told.said = (
+            f"{backup.name} serves {self.env.name}: {_window(seen)}; {told.facts['lost']:,} rows written since are"
+            f" gone; the database of before is kept as {told.facts['before']} until the next restore"
+        )
+
+    def _remove_written(
+        self, told: Account, serving: Artifact, written: Sequence[Smoked | TrafficResult | None]
+    ) -> None:
+        """Remove what was `written` and no request can remove."""
+        left = remove_rows(self.target.database, serving, written)
+        if left:
+            told.remarks.append(f"what the proof wrote is still there: {left}")
+
+    def _swap(
+        self, told: Account, name: str, serving: Artifact, wanted: str, broken: Sequence[str] | None = None
+    ) -> Seen:
+        """Let the database `wanted` take the place of the one that serves; return what users saw of that.
+
+        The paths that are `broken` by then need not be answered; without them, those are that fail for two seconds.
+        """
+        ask = self._answered(self.target.url, self.target.fleet.token())
+        facts = {"serving": told.facts["serving"], "wanted": wanted}
+        with self.stage(told, name, **facts) as stage, Window(serving.requests, ask, broken) as window:
+            time.sleep(self._quiet if broken is None else 0)
+            window.touch()
+            swapped = self._run("swap", facts["serving"], wanted)["swapped"]
+            told.facts |= {"before": swapped["before"], "sessions": swapped["sessions"]}
+            self.records.note(told.record, before=swapped["before"])
+            for _ in attempts(self._recovery, every=0.1):
+                if window.settled():
+                    break
+            else:
+                raise DeployFailed(f"the service does not answer {self._recovery:.0f} s after the swap")
+            seen = window.judged()
+            stage.note = _window(seen)
+        if swapped["caches"] is None:
+            told.remarks.append("Redis did not answer: what is cached from before is served until it expires")
+        return seen
+
+    def _proof(self, told: Account, of: str) -> Proof:
+        return self._begin_proof(self.env, self.target, self.progress, told.record.folder / WRITES.format(of))
+
+    def _run(self, verb: str, *arguments: str) -> dict[str, Any]:
+        stage = self.progress.stages[-1].name
+        return self.target.backups.run(verb, *arguments, told=lambda line: self.live(stage, line))
+
+    # --- undoing ---
+
+    def _undo(self, told: Account, serving: Artifact, beside: str | None) -> None:
+        """Bring the database of before back where another may serve; drop what was restored where none does."""
+        end = "nothing that serves was touched"
+        if told.stage in ("swap", "prove"):
+            end = self._swapped_back(told, serving)
+        elif "wanted" in told.facts and not beside:
+            self._drop(told)
+        word = "was interrupted" if told.verdict == "interrupted" else "failed"
+        told.said = f"The restore of {self.env.name} {word}: {told.reason}; {end}"
+
+    def _drop(self, told: Account) -> None:
+        with best_effort():
+            self.target.backups.run("drop", told.facts["wanted"], told=log.debug)
+
+    def _swapped_back(self, told: Account, serving: Artifact) -> str:
+        """Let the database of before serve again, and prove that; return the outcome in words."""
+        before = len(self.progress.stages)
+        undone: dict[str, Any] = {"verdict": "proved", "reason": None}
+        try:
+            if not self._was_swapped(told):
+                return "the database of before still serves"
+            # What the proof wrote is in the restored database alone.
+            (told.record.folder / WRITES.format("restore")).unlink(missing_ok=True)
+            first = self._seen
+            seen = self._swap(told, "swap back", serving, told.facts["before"], broken=first.broken)
+            undone["window"] = seen.document()
+            with self.stage(told, "prove") as stage, self._proof(told, "back") as proof:
+                proof.before = first.before
+                proof.begin(serving, None, serving=False)
+                stage.note = proof.prove(rollback=True)
+            proof.finish()
+            self._remove_written(told, serving, [proof.result])
+        except Exception as second:  # noqa: BLE001 - the report is written whatever it is
+            reason = problems_of(second)[0]
+            undone |= {"verdict": "failed", "reason": reason}
+            told.verdict, told.code = "failed", 1
+            log.error(f"what served before could not be brought back: {reason}")
+            return f"WHAT SERVED BEFORE COULD NOT BE BROUGHT BACK: {reason} (`nox -s doctor -- {self.env.name}`)"
+        finally:
+            told.facts["undone"] = {**undone, "stages": [asdict(one) for one in self.progress.stages[before:]]}
+        told.verdict = told.verdict if told.verdict == "interrupted" else "undone"
+        return "the database of before serves again"
+
+    def _was_swapped(self, told: Account) -> bool:
+        """Return whether the restored database serves: a swap that failed, or was stopped, may be done all the same."""
+        if "before" in told.facts:
+            return True
+        serving, wanted = told.facts["serving"], told.facts["wanted"]
+        if self.target.backups.run("drop", wanted, told=log.debug)["dropped"]:
+            return False
+        # It has another name by now: the one that serves.
+        again = self.target.backups.run("swap", serving, wanted, told=log.debug)["swapped"]
+        told.facts["before"] = again["before"]
+        return True
+
+
+def _traffic(proof: Proof, serving: Artifact) -> Any:
+    """Return what the proof measured, as `report.json` of a deploy has it."""
+    measured = traffic_report(proof.result, serving.name)
+    return asdict(measured) if measured else None
+
+
+def _window(seen: Seen) -> str:
+    """Return in words what users saw of a swap."""
+    if not seen.refused:
+        return f"none of {seen.sent} requests was turned away in the swap"
+    return f"{seen.refused} of {seen.sent} requests were turned away, with Retry-After, for {seen.seconds:.1f} s"

@@ -1,0 +1,105 @@
+"""What the tests of backups share on each target: a run of a story about data, writers, and what a table has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from tests.deploy.checkout import Checkout
+from tests.deploy.runs import Deploy, Outcome, newest
+from tests.notes import NOTES
+
+__all__ = ["DIGEST", "Write", "Writers", "begin", "data_records", "kept", "told"]
+
+# The number of notes, and a checksum of all that is in them, whatever their order on the disk.
+DIGEST = (
+    "SELECT count(*) || ' ' || md5(coalesce(string_agg(testing_notes::text, ',' ORDER BY id), '')) FROM testing_notes"
+)
+PAUSE_SECONDS = 0.02
+
+
+def told(checkout: Checkout, verb: str, *arguments: str, **environ: str) -> Outcome:
+    """Tell a story about the data of `checkout` to its end."""
+    return checkout.run(verb, *arguments, "--json", **environ)
+
+
+def begin(checkout: Checkout, verb: str, *arguments: str) -> Deploy:
+    """Begin a story; its stage is that of its own record."""
+    records = checkout.home / "data"
+    known = newest(records)
+    return replace(checkout.start(verb, *arguments, "--json"), records=records, known=known)
+
+
+def kept(checkout: Checkout, **environ: str) -> dict[str, Any]:
+    """Make a backup, and return its summary."""
+    outcome = told(checkout, "backup", **environ)
+    assert (outcome.code, outcome.verdict) == (0, "done"), str(outcome)
+    backup: dict[str, Any] = outcome.report["backup"]
+    return backup
+
+
+def data_records(checkout: Checkout) -> list[str | None]:
+    """Return the verdict of each record, oldest first."""
+    from pipeline.data.records import DataRecords
+
+    return [record.verdict for record in DataRecords(checkout.home / "data").all()]
+
+
+@dataclass(frozen=True)
+class Write:
+    """One note: when it was sent and answered (monotonic seconds), the status (0: none), and its id."""
+
+    at: float
+    ended: float
+    status: int
+    retry_after: str | None
+    ident: str | None
+
+
+@dataclass
+class Writers:
+    """Writers of notes, each one after the other until the block ends, over connections of their own."""
+
+    checkout: Checkout
+    count: int = 4
+    writes: list[Write] = field(default_factory=list)
+
+    def acknowledged(self, *, until: float = float("inf")) -> set[str]:
+        """Return the ids of the notes whose answer had come `until` then."""
+        return {one.ident for one in list(self.writes) if one.ident and one.ended < until}
+
+    def __enter__(self) -> Self:
+        self._over = threading.Event()
+        token = self.checkout.settings()["SERVICE_TOKEN"]
+        self._threads = [threading.Thread(target=self._write, args=(token,), daemon=True) for _ in range(self.count)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, token: str) -> None:
+        url, headers = f"http://localhost:{self.checkout.port}{NOTES}", {"Authorization": f"Bearer {token}"}
+        while not self._over.wait(PAUSE_SECONDS):
+            at, status, later, ident = time.monotonic(), 0, None, None
+            try:
+                answer = httpx2.post(url, headers=headers, json={"text": "a write", "tag": "w"}, timeout=15)
+                status, later = answer.status_code, answer.headers.get("retry-after")
+                ident = answer.json()["id"] if status == 201 else None
+            except httpx2.TransportError:
+                pass
+            self.writes.append(Write(at, time.monotonic(), status, later, ident))
+
+
+Prepare = Callable[[Checkout], object]
