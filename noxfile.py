@@ -359,7 +359,7 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting, lint, types, settings schema, migrations, Dockerfiles, workflows, rendered manifests."""
+    """Check formatting, lint, types, settings, migrations, secrets in git, Dockerfiles, workflows, manifests."""
     python = environment(session, "lint")
     if tried(python, "-m", "ruff", "check", ".") or tried(python, "-m", "ruff", "format", "--check", "."):
         sys.exit("`nox -s format` mends what needs no decision of yours")
@@ -367,6 +367,7 @@ def lint(session: nox.Session) -> None:
     run(python, "-m", "pipeline", "settings")
     run(python, "-m", "pipeline", "migrations")
     run(python, "-m", "pipeline", "parts")
+    run(python, "-m", "pipeline", "leaks")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
     run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
     run(environment(session, "manifests"), "-m", "pipeline.engines.kustomize")

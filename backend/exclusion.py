@@ -33,6 +33,7 @@ BACKUP_KEY = 0x736C_6970_7761_7962  # "slipwayb" in ASCII; the migrations among 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.1
+NOTICE_SECONDS = 0.2  # from PostgreSQL's word that a session ends to its end
 CANCEL_SECONDS = 10.0
 # The session of a backup waits for hours while `pg_dump` works on others: no timeout of the role or the server ends it.
 # Where its host is gone, PostgreSQL notices within two minutes.
@@ -124,8 +125,11 @@ async def backing_up(settings: Settings) -> AsyncIterator[asyncpg.Connection[Any
         connection.add_termination_listener(end)
         try:
             yield connection
-        # What the block raises first is a matter of luck: `pg_dump` loses its sessions in the same moment.
+        # What the block raises first is a matter of luck: a query of this session, or `pg_dump`, which loses its own.
         except (Exception, asyncio.CancelledError) as error:
+            inside = False
+            if not lost:
+                await asyncio.sleep(NOTICE_SECONDS)
             if lost or connection.is_closed():
                 raise BackupEnded(ENDED) from error
             raise

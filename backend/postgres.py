@@ -23,8 +23,8 @@ STATEMENTS = "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELE
 OWN_STATEMENT = "__asyncpg_"
 NEEDED = "PgBouncer does from 1.21 on, with max_prepared_statements above 0"
 MIGRATE_DIRECTLY = (
-    "a connection pooler answers there, and the lock of the migrations belongs to a session: give the address of"
-    " PostgreSQL itself in MIGRATION_DATABASE_URL"
+    "a connection pooler answers there, and the locks of migrations and backups belong to a session: give the address"
+    " of PostgreSQL itself in MIGRATION_DATABASE_URL"
 )
 NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 

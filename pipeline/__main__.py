@@ -32,6 +32,7 @@ FAMILIES = {
     "images": ("build", "pins", "push", "scan", "audit", "sign", "verify-image", "copy", "proved"),
     "access": ("access",),
     "changes": ("changes",),
+    "leaks": ("leaks",),
     "dev": ("dev",),
     "cluster": ("cluster",),
     "user": ("user",),

@@ -81,6 +81,7 @@ def _wanted(given: argparse.Namespace) -> Wanted:
         forgotten=given.forget,
         seconds=_seconds(),
         rehearsal=bool(os.environ.get(REHEARSAL)),
+        cancel_backup=given.verb == "upgrade" and given.cancel_backup,
     )
 
 
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m backend.migrations", description="Migrates the database.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("upgrade", help="bring the database to the newest revision")
+    up.add_argument("--cancel-backup", action="store_true", help="end a backup that runs, which keeps migrations out")
     verbs.add_parser("stop", help="end the migrations that run on the database, whoever began them")
     asked = verbs.add_parser("status", help="print what the database has and lacks as JSON; changes nothing")
     for verb in (up, asked):

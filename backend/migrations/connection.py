@@ -74,7 +74,7 @@ async def connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
         ) from error
     try:
         yield connection
-    except DBAPIError as error:
+    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationFailed(f"the database refuses: {reason(error)}") from error
     finally:
         await connection.close()

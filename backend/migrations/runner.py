@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import asyncpg
 from alembic import command
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backend.exclusion import BackupRuns, cancel_backups, keep_backups_out, running_backups
 from backend.migrations.alone import leftovers
 from backend.migrations.connection import MigrationFailed, connected, reason, take_lock
 from backend.migrations.history import History, adopt, compare, count_rows, forget, read_history, record, settled
@@ -37,6 +39,7 @@ class Wanted:
     `kept`: the revisions of the kept releases. `trusted`: revisions that were applied in the form they have here, where
     no history says so. `forgotten`: an applied revision to forget first. `seconds`: how long all migrations together
     may take. `rehearsal`: on a throwaway database, whose server has none of the roles that the migrations name.
+    `cancel_backup`: end a backup that runs, instead of leaving the database to it.
     """
 
     to: str | None = None
@@ -46,6 +49,7 @@ class Wanted:
     forgotten: str | None = None
     seconds: float = LIMIT_SECONDS
     rehearsal: bool = False
+    cancel_backup: bool = False
 
 
 async def current_revision(settings: Settings) -> str | None:
@@ -76,12 +80,14 @@ async def status(settings: Settings, wanted: Wanted) -> dict[str, Any]:
             pending.append({**asdict(step), "losses": lost, "writes": locked})
             problems += await connection.run_sync(obstacles, step, everything)
         brought = settled(mine, history, wanted.kept).applied
+        backups = await running_backups(await _session(connection)) if pending else []
     return {
         "revision": history.revision,
         "recorded": history.revision is None or (history.recorded and brought.keys() <= history.applied.keys()),
         "pending": pending,
         "problems": problems,
         "unknown": comparison.unknown,
+        "backup": str(backups[0]) if backups else None,
     }
 
 
@@ -100,6 +106,8 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
         comparison = compare(mine, history, kept=wanted.kept, forgotten=wanted.forgotten)
         if comparison.problems:
             raise MigrationFailed("\n".join(comparison.problems))
+        if {step.revision for step in goal} & {step.revision for step in comparison.pending}:
+            await _exclude_backups(connection, report, cancel=wanted.cancel_backup)
         begin = partial(adopt, mine=mine, history=history, kept=wanted.kept, trusted=wanted.trusted)
         history = await connection.run_sync(begin)
         if wanted.forgotten:
@@ -113,6 +121,25 @@ async def upgrade(settings: Settings, wanted: Wanted, report: Callable[[str], No
             await _apply(settings, connection, pending, report, wanted.seconds)
         else:
             report(_nothing_to_do(goal, history))
+
+
+async def _session(connection: AsyncConnection) -> asyncpg.Connection[Any]:
+    """Return the session of `connection` as asyncpg has it."""
+    session = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(session, asyncpg.Connection)
+    return session
+
+
+async def _exclude_backups(connection: AsyncConnection, report: Callable[[str], None], *, cancel: bool) -> None:
+    """Let no backup begin until this session ends. Raise `MigrationFailed` where one runs, unless it is to `cancel`."""
+    await connection.commit()  # in a transaction, PostgreSQL shows the sessions that there were when it was first asked
+    session = await _session(connection)
+    try:
+        for holder in await cancel_backups(session) if cancel else ():
+            report(f"ended the backup that ran {holder}")
+        await keep_backups_out(session)
+    except BackupRuns as error:
+        raise MigrationFailed(f"{error}; nothing was changed") from error
 
 
 def _nothing_to_do(goal: Sequence[Planned], history: History) -> str:

@@ -40,6 +40,7 @@ def add_parsers(verbs: Verbs) -> None:
     add("--forward", action="store_true", help="refuse if a newer commit is running")
     add("--empty-database", action="store_true", help="start over if the data is gone")
     add("--forget-migration", metavar="NNNN", help="let an applied migration run again; what it did to the data stays")
+    add("--cancel-backup", action="store_true", help="end a backup that runs, where migrations are pending")
     add("--json", **JSON)
     parser = verbs.add("rollback", rollback, "go back to a recorded release", env=True)
     parser.set_defaults(dry_run=False, forward=False, unwatched=True)
@@ -57,6 +58,7 @@ def deploy(project: Project, options: Namespace, progress: Progress, *, begin: B
         progress,
         empty_database=options.empty_database,
         forgotten=options.forget_migration,
+        cancel_backup=options.cancel_backup,
     )
     return _tell(story, options, options.release)
 

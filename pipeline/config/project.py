@@ -131,6 +131,8 @@ class Project(Table):
     # What `nox -s bench` measures: a request's name, and the least ratio to a bare ASGI app that is held.
     bench: dict[str, Annotated[float, Field(ge=0.001, le=1)]] = Field(default={}, examples=['{ "list notes" = 0.1 }'])
     harmless: Harmless = Harmless()  # what CI need not test the pipeline for
+    # What looks like a secret and is none, by the fingerprint that `nox -s lint` names, and why everybody may know it.
+    public: dict[str, str] = Field(default={}, examples=['{ FINGERPRINT = "why" }'])
 
     @field_validator("source")
     @classmethod
@@ -151,6 +153,17 @@ class Project(Table):
             if requests[name].method != "GET" and not requests[name].readback:
                 raise ValueError(f"`{name}` is neither a GET nor a write that is read back by one")
         return bench
+
+    @field_validator("public")
+    @classmethod
+    def _has_reasons(cls, public: dict[str, str]) -> dict[str, str]:
+        if not all(re.fullmatch("[0-9a-f]{16}", fingerprint) for fingerprint in public):
+            # It is not named here: whoever writes a value instead would find it in the log of a job.
+            raise ValueError("a key is no fingerprint, 16 digits as `nox -s lint` names them: no value belongs there")
+        for fingerprint, reason in public.items():
+            if not reason.strip():
+                raise ValueError(f"`{fingerprint}` has no reason: say why everybody may know it")
+        return public
 
     def environment(self, name: str) -> Environment:
         """Return the environment `name`. Raise `UsageError` with the known ones where there is none of that name."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipeline.deploy.contracting import back_up_first
 from pipeline.errors import DeployFailed, UsageError
 from pipeline.releases.migrations import RetainedRelease, migration_line, migration_problems
 from pipeline.releases.model import Artifact, Migration, short
@@ -20,12 +22,17 @@ log = logging.getLogger(__name__)
 class SchemaCheck:
     """The migrations of one deploy.
 
-    `expected`: whether there must be a migrated database; `forgotten`: an applied migration to forget first.
+    `expected`: whether there must be a migrated database; `forgotten`: an applied migration to forget first;
+    `cancel_backup`: whether a backup that runs is ended, because migrations must not run beside it. `told` is called
+    with the progress of a backup that is made first; in a `dry_run`, none is.
     """
 
     target: Target
-    expected: bool
+    expected: bool = False
     forgotten: str | None = None
+    cancel_backup: bool = False
+    told: Callable[[str], None] = log.debug
+    dry_run: bool = False
     schema: Schema | None = None  # None while there is no database to ask
     pending: list[Migration] = field(default_factory=list)
     _tried: set[str] = field(default_factory=set)
@@ -66,14 +73,28 @@ class SchemaCheck:
                 f" `nox -s deploy -- {self.target.env.name} --empty-database`"
             )
         self.pending = self.schema.pending if self.schema else plan_migrations(self.target.database, new)
+        self._look_for_backups()
         self._try_pending(new, old, retained)
+        if self.schema and self.schema.revision is not None:
+            back_up_first(self.target, self.pending, self.told, dry_run=self.dry_run)
 
     def upgrade(self, new: Artifact, retained: list[RetainedRelease]) -> None:
         """Run on the real database exactly what was checked."""
         assert self.schema is not None  # it was asked when it was started, at the latest
         if not self.nothing_to_do:
             kept = [release.revision for release in retained]
-            self.target.database.migrations(new, *self.schema.upgrade_arguments(kept, self.forgotten))
+            arguments = self.schema.upgrade_arguments(kept, self.forgotten, cancel_backup=self.cancel_backup)
+            self.target.database.migrations(new, *arguments)
+
+    def _look_for_backups(self) -> None:
+        """Raise `DeployFailed` where a backup runs that keeps the pending migrations out, and is not to be ended."""
+        if self.cancel_backup and not self.pending:
+            log.info("--cancel-backup: no migration is pending, so no backup is ended")
+        backup = self.schema.backup if self.schema else None
+        if backup and not self.cancel_backup:
+            raise DeployFailed(f"a backup runs {backup}: wait, or deploy with --cancel-backup; nothing was changed")
+        if backup:
+            log.warning(f"the backup that runs {backup} is ended before the first migration (--cancel-backup)")
 
     def _refuse_to_forget(self, retained: list[RetainedRelease]) -> None:
         needing = dict.fromkeys(

@@ -58,14 +58,15 @@ class Story:
         *,
         empty_database: bool = False,
         forgotten: str | None = None,
+        cancel_backup: bool = False,
         target: Target | None = None,
         proof: Callable[[Environment, Target, Progress, Path, bool], Proof] = Proof,
         degraded: Callable[[str], list[str]] = degraded_checks,
     ) -> None:
         """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration.
 
-        `target`: the environment's own by default; `proof`: what watches a rollout, and judges it; `degraded`: what
-        lists the degraded checks of the service at a URL.
+        `cancel_backup`: migrations end a backup that runs; `target`: the environment's own by default; `proof`: what
+        watches a rollout, and judges it; `degraded`: what lists the degraded checks of the service at a URL.
         """
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = target or open_target(project, env, progress)
@@ -73,7 +74,8 @@ class Story:
         self._begin_proof, self._degraded = proof, degraded
         self.records = self.target.records()
         self._empty_database = empty_database
-        self.schema = SchemaCheck(self.target, expected=False, forgotten=forgotten)
+        self.schema = SchemaCheck(self.target, forgotten=forgotten, cancel_backup=cancel_backup)
+        self.schema.told = lambda line: progress.live("check", line)
         self._recorded = False  # whether a release in the records was asked for
 
     def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, Report]:
@@ -96,6 +98,7 @@ class Story:
                 stack.enter_context(self.target.lock())
                 self.records.refresh()  # another deploy may have held the lock until now
                 self._refuse_lost_data(wanted)
+                self.schema.dry_run = dry_run
                 if forward:
                     refuse_backwards(self.project.root, self.env.name, self.records.serving())
                 data = DataRecords.of(self.project, self.env.name)

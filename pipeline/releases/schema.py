@@ -42,16 +42,22 @@ class Schema:
     """The state of the database: what it has and lacks of a release's migrations.
 
     `revision`: None where it was never migrated. `recorded`: whether it has a history of them. `trusted`: those that
-    will be recorded as they are now, because the release that serves has them in the same form.
+    will be recorded as they are now, because the release that serves has them in the same form. `backup`: since when
+    one runs, and which session of PostgreSQL it is. `legacy`: the release's own command knows of no history;
+    `excludes`: it does know of backups.
     """
 
     revision: str | None
     pending: list[Migration]
     recorded: bool
     trusted: tuple[str, ...] = ()
-    legacy: bool = False  # the release's own command knows of no history
+    legacy: bool = False
+    backup: str | None = None
+    excludes: bool = True
 
-    def upgrade_arguments(self, kept: Iterable[str], forgotten: str | None) -> list[str]:
+    def upgrade_arguments(
+        self, kept: Iterable[str], forgotten: str | None, *, cancel_backup: bool = False
+    ) -> list[str]:
         """Return the arguments of the migrations command that make it do what was checked and nothing else."""
         if self.legacy:
             return ["upgrade"]
@@ -60,6 +66,7 @@ class Schema:
             *_option("--kept", kept),
             *_option("--trust", self.trusted),
             *_option("--forget", [forgotten] if forgotten else []),
+            *(["--cancel-backup"] if cancel_backup and self.excludes else []),
         ]
 
 
@@ -93,7 +100,14 @@ def ask_schema(
     if status["problems"]:
         raise DeployFailed(*status["problems"])
     trusted = () if status["recorded"] else _trusted(database, new, old, status["unknown"])
-    return Schema(status["revision"], [_migration(each) for each in status["pending"]], status["recorded"], trusted)
+    return Schema(
+        status["revision"],
+        [_migration(each) for each in status["pending"]],
+        status["recorded"],
+        trusted,
+        backup=status.get("backup"),
+        excludes="backup" in status,
+    )
 
 
 def plan_migrations(database: AskedDatabase, release: Artifact) -> list[Migration]:

@@ -35,6 +35,7 @@ __all__ = [
     "shipped_files",
     "source_problems",
     "tracked_files",
+    "would_be_committed",
 ]
 
 
@@ -95,6 +96,13 @@ def tracked_files(root: Path) -> list[str] | None:
     if _git(root, "rev-parse", "--show-prefix") != "\n":
         return None
     return [name for name in (_git(root, "ls-files", "-z") or "").split("\0") if name]
+
+
+def would_be_committed(root: Path) -> list[str]:
+    """Return the files of `root` that git tracks or does not ignore, as far as they are there; no links."""
+    names = (_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or "").split("\0")
+    paths = {name: root / name for name in names if name}  # in the middle of a merge, a name is there three times
+    return [name for name, path in paths.items() if path.is_file() and not path.is_symlink()]
 
 
 def changed_files(root: Path) -> list[str]:

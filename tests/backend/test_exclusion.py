@@ -135,6 +135,23 @@ class TestCancel:
         assert await other.fetchval("SELECT 1") == 1
         await other.close()
 
+    async def test_a_query_that_it_runs_is_no_other_failure(self, settings: Settings) -> None:
+        """PostgreSQL tells the query first, and closes the connection a moment later."""
+
+        async def backup() -> None:
+            async with backing_up(settings) as connection:
+                await connection.fetchval("SELECT pg_sleep(30)")
+
+        running = asyncio.create_task(backup())
+        async with migrating(settings) as migration:
+            while not await migration.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30)')"
+            ):
+                pass
+            await cancel_backups(migration)
+        with pytest.raises(BackupEnded):
+            await running
+
     async def test_whoever_cancels_the_task_ended_no_session(self, settings: Settings) -> None:
         backup = asyncio.create_task(_until_ended(settings, began := asyncio.Event(), []))
         await began.wait()

@@ -13,14 +13,16 @@ import asyncpg
 import pytest
 
 from backend.database import Database, DatabaseUnavailable
+from backend.exclusion import backing_up
 from backend.metrics import Metrics
-from backend.settings import load_settings
+from backend.settings import SettingsError, load_settings
 from tests.backend.poolers import KEEPS_STATEMENTS, POOLER, pooler
 from tests.backend.process import ROOT, serve, start, wait_until
 from tests.backend.servers import PASSWORD, Postgres, postgres
 from tests.services import psql
 
 IGNORED = "lock_timeout,statement_timeout,idle_in_transaction_session_timeout"
+NO_LOCKS = "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'); END $$"
 
 
 @pytest.fixture(scope="module", name="own")
@@ -144,11 +146,17 @@ class TestMigrations:
             direct = f"postgresql://postgres:{PASSWORD}@/postgres?host={own.folder}"
             run = _upgrade({"DATABASE_URL": url, "MIGRATION_DATABASE_URL": direct})
             assert (run.returncode, run.stdout[:13]) == (0, "nothing to do"), run.stderr
-        psql(
-            own.services,
-            "postgres",
-            "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'); END $$",
-        )
+        psql(own.services, "postgres", NO_LOCKS)
+
+    @pytest.mark.parametrize("options", [WRONG, RIGHT if KEEPS_STATEMENTS else WRONG, LETS_THROUGH])
+    async def test_keep_no_backup_out_through_one(self, options: dict[str, str], own: Postgres, tmp_path: Path) -> None:
+        """Nor does a backup keep migrations out there: its lock would be somebody else's."""
+        with pooler(own, tmp_path, **options) as url:
+            settings = load_settings(environ={**own.environ, "DATABASE_URL": url}, sections=["database"])
+            with pytest.raises(SettingsError, match="DATABASE_URL: a connection pooler answers there"):
+                async with backing_up(settings):
+                    pytest.fail("it began")
+        psql(own.services, "postgres", NO_LOCKS)
 
     def test_go_as_who_migrates(self, own: Postgres, tmp_path: Path) -> None:
         """MIGRATION_DATABASE_URL is the only one that they use, and the one that is named when it is wrong."""

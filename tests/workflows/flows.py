@@ -161,21 +161,8 @@ def _parse(text: str) -> Flow:
 
 def problems(flows: Flows) -> list[str]:
     """What breaks a rule, a line each."""
-    rules = (
-        _pins,
-        _steps,
-        _permissions,
-        _jobs,
-        _calls,
-        _gate,
-        _left_out,
-        _matrix,
-        _shards,
-        _groups,
-        _expressions,
-        _forks,
-        _deploys,
-    )
+    rules = (_pins, _steps, _permissions, _jobs, _calls, _gate, _left_out, _matrix, _shards, _groups, _expressions,
+             _forks, _deploys)  # fmt: skip
     return [line for rule in rules for line in rule(flows)]
 
 
@@ -228,6 +215,9 @@ def _permissions(flows: Flows) -> Iterator[str]:
 
 def _jobs(flows: Flows) -> Iterator[str]:
     for name, job in flows.jobs():
+        given = [step.get("with", {}) for step in job.get("steps", [])]
+        if "lint" in [one.get("session") for one in given] and given[0].get("fetch-depth") != "0":
+            yield f"{name}: searches the last commit for secrets, and not each one"
         if "name" not in job:
             yield f"{name}: no name"
         longest = deploy_minutes() if name == "deploy.deploy" else 30

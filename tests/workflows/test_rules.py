@@ -32,6 +32,7 @@ BROKEN = {
     "a deploy that is skipped in silence": ("cd", "    if: ${{ !cancelled() && needs.ci.result == 'success' }}\n", "", "cd.push: GitHub skips it"),
     "a night that leaves out": ("matrix", "  image:\n    name: image\n", "  other:\n    name: image\n", "matrix: no image, which ci may leave out"),
     "a judge at no time": ("matrix", 'args: ""', "args: tests/workflows/test_gate.py", "matrix: no judge of the workflows"),
+    "a search of one commit": ("ci", "fetch-depth: 0 } # each commit", "fetch-depth: 1 } # each commit", "ci.lint: searches the last commit for secrets"),
     "unpinned": ("ci", CHECKOUT, "actions/checkout@v7", "ci: actions/checkout@v7 is not pinned"),
     "a version that is not the pin's": ("cd", LOGIN, re.sub("# .*", "# v0.0.1", LOGIN), "docker/login-action: more than one version"),
     "a version without its commit": ("cd", LOGIN, "docker/login-action@v4.6.0", "cd: docker/login-action@v4.6.0 is not pinned"),

@@ -20,7 +20,8 @@ class FakeDatabase(Database):
     """A schema: the SQL of each applied migration, oldest first. `recorded`: it has their history.
 
     `migrations_of`: what each release brings, oldest first; `gone`: the data is not there; `accounts`: those of people
-    by name, None where the releases have no such command.
+    by name, None where the releases have no such command; `backup`: since when one runs, None where none does;
+    `excludes`: the releases know of backups.
     """
 
     script: Script
@@ -30,6 +31,8 @@ class FakeDatabase(Database):
     gone: bool = False
     migrations_of: dict[str, list[Migration]] = field(default_factory=dict)
     accounts: dict[str, dict[str, Any]] | None = field(default_factory=dict)
+    backup: str | None = None
+    excludes: bool = True
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Miss the data only where there must be some."""
@@ -42,7 +45,7 @@ class FakeDatabase(Database):
 
     def migrations(self, release: Artifact, *arguments: str, database: bool = True) -> str:
         """Answer as the release's own command does."""
-        given = _command().parse_args(arguments)
+        given = _command(excludes=self.excludes).parse_args(arguments)
         mine = self.migrations_of.get(release.name, [])
         if given.verb == "plan":
             return json.dumps([asdict(each) for each in mine], indent=2)
@@ -51,6 +54,9 @@ class FakeDatabase(Database):
         self.script.do(given.verb, release.name)
         if given.verb == "status":
             return json.dumps(self._status(mine, given.forget))
+        if self.excludes and given.cancel_backup:
+            self.script.do("cancel", str(self.backup))
+            self.backup = None
         self._upgrade(mine, given.expect, given.forget)
         return "done\n"
 
@@ -95,24 +101,30 @@ class FakeDatabase(Database):
         """Return what `python -m backend.migrations status` prints."""
         applied = {revision: sql for revision, sql in self.applied.items() if revision != forgotten}
         edited = [each.revision for each in mine if applied.get(each.revision, each.sql) != each.sql]
+        pending = [asdict(each) for each in mine if each.revision not in applied]
         return {
             "revision": self.revision,
             "recorded": self.recorded or self.revision is None,
-            "pending": [asdict(each) for each in mine if each.revision not in applied],
+            "pending": pending,
             "problems": [f"migration {revision} was applied, and edited since" for revision in edited],
             "unknown": [],
+            **({"backup": self.backup if pending else None} if self.excludes else {}),
         }
 
     def _upgrade(self, mine: list[Migration], expected: str | None, forgotten: str | None) -> None:
         """Apply what it lacks, if it is where it was when that was checked."""
         if expected not in (None, self.revision or "none"):
             raise SlipwayError(f"the database is at {self.revision} and was at {expected}: nothing was changed")
+        if self.backup and any(each.revision not in self.applied for each in mine):
+            raise SlipwayError(
+                f"a backup runs {self.backup}: wait, or deploy with --cancel-backup; nothing was changed"
+            )
         self.applied.pop(forgotten or "", None)
         self.applied |= {each.revision: each.sql for each in mine if each.revision not in self.applied}
         self.recorded = True
 
 
-def _command() -> argparse.ArgumentParser:
+def _command(*, excludes: bool) -> argparse.ArgumentParser:
     """Read what `python -m backend.migrations` is told, and refuse what it would refuse."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("verb", choices=("status", "upgrade", "plan"))
@@ -120,4 +132,6 @@ def _command() -> argparse.ArgumentParser:
         parser.add_argument(name)
     for name in ("--kept", "--trust"):
         parser.add_argument(name, nargs="+", default=[])
+    if excludes:
+        parser.add_argument("--cancel-backup", action="store_true")
     return parser

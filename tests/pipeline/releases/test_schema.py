@@ -73,6 +73,20 @@ class TestAskSchema:
         assert [(one.revision, one.losses) for one in found.pending] == [("0002", (Loss("TRUNCATE t", 7),))]
         assert place.asked == [("new", "status", "--kept", "0001")]
 
+    def test_tells_which_backup_runs(self) -> None:
+        """The command of a release of before does not know, and is not told to end one."""
+        runs = "since 3 min (pid 4711, board-backup)"
+        found, _ = ask(Place({("new", "status"): {**SOUND, "backup": runs}}))
+        assert found is not None
+        assert found.backup == runs
+        assert found.upgrade_arguments([], None, cancel_backup=True)[-1] == "--cancel-backup"
+        found, _ = ask(Place({("new", "status"): SOUND}))
+        assert found is not None
+        assert (found.backup, "--cancel-backup" in found.upgrade_arguments([], None, cancel_backup=True)) == (
+            None,
+            False,
+        )
+
     def test_refuses_what_the_command_refuses(self) -> None:
         """Each of its lines is a problem."""
         with pytest.raises(DeployFailed) as refused:
