@@ -17,6 +17,8 @@ last line of standard error says why. Exit codes: 0 done, 1 not done, 2 bad usag
     swap OLD NEW    {"swapped": {"database", "before", "seconds", "sessions", "caches"}}
     drop DATABASE   {"dropped": DATABASE}; null where there is none of that name
     drill NAME      {"drilled": as "restored", and "age"}, in seconds
+    schedule        makes a backup at each time of BACKUP_SCHEDULE, until SIGTERM
+    check           prints nothing; 1 where the last backup of the schedule failed, or one is missing
 
 A SUMMARY is a backup's manifest without its files, with `here` and `away`. NAME may be `newest`; one that is only away
 is brought here first, where it is read. `schema` is how the backup's revision stands to this release: `same`, `older`,
@@ -48,12 +50,14 @@ import sys
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from backend.backups.dump import back_up, server_problem
 from backend.backups.errors import BackupFailed
+from backend.backups.schedule import ended_last, overdue, serve
 from backend.backups.server import Server
 from backend.backups.settings import BackupSettings, load_backup_settings
 from backend.backups.shelf import Shelf
@@ -64,6 +68,7 @@ from backend.settings import Settings, SettingsError, load_settings
 __all__ = ["main"]
 
 FAILED, BAD_USAGE = 1, 2
+SCHEDULING = ("schedule", "check")
 REPLACING = ("compare", "swap", "drop")
 READING = ("verify", "restore", "drill")  # which may be told on standard input what is meant
 
@@ -72,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Carry out one verb. Return the exit code."""
     given = _parser().parse_args(arguments)
     try:
+        if given.verb in SCHEDULING:
+            return _schedule(given.verb, load_backup_settings())
         project = _project(given.verb)
         sections = ["database", "redis"] if given.verb == "swap" else ["database"]
         settings, own = load_settings(sections=sections), load_backup_settings()
@@ -86,6 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _end("it was stopped, and nothing is left of it", FAILED)
     sys.stdout.write(json.dumps(answer) + "\n")
     return FAILED if "problem" in answer else 0
+
+
+def _schedule(verb: str, own: BackupSettings) -> int:
+    """Make a backup whenever one is due; or say whether one is missing."""
+    if verb == "schedule":
+        serve(own.backup_folder, own.backup_schedule, _say)
+    problem = overdue(own.backup_schedule, ended_last(own.backup_folder), datetime.now(UTC))
+    return _end(problem, FAILED) if problem else 0
 
 
 def _project(verb: str) -> str | None:
@@ -203,6 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     swapped = verbs.add_parser("swap", help="let a restored database take the place of the one that serves")
     swapped.add_argument("old", metavar="OLD", help="the one that serves")
     swapped.add_argument("new", metavar="NEW", help="the restored one")
+    verbs.add_parser("schedule", help="make a backup at each time of BACKUP_SCHEDULE, until SIGTERM")
+    verbs.add_parser("check", help="end with 1 where the last backup of the schedule failed, or one is missing")
     return parser
 
 

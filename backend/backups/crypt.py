@@ -95,7 +95,8 @@ class _Hashing(io.BufferedIOBase):
         return len(data)
 
     def flush(self) -> None:
-        self._file.flush()
+        if not self._file.closed:  # when it is collected, it flushes once more
+            self._file.flush()
 
     def stored(self, name: str) -> StoredFile:
         return StoredFile(path=name, bytes=self.bytes, sha256=self._hash.hexdigest())

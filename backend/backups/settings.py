@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from backend.backups.keep import KeepRule
+from backend.backups.schedule import Times
 from backend.setting_fields import SECRETS_DIR, Fields, SettingsError, collect, sentence, setting
 
 __all__ = ["Address", "BackupSettings", "load_backup_settings"]
@@ -72,6 +73,10 @@ def _keep(value: object) -> object:
     return KeepRule.read(value) if isinstance(value, str) else value
 
 
+def _times(value: object) -> object:
+    return Times.read(value) if isinstance(value, str) else value
+
+
 def _recipients(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -102,6 +107,12 @@ class BackupSettings(Fields):
         "Which backups stay: the newest of each of so many days (d) and weeks (w). The environment's `backups` in"
         " pyproject.toml sets it.",
         KeepRule(days=7, weeks=4),
+    )
+    backup_schedule: Annotated[Times, BeforeValidator(_times)] = setting(
+        SECTION,
+        "When the service `backup` of docker-compose.yml makes one: times of the day in UTC, such as `03:00 15:00`."
+        " Elsewhere whoever starts it decides.",
+        Times((180,)),
     )
     backup_recipients: Annotated[tuple[str, ...], BeforeValidator(_recipients)] = setting(
         SECTION, "Public keys of age, separated by commas: each backup is encrypted for them. Unset: not encrypted.", ()

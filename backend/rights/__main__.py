@@ -1,8 +1,9 @@
 """`python -m backend.rights` makes the roles of the service's database and gives them their rights, as a superuser.
 
 Beside the service's settings it reads POSTGRES_SUPERUSER (`postgres` by default) and POSTGRES_SUPERUSER_PASSWORD, which
-may be in a file. A login of the service or an owner without a password gets that of POSTGRES_PASSWORD or of
-POSTGRES_OWNER_PASSWORD. It may run at any time, and again. A database that others manage is left alone.
+may be in a file. The service's login gets POSTGRES_PASSWORD, unless it has a password already; POSTGRES_OWNER gets
+POSTGRES_OWNER_PASSWORD, which differs from what PostgreSQL's first start gave it. It may run at any time, and again. A
+database that others manage is left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import asyncpg
 
 from backend.beside import BAD_USAGE, FAILED
 from backend.rights.names import Names
-from backend.rights.roles import ensure
+from backend.rights.roles import ensure, set_password
+from backend.rights.statements import retirement
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
@@ -53,8 +55,7 @@ def _password(environ: Mapping[str, str]) -> str | None:
 
 async def _ensure(settings: Settings, superuser: str, password: str | None) -> None:
     own, owners = settings.postgres_password, settings.postgres_owner_password
-    login = settings.postgres_owner or settings.postgres_user
-    passwords = {settings.postgres_user: own, **({login: owners} if settings.postgres_owner else {})}
+    names = Names.of(settings.postgres_owner or settings.postgres_user)
     connection = await asyncpg.connect(
         host=settings.postgres_host,
         port=settings.postgres_port,
@@ -64,8 +65,11 @@ async def _ensure(settings: Settings, superuser: str, password: str | None) -> N
         timeout=SECONDS,
     )
     try:
-        given = {name: secret.get_secret_value() for name, secret in passwords.items() if secret}
-        await ensure(connection, Names.of(login), given)
+        await ensure(connection, names, {settings.postgres_user: own.get_secret_value()} if own else {})
+        if settings.postgres_owner and owners:
+            await set_password(connection, settings.postgres_owner, owners.get_secret_value())
+            # The owner's other login has the password of the service, too.
+            await connection.execute(retirement({names.owner, names.other}.difference({settings.postgres_owner}).pop()))
     finally:
         await connection.close()
 

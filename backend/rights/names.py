@@ -50,6 +50,11 @@ class Names:
         return f"{self.owner}-read"
 
     @property
+    def other(self) -> str:
+        """The second login of the owner, which earlier versions made."""
+        return f"{self.owner}-other"
+
+    @property
     def others(self) -> tuple[str, ...]:
         """All roles but the owner."""
         return (self.app, *self.logins, self.monitor, self.read)

@@ -167,4 +167,4 @@ def _regrole(name: str) -> str:
 
 
 def _lock() -> str:
-    return f"SELECT pg_advisory_xact_lock({LOCK})"
+    return f"DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); END $$"  # a SELECT would print a row

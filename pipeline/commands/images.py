@@ -47,9 +47,8 @@ def build(project: Project, *_: object) -> None:
     """Build the images, and print the backend's ID as the last line."""
     images = _images(project)
     built, frontend = images.build(), images.build_frontend()
-    log.info(f"backend   {built.backend}")
-    log.info(f"migrate   {built.migrate}")
-    log.info(f"frontend  {frontend}")
+    for part, image in {**built.parts, "frontend": frontend}.items():
+        log.info(f"{part:8}  {image}")
     sys.stdout.write(f"{built.backend}\n")
 
 

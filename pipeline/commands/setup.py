@@ -9,11 +9,19 @@ from pathlib import Path
 
 from pipeline.commands import Verbs
 from pipeline.config.derived import derived_files
+from pipeline.config.logins import owners_of
 from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
 from pipeline.config.secrets import PROVED, SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
-from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, set_in_env, split_secrets
+from pipeline.config.settings import (
+    DEFAULT_EDGE_PORT,
+    backup_settings,
+    fill_env,
+    read_values,
+    set_in_env,
+    split_secrets,
+)
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
@@ -47,11 +55,13 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
         log.warning(line)
     log.info(f"wrote .env: {', '.join(added)}" if added else ".env is complete: nothing was changed")
     superuser = found.pop(SUPERUSER_PASSWORD, None)
+    if user := found.get("POSTGRES_USER"):
+        found |= owners_of(user)
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
     values = read_values(root)
-    secrets = {**split_secrets(values)[1], **managed_stores(values).files()}
+    secrets = {**split_secrets(values)[1], **backup_settings(values), **managed_stores(values).files()}
     write_secret_files(folder, secrets, superuser=superuser)
     if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):
         allow_by_hand(folder, allowed=True)

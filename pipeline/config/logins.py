@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.settings import SECRET_BYTES, read_env, split_secrets
+from pipeline.config.settings import OWNER_PASSWORD, SECRET_BYTES, read_env, split_secrets
 
-__all__ = ["Logins", "apart", "brought_over", "login_problems", "logins_of", "owner_of"]
+__all__ = ["Logins", "apart", "brought_over", "login_problems", "logins_of", "owner_of", "owners_of"]
 
 # As backend/rights names them; `-other` is a second login of the owner, which earlier versions made.
 SERVICE, OTHER = re.compile(r"-app-[12]$"), "-other"
@@ -89,3 +89,13 @@ def apart(logins: Logins) -> dict[str, str]:
 def owner_of(login: str) -> str:
     """Return the role that owns the tables of `login`: it is that itself, or one of those around it."""
     return SERVICE.sub("", login).removesuffix(OTHER)
+
+
+def owners_of(user: str) -> dict[str, str]:
+    """Return the lines of `.env` for the owner, where a service that runs logs in as `user`.
+
+    Its password is with no replica: that of a new `.env` is as good, as a deploy sets it.
+    """
+    if SERVICE.search(user):
+        return {"POSTGRES_OWNER": owner_of(user)}
+    return {"POSTGRES_OWNER": "", OWNER_PASSWORD: ""}

@@ -13,6 +13,7 @@ from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
 
 __all__ = [
+    "ADDRESS_SECRET",
     "BY_HAND",
     "PROVED",
     "REDIS_ADMIN",
@@ -32,6 +33,7 @@ SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HA
 PROVED = "surroundings.json"  # in the folder of an environment of compose: a deploy runs, or ran, there
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 REDIS_ADMIN = "REDIS_ADMIN_PASSWORD"
+ADDRESS_SECRET = "BACKUP_ADDRESS_SECRET"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 
 
@@ -67,7 +69,7 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
-    texts |= {name: secrets.get(name, "") for name in FILES}
+    texts |= {name: secrets.get(name, "") for name in (*FILES, ADDRESS_SECRET)}
     admin = folder / REDIS_ADMIN
     texts[REDIS_ADMIN] = admin.read_text(encoding="utf-8") if admin.exists() else randomness.token_urlsafe(36)
     texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"], texts[REDIS_ADMIN])

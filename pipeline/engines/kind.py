@@ -16,10 +16,9 @@ from pathlib import Path
 from pipeline.engines import gateway_api
 from pipeline.engines.docker import Docker
 from pipeline.engines.kind_needs import cluster_problems, inotify_hint
-from pipeline.engines.kustomize import IMAGES
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.registry.reference import parse_reference
+from pipeline.registry.reference import PARTS, parse_reference
 from pipeline.system.ports import port_free
 from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
@@ -104,7 +103,7 @@ def load_command(image: str, nodes: Iterable[str]) -> list[str]:
 def images_named(manifest: str) -> list[str]:
     """Return the images of the rendered `manifest` that no deploy of ours fills in, each once, in order."""
     images = re.findall(r"^\s*(?:- )?image:\s*[\"']?([^\s\"']+)", manifest, re.MULTILINE)
-    return list(dict.fromkeys(image for image in images if image not in IMAGES))
+    return list(dict.fromkeys(image for image in images if image not in PARTS))
 
 
 def full_name(image: str) -> str:

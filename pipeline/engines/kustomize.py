@@ -22,14 +22,13 @@ from typing import Any
 import yaml
 
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.registry.reference import PARTS
 from pipeline.system.run import CommandFailed, run
 
-__all__ = ["IMAGES", "SETTINGS", "Document", "kubectl", "render", "trees", "unfilled", "with_release"]
+__all__ = ["SETTINGS", "Document", "kubectl", "render", "trees", "unfilled", "with_release"]
 
 Document = dict[str, Any]
 
-# The images as k8s/ names them: a deploy fills in repository and digest.
-IMAGES = ("backend", "migrate", "frontend")
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
 RENDER_SECONDS = 60
 VERSIONS = ("1.35", "1.36", "1.37")
@@ -131,7 +130,7 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _digests() -> list[dict[str, str]]:
-    return [{"name": name, "newName": f"registry.example/{name}", "digest": SAMPLE_DIGEST} for name in IMAGES]
+    return [{"name": part, "newName": f"registry.example/{part}", "digest": SAMPLE_DIGEST} for part in PARTS]
 
 
 def _relative(kustomization: dict[str, Any], folder: Path) -> dict[str, Any]:

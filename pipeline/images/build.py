@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from pathlib import Path
 from pipeline.config.settings import needed_secrets, read_values
 from pipeline.engines.docker import Docker, docker_problems, essence
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.registry.connection import RegistryLacks
 from pipeline.registry.image import image_labels, resolve
-from pipeline.registry.reference import parse_reference
+from pipeline.registry.reference import PARTS, parse_reference
 from pipeline.registry.repository import Repository
 from pipeline.releases.migrations import required_revision
 from pipeline.releases.model import SHORT
@@ -31,6 +32,7 @@ __all__ = [
     "Images",
     "PushedImages",
     "ReleaseImages",
+    "backup_digest",
     "build_command",
     "built_from",
     "find_pushed",
@@ -46,7 +48,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 BACKEND_INPUTS = ("backend", "docker/Dockerfile.backend", "docker/healthcheck.py", ".dockerignore",
-                  "requirements/backend.txt", "requirements/migrate.txt", "requirements/uv.txt")  # fmt: skip
+                  "requirements/backend.txt", "requirements/backup.txt", "requirements/migrate.txt",
+                  "requirements/uv.txt")  # fmt: skip
 FRONTEND_INPUTS = ("docker/Dockerfile.frontend", "docker/edge", "docker/frontend", ".dockerignore")
 PROXIES = [form for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for form in (name, name.lower())]
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
@@ -64,39 +67,63 @@ TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True)
 class ReleaseImages:
-    """The two images of a release, as `sha256:` and 64 digits: image IDs, or digests where they were pushed."""
+    """The images of a release that run on one host, as `sha256:` and 64 digits.
+
+    Each is an image's ID, or its digest where it was pushed. `backup`: None for a release that was built without one.
+    """
 
     backend: str
     migrate: str
+    backup: str | None = None
 
     @property
     def short(self) -> str:
-        """The first twelve digits of the backend's: the tag of both."""
+        """The first twelve digits of the backend's: the tag of all."""
         return short_digest(self.backend)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Each image that there is, by its part."""
+        return {part: image for part, image in vars(self).items() if image}
 
 
 @dataclass(frozen=True)
 class PushedImages:
-    """The three images of a release in a registry: the digests of their manifests in `repository`."""
+    """The images of a release in a registry: the digests of their manifests in `repository`.
+
+    `backup`: None for a release that was pushed without one.
+    """
 
     repository: str
     backend: str
     migrate: str
     frontend: str
+    backup: str | None = None
 
     @property
-    def places(self) -> tuple[str, str, str]:
+    def parts(self) -> dict[str, str]:
+        """The digest of each image that there is, by its part, the service's first."""
+        return {part: digest for part in PARTS if (digest := getattr(self, part))}
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The digests of those that belong to the service's, by their parts."""
+        return {part: digest for part, digest in self.parts.items() if part != "backend"}
+
+    @property
+    def places(self) -> tuple[str, ...]:
         """The references by which each can be pulled, the service's first."""
-        return self.place("backend"), self.place("migrate"), self.place("frontend")
+        return tuple(self.place(part) for part in self.parts)
 
     def place(self, part: str) -> str:
-        """Return the reference by which the image `part` (`backend`, `migrate`, `frontend`) can be pulled."""
-        return f"{self.repository}@{getattr(self, part)}"
+        """Return the reference by which the image `part` (one of `parts`) can be pulled."""
+        return f"{self.repository}@{self.parts[part]}"
 
     @property
     def references(self) -> ReleaseImages:
-        """The references by which the two of the release can be pulled."""
-        return ReleaseImages(self.place("backend"), self.place("migrate"))
+        """The references by which those that run on one host can be pulled."""
+        backup = self.place("backup") if self.backup else None
+        return ReleaseImages(self.place("backend"), self.place("migrate"), backup)
 
 
 @dataclass(frozen=True)
@@ -107,27 +134,24 @@ class Images:
     project: str  # PROJECT_NAME: the prefix of local images
 
     def build(self) -> ReleaseImages:
-        """Build the service and its migrations, and tag both with the short ID of the first."""
-        backend = self._build("docker/Dockerfile.backend", self._stage, BACKEND_INPUTS)
-        migrate = self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS)
-        images = ReleaseImages(backend=backend, migrate=migrate)
-        self._tag(backend, f"{self.project}-backend:{images.short}")
-        self._tag(migrate, f"{self.project}-migrate:{images.short}")
+        """Build the service, its migrations and its backups, and tag all with the short ID of the first."""
+        images = ReleaseImages(**{part: self._build(part) for part in ("backend", "migrate", "backup")})
+        for part, image in images.parts.items():
+            self._tag(image, f"{self.project}-{part}:{images.short}")
         return images
 
-    @property
-    def _stage(self) -> str:
-        """The stage of docker/Dockerfile.backend that is the service: BUILD_TARGET."""
-        return read_values(self.root).get("BUILD_TARGET") or "production"
+    def build_backup(self) -> str:
+        """Build the backups alone, and return the image's ID."""
+        return self._build("backup")
 
     def build_frontend(self) -> str:
         """Build the edge with the page, tag it with its own short ID, and return its ID."""
-        frontend = self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS)
+        frontend = self._build("frontend")
         self._tag(frontend, f"{self.project}-frontend:{short_digest(frontend)}")
         return frontend
 
     def push(self, repository: str) -> PushedImages:
-        """Build all three images and push them to `repository`.
+        """Build all images and push them to `repository`.
 
         Raise `UsageError` for a name that is not valid, and `SlipwayError` with the complaint of docker or a registry.
         """
@@ -137,10 +161,11 @@ class Images:
         platforms = os.environ.get("IMAGE_PLATFORMS")
         if platforms:
             return self._push_platforms(repository, platforms)
-        images, frontend = self.build(), self.build_frontend()
-        digest = self._push(images.backend, f"{repository}:{images.short}")
-        others = push_references(repository, digest, images.migrate, frontend)
-        return PushedImages(repository, digest, *(self._push(image, reference) for image, reference in others.items()))
+        built = self.build()
+        images = {**built.parts, "frontend": self.build_frontend()}
+        digest = self._push(images.pop("backend"), f"{repository}:{built.short}")
+        tags = push_references(repository, digest, images)
+        return PushedImages(repository, digest, **{part: self._push(images[part], tag) for part, tag in tags.items()})
 
     def _push_platforms(self, repository: str, platforms: str) -> PushedImages:
         """Build for several `platforms` (`linux/amd64,linux/arm64`) and push."""
@@ -149,36 +174,39 @@ class Images:
         # No engine keeps such images, so a builder pushes them by digest. The tags, which are made of a digest, follow.
         output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
         how = ["--platform", platforms, "--output", output]
-        pushed = PushedImages(
-            repository,
-            backend=self._build("docker/Dockerfile.backend", self._stage, BACKEND_INPUTS, how),
-            migrate=self._build("docker/Dockerfile.backend", "migrate", BACKEND_INPUTS, how),
-            frontend=self._build("docker/Dockerfile.frontend", None, FRONTEND_INPUTS, how),
-        )
+        pushed = PushedImages(repository, **{part: self._build(part, how) for part in PARTS})
         tags = {pushed.backend: f"{repository}:{short_digest(pushed.backend)}"}
-        tags |= push_references(repository, pushed.backend, pushed.migrate, pushed.frontend)
+        references = push_references(repository, pushed.backend, pushed.others)
+        tags |= {pushed.others[part]: reference for part, reference in references.items()}
         with Repository(repository, write=True) as opened:
             for digest, reference in tags.items():
                 opened.tag(digest, reference.removeprefix(f"{repository}:"))
         return pushed
 
-    def _build(
-        self, dockerfile: str, target: str | None, inputs: Sequence[str], push: Sequence[str] | None = None
-    ) -> str:
-        """Build an image and return its ID.
+    def _build(self, part: str, push: Sequence[str] | None = None) -> str:
+        """Build the image `part` and return its ID.
 
         With `push`, the options by which a builder pushes it, return its digest.
         """
-        change = last_change(self.root, inputs)
         values = read_values(self.root)
+        dockerfile, inputs = ("frontend", FRONTEND_INPUTS) if part == "frontend" else ("backend", BACKEND_INPUTS)
+        dockerfile = f"docker/Dockerfile.{dockerfile}"
+        targets = {"backend": values.get("BUILD_TARGET") or "production", "frontend": None}
+        target = targets.get(part, part)
+        change = last_change(self.root, inputs)
+        base = "PYTHON_IMAGE" if target else "CADDY_IMAGE"  # for example of a mirror
         arguments = {
             "SOURCE_DATE_EPOCH": str(change.epoch),
             **labels(self.root, change, self.project),
             **({"PYTHON_VERSION": values["PYTHON_VERSION"]} if "PYTHON_VERSION" in values and target else {}),
+            **({base: os.environ[base]} if os.environ.get(base) else {}),
+            # A backup is made by the programs of the server that runs here.
+            **(
+                {"POSTGRES_IMAGE": values["POSTGRES_IMAGE"]}
+                if part == "backup" and values.get("POSTGRES_IMAGE")
+                else {}
+            ),
         }
-        base = "PYTHON_IMAGE" if target else "CADDY_IMAGE"  # for example of a mirror
-        if os.environ.get(base):
-            arguments[base] = os.environ[base]
         # BuildKit's own attestation would give the image another digest on every build; CI attests the provenance.
         environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         # Not in /tmp, of which a Docker that came as a snap has one of its own.
@@ -310,13 +338,12 @@ def short_digest(image: str) -> str:
     return image.removeprefix("sha256:")[:SHORT]
 
 
-def push_references(repository: str, digest: str, migrate: str, frontend: str) -> dict[str, str]:
-    """Return where the other images go that belong to the backend with `digest`: image ID → reference.
+def push_references(repository: str, digest: str, others: Iterable[str]) -> dict[str, str]:
+    """Return where the `others` go that belong to the backend with `digest`: part → reference.
 
     `find_pushed` finds them again by the backend's digest.
     """
-    short = short_digest(digest)
-    return {migrate: f"{repository}:migrate-{short}", frontend: f"{repository}:frontend-{short}"}
+    return {part: f"{repository}:{part}-{short_digest(digest)}" for part in others}
 
 
 def find_pushed(reference: str) -> PushedImages:
@@ -328,15 +355,25 @@ def find_pushed(reference: str) -> PushedImages:
     wanted = parse_reference(reference)
     if wanted.digest is None or wanted.tag:
         raise UsageError(f"{reference}: a tag can be moved: name the image by digest, {wanted.repository}@sha256:…")
-    place, short = wanted.repository, short_digest(wanted.digest)
-    others = {part: resolve(f"{place}:{part}-{short}").digest for part in ("migrate", "frontend")}
-    images = PushedImages(place, wanted.digest, **others)
-    if not same_build(image_labels(images.place("backend")), image_labels(images.place("migrate"))):
-        raise UsageError(
-            f"{place}:migrate-{short} was built from another source than {reference}: somebody moved that tag;"
-            f" `nox -s push` pushes both"
-        )
+    place, tags = wanted.repository, push_references(wanted.repository, wanted.digest, PARTS[1:])
+    migrate, frontend = (resolve(tags[part]).digest for part in ("migrate", "frontend"))
+    images = PushedImages(place, wanted.digest, migrate, frontend, backup_digest(tags["backup"]))
+    own = image_labels(images.place("backend"))
+    for part in images.others.keys() - {"frontend"}:
+        if not same_build(own, image_labels(images.place(part))):
+            raise UsageError(
+                f"{tags[part]} was built from another source than {reference}: somebody moved that tag;"
+                " `nox -s push` pushes all of them"
+            )
     return images
+
+
+def backup_digest(reference: str) -> str | None:
+    """Return the digest of the backup image at `reference`; None where there is none, as of releases of before."""
+    try:
+        return resolve(reference).digest
+    except RegistryLacks:
+        return None
 
 
 def image_repository() -> str:

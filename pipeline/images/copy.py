@@ -15,20 +15,20 @@ LAYER_BYTES = 2**31  # a layer is in memory while it is copied; one of ours has 
 
 
 def copy_release(reference: str, repository: str) -> str:
-    """Copy the three images of the release `reference` (`repository@sha256:…`) to `repository`; return the digest.
+    """Copy the images of the release `reference` (`repository@sha256:…`) to `repository`; return the digest.
 
     The digest is the same there, because bytes are copied. Signatures and proofs stay where they are. Raise
     `UsageError` for a reference without digest or of another build, and `RegistryError` where a registry is away or
     refuses.
     """
     images = find_pushed(reference)
-    tags = push_references(repository, images.backend, images.migrate, images.frontend)
+    tags = push_references(repository, images.backend, images.others)
     with Repository(images.repository) as here, Repository(repository, write=True) as there:
-        for digest in (images.backend, *tags):
+        for digest in images.parts.values():
             log.info(f"{images.repository}@{digest} → {repository}")
             _copy(here, there, digest)
-        for digest, tag in tags.items():
-            there.tag(digest, tag.removeprefix(f"{repository}:"))
+        for part, tag in tags.items():
+            there.tag(images.others[part], tag.removeprefix(f"{repository}:"))
     return images.backend
 
 

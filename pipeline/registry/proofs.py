@@ -67,7 +67,7 @@ class ProofRecord:
     """A deploy of an image, as its registry has it.
 
     `artifact` is the digest of the proof's own manifest: what a signature of it signs. `images` are the digests of the
-    release's other images by name (`migrate`, `frontend`).
+    release's other images by name (`migrate`, `frontend`, …).
     """
 
     repository: str

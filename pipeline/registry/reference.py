@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 
-__all__ = ["DIGEST", "HUB", "Reference", "is_digest", "is_local", "parse_reference", "split_digest"]
+__all__ = ["DIGEST", "HUB", "PARTS", "Reference", "is_digest", "is_local", "parse_reference", "split_digest"]
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 BY_DIGEST = re.compile(rf"(?:(?P<repository>[a-z0-9][^@\s]*)@)?(?P<digest>{DIGEST.pattern})")
@@ -19,6 +19,9 @@ NAME = re.compile(
     re.ASCII,
 )
 HUB = "docker.io"
+# The images of a release, the service's first: the first digits of its digest are its tag, PART-DIGITS that of each
+# other one.
+PARTS = ("backend", "migrate", "frontend", "backup")
 HUB_ADDRESS = "registry-1.docker.io"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config.policy import Policy
 from pipeline.images.build import PushedImages
+from pipeline.registry.reference import PARTS
 from pipeline.system.git import Source
 
 __all__ = ["provenance", "provenance_problems"]
@@ -59,8 +60,8 @@ def provenance(
             "builder": {"id": builder},
             **({"metadata": metadata} if metadata else {}),
             "byproducts": [
-                {"name": part, "digest": {"sha256": getattr(images, part).removeprefix("sha256:")}}
-                for part in ("migrate", "frontend")
+                {"name": part, "digest": {"sha256": digest.removeprefix("sha256:")}}
+                for part, digest in images.others.items()
             ],
         },
     }
@@ -80,10 +81,10 @@ def provenance_problems(predicate: Mapping[str, Any], images: PushedImages, poli
     except (KeyError, TypeError, ValueError, AttributeError):
         return ["its provenance was not made by slipway: `nox -s sign` makes one"]
     problems = [
-        f"its provenance names another {part} image, {built.get(part, 'none')}, than {getattr(images, part)}:"
+        f"its provenance names another {part} image, {built.get(part, 'none')}, than {images.others.get(part, 'none')}:"
         " its tag was moved; `nox -s push` and `nox -s sign` again"
-        for part in ("migrate", "frontend")
-        if built.get(part) != getattr(images, part)
+        for part in PARTS[1:]
+        if built.get(part) != images.others.get(part)
     ]
     if policy.source:
         wanted, _, at = policy.source.partition("@")

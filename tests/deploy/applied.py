@@ -100,7 +100,7 @@ def begins_a_history(sound: Checkout) -> None:
 
 
 def runs_programs(sound: Checkout) -> None:
-    """Run PostgreSQL's own programs near the database as the service's role, and say why one fails."""
+    """Run PostgreSQL's own programs near the database as the owner, and say why one fails."""
 
     def run(*command: str) -> Outcome:
         return sound.start_program([sys.executable, "-c", PROGRAM, sound.environment, *command]).finish()

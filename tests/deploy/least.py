@@ -27,7 +27,9 @@ MAY_USE_THEM = f"""
 
 def as_before(one: Checkout) -> None:
     """Deploy the clone as an installation of before: the owner serves, and `.env` names nobody else."""
-    one.set_env(POSTGRES_USER=NAME, POSTGRES_OWNER="", POSTGRES_OWNER_PASSWORD="")
+    one.set_env()
+    owners = one.settings()["POSTGRES_OWNER_PASSWORD"]
+    one.set_env(POSTGRES_USER=NAME, POSTGRES_PASSWORD=owners, POSTGRES_OWNER="", POSTGRES_OWNER_PASSWORD="")
     one.proved(POSTGRES_USER=NAME)  # where a shell names the user, `.env` is not changed
     assert one.sql(WHO_SERVES) == NAME
 
@@ -67,7 +69,7 @@ def serves_what_a_migration_makes(one: Checkout) -> None:
 def refuses_a_right_that_is_gone(one: Checkout) -> None:
     """Refuse in the rehearsal what the owner, or a superuser, would not notice: the service lost a right."""
     serving = one.answering()
-    add_migration(one, "closed", f'REVOKE INSERT ON testing_notes FROM "{NAME}-app"')
+    add_migration(one, "closed", f'REVOKE INSERT ON testing_notes FROM \\"{NAME}-app\\"')
     refused = one.deploy()
     assert (refused.code, refused.verdict) == (1, "failed"), str(refused)
     assert "cannot live with the new schema: " in refused.reason

@@ -130,8 +130,8 @@ class TestWhatGoesIn:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(SECRET)
         for dockerfile, target in (
-            ("backend", "builder"), ("backend", "development"), ("backend", "migrate"), ("backend", "production"),
-            ("frontend", None),
+            ("backend", "builder"), ("backend", "development"), ("backend", "migrate"), ("backend", "backup"),
+            ("backend", "production"), ("frontend", None),
         ):  # fmt: skip
             given = ["--target", target] if target else []
             built = docker("build", "--quiet", "-f", f"{root}/docker/Dockerfile.{dockerfile}", *given, str(root))
@@ -150,7 +150,8 @@ class TestWhatGoesIn:
     def test_two_builds_from_nothing_are_the_same_image(self, tmp_path: Path) -> None:
         """The same source gives the same digest, whatever the caches and whenever it is built."""
         command = ["build", "--quiet", "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000"]
-        for dockerfile, target in (("backend", "production"), ("backend", "migrate"), ("frontend", None)):
+        targets = (("backend", "production"), ("backend", "migrate"), ("backend", "backup"), ("frontend", None))
+        for dockerfile, target in targets:
             given = ["--target", target] if target else []
             builds = {docker(*command, "-f", f"docker/Dockerfile.{dockerfile}", *given, str(ROOT)) for _ in range(2)}
             assert len(builds) == 1, (dockerfile, target)
@@ -167,7 +168,7 @@ class TestWhatGoesIn:
         before, after = ([digest for digest, _ in layers(one)] for one in (image, changed))
         assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
         with capsys.disabled():
-            say(f"\nrebuild of both images after a change of the code: {seconds:.1f} s")
+            say(f"\nrebuild of the images after a change of the code: {seconds:.1f} s")
 
 
 class TestWhatItDoes:

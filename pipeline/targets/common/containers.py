@@ -5,10 +5,9 @@ from __future__ import annotations
 import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.config.secrets import delivered_secrets
 from pipeline.config.settings import settings_environment
@@ -40,10 +39,11 @@ class Imaged(Protocol):
 
 @dataclass(frozen=True)
 class ThrowawayDatabase:
-    """A throwaway PostgreSQL: its network, and the environment (password included) that leads to it."""
+    """A throwaway PostgreSQL: its network, the environment (password included) that leads to it, its container."""
 
     network: str
     environment: dict[str, str]
+    server: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,25 @@ class ContainerStand:
     @contextmanager
     def database(self, new: Artifact, *to: str) -> Iterator[ThrowawayDatabase]:
         """Yield a migrated PostgreSQL whose data is in memory."""
+        with self.server("--tmpfs", "/var/lib/postgresql:mode=1777") as server:
+            logins = self.throwaway.make(lambda name, sql: self.psql(server, sql, name))
+            there = server.environment
+            place = {name: there[name] for name in ("POSTGRES_HOST", "POSTGRES_PORT")}
+            place["POSTGRES_DB"] = self.throwaway.database
+            superuser = {"POSTGRES_SUPERUSER": there["POSTGRES_USER"]}
+            superuser["POSTGRES_SUPERUSER_PASSWORD"] = there["POSTGRES_PASSWORD"]
+            own = {"POSTGRES_USER": logins.login, "POSTGRES_PASSWORD": logins.owner_password, **superuser}
+            image = self.find(new.name).images.migrate
+            try:
+                self.run(image, "upgrade", *to, network=server.network, environment={**place, **own, **REHEARSAL})
+            except SlipwayError as error:
+                raise fails_on_empty(error.problems[0]) from error
+            service = {"POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
+            yield replace(server, environment={**place, **service})
+
+    @contextmanager
+    def server(self, *options: str) -> Iterator[ThrowawayDatabase]:
+        """Yield a PostgreSQL with an empty database and its superuser. `options`: where its data is."""
         network = f"{self.project}-rehearsal-{randomness.token_hex(4)}"
         password = randomness.token_urlsafe(24)
         self.docker.do("network", "create", "--label", f"{THROWAWAY}={self.project}", network)
@@ -69,25 +88,19 @@ class ContainerStand:
                 self.images[0],
                 network=network,
                 environment={"POSTGRES_PASSWORD": password},
-                options=["--tmpfs", "/var/lib/postgresql:mode=1777"],
+                options=options,
                 command=["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"],
             )
             ready = ["pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"]
             self._wait(postgres, lambda: self.docker.succeeds("exec", postgres, *ready))
-            logins = self.throwaway.make(partial(self._psql, postgres))
-            place = {"POSTGRES_HOST": "postgres", "POSTGRES_PORT": "5432", "POSTGRES_DB": self.throwaway.database}
-            image = self.find(new.name).images.migrate
-            own = {"POSTGRES_USER": logins.login, "POSTGRES_PASSWORD": logins.owner_password, **place, **REHEARSAL}
-            own |= {"POSTGRES_SUPERUSER": "postgres", "POSTGRES_SUPERUSER_PASSWORD": password}
-            given = [word for name in own for word in ("--env", name)]
-            try:
-                self.docker.do(
-                    "run", "--rm", "--network", network, *self._label(), *given, image, "upgrade", *to, env=own
-                )
-            except SlipwayError as error:
-                raise fails_on_empty(error.problems[0]) from error
-            service = {"POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
-            yield ThrowawayDatabase(network, {**place, **service})
+            environment = {
+                "POSTGRES_HOST": "postgres",
+                "POSTGRES_PORT": "5432",
+                "POSTGRES_USER": "postgres",
+                "POSTGRES_PASSWORD": password,
+                "POSTGRES_DB": "postgres",
+            }
+            yield ThrowawayDatabase(network, environment, postgres)
         finally:
             sweep(self.docker, self.project, network)
 
@@ -110,10 +123,27 @@ class ContainerStand:
         address = self.docker.ask("port", ident, f"{BACKEND_PORT}/tcp").splitlines()[0]
         yield f"http://{address}"
 
-    def _psql(self, postgres: str, database: str, sql: str) -> None:
-        """Run `sql` in a `database` of the throwaway server, by its socket, which asks for no password."""
-        place = ("--username=postgres", f"--dbname={database}")
-        self.docker.ask("exec", "--interactive", postgres, *PSQL, *place, given=sql)
+    def psql(self, database: ThrowawayDatabase, sql: str, name: str = "postgres") -> None:
+        """Run `sql`, which may have a secret, in the database `name` of the throwaway server, as its superuser."""
+        place = ("--username=postgres", f"--dbname={name}")  # by the server's own socket, which asks for no password
+        self.docker.ask("exec", "--interactive", database.server, *PSQL, *place, given=sql)
+
+    def run(
+        self,
+        image: str,
+        *command: str,
+        network: str,
+        environment: Mapping[str, str],
+        options: Sequence[str] = (),
+        **how: Any,
+    ) -> str:
+        """Run the `command` of an `image` to its end in `network`; return its output. `how` is as for `Docker.do`.
+
+        The values of `environment` stay out of the command line.
+        """
+        given = [word for name in environment for word in ("--env", name)]
+        place = ("--network", network, *self._label())
+        return self.docker.do("run", "--rm", *place, *given, *options, image, *command, env=environment, **how)
 
     def _run(
         self,

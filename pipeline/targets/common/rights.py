@@ -26,15 +26,16 @@ NAMES = ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_OWNER", "POSTGRES_OWNER
 PSQL = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 
 
-def rights_sql(root: Path, database: str, logins: Logins) -> str:
+def rights_sql(root: Path, database: str, logins: Logins, *, fresh: bool = False) -> str:
     """Return the SQL that makes the roles of `logins` in `database`, each with its password.
 
-    The owner's is set anew; a login of the service keeps the one that it has.
+    The owner's is set anew; a login of the service keeps the one that it has, unless its password is `fresh`.
     """
     given: dict[str, object] = {"login": logins.login, "database": database}
     if logins.apart:
-        given["passwords"] = {logins.login: logins.owner_password} if logins.owner_password else {}
-        given["passwords_if_none"] = {logins.user: logins.password} if logins.password else {}
+        own = {logins.user: logins.password} if logins.password else {}
+        owners = {logins.login: logins.owner_password} if logins.owner_password else {}
+        given |= {"passwords": {**owners, **own}} if fresh else {"passwords": owners, "passwords_if_none": own}
         given["retired"] = [logins.other_login]
     command = [sys.executable, "-m", "backend.rights.sql"]
     return run(command, cwd=root, given=json.dumps(given), level=logging.DEBUG, timeout=SECONDS)
@@ -60,7 +61,8 @@ def bring_over(
         user, password, login, owner_password = (lines[name] for name in NAMES)
         wanted = Logins(user, password, login, owner_password, apart=True)
     try:
-        psql(rights_sql(root, database, wanted))
+        # A deploy that was killed here may have left the login with a password that nobody knows.
+        psql(rights_sql(root, database, wanted, fresh=bool(lines)))
         if lines:
             write(lines)
     except SlipwayError as error:

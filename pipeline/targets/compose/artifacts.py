@@ -1,4 +1,4 @@
-"""The releases of the compose target: two images, their settings, and the requests that prove them."""
+"""The releases of the compose target: their images, their settings, and the requests that prove them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from pipeline.config.project import Project
 from pipeline.config.requests import parse_requests
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError, UsageError
-from pipeline.images.build import SCHEMA_LABEL, ReleaseImages, needs_of, same_build, short_digest, source_of
-from pipeline.registry.reference import split_digest
+from pipeline.images.build import (
+    SCHEMA_LABEL,
+    ReleaseImages,
+    backup_digest,
+    needs_of,
+    push_references,
+    same_build,
+    source_of,
+)
+from pipeline.registry.reference import PARTS, split_digest
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import Source
@@ -25,7 +33,7 @@ __all__ = ["Artifacts", "Kept"]
 
 SETTINGS_DIGITS = 8
 SOCKET_LABEL = "slipway.socket"
-PARTS = ("backend", "migrate", "frontend")  # the images of a project are named NAME-PART
+BESIDE = ("migrate", "backup")  # what is pulled beside the service; the edge is built here
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,8 @@ class Artifacts:
                 " `nox -s releases`; `retain` in [tool.slipway]); check out its commit and deploy that"
             )
         images, source = ReleaseImages(**meta["images"]), Source(**meta["source"])
-        for what, image in vars(images).items():
+        # Not `backup`, which nobody waits for who is on the way back: who uses it, says so.
+        for what, image in (("backend", images.backend), ("migrate", images.migrate)):
             if self.docker.image(image) is None:
                 raise SlipwayError(
                     f"the {what} image {image} of release {name} is gone from this machine (`docker image prune`?):"
@@ -125,16 +134,19 @@ class Artifacts:
                 f"{digest} is not recorded here: say where to pull it from: REPOSITORY@{digest}, or IMAGE_REPOSITORY"
             )
         backend, labels = self._pull(f"{repository}@{digest}")
-        tagged = f"{repository}:migrate-{short_digest(digest)}"
-        migrate, beside = self._pull(tagged)
-        if not same_build(labels, beside):  # a digest identifies an image; a tag may have been moved
-            raise UsageError(
-                f"{tagged} is not of the release {digest}: its tag was moved. Check out"
-                f" {source_of(labels).commit or 'its source'} and run `IMAGE_REPOSITORY={repository} nox -s push`"
-            )
-        images = ReleaseImages(backend=backend, migrate=migrate)
-        self.docker.do("tag", images.backend, f"{self.prefix}-backend:{images.short}")
-        self.docker.do("tag", images.migrate, f"{self.prefix}-migrate:{images.short}")
+        pulled = {"backend": backend}
+        for part, place in push_references(repository, digest, BESIDE).items():
+            if part == "backup" and backup_digest(place) is None:
+                continue
+            pulled[part], beside = self._pull(place)
+            if not same_build(labels, beside):  # a digest identifies an image; a tag may have been moved
+                raise UsageError(
+                    f"{place} is not of the release {digest}: its tag was moved. Check out"
+                    f" {source_of(labels).commit or 'its source'} and run `IMAGE_REPOSITORY={repository} nox -s push`"
+                )
+        images = ReleaseImages(**pulled)
+        for part, image in images.parts.items():
+            self.docker.do("tag", image, f"{self.prefix}-{part}:{images.short}")
         return self.keep(images, config, source_of(labels), digest=digest)
 
     def _pull(self, place: str) -> tuple[str, dict[str, str]]:
@@ -152,8 +164,8 @@ class Artifacts:
             if meta.get("name") in kept:
                 continue
             if meta.get("images") and meta["images"]["backend"] not in needed:
-                short = ReleaseImages(**meta["images"]).short
-                for name in (f"{self.prefix}-backend:{short}", f"{self.prefix}-migrate:{short}"):
+                images = ReleaseImages(**meta["images"])
+                for name in (f"{self.prefix}-{part}:{images.short}" for part in images.parts):
                     if self.docker.image(name):
                         self.docker.do("rmi", "--no-prune", name)
             shutil.rmtree(self.folder / folder)
@@ -170,7 +182,7 @@ class Artifacts:
         for place in (self.docker.image(backend) or {}).get("RepoDigests") or ():
             repository, _, known = place.partition("@")
             if known == digest != backend:
-                names = (place, f"{repository}:migrate-{short_digest(digest)}")
+                names = (place, *push_references(repository, digest, BESIDE).values())
                 yield from (name for name in names if self.docker.image(name))
 
     def _name(self, digest: str, config: Mapping[str, str]) -> str:

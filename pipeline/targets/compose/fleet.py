@@ -27,6 +27,7 @@ from pipeline.targets.common.diagnosis import FOLLOWED_LINES, LOG_LINES, RECENT_
 from pipeline.targets.common.rights import bring_env_over
 from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
+from pipeline.targets.compose.drill import throwaway_of
 from pipeline.targets.compose.https import certificate_problem
 from pipeline.targets.compose.problems import login_problems, superuser_psql, taken_problems, volume_findings
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
@@ -93,6 +94,7 @@ class ComposeFleet(roles.Fleet):
         ]
         changed = [name for name in site.surroundings.changed() if name in site.variables.surroundings]
         problems += [f"{name} no longer matches {FILES[0]} and .env" for name in changed]
+        problems += site.backups.drift()
         routed = site.replicas.routed()
         problems += [
             f"the edge does not route to {replica.name}"
@@ -116,7 +118,7 @@ class ComposeFleet(roles.Fleet):
         for each in site.stack.containers("postgres"):
             if each.running:
                 findings += volume_findings(each.name, site.docker.ask("exec", each.ident, "df", "-Pk", DATA_FOLDER))
-        return [*findings, *_https_findings(site)]
+        return [*findings, *site.backups.findings(), *_https_findings(site)]
 
     def stores(self, release: str) -> Mapping[str, Any]:
         """Ask PostgreSQL and Redis from within a replica of the release."""
@@ -169,6 +171,7 @@ class ComposeFleet(roles.Fleet):
         swept = sweep(site.docker, site.stack.name)
         if swept:
             log.warning(f"removed {len(swept)} throwaway containers and networks that a killed deploy had left")
+        site.forget_lent()
         site.write_secrets()
         if not site.surroundings.heal():
             return False
@@ -230,18 +233,22 @@ class ComposeFleet(roles.Fleet):
         database: str | None = None,
     ) -> Smoked:
         """Start a container as Compose defines the service, without a slot in the edge, and ask it from inside."""
-        assert database is None  # its backups are refused before
-        return try_container(self.site, new, watch, journal=journal, log=log, tries=tries)
+        return try_container(self.site, new, watch, journal=journal, log=log, tries=tries, database=database)
 
     def put_back(self, old: Artifact) -> None:
         """Put back PostgreSQL, Redis and the edge as they were proved last."""
         self.site.surroundings.put_back()
 
     def keep(self) -> None:
-        """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing."""
+        """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing.
+
+        The container that makes backups follows: its first one would be in the way of a proof.
+        """
         self.site.surroundings.keep()
         # What was started by hand and is still there could not start again.
         allow_by_hand(self.site.secrets, allowed=any(map(started_by_hand, self.site.stack.containers())))
+        if kept := self.site.backups.serving():
+            self.site.backups.roll(kept)
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""
@@ -274,7 +281,9 @@ class ComposeFleet(roles.Fleet):
             raise UsageError(*problems)
         site.workers.stop()
         self._stop(site.replicas.all())
-        sweep(site.docker, site.stack.name)
+        for project in (site.stack.name, throwaway_of(site.stack.name)):
+            sweep(site.docker, project)
+        site.backups.end(*site.backups.questions())
         options = ["--volumes"] if volumes else []
         site.stack.do("--profile", "*", "down", "--remove-orphans", *options, env=site.variables.environment(None))
         if volumes:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.config.derived import SET_BY
-from pipeline.config.secrets import SUPERUSER_PASSWORD, delivered_secrets
+from pipeline.config.secrets import ADDRESS_SECRET, SUPERUSER_PASSWORD, delivered_secrets
 from pipeline.config.settings import DECISIVE, documented
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
@@ -31,7 +31,7 @@ def recovered_from_containers(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in running:
         # A file that was removed on the host is still there for the container that mounted it.
-        for name in [*delivered_secrets(), SUPERUSER_PASSWORD]:
+        for name in [*delivered_secrets(), SUPERUSER_PASSWORD, ADDRESS_SECRET]:
             with contextlib.suppress(SlipwayError):
                 text = docker.ask("exec", one.ident, "cat", f"/run/secrets/{name}").strip()
                 found |= {name: text} if text else {}

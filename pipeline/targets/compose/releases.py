@@ -24,7 +24,7 @@ class ComposeReleases(roles.Releases):
         self._repository: str | None = None  # of the release that was asked for by digest
 
     def build(self) -> Artifact:
-        """Build both images of the release, and the edge's."""
+        """Build the images of the release, and the edge's."""
         site = self.site
         built = site.images.build()
         site.variables.frontend = site.images.build_frontend()
@@ -64,8 +64,7 @@ class ComposeReleases(roles.Releases):
             return None
         pushed = find_pushed(f"{place}@{new.name.partition('+')[0]}")
         here = self.site.artifacts.find(new.name).images
-        for part in ("backend", "migrate"):
-            ident = getattr(here, part)
+        for part, ident in here.parts.items():
             # An image's ID is the digest of its config or, with the containerd store, of its manifest or index.
             if ident not in image_ids(pushed.place(part)):
                 raise DeployFailed(f"{ident} is not the image {pushed.place(part)} that it should be: pull it again")

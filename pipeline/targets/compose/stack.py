@@ -106,6 +106,11 @@ class Stack:
         up = ("up", "--detach", "--no-build", *arguments)
         self.docker.do(*command, *up, given=json.dumps(config), timeout=timeout)
 
+    @property
+    def backups(self) -> str:
+        """The name in the engine of the volume of the backups."""
+        return f"{self.name}-backups"
+
     def network(self, name: str) -> str:
         """Return the name in the engine of the network `name` of the files."""
         return f"{self.name}_{name}"

@@ -16,8 +16,8 @@ from pipeline.engines.occupant import occupant_of
 from pipeline.errors import UsageError
 from pipeline.releases.lock import hold_lock
 from pipeline.system.ports import address_problem, port_free
-from pipeline.targets.common.backups import NoBackups
 from pipeline.targets.common.here import KeptHere
+from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.database import ComposeDatabase
 from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
 from pipeline.targets.compose.https import HTTPS_PORTS
@@ -47,7 +47,7 @@ class ComposeTarget(KeptHere):
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)
         self.watch = ComposeWatch(self.site)
         self.fleet = ComposeFleet(self.site, self.watch)
-        self.backups = NoBackups("compose")
+        self.backups = ComposeBackups(self.site)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from pipeline.config.managed import NO_REDIS, Managed
 from pipeline.engines.docker import run_docker
 from pipeline.errors import DeployFailed
 from pipeline.proof.packed import pack_smoke
@@ -37,14 +39,23 @@ with tempfile.NamedTemporaryFile(suffix=".pyz") as archive:
 
 
 def try_container(
-    site: Site, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int
+    site: Site,
+    new: Artifact,
+    watch: Callable[[str], None],
+    *,
+    journal: Path,
+    log: Path,
+    tries: int,
+    database: str | None = None,
 ) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
     variables = site.variables.environment(site.artifacts.find(new.name))
     name, label = f"{site.stack.name}-try-backend", f"{THROWAWAY}={site.stack.name}"  # by which `heal` finds it
-    try:
+    with ExitStack() as stack:
+        options = stack.enter_context(_beside(site, database)) if database else ()
+        stack.callback(_end, site, name, log)
         site.stack.do(
-            *("run", "--detach", "--no-deps", "--name", name, "--label", label, SERVICE),
+            *("run", "--detach", "--no-deps", "--name", name, "--label", label, *options, SERVICE),
             env={**variables, "BACKEND_SOCKET": SOCKET, "DRAIN_SECONDS": "0"},  # it has nobody to wait for
         )
         site.replicas.wait_ready(new.name, name, partial(watch, "starting it"), Deadline(site.env.timeout))
@@ -66,8 +77,23 @@ def try_container(
             why = telling_line(complaint.splitlines())
             raise DeployFailed(f"the trial of release {short(new.name)} broke off: {why}")
         return smoked
-    finally:
-        site.docker.succeeds("stop", name)  # what it works on beside the requests may end
-        if site.docker.inspect(name):
-            log.write_text(site.docker.logs(name, LOG_LINES), encoding="utf-8")
-        site.docker.succeeds("rm", "--force", "--volumes", name)
+
+
+def _end(site: Site, name: str, log: Path) -> None:
+    site.docker.succeeds("stop", name)  # what it works on beside the requests may end
+    if site.docker.inspect(name):
+        log.write_text(site.docker.logs(name, LOG_LINES), encoding="utf-8")
+    site.docker.succeeds("rm", "--force", "--volumes", name)
+
+
+@contextmanager
+def _beside(site: Site, database: str) -> Iterator[list[str]]:
+    """Yield the options by which a replica uses another `database`, and no Redis."""
+    options, managed = ["--env", f"REDIS_URL={NO_REDIS}"], site.variables.managed
+    if not managed.database:
+        yield [*options, "--env", f"POSTGRES_DB={database}"]
+        return
+    # The file of its authorities is in the container already, by the URL of the service.
+    with site.lend(Managed(managed.beside(database)).files()["DATABASE_URL"]) as file:
+        inside = f"/run/secrets/{file.name}"
+        yield [*options, "--env", f"DATABASE_URL_FILE={inside}", "--volume", f"{file}:{inside}:ro"]

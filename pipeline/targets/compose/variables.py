@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.config.logins import Logins, logins_of
-from pipeline.config.managed import Managed, managed_stores
+from pipeline.config.managed import FILES, Managed, managed_stores
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import secret_files
+from pipeline.config.secrets import ADDRESS_SECRET, owner_of, secret_files
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     PLACED,
     URLS,
+    backup_settings,
     edge_port,
     grace_seconds,
     release_settings,
@@ -27,6 +29,9 @@ from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_path, socket_pa
 from pipeline.targets.compose.stack import Stack, config_fingerprint
 
 __all__ = ["Variables"]
+
+# The secrets of the service `backup`: another one makes another container.
+OF_BACKUPS = ("POSTGRES_PASSWORD", *FILES, ADDRESS_SECRET)
 
 
 @dataclass
@@ -64,6 +69,15 @@ class Variables:
     def secrets(self) -> dict[str, str]:
         """The secrets of `.env`, as a container reads them."""
         return {**split_secrets(self.values)[1], **self.managed.files()}
+
+    @property
+    def backups(self) -> dict[str, str]:
+        """The settings of backups in `.env`, its secrets among them."""
+        return backup_settings(self.values)
+
+    def secret_file(self, name: str) -> Path:
+        """Return the file of a secret that containers read."""
+        return secret_files(self.project.root) / name
 
     @property
     def surroundings(self) -> list[str]:
@@ -118,6 +132,9 @@ class Variables:
             "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (PLAIN_SOCKET, *map(slot_path, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
+            "BACKUP_KEEP": self.env.kept.keep,
+            **{name: self.backups.get(name, "") for name in ("BACKUP_ADDRESS", "BACKUP_RECIPIENTS", "BACKUP_SCHEDULE")},
+            "SLIPWAY_BACKUP": digits(" ".join({**self.backups, **self.secrets}.get(name, "") for name in OF_BACKUPS)),
             "SLIPWAY_REDIS": digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
             **({"FRONTEND_IMAGE": edge} if edge else {}),
         }
@@ -126,6 +143,7 @@ class Variables:
                 "RELEASE": kept.name,
                 "BACKEND_IMAGE": kept.images.backend,
                 "MIGRATE_IMAGE": kept.images.migrate,
+                "BACKUP_IMAGE": kept.images.backup or "",
                 "SLIPWAY_TOKEN": self.tokens.mark,
             }
         return variables

@@ -17,7 +17,7 @@ from pipeline.targets.compose.variables import Variables
 
 __all__ = ["Workers"]
 
-KNOWN = ("backend", "frontend", "migrate", "rights", "postgres", "redis")
+KNOWN = ("backend", "backup", "frontend", "migrate", "rights", "postgres", "redis")
 # Labels of a container that a deploy started as a worker.
 WORKER, RELEASE, CONFIG = "slipway.worker", "slipway.release", "slipway.config"
 TICK_SECONDS = 0.2

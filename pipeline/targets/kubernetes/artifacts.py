@@ -103,8 +103,7 @@ class Artifacts:
         if report.verdict not in VERDICTS or not self.releases.knows(name):
             return
         images = self.releases.find(name).images
-        others = {"migrate": images.migrate, "frontend": images.frontend}
-        attach_proof(images.place("backend"), proof_facts(report), images=others)
+        attach_proof(images.place("backend"), proof_facts(report), images=images.others)
 
     def repository(self) -> str:
         """Return where the images are: `IMAGE_REPOSITORY`, or the `repository` of the environment's table.

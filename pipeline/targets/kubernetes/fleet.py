@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object, describe, name_of
-from pipeline.engines.kustomize import IMAGES
 from pipeline.errors import DeployFailed
 from pipeline.proof.smoke import Smoked
+from pipeline.registry.reference import PARTS
 from pipeline.releases.model import Artifact, Running
 from pipeline.system.streams import Stream
 from pipeline.system.waiting import Deadline
@@ -261,5 +261,5 @@ class KubernetesFleet(roles.Fleet):
             env.target == "compose" and (site.project.state(name) / "artifacts").exists() for name, env in envs
         )
         project = site.values.get("PROJECT_NAME", site.project.name)
-        built = [] if composed else [f"{project}-{part}" for part in IMAGES]  # else compose has releases of those names
+        built = [] if composed else [f"{project}-{part}" for part in PARTS]  # else compose has releases of those names
         docker.forget(*docker.names(*built, *filter(None, [site.env.repository])))

@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 QUESTION = "doctor"
 PROGRAM = "database-program"
 GIVEN = "given"  # the standard input of a program, as a file
-AS_SERVICE = (  # the variables of libpq, from those of the service
-    'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGUSER="$POSTGRES_USER" PGDATABASE="$POSTGRES_DB";'
-    ' PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) exec "$0" "$@"'
+AS_OWNER = (  # the variables of libpq, from those of who migrates
+    'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGDATABASE="$POSTGRES_DB"'
+    ' PGUSER="${POSTGRES_OWNER:-$POSTGRES_USER}";'
+    ' PGPASSWORD=$(cat /run/secrets/POSTGRES_${POSTGRES_OWNER:+OWNER_}PASSWORD) exec "$0" "$@"'
 )
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -222,7 +223,7 @@ def with_image(manifest: Object, image: str) -> Object:
 def program_of(manifest: Object, image: str, command: Sequence[str]) -> Object:
     """Return the migrations' `manifest` as a Job that runs a program of PostgreSQL's from `image`."""
     job = with_image(job_of(manifest, PROGRAM, *command), image)
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", AS_SERVICE]
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", AS_OWNER]
     return job
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from pipeline.config.requests import parse_requests
 from pipeline.engines.kubectl import Object, name_of
-from pipeline.engines.kustomize import IMAGES, SETTINGS, with_release
+from pipeline.engines.kustomize import SETTINGS, with_release
 from pipeline.engines.kustomize import render as render_kustomization
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.images.build import PushedImages, ReleaseImages
 from pipeline.registry.image import image_ids, is_image
+from pipeline.registry.reference import PARTS
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import read_json, write_json
 from pipeline.system.git import Source
@@ -36,7 +37,7 @@ RELEASE_ANNOTATION = "slipway/release"  # of the service, whatever image it runs
 SERVICE = "backend"
 UNNAMED = "unnamed"  # the name of a release while its real one is being made
 NAME_DIGITS = 8
-NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * 3)  # to render an overlay before a build
+NOTHING_YET = PushedImages("nothing/yet", *["sha256:" + "0" * 64] * len(PARTS))  # to render an overlay before a build
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _kustomize(overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:
-    named = [{"name": part, "newName": images.repository, "digest": getattr(images, part)} for part in IMAGES]
+    named = [{"name": part, "newName": images.repository, "digest": digest} for part, digest in images.parts.items()]
     try:
         return render_kustomization({**with_release(overlay, release, named), "namespace": namespace})
     except SlipwayError as error:

@@ -154,12 +154,10 @@ class TestObstacles:
         with pytest.raises(DeployFailed, match="may not UPDATE made_by_hand: permission denied for table made_by_hand"):
             checked(run)
 
-    @pytest.mark.usefixtures("owner")
     def test_a_rehearsal_is_the_owners_and_has_what_an_administrator_makes(
-        self, run: Run, code: Path, services: Services, database: str, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, code: Path, services: Services, database: str, *, owner: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What the owner makes is the owner's, as in the real database; roles and extensions are a superuser's."""
-        owner = f"{ROLE}_{database}"
         name = f"{ROLE}_helper"
         psql(services, "postgres", f"DROP ROLE IF EXISTS {name}")
         add(code, 2, f'op.execute("GRANT SELECT ON board TO {name}")')

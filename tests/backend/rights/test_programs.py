@@ -89,23 +89,31 @@ class TestProgram:
             "POSTGRES_USER": server.names.logins[0],
             "POSTGRES_PASSWORD": PASSWORD,
             "POSTGRES_OWNER": server.names.owner,
-            "POSTGRES_OWNER_PASSWORD": "never-set-as-it-has-one",
+            "POSTGRES_OWNER_PASSWORD": "another-password-of-tests",
             "POSTGRES_SUPERUSER": services.postgres_user,
             "POSTGRES_SUPERUSER_PASSWORD": services.postgres_password,
             **more,
         }
 
     async def test_makes_the_logins_that_the_settings_name(self, server: Server, tmp_path: Path) -> None:
-        """The superuser's password may be in a file; an owner that has a password keeps it."""
+        """The superuser's password may be in a file. The owner's differs from then on; its second login has none."""
         (tmp_path / "password").write_text(f"{server.services.postgres_password}\n")
         environ = self.environ(
             server, POSTGRES_SUPERUSER_PASSWORD="", POSTGRES_SUPERUSER_PASSWORD_FILE=str(tmp_path / "password")
         )
-        assert await asyncio.to_thread(main, environ) == 0
+        other = server.names.other
+        await server.root.execute(f"CREATE ROLE \"{other}\" LOGIN PASSWORD '{PASSWORD}'")
+        try:
+            assert await asyncio.to_thread(main, environ) == await asyncio.to_thread(main, environ) == 0
+            for login in (other, server.names.owner):
+                with pytest.raises(asyncpg.InvalidPasswordError):
+                    await server.login(login)
+        finally:
+            await server.root.execute(f'DROP ROLE "{other}"')
         app = await server.login(server.names.logins[0])
         await app.execute("INSERT INTO old (text) VALUES ('one')")
         await app.close()
-        await (await server.login(server.names.owner)).close()
+        await (await server.login(server.names.owner, "another-password-of-tests")).close()
 
     async def test_says_in_one_line_why_it_could_not(self, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
         """Without a password in it."""

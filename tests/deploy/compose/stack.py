@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import httpx2
 
+from pipeline.registry.reference import PARTS
 from tests.containers import docker
 from tests.deploy.checkout import Checkout
 
@@ -94,6 +95,6 @@ class ComposeCheckout(Checkout):
 
     def forget_images(self) -> None:
         """Remove the images of its project, which `down` keeps for the build cache."""
-        for part in ("backend", "migrate", "frontend"):
+        for part in PARTS:
             for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{self.project}-{part}").split():
                 docker("rmi", name)

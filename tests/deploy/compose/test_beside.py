@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from pipeline.registry.reference import PARTS
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.conftest import AddRow
@@ -76,10 +77,10 @@ def test_down_with_volumes_leaves_no_image(checkout: ComposeCheckout) -> None:
     checkout.change("a second image")
     checkout.proved()
     docker("tag", "redis:8-trixie", f"{checkout.project}-mirror:8")
-    assert _images(checkout, "backend", "migrate", "frontend")
+    assert _images(checkout, *PARTS)
     done = checkout.run("down", "--volumes")
     assert done.code == 0, str(done)
-    assert _images(checkout, "backend", "migrate", "frontend") == []
+    assert _images(checkout, *PARTS) == []
     assert _images(checkout, "mirror") == [f"{checkout.project}-mirror:8"]
     docker("rmi", f"{checkout.project}-mirror:8")
 

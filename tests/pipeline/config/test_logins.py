@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.logins import Logins, brought_over, login_problems, logins_of
+from pipeline.config.logins import Logins, brought_over, login_problems, logins_of, owners_of
 from pipeline.config.settings import fill_env, read_values, set_in_env, split_secrets
 from tests.project import NAME
 
@@ -89,3 +89,13 @@ def test_a_login_that_nobody_makes_is_refused() -> None:
     assert login_problems(Logins("anybody", "", "anybody", "", apart=False), "shop") == []
     [line] = login_problems(Logins("another", "", "shop-other", "", apart=True), "shop")
     assert "belongs to the role shop, and the service logs in as shop-app-1 or shop-app-2" in line
+
+
+@pytest.mark.parametrize(("user", "apart"), [("shop-app-2", True), ("shop", False), ("shop-other", False)])
+def test_a_new_env_takes_over_who_serves(tmp_path: Path, user: str, *, apart: bool) -> None:
+    """`init --recover`: whoever serves goes on, and no owner is made up for a service that is the owner."""
+    fill_env(tmp_path, {})
+    set_in_env(tmp_path, {"POSTGRES_USER": user, "POSTGRES_PASSWORD": "of-what-runs-0123456789", **owners_of(user)})
+    found = of(tmp_path)
+    assert (found.user, found.owner, found.apart) == (user, "shop", apart)
+    assert (found.owner_password == "of-what-runs-0123456789") is not apart

@@ -275,6 +275,7 @@ class TestImages:
         monkeypatch.setenv("PYTHON_VERSION", "3.12")
         monkeypatch.setenv("PYTHON_IMAGE", "mirror.example.org/python:3.13")
         monkeypatch.setenv("CADDY_IMAGE", "mirror.example.org/caddy:2")
+        monkeypatch.setenv("POSTGRES_IMAGE", "mirror.example.org/postgres:18")
         monkeypatch.setenv("HTTPS_PROXY", "http://me:hidden@proxy:3128")
         monkeypatch.setenv("PIP_INDEX_URL", "https://me:hidden@index.example.org/simple")
         says(
@@ -286,15 +287,18 @@ class TestImages:
         images = Images(ROOT, "shop")
         images.build()
         images.build_frontend()
-        service, migrate, edge = (tmp_path / "asked").read_text().splitlines()
+        service, migrate, backup, edge = (tmp_path / "asked").read_text().splitlines()
         assert " --target lean " in service
         assert " --target migrate " in migrate
+        assert " --target backup " in backup
+        assert "--build-arg POSTGRES_IMAGE=mirror.example.org/postgres:18" in backup
+        assert "POSTGRES_IMAGE" not in service + migrate
         assert f"--iidfile {ROOT / '.slipway'}/" in service  # a snap's /tmp is another one
-        for asked in (service, migrate):
+        for asked in (service, migrate, backup):
             assert "--build-arg PYTHON_VERSION=3.12" in asked
             assert "--build-arg PYTHON_IMAGE=mirror.example.org/python:3.13" in asked
         assert "--build-arg CADDY_IMAGE=mirror.example.org/caddy:2" in edge
-        for asked in (service, migrate, edge):
+        for asked in (service, migrate, backup, edge):
             assert "--build-arg HTTPS_PROXY " in asked
             assert "--secret id=pip,src=" in asked
             assert "hidden" not in asked
@@ -326,7 +330,7 @@ class TestImages:
         (engine.parent / "pyproject.toml").write_text("", encoding="utf-8")
         with played() as registry:
             repository = f"{registry.address}/team/board"
-            digests = {part: push_image(repository, part) for part in ("production", "migrate", "frontend")}
+            digests = {part: push_image(repository, part) for part in ("production", "migrate", "frontend", "backup")}
             builder = "*buildx*) built=$*; while [ $1 != --metadata-file ]; do shift; done; case $built in\n"
             for part, digest in digests.items():
                 builder += f"""*{part}*) echo '{{"containerimage.digest": "{digest}"}}' >"$2" ;;\n"""
@@ -334,7 +338,7 @@ class TestImages:
             pushed = Images(engine.parent, "slipway").push(repository)
             assert pushed.backend == digests["production"]
             short = pushed.backend[7:19]
-            tags = (short, f"migrate-{short}", f"frontend-{short}")
+            tags = (short, f"migrate-{short}", f"frontend-{short}", f"backup-{short}")
             assert [tagged_digest(f"{repository}:{tag}") for tag in tags] == list(digests.values())
 
     def test_a_repository_is_in_lower_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,10 +348,10 @@ class TestImages:
 
     def test_finds_the_other_images_from_the_digest(self) -> None:
         """What belongs to a backend's digest has a tag that is made of it."""
-        references = push_references("ghcr.io/o/n", f"sha256:{'a' * 64}", "sha256:m", "sha256:f")
+        references = push_references("ghcr.io/o/n", f"sha256:{'a' * 64}", ["migrate", "frontend"])
         assert references == {
-            "sha256:m": "ghcr.io/o/n:migrate-aaaaaaaaaaaa",
-            "sha256:f": "ghcr.io/o/n:frontend-aaaaaaaaaaaa",
+            "migrate": "ghcr.io/o/n:migrate-aaaaaaaaaaaa",
+            "frontend": "ghcr.io/o/n:frontend-aaaaaaaaaaaa",
         }
 
     @pytest.mark.parametrize("good", ["ghcr.io/owner/name", "localhost:5000/a/b", "registry.example.org/team/app_1"])

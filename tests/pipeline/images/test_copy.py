@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.images.build import short_digest
+from pipeline.images.build import find_pushed, short_digest
 from pipeline.images.copy import copy_release
 from pipeline.registry.connection import RegistryLacks
 from pipeline.registry.image import resolve
@@ -15,11 +15,12 @@ from tests.registries import push_image, push_index
 
 class TestCopyRelease:
     def test_keeps_every_digest(self, registry: str) -> None:
-        """An index of two platforms with its attestation, and the two images beside it: the same bytes elsewhere."""
+        """An index of two platforms with its attestation, and the images beside it: the same bytes elsewhere."""
         repository = f"{registry}/team/whole"
         digest, manifests = push_index(repository, "amd64", "arm64")
         short = short_digest(digest)
-        others = {tag: push_image(repository, tag, tag=tag) for tag in (f"migrate-{short}", f"frontend-{short}")}
+        tags = [f"{part}-{short}" for part in ("migrate", "frontend", "backup")]
+        others = {tag: push_image(repository, tag, tag=tag) for tag in tags}
         elsewhere = f"{repository}-copy"
         for _ in range(2):
             assert copy_release(f"{repository}@{digest}", elsewhere) == digest
@@ -29,6 +30,15 @@ class TestCopyRelease:
             assert [opened.manifest(one).digest for one in manifests] == manifests
             config = opened.manifest(manifests[0]).content["config"]["digest"]
             assert opened.blob(config, limit=10_000)
+
+    def test_takes_a_release_of_before(self, registry: str) -> None:
+        """Which was pushed without the image of backups."""
+        repository = f"{registry}/team/before"
+        digest = push_image(repository)
+        for part in ("migrate", "frontend"):
+            push_image(repository, part, tag=f"{part}-{short_digest(digest)}")
+        copy_release(f"{repository}@{digest}", f"{repository}-copy")
+        assert find_pushed(f"{repository}-copy@{digest}").parts.keys() == {"backend", "migrate", "frontend"}
 
     def test_takes_no_tag_and_no_half_release(self, registry: str) -> None:
         """What could be moved is not named by its digest; an image alone cannot be deployed."""

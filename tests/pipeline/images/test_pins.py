@@ -20,6 +20,7 @@ class TestFindPins:
         found = {(pin.file, pin.name) for pin in find_pins(ROOT)}
         assert found == {
             ("docker/Dockerfile.backend", "python:${PYTHON_VERSION}-slim-trixie"),
+            ("docker/Dockerfile.backend", "postgres:18-trixie"),
             ("docker/Dockerfile.frontend", "caddy:2"),
             ("docker-compose.yml", "postgres:18-trixie"),
             ("docker-compose.yml", "redis:8-trixie"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.images.build import PushedImages, built_from, short_digest
+from pipeline.registry.reference import PARTS
 from pipeline.registry.repository import ARTIFACT, INDEXES, Repository, digest_of, written
 
 __all__ = ["PASSWORD", "attach_copy", "key_pair", "make_tree", "push_release"]
@@ -39,15 +40,20 @@ def make_tree(root: Path) -> Path:
 
 
 def push_release(
-    repository: str, root: Path, *packages: str, platforms: tuple[str, ...] = (), content: str = ""
+    repository: str,
+    root: Path,
+    *packages: str,
+    platforms: tuple[str, ...] = (),
+    content: str = "",
+    parts: tuple[str, ...] = PARTS,
 ) -> PushedImages:
-    """Push the three images of a release that was built from ROOT, each with Python PACKAGES (`name==1.0`) in it; an
-    index of them where there are PLATFORMS. Another CONTENT is another release.
+    """Push the images of a release that was built from ROOT, each with Python PACKAGES (`name==1.0`) in it; an index of
+    them where there are PLATFORMS. Another CONTENT is another release.
     """
     labels = {"org.opencontainers.image.revision": built_from(root), "slipway.schema": "0001"}
     with Repository(repository, write=True) as opened:
         pushed: dict[str, str] = {}
-        for part in ("backend", "migrate", "frontend"):
+        for part in parts:
             made = [
                 _image(opened, f"{part}{content}{platform}", labels, packages, platform)
                 for platform in platforms or ("amd64",)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.config.policy import Policy
 from pipeline.images.build import PushedImages
 from pipeline.supply.provenance import provenance, provenance_problems
 from pipeline.system.git import Source
 
-IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "123"))
+IMAGES = PushedImages("ghcr.io/owner/board", *(f"sha256:{digit * 64}" for digit in "1234"))
 GITHUB = {
     "GITHUB_ACTIONS": "true",
     "GITHUB_SERVER_URL": "https://github.com",
@@ -56,6 +58,7 @@ class TestProvenance:
         assert ON_GITHUB["runDetails"]["byproducts"] == [
             {"name": "migrate", "digest": {"sha256": "2" * 64}},
             {"name": "frontend", "digest": {"sha256": "3" * 64}},
+            {"name": "backup", "digest": {"sha256": "4" * 64}},
         ]
 
 
@@ -64,6 +67,14 @@ class TestProblems:
         """The repository; its branch, or the commit."""
         for source in (None, *(f"https://github.com/owner/board{at}" for at in ("", "@refs/heads/main", f"@{COMMIT}"))):
             assert problems(ON_GITHUB, source) == []
+
+    def test_nor_where_a_release_of_before_has_no_image_of_backups(self) -> None:
+        """It was pushed, and signed, without one."""
+        images = replace(IMAGES, backup=None)
+        made = provenance(images, Source(COMMIT, dirty=False), None, GITHUB)
+        assert provenance_problems(made, images, Policy(key="cosign.pub")) == []
+        [line] = provenance_problems(made, IMAGES, Policy(key="cosign.pub"))
+        assert line.startswith(f"its provenance names another backup image, none, than {IMAGES.backup}")
 
     def test_another_branch_is_another_source(self) -> None:
         """What was found, and what was wanted."""

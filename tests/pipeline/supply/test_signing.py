@@ -14,6 +14,7 @@ from pipeline.config.project import load_project
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.images.build import PushedImages, find_pushed
 from pipeline.registry.image import resolve
+from pipeline.registry.reference import PARTS
 from pipeline.registry.repository import digest_of
 from pipeline.supply import steps
 from pipeline.supply.cosign import CYCLONEDX, PROVENANCE, Cosign, Signer
@@ -44,7 +45,7 @@ def problems(images: PushedImages, key: Path, source: str | None = None) -> list
 class TestSigned:
     @pytest.mark.gate
     def test_a_signed_release_holds(self, our_key: Path, signed: Release) -> None:
-        """All three images by digest, without any of Sigstore's services; its provenance says whence it came."""
+        """All images by digest, without any of Sigstore's services; its provenance says whence it came."""
         for source in (None, SOURCE, f"{SOURCE}@{commit(signed.root)}"):
             assert problems(signed.images, our_key, source) == []
         assert str(our_key) in steps.verify(load_project(signed.root), signed.images.place("backend"), None)
@@ -63,7 +64,7 @@ class TestSigned:
         """Signed by the digest that ships; what is in it differs by platform."""
         images = push_release(repository, tree, platforms=("amd64", "arm64"))
         bills = [f"{repository}@{one.digest}" for place in images.places for one in resolve(place).platforms]
-        assert len(bills) == 6
+        assert len(bills) == 8
         assert find_pushed(images.place("backend")) == images
         sign_parts(tree, images, keys, sboms=tuple(bills[1:]))
         [line] = problems(images, our_key)
@@ -83,7 +84,7 @@ class TestRefused:
         images = push_release(repository, tree)
         place = images.place("backend")
         assert problems(images, our_key)[0] == f"{place}: not signed: `nox -s sign -- {place}` as the key of {our_key}"
-        assert len(problems(images, our_key)) == 3
+        assert len(problems(images, our_key)) == 4
         assert problems(images, our_key)[2].startswith(
             f"{images.place('frontend')}: not signed: `nox -s sign -- {place}`"
         )
@@ -100,16 +101,16 @@ class TestRefused:
     def test_one_that_the_signature_of_another_was_copied_to(self, our_key: Path, signed: Release) -> None:
         """A signature is of a digest."""
         evil = push_release(signed.images.repository, signed.root, content="evil")
-        for part in ("backend", "migrate", "frontend"):
+        for part in PARTS:
             attach_copy(evil.repository, getattr(signed.images, part), getattr(evil, part))
         found = problems(evil, our_key)
-        assert len(found) == 3
+        assert len(found) == 4
         assert all("its signature is of another image and was copied" in line for line in found)
 
     def test_one_without_an_sbom(self, our_key: Path, tree: Path, repository: str, keys: Path) -> None:
         """The image that lacks it is named."""
         images = push_release(repository, tree)
-        sign_parts(tree, images, keys, sboms=images.places[:2])
+        sign_parts(tree, images, keys, sboms=without(images, "frontend"))
         [line] = problems(images, our_key)
         assert line.startswith(f"{images.place('frontend')}: no SBOM by the key of {our_key}: `nox -s sign -- ")
 
@@ -125,7 +126,7 @@ class TestRefused:
     ) -> None:
         """`cosign verify` takes one for the other."""
         images = push_release(repository, tree)
-        sign_parts(tree, images, keys, sboms=images.places, signed=images.places[:2])
+        sign_parts(tree, images, keys, sboms=images.places, signed=without(images, "frontend"))
         [line] = problems(images, our_key)
         assert line.startswith(f"{images.place('frontend')}: no signature by the key of {our_key}")
 
@@ -164,6 +165,8 @@ class TestRefused:
         sign_parts(tree, other, keys, sboms=other.places[2:], signed=other.places[2:], attest=False)
         [line] = problems(replace(one, frontend=other.frontend), our_key)
         assert f"its provenance names another frontend image, {one.frontend}, than {other.frontend}" in line
+        [line] = problems(replace(one, backup=None), our_key)
+        assert f"its provenance names another backup image, {one.backup}, than none" in line
 
     def test_one_whose_key_is_not_here(self, our_key: Path, tree: Path, repository: str) -> None:
         """Nothing is asked without it."""
@@ -201,6 +204,10 @@ class TestSigning:
         found = verification_problems(signed.images, Policy(identity=f"{SOURCE}/.github/workflows/cd.yml@main"))
         assert found
         assert not any("exactly one of" in line for line in found)
+
+
+def without(images: PushedImages, part: str) -> tuple[str, ...]:
+    return tuple(place for place in images.places if place != images.place(part))
 
 
 def commit(root: Path) -> str:

@@ -37,5 +37,6 @@ def test_removes_every_name_of_the_project_and_what_it_pulled(tmp_path: Path, mo
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     Artifacts(PROJECT, tmp_path / "artifacts", Docker(tmp_path), "shop").forget_images()
-    own = [f"shop-{part}:{tag}" for part in ("backend", "migrate", "frontend") for tag in (1, "dev")]
-    assert (tmp_path / "removed").read_text().split() == [*own, f"ghcr.io/o/shop:migrate-{'a' * 12}", PULLED]
+    own = [f"shop-{part}:{tag}" for part in ("backend", "migrate", "frontend", "backup") for tag in (1, "dev")]
+    beside = [f"ghcr.io/o/shop:{part}-{'a' * 12}" for part in ("backup", "migrate")]
+    assert (tmp_path / "removed").read_text().split() == [*own, *beside, PULLED]

@@ -16,20 +16,20 @@ import yaml
 from pipeline.config.derived import SET_BY
 from pipeline.config.managed import FILES as STORES_OF_OTHERS
 from pipeline.config.managed import MIGRATORS
-from pipeline.config.settings import OWNER_PASSWORD, PLACED, service_secrets, variables
+from pipeline.config.settings import OWNER_PASSWORD, PLACED, backup_variables, service_secrets, variables
 from pipeline.targets.compose.stack import FILES, passed_secrets
 from tests.tools import missing
 
 ROOT = Path(__file__).parents[4]
 GIVEN = {"POSTGRES_DB": "board", "POSTGRES_USER": "board"}
 # Beside the settings: what a deploy says, and images that one may want from elsewhere.
-OWN = {"BACKEND_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "EDGE_UPSTREAMS",
-       "EDGE_TRUSTED_PROXIES",
-       "POSTGRES_MAX_CONNECTIONS", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_MIGRATE_NETWORK", "SLIPWAY_OWNER",
+OWN = {"BACKEND_IMAGE", "BACKUP_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE",
+       "EDGE_TRUSTED_PROXIES", "EDGE_UPSTREAMS", "POSTGRES_MAX_CONNECTIONS",
+       "SLIPWAY_BACKUP", "SLIPWAY_CONFIG", "SLIPWAY_GRACE", "SLIPWAY_MIGRATE_NETWORK", "SLIPWAY_OWNER",
        "SLIPWAY_PROFILE_POSTGRES", "SLIPWAY_PROFILE_REDIS",
        "SLIPWAY_REDIS", "SLIPWAY_SECRETS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
-SERVICES = ("frontend", "backend", "migrate", "postgres", "redis", "debug")
+SERVICES = ("frontend", "backend", "migrate", "backup", "postgres", "redis", "debug")
 
 
 def compose(*files: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -104,9 +104,22 @@ class TestSecrets:
         """And a password: the service gets neither, as it may not change tables."""
         services = project["services"].items()
         mounted = {name: {one["source"] for one in each.get("secrets") or ()} for name, each in services}
-        assert [name for name, secrets in mounted.items() if "MIGRATION_DATABASE_URL" in secrets] == ["migrate"]
-        assert [name for name, secrets in mounted.items() if OWNER_PASSWORD in secrets] == ["migrate", "rights"]
+        assert {name for name, secrets in mounted.items() if "MIGRATION_DATABASE_URL" in secrets} == {
+            "migrate",
+            "backup",
+        }
+        assert {name for name, secrets in mounted.items() if OWNER_PASSWORD in secrets} == {
+            "migrate",
+            "backup",
+            "rights",
+        }
         assert mounted["migrate"] == {"POSTGRES_PASSWORD", *STORES_OF_OTHERS} - {"REDIS_URL"}
+
+    def test_who_makes_backups_can_neither_read_nor_restore_them(self, project: dict[str, Any]) -> None:
+        """What decrypts, and the superuser's password, come with a restore."""
+        services = project["services"]
+        mounted = {one: {each["source"] for each in services[one]["secrets"]} for one in ("migrate", "backup")}
+        assert mounted["backup"] == {*mounted["migrate"], "BACKUP_ADDRESS_SECRET"}
 
     def test_are_passed_as_files_or_as_variables(self, project: dict[str, Any]) -> None:
         """The plan counts either, in a file that a team has changed."""
@@ -117,6 +130,35 @@ class TestSecrets:
             assert "CARRIER_KEY" in passed_secrets({**backend, "environment": {name: "x"}})
         other = {"source": "another", "target": "/run/secrets/CARRIER_KEY"}
         assert passed_secrets({"secrets": [other]}) == {"CARRIER_KEY"}
+
+
+class TestBackups:
+    def test_stay_where_the_data_is_removed(self, project: dict[str, Any]) -> None:
+        """`down --volumes` leaves an external volume alone; nobody else mounts it."""
+        assert project["volumes"]["backups"] == {"name": "slipway-backups", "external": True}
+        users = [
+            name
+            for name, one in project["services"].items()
+            for each in one.get("volumes", ())
+            if each["source"] == "backups"
+        ]
+        assert users == ["backup"]
+
+    def test_are_made_by_the_servers_own_programs(self, project: dict[str, Any]) -> None:
+        """One image is named in three places: by the file, by the build, by the Dockerfile."""
+        services, image = (
+            read("docker-compose.yml", POSTGRES_IMAGE="mirror/postgres:18")["services"],
+            "mirror/postgres:18",
+        )
+        assert (services["backup"]["build"]["args"]["POSTGRES_IMAGE"], services["postgres"]["image"]) == (image, image)
+        default = project["services"]["postgres"]["image"]
+        assert project["services"]["backup"]["build"]["args"]["POSTGRES_IMAGE"] == default
+        assert f"ARG POSTGRES_IMAGE={default}\n" in (ROOT / "docker/Dockerfile.backend").read_text(encoding="utf-8")
+
+    def test_reach_the_data_and_the_world(self, project: dict[str, Any]) -> None:
+        """A copy is off the host; nothing starts it but who asks for it."""
+        backup = project["services"]["backup"]
+        assert (set(backup["networks"]), backup["profiles"]) == ({"backend", "frontend"}, ["backup"])
 
 
 class TestNetworks:
@@ -174,7 +216,7 @@ class TestVariables:
     def test_are_settings_or_said_by_a_deploy(self) -> None:
         """No name that neither the schema nor this test knows."""
         names = set(re.findall(r"(?<!\$)\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-        assert names - {one.name for one in variables()} <= OWN
+        assert names - {one.name for one in (*variables(), *backup_variables())} <= OWN
         assert {one.name for one in variables() if not one.secret} - PLACED <= names
 
     def test_without_an_env_file_it_says_what_to_do(self) -> None:

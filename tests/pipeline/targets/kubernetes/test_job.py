@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from pipeline.targets.kubernetes.job import command_of, given_to, policies_of, question_of
+from pipeline.targets.kubernetes.job import command_of, given_to, policies_of, program_of, question_of, superuser_psql
 from tests.services import ROOT
 
 MIGRATE = next(one for one in yaml.safe_load_all((ROOT / "k8s/base/migrate.yaml").read_text()) if one["kind"] == "Job")
@@ -107,3 +108,47 @@ class TestPoliciesOf:
         assert labels(out) == labels(into, "ingress", 0, "from", 0) == own
         assert labels(into) == labels(out, "egress", 0, "to", 0) == {"app.kubernetes.io/component": "redis"}
         assert out["spec"]["egress"][0]["ports"] == [{"protocol": "TCP", "port": 6379}]
+
+
+@pytest.mark.parametrize("owner", [{}, {"POSTGRES_OWNER": "shop"}])
+def test_a_program_is_run_by_who_migrates(tmp_path: Path, owner: dict[str, str]) -> None:
+    """The owner where the Secret names one, else who serves."""
+    job = program_of(MIGRATE, "postgres:18", ["printenv", "PGUSER", "PGPASSWORD"])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    for name in ("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD"):
+        (tmp_path / name).write_text(f"in-{name}")
+    shell, option, script = container["command"]
+    settings = {"PATH": "/usr/bin:/bin", "POSTGRES_HOST": "db", "POSTGRES_DB": "shop", "POSTGRES_USER": "shop-app-1"}
+    command = [shell, option, script.replace("/run/secrets", str(tmp_path)), *container["args"]]
+    done = subprocess.run(command, env={**settings, **owner}, capture_output=True, text=True, check=True)
+    wanted = ["shop", "in-POSTGRES_OWNER_PASSWORD"] if owner else ["shop-app-1", "in-POSTGRES_PASSWORD"]
+    assert done.stdout.split() == wanted
+
+
+class TestSuperuserPsql:
+    JOB = superuser_psql(MIGRATE, "postgres:18-trixie", "rights-1")
+
+    def test_connects_as_the_superuser_by_the_settings_of_the_migrations(self, tmp_path: Path) -> None:
+        """With the password from its file, and the SQL as its standard input: neither is in the manifest."""
+        (container,) = self.JOB["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "postgres:18-trixie"
+        shell, option, script = container["command"]
+        (tmp_path / "given").write_text("SELECT 1;\n")
+        (tmp_path / "POSTGRES_SUPERUSER_PASSWORD").write_text("of-the-superuser")
+        (tmp_path / "psql").write_text("#!/bin/sh\ncat\necho $PGHOST $PGPORT $PGDATABASE $PGUSER $PGPASSWORD $*\n")
+        (tmp_path / "psql").chmod(0o755)
+        script = script.replace("/run/given", str(tmp_path)).replace("/run/secrets", str(tmp_path))
+        settings = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "POSTGRES_HOST": "db",
+            "POSTGRES_DB": "shop",
+            "POSTGRES_USER": "x",
+        }
+        done = subprocess.run([shell, option, script], env=settings, capture_output=True, text=True, check=True)
+        statement, said = done.stdout.splitlines()
+        assert statement == "SELECT 1;"
+        assert said.startswith("db 5432 shop postgres of-the-superuser --no-psqlrc")
+
+    def test_mounts_one_more_key_than_a_migration(self) -> None:
+        """The superuser's password, which no other Job has."""
+        assert set(keys_of(self.JOB)) - set(keys_of(MIGRATE)) == {"POSTGRES_SUPERUSER_PASSWORD"}

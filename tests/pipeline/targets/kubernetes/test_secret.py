@@ -61,11 +61,22 @@ class TestSecretValues:
         assert again == first
         assert len(first["POSTGRES_SUPERUSER_PASSWORD"]) > 32
 
-    @pytest.mark.parametrize(("of_env", "role"), [("shop", None), ("shop-other", "shop-other"), ("another", None)])
+    @pytest.mark.parametrize(
+        ("of_env", "role"),
+        [("shop", None), ("shop-other", "shop-other"), ("shop-app-2", "shop-app-2"), ("another", None)],
+    )
     def test_say_whose_the_password_is_where_it_was_rotated(self, of_env: str, role: str | None) -> None:
         """The second of the two roles that own the database; any other name of `.env` is another target's."""
         values = secret_values(needed_keys(STORES), HERE, {}, roles=("shop", of_env))
         assert values.get("POSTGRES_USER") == role
+
+    def test_say_who_migrates_where_that_is_somebody_else(self) -> None:
+        """With a password of its own, which is no reason for new pods: none of the service's has it."""
+        here = {**HERE, "POSTGRES_OWNER_PASSWORD": "of-the-owner"}
+        values = secret_values(needed_keys(STORES), here, {}, roles=("shop", "shop-app-1"), owner="shop")
+        assert (values["POSTGRES_OWNER"], values["POSTGRES_OWNER_PASSWORD"]) == ("shop", "of-the-owner")
+        assert secrets_fingerprint(values) == secrets_fingerprint({**values, "POSTGRES_OWNER_PASSWORD": "another"})
+        assert "POSTGRES_OWNER" not in secret_values(needed_keys(STORES), HERE, {}, roles=("shop", "shop"))
 
     def test_hold_the_hash_of_redis_password_alone_for_redis(self) -> None:
         """Its file of users is read by its process, and tells nothing."""
