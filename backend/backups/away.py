@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import tempfile
@@ -26,7 +27,12 @@ REMOTE = "away"
 LIMITS = ("--contimeout=10s", "--timeout=30s", "--retries=2", "--low-level-retries=2", "--config=")
 PRIVATE_KEY = "-----BEGIN "
 SSH_PORT = 22
+SMALL_SECONDS = 60.0  # for what is not as large as a backup
 LONGEST = 400  # of what rclone says
+
+
+class _Nothing(BackupFailed):
+    """There is no such folder there, yet."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Away:
     async def backups(self) -> list[Manifest]:
         """Return the manifests of the whole backups there, the newest first."""
         with tempfile.TemporaryDirectory(prefix="slipway-away-") as folder:
-            await self._rclone("copy", self._place(), folder, "--max-depth=2", f"--include=/*/{MANIFEST}")
+            only = ("--max-depth=2", f"--include=/*/{MANIFEST}")
+            with contextlib.suppress(_Nothing):
+                await self._rclone("copy", self._place(), folder, *only, seconds=SMALL_SECONDS)
             return store.backups(Path(folder))
 
     async def take(self, path: Path, say: Say) -> None:
@@ -78,18 +86,20 @@ class Away:
     async def remove(self, name: str) -> None:
         """Remove a backup there: first what makes it one."""
         time_of(name)
-        await self._rclone("deletefile", f"{self._place(name)}/{MANIFEST}")
-        await self._rclone("purge", self._place(name))
+        await self._rclone("deletefile", f"{self._place(name)}/{MANIFEST}", seconds=SMALL_SECONDS)
+        await self.purge(name)
 
     async def left(self, names: Sequence[str]) -> list[str]:
         """Return the folders there that are named as backups, and are none of `names`: what is not whole."""
-        listed = (await self._rclone("lsf", self._place(), "--dirs-only")).split()
-        found = []
-        for name in listed:
+        # By their files: S3 has no folders, and some servers show one that is empty.
+        files = ("--recursive", "--files-only", "--max-depth=2")
+        listed = (await self._rclone("lsf", self._place(), *files, seconds=SMALL_SECONDS)).split()
+        found = set()
+        for name in {path.partition("/")[0] for path in listed} - {*names}:
             with contextlib.suppress(BackupFailed):
-                time_of(name.rstrip("/"))
-                found.append(name.rstrip("/"))
-        return [name for name in found if name not in names]
+                time_of(name)
+                found.add(name)
+        return sorted(found)
 
     async def purge(self, name: str) -> None:
         """Remove the folder of what is no whole backup there."""
@@ -99,13 +109,18 @@ class Away:
     def _place(self, name: str = "") -> str:
         return f"{REMOTE}:{self.address.folder}/{name}".rstrip("/")
 
-    async def _rclone(self, *arguments: str) -> str:
+    async def _rclone(self, *arguments: str, seconds: float | None = None) -> str:
+        """Run rclone, for at most so many `seconds`; return what it printed."""
         async with self._variables() as variables:
             try:
-                return await run("rclone", *arguments, *LIMITS, variables=variables)
+                async with asyncio.timeout(seconds):
+                    return await run("rclone", *arguments, *LIMITS, variables=variables)
+            except TimeoutError:
+                raise BackupFailed(f"BACKUP_ADDRESS: {self.address}: no answer within {seconds:.0f} s") from None
             except BackupFailed as error:
                 said = str(error).removeprefix("rclone: ")[:LONGEST]
-                raise BackupFailed(f"BACKUP_ADDRESS: {self.address}: {said}") from error
+                kind = _Nothing if said.endswith("directory not found") else BackupFailed
+                raise kind(f"BACKUP_ADDRESS: {self.address}: {said}") from error
 
     @asynccontextmanager
     async def _variables(self) -> AsyncIterator[dict[str, str]]:

@@ -35,6 +35,7 @@ RESULT = "smoked"
 READY_PAUSE = 0.2  # seconds
 LAST_SECONDS = 3.0  # to remove what was written, where it is told to end
 ENDED = 128 + signal.SIGTERM
+SHOWN, SHOWN_CHARACTERS = 5, 200  # failures in a record, which has to be short
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,10 @@ def main(archive: str) -> None:
         sys.exit(ENDED)
     sys.stdout.write(json.dumps({RESULT: asdict(smoked)}) + "\n")
     sys.stdout.flush()
+    if orders["record"]:
+        failed = [f"{one.method} {one.path}: {one.detail}"[:SHOWN_CHARACTERS] for one in smoked.failures[:SHOWN]]
+        Path(orders["record"]).write_text(json.dumps({"sent": len(specs), "failed": failed}), encoding="utf-8")
+        sys.exit(bool(failed))
 
 
 def _token(files: Sequence[str]) -> str | None:

@@ -48,7 +48,7 @@ class Artifacts:
 
     def render(self, images: PushedImages) -> tuple[str, list[Object]]:
         """Return the name and the objects of the overlay with `images`."""
-        return render(self.overlay, self.env.namespace, images, self.releases)
+        return render(self.overlay, self.env.namespace, images, self.releases, keep=self.env.kept.keep)
 
     def build(self, title: str) -> Release:
         """Build and push the images of the working tree; return them with the manifests that go with their digests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -41,6 +42,7 @@ __all__ = ["KubernetesFleet"]
 log = logging.getLogger(__name__)
 
 CACHE = "redis"
+BACKUPS = "backups"  # the claim of components/backup
 
 
 class KubernetesFleet(roles.Fleet):
@@ -109,7 +111,7 @@ class KubernetesFleet(roles.Fleet):
         """Compare the tokens with those of the pods, each of which has hashes of its own in its annotation."""
         pods = service_pods(self.site.rollout.glance())
         # A pod of an earlier Slipway has none: it counts as one with another token.
-        return Tokens.of(self.site.secrets).shared(secrets_mark(pod).partition(" ")[2] for pod in pods)
+        return Tokens.of(self.site.known).shared(secrets_mark(pod).partition(" ")[2] for pod in pods)
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what the Secret lacks, and what the manifests of the release do not mount from it."""
@@ -176,8 +178,7 @@ class KubernetesFleet(roles.Fleet):
         database: str | None = None,
     ) -> Smoked:
         """Run a pod that no Service selects."""
-        assert database is None  # its backups are refused before
-        return try_pod(self.site, new, watch, journal=journal, log=log, tries=tries)
+        return try_pod(self.site, new, watch, journal=journal, log=log, tries=tries, database=database)
 
     def put_back(self, old: Artifact) -> None:
         """Apply the StatefulSets of the release that comes back, and replace their broken pods."""
@@ -219,7 +220,7 @@ class KubernetesFleet(roles.Fleet):
             watch(line)
 
         self.bake.stop()
-        site.apply(release.manifests)
+        site.apply(site.whole(release))
         pods = site.rollout.wait(new.name, watched, deadline)
         must_run(release, pods)
         self.bake.watch(new.name, pods, back=back)
@@ -247,6 +248,9 @@ class KubernetesFleet(roles.Fleet):
         if volumes:
             kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
             kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)
+            if kubectl.get("persistentvolumeclaim", BACKUPS):
+                words = shlex.join(kubectl.command("delete", "persistentvolumeclaim", BACKUPS))
+                log.warning(f"the backups stay, in PersistentVolumeClaim {BACKUPS}: remove them by hand: `{words}`")
             if site.on_this_machine:
                 kubectl.do("delete", f"secret/{site.secret}", "--ignore-not-found")
                 self._forget_images()

@@ -24,6 +24,8 @@ __all__ = [
     "MigrateJob",
     "Removed",
     "command_of",
+    "given_to",
+    "job_from",
     "job_of",
     "lasting",
     "policies_of",
@@ -56,11 +58,11 @@ BY_WHOM = "a drained node, an eviction, by hand?"
 
 
 class Ended(DeployFailed):
-    """The pod of a Job ended with an error; `output` is its log."""
+    """The pod of a Job ended with an error; `output` is its log, `code` its exit code."""
 
-    def __init__(self, what: str, output: str) -> None:
+    def __init__(self, what: str, output: str, code: int = 1) -> None:
         super().__init__(f"{what} failed: {telling_line(output.splitlines())}")
-        self.output = output
+        self.output, self.code = output, code
 
 
 class Removed(DeployFailed):
@@ -211,6 +213,14 @@ def lasting(job: Object, limits: Limits) -> Object:
     container = spec["containers"][0]
     container["env"] = [*container.get("env", []), *({"name": name, "value": own[name]} for name in own)]
     return job
+
+
+def job_from(cron: Object, name: str) -> Object:
+    """Return the Job `name` of the template of a CronJob, as that would make it."""
+    template: Object = json.loads(json.dumps(cron["spec"]["jobTemplate"]))
+    labels = {**cron["metadata"].get("labels", {}), **template.get("metadata", {}).get("labels", {})}
+    metadata = {**template.get("metadata", {}), "name": name, "labels": labels}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
 
 
 def with_image(manifest: Object, image: str) -> Object:

@@ -15,7 +15,7 @@ from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 __all__ = ["SERVICE", "before_migrations", "grace_problems", "image_of", "leftovers", "marked"]
 
 COMPONENT = "app.kubernetes.io/component"
-STORES = ("postgres", "redis", "migrate")
+STORES = ("postgres", "redis", "migrate", "backup")
 # These exist before the migrations run; all others change with the rollout, under traffic.
 FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
 RECORD = "slipway/record"

@@ -13,6 +13,7 @@ APPLY = ("get", "create", "patch")
 # kind → (API group, resource); what an overlay may hold.
 RESOURCES = {
     "ConfigMap": ("", "configmaps"),
+    "CronJob": ("batch", "cronjobs"),
     "Deployment": ("apps", "deployments"),
     "ExternalSecret": ("external-secrets.io", "externalsecrets"),
     "Gateway": ("gateway.networking.k8s.io", "gateways"),

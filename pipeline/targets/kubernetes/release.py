@@ -154,14 +154,21 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
     return {}
 
 
-def render(overlay: Path, namespace: str, images: PushedImages, releases: KeptReleases) -> tuple[str, list[Object]]:
-    """Return the name and the objects of a release of `overlay` with `images`.
+def render(
+    overlay: Path, namespace: str, images: PushedImages, releases: KeptReleases, *, keep: str = ""
+) -> tuple[str, list[Object]]:
+    """Return the name and the objects of a release of `overlay` with `images`; its backups are kept by the rule `keep`.
 
     Raise `UsageError` with what kustomize says against the overlay.
     """
-    content = _content(_kustomize(overlay, namespace, images, UNNAMED))
+    content = _content(_keeping(_kustomize(overlay, namespace, images, UNNAMED), keep))
     name = releases.name(images.backend, content)
-    objects = _kustomize(overlay, namespace, images, name)
+    objects = _keeping(_kustomize(overlay, namespace, images, name), keep)
+    if images.backup is None and any(one["kind"] == "CronJob" and _lacks_backup(one) for one in objects):
+        raise UsageError(
+            f"{images.backend} was pushed without the image `backup`, which {overlay.name} runs: push its commit again,"
+            f" or take components/backup out of {overlay.name}"
+        )
     for one in objects:
         if one["kind"] == "Deployment" and (name_of(one) == SERVICE or runs_image(one, images.place("backend"))):
             template = one["spec"]["template"].setdefault("metadata", {})
@@ -191,6 +198,21 @@ def must_run(release: Release, pods: Iterable[Mapping[str, Any]]) -> None:
         raise DeployFailed(
             f"a pod runs {', '.join(wrong)} instead of {release.images.backend}: find out what rewrites it"
         )
+
+
+def _lacks_backup(cron: Object) -> bool:
+    """Return whether an image of `cron` is still the name that a release's digest replaces."""
+    spec = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return any(one["image"] == "backup" for one in (*spec.get("initContainers", ()), *spec["containers"]))
+
+
+def _keeping(objects: list[Object], keep: str) -> list[Object]:
+    """Return `objects`, whose CronJob of backups was told the rule `keep`."""
+    for one in objects:
+        if keep and (one["kind"], name_of(one)) == ("CronJob", "backup"):
+            container = one["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+            container["env"] = [*container.get("env", ()), {"name": "BACKUP_KEEP", "value": keep}]
+    return objects
 
 
 def _kustomize(overlay: Path, namespace: str, images: PushedImages, release: str) -> list[Object]:

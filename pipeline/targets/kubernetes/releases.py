@@ -47,7 +47,7 @@ class KubernetesReleases(roles.Releases):
         site = self.site
         serving = {replica(pod, current=True).release for pod in current_pods(site.rollout.glance())}
         known = [site.kept.find(name) for name in {*retained, *serving} if site.kept.knows(name)]
-        needed = {key_of(each) for release in known if release.name in serving for each in release.manifests}
+        needed = {key_of(each) for release in known if release.name in serving for each in site.whole(release)}
         kinds = {each["kind"] for release in known for each in release.manifests} & PRUNED
         if not needed:
             return
@@ -74,7 +74,7 @@ class KubernetesReleases(roles.Releases):
         Also log what would change, and who else changed the objects that a deploy applies.
         """
         site = self.site
-        wanted = site.wanted(site.kept.find(new.name).manifests)
+        wanted = site.wanted(site.whole(site.kept.find(new.name)))
         by_hand: list[str] = []
         try:
             site.kubectl.apply(wanted, dry_run=True, force=False)

@@ -36,6 +36,7 @@ __all__ = [
 
 SECRETS_ANNOTATION = "slipway/secrets"
 REDIS_ACL = "REDIS_ACL"
+BACKUP_SECRETS = ("BACKUP_IDENTITY", "BACKUP_ADDRESS_SECRET")  # of components/backup, where they are needed
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
 OWNER = "POSTGRES_OWNER"
 
@@ -97,7 +98,7 @@ def secret_values(
     `.env` has to be in the Secret. `owner`: who migrates, according to `.env`, where it is not who logs in.
     """
     values = {secret.name: here.get(secret.name, "") for secret in service_secrets()}
-    values |= {name: here[name] for name in FILES if here.get(name)}
+    values |= {name: here[name] for name in (*FILES, *BACKUP_SECRETS) if here.get(name)}
     if SUPERUSER_PASSWORD in keys:
         values[SUPERUSER_PASSWORD] = there.get(SUPERUSER_PASSWORD) or randomness.token_urlsafe(36)
     of_overlay, of_env = roles

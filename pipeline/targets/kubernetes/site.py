@@ -6,24 +6,26 @@ from collections.abc import Iterable
 
 from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import URLS, read_values, split_secrets
+from pipeline.config.settings import URLS, backup_settings, read_values, split_secrets
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.releases.model import Replica
 from pipeline.system.progress import Progress
 from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.changes import Key
+from pipeline.targets.kubernetes.drill import smoke_config
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import marked
 from pipeline.targets.kubernetes.permissions import RESOURCES
 from pipeline.targets.kubernetes.records import ClusterRecords
-from pipeline.targets.kubernetes.release import KeptReleases, release_of, settings_of
+from pipeline.targets.kubernetes.release import KeptReleases, Release, release_of, settings_of
 from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
 from pipeline.targets.kubernetes.secret import (
     OWNER,
     ROLE,
     needed_keys,
     pod_mark,
+    read_secret,
     secret_name,
     secret_object,
     secret_values,
@@ -68,7 +70,13 @@ class Site:
     @property
     def managed(self) -> Managed:
         """The stores that others manage, by the secrets that pods get."""
-        return Managed({name: self.secrets[name] for name in sorted(URLS) if self.secrets.get(name)})
+        there = self.known
+        return Managed({name: there[name] for name in sorted(URLS) if there.get(name)})
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The secrets of this deploy; those of the cluster where nothing is deployed, as with a restore."""
+        return self.secrets or read_secret(self.kubectl, self.secret)
 
     def secrets_of_env(self, objects: Iterable[Object]) -> dict[str, str]:
         """Return what the Secret of `objects` is to hold, from `.env`; what only the cluster knows stays."""
@@ -76,7 +84,7 @@ class Site:
         role = settings_of(objects).get(ROLE, "")
         return secret_values(
             needed_keys(objects, managed.names),
-            {**own, **managed.files()},
+            {**own, **managed.files(), **backup_settings(self.values)},
             self.delivered,
             roles=(role, plain.get(ROLE, role)),
             owner="" if managed.database else plain.get(OWNER, ""),
@@ -94,6 +102,10 @@ class Site:
     def serving(self) -> list[str]:
         """Return the releases of the ready pods that are kept."""
         return [each.release for each in self.replicas() if each.ready and self.kept.knows(each.release)]
+
+    def whole(self, release: Release) -> list[Object]:
+        """Return the objects of `release`, and what goes with its requests and not with its manifests."""
+        return [*release.manifests, *smoke_config(release.manifests, release.artifact.requests)]
 
     def apply(self, objects: Iterable[Object]) -> None:
         """Apply `objects` and the secrets that go with them."""

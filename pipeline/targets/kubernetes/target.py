@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import ensure_env, env_or_shell, read_values
+from pipeline.config.settings import backup_settings, ensure_env, env_or_shell, read_values, split_secrets
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
 from pipeline.errors import UsageError
 from pipeline.releases.lock import Holder
 from pipeline.system.progress import Progress
-from pipeline.targets.common.backups import NoBackups
+from pipeline.targets.kubernetes.backups import KubernetesBackups
 from pipeline.targets.kubernetes.database import KubernetesDatabase
 from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.objects import grace_problems
@@ -42,7 +42,7 @@ class KubernetesTarget:
         witness = Witness(site.kubectl, site.secret)
         self.watch = Bake(site.kubectl, site.rollout, witness, site.lease, env.max_failures)
         self.fleet = KubernetesFleet(site, self.watch)
-        self.backups = NoBackups("kubernetes")
+        self.backups = KubernetesBackups(site)
 
     def records(self) -> ClusterRecords:
         """Return the records of the cluster. Raise `UsageError` where its API server cannot be asked."""

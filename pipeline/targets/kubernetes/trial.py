@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines.kubectl import Kubectl, Object, Unreachable, describe, name_of
+from pipeline.config.managed import NO_REDIS
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, as_list, describe, name_of
 from pipeline.errors import DeployFailed, NotReady, SlipwayError
 from pipeline.proof.packed import pack_smoke
 from pipeline.proof.smoke import Smoked, smoke_limit, smoked_of
@@ -26,13 +27,13 @@ from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.diagnosis import LOG_LINES, telling_line
 from pipeline.targets.kubernetes.changes import key_of
-from pipeline.targets.kubernetes.job import why_waiting
+from pipeline.targets.kubernetes.job import GIVEN, given_to, why_waiting
 from pipeline.targets.kubernetes.release import SERVICE, Release
 from pipeline.targets.kubernetes.rollout.diagnosis import Patience
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["end_trials", "selects", "trial_objects", "try_pod"]
+__all__ = ["end_trials", "selects", "trial_objects", "try_pod", "use_database"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,23 @@ KEPT_SECONDS = 30  # until Kubernetes removes an ended one that no deploy has re
 REMOVE_SECONDS = 60  # a node that does not answer may keep its pod for longer
 
 
-def try_pod(site: Site, new: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path, tries: int) -> Smoked:
+def try_pod(
+    site: Site,
+    new: Artifact,
+    watch: Callable[[str], None],
+    *,
+    journal: Path,
+    log: Path,
+    tries: int,
+    database: str | None = None,
+) -> Smoked:
     """See `pipeline.targets.common.roles.Fleet.trial`."""
     release, kubectl, seconds = site.kept.find(new.name), site.kubectl, smoke_limit(new.requests, tries)
     name = f"{NAME}-{secrets.token_hex(3)}"
     job, archived, *network = trial_objects(release, name, site.secret, site.env.timeout + seconds + SPARE_SECONDS)
+    beside = site.managed.beside(database) if database else {}
+    if database:
+        use_database(job, database, managed=bool(beside))
     port = _port(job["spec"]["template"]["spec"])
     archive = pack_smoke(
         new.requests, f"http://127.0.0.1:{port}", [f"{TOKEN}/{TOKEN_KEY}"], wait=site.env.timeout, tries=tries
@@ -69,6 +82,8 @@ def try_pod(site: Site, new: Artifact, watch: Callable[[str], None], *, journal:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made["metadata"]["uid"]}
         for one in (archived, *network):
             one["metadata"]["ownerReferences"] = [owner]
+        for url in beside.values():  # with a password in it; not applied: see `MigrateJob.do`
+            kubectl.ask("create", "--filename=-", given=as_list([given_to(made, url)]))
         kubectl.apply([*settings, archived, *network, {**job, "spec": {**job["spec"], "suspend": False}}])
         pod = _wait(site, new, name, watch, seconds)
         said = _keep_log(kubectl, pod, ASKS, journal)
@@ -155,6 +170,20 @@ def trial_objects(release: Release, name: str, secret: str, seconds: float) -> l
     }
     network = [_policy(one, name) for one in release.objects(["NetworkPolicy"]) if _about(one, was)]
     return [_object("batch/v1", "Job", labels, name, spec=job), _object("v1", "ConfigMap", labels, name), *network]
+
+
+def use_database(job: Object, database: str, *, managed: bool) -> None:
+    """Lead the service in the `job` of a trial to another `database` of the same server, and to no Redis.
+
+    `managed`: others manage that server, and the Secret of the job has its whole URL.
+    """
+    service = next(one for one in job["spec"]["template"]["spec"]["containers"] if one["name"] == SERVICE)
+    place: Object = {"name": "POSTGRES_DB", "value": database}
+    if managed:
+        place = {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": name_of(job), "key": GIVEN}}}
+    own = [place, {"name": "REDIS_URL", "value": NO_REDIS}]
+    names = {one["name"] for one in own}
+    service["env"] = [*(one for one in service["env"] if one["name"] not in names), *own]
 
 
 def _selector(one: Object) -> Mapping[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -74,14 +75,23 @@ class Place:
         """What encrypts, and decrypts."""
         return {"BACKUP_RECIPIENTS": str(self.identity.to_public()), "BACKUP_IDENTITY": str(self.identity)}
 
-    async def back_up(self, before: Manifest | None = None, **changed: str) -> Manifest:
-        """Make a backup."""
-        return await back_up(self.settings, self.own(**changed), before, self.say)
+    async def back_up(
+        self, before: Manifest | None = None, *, given: Mapping[str, str] = MappingProxyType({})
+    ) -> Manifest:
+        """Make a backup, with the settings that are `given` besides."""
+        return await back_up(self.settings, self.own(**given), before, self.say)
 
-    async def check(self, name: str, *, project: str | None = None, needs_key: bool = True, **changed: str) -> Checked:
-        """Check a backup."""
-        path = self.folder / name
-        return await check(self.settings, self.own(**changed), path, project=project, needs_key=needs_key, say=self.say)
+    async def check(
+        self,
+        name: str,
+        *,
+        project: str | None = None,
+        needs_key: bool = True,
+        given: Mapping[str, str] = MappingProxyType({}),
+    ) -> Checked:
+        """Check a backup, with the settings that are `given` besides."""
+        own = self.own(**given)
+        return await check(self.settings, own, self.folder / name, project=project, needs_key=needs_key, say=self.say)
 
     async def ask(self, query: str, database: str | None = None) -> Any:
         """Ask one value, as the superuser."""

@@ -50,7 +50,7 @@ class TestContent:
         folder = place.folder / plain.name
         shown = "".join(_unpacked(path) for path in folder.glob("*.gz"))
         assert SECRET in shown  # who looks for it, would find it
-        manifest = await place.back_up(**place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
         folder = place.folder / manifest.name
         assert all(file.path.endswith(".age") for file in manifest.files)
         assert all(path.read_bytes().startswith(b"age-encryption.org/v1") for path in folder.glob("*.age"))
@@ -80,9 +80,9 @@ class TestContent:
     async def test_has_several_jobs_from_a_size_on(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         """Which all read one snapshot."""
         monkeypatch.setattr("backend.backups.dump.PARALLEL_BYTES", 1)
-        manifest = await place.back_up(**place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
         assert any("2 at once" in line or "4 at once" in line for line in place.said) or os.cpu_count() == 1
-        assert (await place.check(manifest.name, **place.encrypted())).schema == "same"
+        assert (await place.check(manifest.name, given=place.encrypted())).schema == "same"
 
 
 class TestFailure:
@@ -124,8 +124,8 @@ class TestFailure:
             import os, subprocess, sys
             from backend.backups import store
             from backend.backups.__main__ import main
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size={3000 if encrypted else 1000}k", "none", "{place.folder}"],
-                           check=True)
+            size = "size={3000 if encrypted else 1000}k"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", "{place.folder}"], check=True)
             store.free_bytes = lambda _: 1 << 40
             code = main(["backup"])
             print(os.listdir("{place.folder}"))

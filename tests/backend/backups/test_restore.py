@@ -1,4 +1,4 @@
-"""A restore: the same rows beside, with the rights and settings that no dump has; and that a failed one leaves nothing."""
+"""A restore: the same rows beside, with what no dump has; and that a failed one leaves nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _new(place: Place) -> str:
 
 
 async def _restored(place: Place, new: str, **changed: str) -> dict[str, object]:
-    manifest = await place.back_up(**changed)
-    return await restore(place.server(**changed), await place.check(manifest.name, **changed), new, place.say)
+    manifest = await place.back_up(given=changed)
+    return await restore(place.server(**changed), await place.check(manifest.name, given=changed), new, place.say)
 
 
 class TestSame:
@@ -51,8 +51,8 @@ class TestSame:
     async def test_owner_has_everything_and_the_service_may_write(self, place: Place, new: str) -> None:
         """The owner is no superuser; the group of the service has its rights again."""
         await _restored(place, new)
-        owners = "SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-        assert await place.ask(owners, new) == [f'"{place.owner}"']
+        owners = "SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHERE relnamespace = "
+        assert await place.ask(f"{owners}'public'::regnamespace", new) == [f'"{place.owner}"']
         query = f"SELECT has_table_privilege('{place.owner}-app', 'accounts', 'INSERT')"
         assert await place.ask(query, new)
 
@@ -162,7 +162,8 @@ class TestFailure:
         """The first one ends it, and is told; the database is dropped."""
         # A check that looks at another table, which is empty when these rows come.
         place.run(f"""SET ROLE "{place.owner}"; CREATE SCHEMA a;
-                     CREATE FUNCTION a.known() RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.accounts)';
+                     CREATE FUNCTION a.known() RETURNS bool LANGUAGE sql
+                         AS 'SELECT EXISTS (SELECT FROM public.accounts)';
                      CREATE TABLE a.checked (n int CHECK (a.known())); INSERT INTO a.checked VALUES (4)""")
         with pytest.raises(BackupFailed, match=r"^pg_restore: .*violates check constraint"):
             await _restored(place, new)
@@ -184,8 +185,8 @@ class TestFailure:
 
     async def test_what_cannot_be_decrypted_on_the_way(self, place: Place, new: str) -> None:
         """The file is named, and not what pg_restore made of half of it."""
-        manifest = await place.back_up(**place.encrypted())
-        checked = await place.check(manifest.name, **place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
+        checked = await place.check(manifest.name, given=place.encrypted())
         data = max((place.folder / manifest.name).glob("*.dat.gz.age"), key=lambda path: path.stat().st_size)
         data.write_bytes(data.read_bytes()[:-10])
         with pytest.raises(BackupFailed, match=rf"{data.name} cannot be decrypted: it ends too early"):
@@ -246,10 +247,8 @@ class TestCompare:
     async def test_says_what_would_be_lost(self, place: Place, new: str) -> None:
         """Rows of each table here and there, and since when they may differ."""
         done = await _restored(place, new)
-        place.run(
-            'INSERT INTO "odd name"."Names" ("the text") SELECT \'x\' FROM generate_series(1, 7); CREATE TABLE more AS SELECT 1'
-        )
-        place.run(f'GRANT SELECT ON more TO "{place.owner}"')
+        place.run(f"""SET ROLE "{place.owner}"; CREATE TABLE more AS SELECT 1;
+                      INSERT INTO "odd name"."Names" ("the text") SELECT 'x' FROM generate_series(1, 7)""")
         told = await compare(place.server(), new)
         assert (told["serving"], told["since"], told["lost"]) == (place.database, done["snapshot"], 8)
         tables = {one["name"]: (one["rows"], one["serving"]) for one in told["tables"]}

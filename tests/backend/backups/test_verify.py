@@ -35,12 +35,20 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _cut(folder: Path) -> None:
+    _data(folder).write_bytes(_data(folder).read_bytes()[:-1])
+
+
+def _lengthen(folder: Path) -> None:
+    _data(folder).write_bytes(_data(folder).read_bytes() + b"x")
+
+
 FAULTS: dict[str, tuple[Change, str]] = {
-    "truncated": (lambda folder: _data(folder).write_bytes(_data(folder).read_bytes()[:-1]), r"\.dat\.\S+ is truncated \(\d+ bytes of"),
-    "longer": (lambda folder: _data(folder).write_bytes(_data(folder).read_bytes() + b"x"), "is too long"),
+    "truncated": (_cut, r"\.dat\.\S+ is truncated \(\d+ bytes of"),
+    "longer": (_lengthen, "is too long"),
     "changed": (lambda folder: _flip(_data(folder)), "was changed: its checksum is another"),
     "a file is gone": (lambda folder: _data(folder).unlink(), "is missing"),
-    "a file is new": (lambda folder: (folder / "more").touch(), "more is not in its manifest.json: it was tampered with"),
+    "a file is new": (lambda folder: (folder / "more").touch(), "more is not in its manifest.json: it was tamp"),
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "has no manifest.json: it is no whole backup"),
     "half a manifest": (lambda folder: (folder / MANIFEST).write_text('{"schema": 1'), "cannot be read"),
     "a newer format": (_manifest(schema=2), r"schema: Input should be 1.*a newer release made it"),
@@ -89,12 +97,12 @@ class TestSchema:
 class TestKeys:
     async def test_the_right_one_opens_it(self, place: Place) -> None:
         """What is inside can be read."""
-        manifest = await place.back_up(**place.encrypted())
-        assert (await place.check(manifest.name, **place.encrypted())).identity is not None
+        manifest = await place.back_up(given=place.encrypted())
+        assert (await place.check(manifest.name, given=place.encrypted())).identity is not None
 
     async def test_a_missing_one_is_named_with_whose_it_is(self, place: Place) -> None:
         """Checksums alone are looked at without it; who wants to restore needs it."""
-        manifest = await place.back_up(**place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
         await place.check(manifest.name, needs_key=False)
         assert "BACKUP_IDENTITY is not set: the checksums are right, and nobody has looked inside" in place.said
         with pytest.raises(BackupFailed, match=f"encrypted for {place.identity.to_public()}: give the secret key"):
@@ -102,15 +110,15 @@ class TestKeys:
 
     async def test_of_somebody_else_is_named(self, place: Place) -> None:
         """With whose it is, and whose it should be."""
-        manifest = await place.back_up(**place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
         other = x25519.Identity.generate()
         with pytest.raises(BackupFailed, match=f"is the key of {other.to_public()}: give the right one"):
-            await place.check(manifest.name, BACKUP_IDENTITY=str(other))
+            await place.check(manifest.name, given={"BACKUP_IDENTITY": str(other)})
 
     async def test_encrypted_for_another_than_it_says(self, place: Place) -> None:
         """The manifest names a key that does not open it."""
-        manifest = await place.back_up(**place.encrypted())
+        manifest = await place.back_up(given=place.encrypted())
         other = x25519.Identity.generate()
         _manifest(encrypted=[str(other.to_public())])(place.folder / manifest.name)
         with pytest.raises(BackupFailed, match=r"toc\.dat\.age cannot be decrypted: no matching keys"):
-            await place.check(manifest.name, BACKUP_IDENTITY=str(other))
+            await place.check(manifest.name, given={"BACKUP_IDENTITY": str(other)})

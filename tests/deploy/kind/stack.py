@@ -162,6 +162,9 @@ class KindCheckout(Checkout):
                 deploy.kill()
         done = self.run("down", "--volumes", KUBECONFIG=str(Path.home() / ".kube/config"))
         assert done.code == 0, done.stderr
-        kinds = "deployments,statefulsets,services,jobs,persistentvolumeclaims,networkpolicies,httproutes,gateways"
+        kubectl("delete", "persistentvolumeclaim", "backups", "--ignore-not-found")  # which goes by hand alone
+        kinds = (
+            "deployments,statefulsets,services,cronjobs,jobs,persistentvolumeclaims,networkpolicies,httproutes,gateways"
+        )
         assert kubectl("get", kinds, "--output=name") == ""
         assert not self.home.exists()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from pipeline.config.requests import COMMAND, RequestSpec, parse_requests
 from pipeline.proof.cleaning import clean_up
@@ -90,6 +94,32 @@ class TestPacked:
         )
         assert smoked_of(run(tmp_path, parse_requests([LIST]), service)) == Smoked()
         assert [request.path for request in service.requests] == [*["/ready"] * 4, "/things"]
+
+
+class TestRecord:
+    """What a container leaves for whoever cannot read its log."""
+
+    @pytest.mark.parametrize(("broken", "code"), [(False, 0), (True, 1)])
+    def test_is_short_and_has_an_exit_code(self, broken: bool, code: int, tmp_path: Path, service: Service) -> None:
+        """A pod's status has room for little."""
+        service.behave = lambda one, request: (
+            Reply(500, {"error": "x" * 500}) if broken and request.method == "POST" else ready(one, request)
+        )
+        archive, record = tmp_path / "smoke.pyz", tmp_path / "record"
+        specs = parse_requests([LIST, MAKE])
+        archive.write_bytes(pack_smoke(specs, service.url, [], wait=5, tries=1, record=str(record)))
+        done = subprocess.run([sys.executable, "-I", str(archive)], stdout=subprocess.PIPE, timeout=60, check=False)
+        said = json.loads(record.read_text())
+        assert (done.returncode, said["sent"], len(said["failed"])) == (code, 2, int(broken))
+        assert all(one.startswith("POST /things: 500 ") and len(one) <= 200 for one in said["failed"])
+
+    def test_comes_from_an_archive_that_is_the_same_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else each deploy would find it changed."""
+        specs = parse_requests([LIST, MAKE])
+        first = pack_smoke(specs, "http://127.0.0.1:8000", [], wait=5, tries=1)
+        monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+        assert pack_smoke(specs, "http://127.0.0.1:8000", [], wait=5, tries=1) == first
+        assert pack_smoke(specs[:1], "http://127.0.0.1:8000", [], wait=5, tries=1) != first
 
 
 def test_removes_what_it_wrote_when_it_is_told_to_end(tmp_path: Path, service: Service) -> None:

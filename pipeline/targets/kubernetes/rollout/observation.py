@@ -19,6 +19,7 @@ __all__ = [
     "event_time",
     "named",
     "quantity",
+    "superseded",
 ]
 
 Json = Mapping[str, Any]
@@ -162,3 +163,22 @@ def _of_a_job(pod: Json) -> bool:
     name = pod["metadata"].get("labels", {}).get("app.kubernetes.io/name")
     owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
     return owned and name not in ("vantage", "try-backend")
+
+
+def superseded(pod: Json, pods: Iterable[Json]) -> bool:
+    """Return whether a Job's `pod` failed, and a later one of `pods` of the same component did not.
+
+    Kubernetes keeps those of CronJobs for days.
+    """
+
+    def made(one: Json) -> str:
+        return str(one["metadata"].get("creationTimestamp", ""))
+
+    def component(one: Json) -> Any:
+        owned = any(ref["kind"] == "Job" for ref in one["metadata"].get("ownerReferences", ()))
+        return owned and one["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+
+    if pod["status"].get("phase") != "Failed" or not component(pod):
+        return False
+    good = (one for one in pods if one["status"].get("phase") == "Succeeded" and component(one) == component(pod))
+    return any(made(one) > made(pod) for one in good)

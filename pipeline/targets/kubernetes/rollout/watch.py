@@ -29,7 +29,15 @@ from pipeline.targets.kubernetes.rollout.diagnosis import (
     with_log,
 )
 from pipeline.targets.kubernetes.rollout.findings import Finding
-from pipeline.targets.kubernetes.rollout.observation import PODS, RESOURCES, Json, Observation, condition, named
+from pipeline.targets.kubernetes.rollout.observation import (
+    PODS,
+    RESOURCES,
+    Json,
+    Observation,
+    condition,
+    named,
+    superseded,
+)
 from pipeline.targets.kubernetes.rollout.scheduling import unbound
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
@@ -122,7 +130,8 @@ class RolloutWatch:
     def findings(self) -> list[str]:
         """Return what is wrong with any pod of the namespace, its storage or its autoscaler, one line each."""
         seen = Observation.of(self.kubectl.get(f"{RESOURCES},horizontalpodautoscalers"))
-        findings = [*examine_pods(seen, seen.pods), *diagnose(seen), *unbound(seen)]
+        pods = [pod for pod in seen.pods if not superseded(pod, seen.pods)]
+        findings = [*examine_pods(seen, pods), *diagnose(seen), *unbound(seen)]
         findings += [one for name in workers(seen) for one in diagnose(seen, name=name)]
         since = time.time() - RECENT_SECONDS
         findings += [one for name in (SERVICE, *workers(seen)) for one in restarts(seen, since=since, name=name)]

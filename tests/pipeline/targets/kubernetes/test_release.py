@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ spec:
         - name: backend
           image: backend
           envFrom: [{configMapRef: {name: settings}}]
+"""
+CRONJOB = """\
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: backup}
+spec:
+  schedule: "0 2 * * *"
+  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: backup, image: backup}]}}}}
 """
 IMAGES = PushedImages("registry.example.com/shop", *(f"sha256:{digit * 64}" for digit in "abc"))
 
@@ -86,6 +95,30 @@ class TestRender:
         assert other.startswith(f"{name}+")
         releases.keep(kept(other, objects))
         assert render(overlay, "shop", IMAGES, releases)[0] == other
+
+    def test_refuses_an_image_that_was_pushed_without_its_backups(self, overlay: Path, releases: KeptReleases) -> None:
+        """A registry elsewhere would be asked for `backup`."""
+        (overlay / "deployment.yaml").write_text(f"{DEPLOYMENT}---\n{CRONJOB}")
+        with pytest.raises(
+            UsageError, match=r"was pushed without the image `backup`, which overlay runs: push its com"
+        ):
+            render(overlay, "shop", IMAGES, releases)
+        _, objects = render(overlay, "shop", replace(IMAGES, backup=f"sha256:{'d' * 64}"), releases)
+        [cron] = [one for one in objects if one["kind"] == "CronJob"]
+        [container] = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"registry.example.com/shop@sha256:{'d' * 64}"
+
+    def test_says_how_long_backups_are_kept(self, overlay: Path, releases: KeptReleases) -> None:
+        """By the rule of the environment's table: another rule is another release."""
+        (overlay / "deployment.yaml").write_text(f"{DEPLOYMENT}---\n{CRONJOB}")
+        images = replace(IMAGES, backup=f"sha256:{'d' * 64}")
+        name, objects = render(overlay, "shop", images, releases, keep="7d 4w")
+        [cron] = [one for one in objects if one["kind"] == "CronJob"]
+        [container] = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["env"] == [{"name": "BACKUP_KEEP", "value": "7d 4w"}]
+        releases.keep(kept(name, objects))
+        assert render(overlay, "shop", images, releases, keep="7d 4w")[0] == name
+        assert render(overlay, "shop", images, releases, keep="1d")[0] != name
 
     def test_says_what_kustomize_has_against_an_overlay(self, overlay: Path, releases: KeptReleases) -> None:
         """One line, and no traceback."""

@@ -82,6 +82,15 @@ class TestSecretValues:
         """Its file of users is read by its process, and tells nothing."""
         assert HERE["REDIS_PASSWORD"] not in secret_values(needed_keys(STORES), HERE, {})["REDIS_ACL"]
 
+    def test_have_the_keys_of_backups_where_there_are_any(self) -> None:
+        """No pod of the service carries a mark of them: it need not start again."""
+        plain = secret_values(needed_keys(STORES), HERE, {})
+        known = {"BACKUP_IDENTITY": "AGE-SECRET-KEY-1", "BACKUP_ADDRESS_SECRET": "id:secret"}
+        values = secret_values(needed_keys(STORES), {**HERE, **known, "BACKUP_KEEP": "7d"}, plain)
+        assert values == {**plain, **known}
+        assert pod_mark(values) == pod_mark(plain)
+        assert "BACKUP_IDENTITY" not in secret_values(needed_keys(STORES), HERE, values)
+
 
 class TestManagedStores:
     URLS: ClassVar = {"DATABASE_URL": "postgresql://db/shop", "REDIS_URL": "redis://cache"}

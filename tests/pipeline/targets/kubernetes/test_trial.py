@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.managed import NO_REDIS
 from pipeline.engines.kustomize import render
 from pipeline.errors import DeployFailed, NotReady
 from pipeline.images.build import PushedImages
@@ -15,7 +16,7 @@ from pipeline.system.git import Source
 from pipeline.targets.kubernetes import trial
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.rollout.findings import Finding
-from pipeline.targets.kubernetes.trial import NAME, selects, trial_objects
+from pipeline.targets.kubernetes.trial import NAME, selects, trial_objects, use_database
 from tests.services import ROOT
 
 IMAGES = PushedImages("registry/app", *(f"sha256:{digit * 64}" for digit in "123"))
@@ -130,6 +131,30 @@ class TestTrialObjects:
 def test_selects(selector: dict[str, Any], matches: bool) -> None:
     """As Kubernetes does."""
     assert selects(selector, {"a": "1"}) is matches
+
+
+class TestUseDatabase:
+    """The replica of a restore."""
+
+    def env(self, manifests: Objects, *, managed: bool) -> dict[str, Any]:
+        job = of(tried(manifests), "Job")
+        use_database(job, "restored", managed=managed)
+        service = next(one for one in job["spec"]["template"]["spec"]["containers"] if one["name"] == "backend")
+        names = [one["name"] for one in service["env"]]
+        assert len(names) == len(set(names))
+        return {one["name"]: one.get("value", one.get("valueFrom")) for one in service["env"]}
+
+    def test_is_on_another_database_as_the_service_is_on_its_own(self, manifests: Objects) -> None:
+        """As whom it logs in stays, and what is cached of the other is not read."""
+        env = self.env(manifests, managed=False)
+        assert (env["POSTGRES_DB"], env["REDIS_URL"]) == ("restored", NO_REDIS)
+        assert ("POSTGRES_USER" in env, "DATABASE_URL" in env) == (True, False)
+
+    def test_has_the_whole_url_from_a_secret_of_its_own_where_others_manage_it(self, manifests: Objects) -> None:
+        """It has a password, so no manifest has it."""
+        env = self.env(manifests, managed=True)
+        assert env["DATABASE_URL"] == {"secretKeyRef": {"name": JOB, "key": "given"}}
+        assert env["REDIS_URL"] == NO_REDIS
 
 
 class FakeSite:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.targets.kubernetes.rollout.diagnosis import diagnose, diagnose_job
-from pipeline.targets.kubernetes.rollout.observation import Observation
+from pipeline.targets.kubernetes.rollout.observation import Observation, superseded
 from tests.pipeline.targets.kubernetes.rollout.replay import at, is_new, one
 
 
@@ -53,3 +53,29 @@ class TestJobs:
         job = {"kind": "Job", "metadata": {"name": "try-backend", "uid": "new"}}
         (found,) = diagnose_job(Observation.of([job, *items]), "try-backend")
         assert (found.kind, found.pod) == ("crash", pod["metadata"]["name"])
+
+
+def test_a_failure_that_a_later_run_mended_is_history() -> None:
+    """Kubernetes keeps the pods of a CronJob for days; those of another component say nothing."""
+
+    def pod(component: str, phase: str, day: int, owner: str = "Job") -> dict[str, Any]:
+        return {
+            "metadata": {
+                "name": f"{component}-{day}",
+                "creationTimestamp": f"2026-11-{day}T02:17:00Z",
+                "labels": {"app.kubernetes.io/component": component},
+                "ownerReferences": [{"kind": owner, "uid": "u"}],
+            },
+            "status": {"phase": phase},
+        }
+
+    failed = pod("backup", "Failed", 20)
+    assert superseded(failed, [failed, pod("backup", "Succeeded", 21)])
+    for others in (
+        [],
+        [pod("backup", "Succeeded", 19)],
+        [pod("drill", "Succeeded", 21)],
+        [pod("backup", "Failed", 21)],
+    ):
+        assert not superseded(failed, [failed, *others])
+    assert not superseded(pod("backend", "Failed", 20, "ReplicaSet"), [pod("backend", "Succeeded", 21, "ReplicaSet")])

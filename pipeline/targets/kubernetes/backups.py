@@ -1,0 +1,188 @@
+"""The backups of a Kubernetes environment: Jobs made of the templates of component `backup`'s CronJobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from pipeline.config.secrets import SUPERUSER_PASSWORD
+from pipeline.engines.kubectl import Object, Refused, name_of
+from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.releases.model import Artifact
+from pipeline.targets.common import roles
+from pipeline.targets.common.backups import answer_of
+from pipeline.targets.common.migrating import Limits
+from pipeline.targets.kubernetes.data import find_store
+from pipeline.targets.kubernetes.drill import DRILL, newest_drill, run_drill
+from pipeline.targets.kubernetes.followed import FollowedJob
+from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, job_from
+from pipeline.targets.kubernetes.release import Release
+from pipeline.targets.kubernetes.site import Site
+
+__all__ = ["BACKUP", "EXTRAS", "Extras", "KubernetesBackups", "backup_job"]
+
+BACKUP = "backup"  # its CronJob
+SUPERUSER = "postgres"  # of components/postgres
+SPARE_SECONDS = 120  # the pipeline gives up first, and says why
+KEPT_SECONDS = 3600  # an ended Job that nobody removed, because whoever made it was killed
+STDIN = f'exec "$0" "$@" < /run/{GIVEN}/{GIVEN}'
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What the Job of a verb gets beyond what makes a backup: the least that it needs.
+
+    `superuser`: who may make and rename databases. `identity`: the key that decrypts. `redis`: the way to Redis.
+    """
+
+    superuser: bool = False
+    identity: bool = False
+    redis: bool = False
+
+
+NOTHING = Extras()
+EXTRAS = {
+    "verify": Extras(identity=True),
+    "restore": Extras(superuser=True, identity=True),
+    "swap": Extras(superuser=True, redis=True),
+    "drop": Extras(superuser=True),
+}
+
+
+class KubernetesBackups(roles.Backups):
+    """See `pipeline.targets.common.roles.Backups`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def run(
+        self,
+        verb: str,
+        *arguments: str,
+        told: Callable[[str], None],
+        given: Mapping[str, Any] | None = None,
+        seconds: float = roles.LONGEST,
+    ) -> dict[str, Any]:
+        """Run it as a Job, with the image, the claim and the network of the scheduled backup."""
+        release = self._release()
+        cron, name = self._cronjob(release, BACKUP), f"{BACKUP}-{verb}-{token_hex(3)}"
+        extras = EXTRAS.get(verb, NOTHING)
+        if find_store(release.manifests) is None:  # a database outside: nobody has its superuser's password
+            extras = Extras(identity=extras.identity, redis=extras.redis)
+        job = backup_job(cron, name, (verb, *arguments), seconds, extras, given=given is not None)
+        followed = FollowedJob(self.site.kubectl, job, told, f"the Job {name}", Limits({}, seconds))
+        try:
+            said, code = followed.do(job, verb, None if given is None else json.dumps(given)), 0
+        except Ended as error:
+            said, code = error.output, error.code
+        except Refused as error:
+            raise self._refusal(error) from error
+        return answer_of(code, said, said)
+
+    def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:
+        """Refuse, and say how to get them: a deployer enters no pod, and what a pod logs is kept by others."""
+        del folder
+        found = [one for one in self.run("list", told=told)["backups"] if one["name"] == name]
+        place = "take them from off the host" if found and found[0].get("away") else "they are only in claim backups"
+        raise UsageError(
+            f"the files of {name} do not come this way, as a deployer may enter no pod: {place}"
+            " (docs/7-kubernetes.md, The files of a backup)"
+        )
+
+    def drill(self, name: str, serving: Artifact, told: Callable[[str], None]) -> dict[str, Any]:
+        """Run the CronJob's own pod once, for the backup `name`."""
+        cron = self._cronjob(self.site.kept.find(serving.name), DRILL)
+        try:
+            done = run_drill(self.site.kubectl, cron, f"{DRILL}-{token_hex(3)}", name, told)
+        except Refused as error:
+            raise self._refusal(error) from error
+        if done.problem:
+            raise DeployFailed(done.problem)
+        return done.facts()
+
+    def drilled(self) -> Mapping[str, Any] | None:
+        """Return what the status of the newest drill's pod says."""
+        found = newest_drill(self.site.kubectl)
+        return found.report(self.site.env.name) if found else None
+
+    def hint(self) -> str:
+        """Name the schedules of the component, or the component."""
+        release = self._release()
+        crons = [one for one in release.objects(["CronJob"]) if name_of(one) in (BACKUP, DRILL)]
+        if not crons:
+            return self._absent(BACKUP)
+        when = [f"{name_of(one)} `{one['spec']['schedule']}` ({one['spec'].get('timeZone')})" for one in crons]
+        return f"CronJobs of component backup: {', '.join(when)}; {self.site.env.overlay} may patch `schedule`"
+
+    def _release(self) -> Release:
+        """Return a release that serves, else the one that was proved last. Raise `UsageError` if there is none."""
+        site = self.site
+        proved = site.records.serving()
+        for name in (*site.serving(), (proved.release or "") if proved else ""):
+            if site.kept.knows(name):
+                return site.kept.find(name)
+        raise UsageError(f"no release was proved on {site.env.name} yet: `nox -s deploy -- {site.env.name}`")
+
+    def _cronjob(self, release: Release, name: str) -> Object:
+        """Return the CronJob `name` of `release`. Raise `UsageError` where it has none."""
+        for one in release.objects(["CronJob"]):
+            if name_of(one) == name:
+                return one
+        raise UsageError(self._absent(name))
+
+    def _absent(self, name: str) -> str:
+        overlay, env = self.site.env.overlay, self.site.env.name
+        return (
+            f"the release that serves {env} has no CronJob {name}: add `../../components/backup` to the components of"
+            f" {overlay}/kustomization.yaml, then `nox -s deploy -- {env}`"
+        )
+
+    def _refusal(self, error: Refused) -> SlipwayError:
+        if " cannot " not in error.said:  # as the API server says who lacks which right
+            return error
+        return SlipwayError(f"{error.problems[0]}: ask an administrator to apply k8s/bootstrap, once")
+
+
+def backup_job(
+    cron: Object, name: str, arguments: tuple[str, ...], seconds: float, extras: Extras, *, given: bool = False
+) -> Object:
+    """Return the Job `name` that runs the program of `cron` with other `arguments`, for `seconds` at most.
+
+    `given`: its standard input is the Secret that `given_to` makes.
+    """
+    job = job_from(cron, name)
+    job["spec"] |= {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": int(seconds) + SPARE_SECONDS,
+        "ttlSecondsAfterFinished": KEPT_SECONDS,
+    }
+    spec = job["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    container["args"] = list(arguments)
+    if extras.superuser:
+        _add_secret(spec, SUPERUSER_PASSWORD)
+        container["env"].append({"name": "POSTGRES_SUPERUSER", "value": SUPERUSER})
+    if extras.identity:
+        _add_secret(spec, "BACKUP_IDENTITY")
+    if extras.redis:
+        _add_secret(spec, "REDIS_PASSWORD")
+        _add_secret(spec, "REDIS_URL")
+        job["spec"]["template"]["metadata"]["labels"][NAME_LABEL] = arguments[0]  # opens the way to Redis
+    if given:
+        container["args"] = [*container["command"], *arguments]
+        container["command"] = ["sh", "-ec", STDIN]
+        container["volumeMounts"].append({"name": GIVEN, "mountPath": f"/run/{GIVEN}", "readOnly": True})
+        spec["volumes"].append({"name": GIVEN, "secret": {"secretName": name, "defaultMode": 0o440}})
+    return job
+
+
+def _add_secret(spec: Object, key: str) -> None:
+    """Mount `key` of the service's Secret beside the others, if it is there."""
+    [volume] = [one for one in spec["volumes"] if one["name"] == "secrets"]
+    sources = volume["projected"]["sources"]
+    name = sources[0]["secret"]["name"]
+    sources.append({"secret": {"name": name, "optional": True, "items": [{"key": key, "path": key}]}})
