@@ -29,7 +29,8 @@ __all__ = [
     "running_backups",
 ]
 
-BACKUP_KEY = 0x736C_6970_7761_7962  # "slipwayb" in ASCII; the migrations among themselves have another one
+# The pipeline's name and a b, in ASCII; the migrations among themselves have another one.
+BACKUP_KEY = 0x736C_6970_7761_7962
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ class Away:
 
     async def backups(self) -> list[Manifest]:
         """Return the manifests of the whole backups there, the newest first."""
-        with tempfile.TemporaryDirectory(prefix="slipway-away-") as folder:
+        with tempfile.TemporaryDirectory(prefix="backups-away-") as folder:
             only = ("--max-depth=2", f"--include=/*/{MANIFEST}")
             with contextlib.suppress(_Nothing):
                 await self._rclone("copy", self._place(), folder, *only, seconds=SMALL_SECONDS)
@@ -140,7 +141,7 @@ class Away:
         else:
             # Which is no encryption, but the form in which rclone takes a password.
             given["pass"] = (await run("rclone", "obscure", "-", variables=_bare(), given=self.secret.encode())).strip()
-        with tempfile.NamedTemporaryFile("w", prefix="slipway-known-host-") as file:
+        with tempfile.NamedTemporaryFile("w", prefix="known-host-") as file:
             file.write(f"{host if port == SSH_PORT else f'[{host}]:{port}'} {self.address.host_key}\n")
             file.flush()
             yield _named({**given, "known_hosts_file": file.name})
@@ -152,4 +153,5 @@ def _named(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _bare() -> dict[str, str]:
-    return {**variables_without_server(), "HOME": "/nowhere"}
+    # Nobody's configuration, and none is made: without that variable, rclone would make a folder for one in its home.
+    return {**variables_without_server(), "RCLONE_CONFIG": os.devnull, "HOME": "/nowhere"}

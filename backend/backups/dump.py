@@ -43,7 +43,12 @@ SHRUNKEN = 0.5  # of the rows of before: what has fewer is said
 # Who changes a table by hand must not be waited for, with all who would wait behind.
 MIGRATIONS = re.compile(r"\.alembic_(version|history)$")  # which have rows in an empty database, too
 LOCK_WAIT = "30s"
-NO_LIMITS = ("statement_timeout", "lock_timeout", "transaction_timeout")
+LIMITS = {
+    "statement_timeout": "0",
+    "transaction_timeout": "0",  # from PostgreSQL 17 on
+    "lock_timeout": LOCK_WAIT,
+    "client_connection_check_interval": "1s",  # a killed backup's statement waits for nothing any more
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ async def back_up(settings: Settings, own: BackupSettings, before: Manifest | No
     with store.part(own.backup_folder, name) as (path, lock):
         try:
             return await _make(settings, own, say, path=path, lock=lock, name=name, started=started, before=before)
+        except asyncpg.LockNotAvailableError as error:
+            raise BackupFailed(f"a table was locked for {LOCK_WAIT} (as by a migration): nothing was kept") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise BackupFailed(_full(own.backup_folder)) from error
@@ -148,9 +155,9 @@ async def _both(dump: Any, count: Any) -> tuple[Table, ...]:
 @asynccontextmanager
 async def _snapshot(connection: asyncpg.Connection[Any]) -> AsyncIterator[tuple[str, datetime]]:
     """Keep one snapshot of the database while the block runs; yield its name, and a time that it is no older than."""
-    known = await connection.fetch("SELECT name FROM pg_settings WHERE name = ANY($1)", NO_LIMITS)
+    known = await connection.fetch("SELECT name FROM pg_settings WHERE name = ANY($1)", [*LIMITS])
     for row in known:
-        await connection.execute(f"SET {row['name']} = 0")
+        await connection.execute(f"SET {row['name']} = '{LIMITS[row['name']]}'")
     await connection.execute("SET row_security = off")  # an error, instead of rows that are left out
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         taken = await connection.fetchval("SELECT now()")

@@ -24,8 +24,9 @@ __all__ = ["MAINTENANCE", "Server", "checked_name", "mark", "marks", "pointed", 
 
 SECONDS = 10.0
 MAINTENANCE = "postgres"
-OWN = "slipway"  # in the comment of a database that a restore or a swap has dealt with
-LOCK_KEY = 0x736C_6970_7761_7972  # "slipwayr" in ASCII: who restores, swaps or drops databases here does so alone
+OWN = "restores"  # in the comment of a database that a restore or a swap has dealt with
+# The pipeline's name and an r, in ASCII: who restores, swaps or drops databases here does so alone.
+LOCK_KEY = 0x736C_6970_7761_7972
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 PATIENT = {"statement_timeout": "0", "lock_timeout": "0", "idle_session_timeout": "0"}
 # A comment, as a setting of the database would need a superuser.

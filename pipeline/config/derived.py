@@ -122,9 +122,10 @@ def _settings_page() -> str:
         rows.append(f"| `{setting.name}` | {_default(setting)} | {targets} | {setting.description} |")
     names = [f"`{name}`" for name in DECISIVE]
     return (
-        "# Settings\n\nMade from `backend/settings.py` by `nox -s settings -- --write`. Set them in `.env` or in the\n"
-        "environment, which overrides `.env`; an empty value counts as unset. Each secret can also come from a file:\n"
-        "`NAME_FILE=/path`, or a file `NAME` in `/run/secrets`.\n\n"
+        "# Settings\n\nMade from `backend/settings.py` and `backend/backups/settings.py` by\n"
+        "`nox -s settings -- --write`. Set them in `.env` or in the environment, which overrides `.env`; an empty\n"
+        "value counts as unset. Each secret can also come from a file: `NAME_FILE=/path`, or a file `NAME` in\n"
+        "`/run/secrets`.\n\n"
         f"{', '.join(names[:-1])} and {names[-1]} decide where the data is.\n"
         "Set these only in `.env`: a deploy on `local`, compose or kind refuses another value in the environment.\n"
         "Only when `.env` is created are they copied from the environment.\n\n"

@@ -318,7 +318,8 @@ def env_text(*, fresh_secrets: bool = False, given: Mapping[str, str] | None = N
     """Return the text of `.env.example`, or of a new `.env` if `fresh_secrets`, with the values `given`."""
     head = (
         "# The settings of the service. `nox -s init` (or the first `nox -s deploy`) writes `.env` from this, with\n"
-        "# fresh secrets; this file is made from backend/settings.py by `nox -s settings -- --write`.\n"
+        "# fresh secrets; this file is made from backend/settings.py and backend/backups/settings.py by\n"
+        "# `nox -s settings -- --write`.\n"
         "# An empty value counts as unset.\n"
         "# Each secret can also come from a file: NAME_FILE=/path, or a file NAME in /run/secrets.\n"
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
+from pipeline.data.records import DataRecords
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy, Outcome, newest
 from tests.notes import NOTES
@@ -46,8 +46,6 @@ def kept(checkout: Checkout, **environ: str) -> dict[str, Any]:
 
 def data_records(checkout: Checkout) -> list[str | None]:
     """Return the verdict of each record, oldest first."""
-    from pipeline.data.records import DataRecords
-
     return [record.verdict for record in DataRecords(checkout.home / "data").all()]
 
 
@@ -100,6 +98,3 @@ class Writers:
             except httpx2.TransportError:
                 pass
             self.writes.append(Write(at, time.monotonic(), status, later, ident))
-
-
-Prepare = Callable[[Checkout], object]

@@ -1,19 +1,15 @@
-"""What the targets share about backups: the answer of the program, and the refusal where there is none yet."""
+"""What the targets share about backups: the answer of the program."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.releases.model import Artifact
-from pipeline.targets.common import roles
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.program import failure
 
-__all__ = ["MODULE", "NoBackups", "answer_of"]
+__all__ = ["MODULE", "answer_of"]
 
 MODULE = "backend.backups"
 BAD_USAGE = 2
@@ -42,33 +38,3 @@ def _last_object(said: str) -> dict[str, Any] | None:
         if isinstance(answer, dict):
             return answer
     return None
-
-
-class NoBackups(roles.Backups):
-    """See `pipeline.targets.common.roles.Backups`. `target` is the name of the target."""
-
-    def __init__(self, target: str) -> None:
-        self._refusal = UsageError(f"{target} has no backups yet: make one with the server's own `pg_dump`")
-
-    def run(
-        self,
-        verb: str,
-        *arguments: str,
-        told: Callable[[str], None],
-        given: Mapping[str, Any] | None = None,
-        seconds: float = roles.LONGEST,
-    ) -> dict[str, Any]:
-        """Refuse."""
-        raise self._refusal
-
-    def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:
-        """Refuse."""
-        raise self._refusal
-
-    def drill(self, name: str, serving: Artifact, told: Callable[[str], None]) -> dict[str, Any]:
-        """Refuse."""
-        raise self._refusal
-
-    def hint(self) -> str:
-        """Refuse."""
-        raise self._refusal

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.config.logins import Logins, logins_of
 from pipeline.config.managed import FILES, Managed, managed_stores
 from pipeline.config.project import ComposeEnvironment, Project
-from pipeline.config.secrets import ADDRESS_SECRET, owner_of, secret_files
+from pipeline.config.secrets import ADDRESS_SECRET, secret_files
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     PLACED,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import backup_settings, ensure_env, env_or_shell, read_values, split_secrets
+from pipeline.config.settings import ensure_env, env_or_shell, read_values
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
 from pipeline.errors import UsageError

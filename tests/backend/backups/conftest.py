@@ -21,12 +21,16 @@ from backend.backups.manifest import Manifest
 from backend.backups.server import Server
 from backend.backups.settings import BackupSettings, load_backup_settings
 from backend.backups.verify import Checked, check
+from backend.migrations.plan import plan
 from backend.migrations.runner import Wanted, upgrade
 from backend.settings import Settings, load_settings
 from pipeline.engines.embedded import find_engines
 from tests.services import Services, psql
 
 PASSWORD = "a-password-of-the-owner"
+REVISIONS = [step.revision for step in plan(None, None)]
+ROWS = 500 + 20 + 1 + 1  # of CONTENT
+ALL_ROWS = ROWS + 1 + len(REVISIONS)  # with those that say which migrations there were
 # A table of each kind that a dump treats for itself, and a large object.
 CONTENT = """
     CREATE SCHEMA "odd name";

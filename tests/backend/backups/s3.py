@@ -17,7 +17,7 @@ from tests.tools import need
 
 __all__ = ["S3", "serving"]
 
-KEY, SECRET = "KEYOFTESTS", "a-secret-of-tests"
+KEY, ADMIN, SECRET = "KEYOFTESTS", "KEYOFADMIN", "a-secret-of-tests"
 BUCKET = "backups"
 
 
@@ -38,7 +38,7 @@ class S3:
     def rclone(self) -> dict[str, str]:
         """The variables of rclone for it, as a person would have them."""
         given = {"type": "s3", "provider": "Other", "endpoint": self.endpoint, "region": "us-east-1",
-                 "access_key_id": KEY, "secret_access_key": SECRET}  # fmt: skip
+                 "access_key_id": ADMIN, "secret_access_key": SECRET}  # fmt: skip
         return {f"RCLONE_CONFIG_S3_{name.upper()}": value for name, value in given.items()}
 
 
@@ -47,8 +47,11 @@ def serving(folder: Path) -> Iterator[str]:
     """Run it with its data in `folder`; yield its address."""
     ports = dict(zip(("s3", "master", "volume", "filer", "s3.grpc", "master.grpc", "volume.grpc", "filer.grpc"),
                      _free_ports(8), strict=True))  # fmt: skip
-    rights = {"identities": [{"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-                              "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}  # fmt: skip
+    acts = ["Read", "Write", "List", "Tagging"]  # and makes no bucket
+    rights = {"identities": [
+        {"name": "keeper", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": acts},
+        {"name": "admin", "credentials": [{"accessKey": ADMIN, "secretKey": SECRET}], "actions": ["Admin", *acts]},
+    ]}  # fmt: skip
     (folder / "s3.json").write_text(json.dumps(rights))
     command = [need("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
                f"-s3.config={folder}/s3.json", "-volume.max=50", "-master.volumeSizeLimitMB=30", "-s3.port.iceberg=0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ async def serving(folder: Path) -> AsyncIterator[SFTP]:
     async with asyncssh.listen(
         "127.0.0.1", 0, server_host_keys=[host], server_factory=_Server,
         authorized_client_keys=asyncssh.import_authorized_keys(public(user)),
-        sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(folder)),
+        sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=os.fsencode(folder)),
     ) as server:  # fmt: skip
         yield SFTP(server.get_port(), public(host), user.export_private_key().decode())
 

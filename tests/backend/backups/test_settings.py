@@ -54,7 +54,7 @@ class TestSettings:
             ("BACKUP_ADDRESS", "sftp://host/folder"),
             ("BACKUP_ADDRESS", f"sftp://user@host?host_key={KEY}"),
             ("BACKUP_ADDRESS", "sftp://user@host/folder"),
-            ("BACKUP_ADDRESS", "sftp://user@host:port/folder"),
+            ("BACKUP_ADDRESS", "sftp://user@host:nine/folder"),
         ],
     )
     def test_what_is_wrong_is_one_line_without_the_value(self, name: str, value: str) -> None:

@@ -170,14 +170,14 @@ class TestServed:
         await restore(place.server(), await place.check(manifest.name), new, place.say)
         answers: list[httpx2.Response] = []
         async with _service(place) as client:
-            tasks = [asyncio.create_task(_ask(client, answers)) for _ in range(6)]
+            ended = asyncio.Event()
+            tasks = [asyncio.create_task(_ask(client, answers, ended)) for _ in range(6)]
             for _ in range(3):
                 told = await swap(place.server(), place.database, new, place.say)
                 new = told["before"]
                 await asyncio.sleep(0.3)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ended.set()
+            await asyncio.gather(*tasks)
             await _works(client)
         codes = {answer.status_code for answer in answers}
         assert codes <= {200, 201, 503}
@@ -235,8 +235,8 @@ async def _service(place: Place) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def _ask(client: httpx2.AsyncClient, answers: list[httpx2.Response]) -> None:
-    while True:
+async def _ask(client: httpx2.AsyncClient, answers: list[httpx2.Response], ended: asyncio.Event) -> None:
+    while not ended.is_set():
         answers.append(await client.get(NOTES))
         answers.append(await client.post(NOTES, json={"text": "meanwhile"}))
         await asyncio.sleep(0.01)

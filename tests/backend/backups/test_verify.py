@@ -11,7 +11,7 @@ from pyrage import x25519
 
 from backend.backups.errors import BackupFailed
 from backend.backups.manifest import MANIFEST
-from tests.backend.backups.conftest import Place
+from tests.backend.backups.conftest import REVISIONS, Place
 
 Change = Callable[[Path], object]
 
@@ -84,7 +84,7 @@ class TestFaults:
 
 class TestSchema:
     @pytest.mark.parametrize(
-        ("revision", "schema"), [("0002", "same"), ("0001", "older"), ("9999", "newer"), (None, "none")]
+        ("revision", "schema"), [(REVISIONS[-1], "same"), (REVISIONS[0], "older"), ("9999", "newer"), (None, "none")]
     )
     async def test_is_said(self, place: Place, revision: str | None, schema: str) -> None:
         """How it stands to this release."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,11 @@ class TestThrowawayPostgres:
                     host=server.host, port=server.port, user=server.user, password="no", database="postgres"
                 )
         assert not await asyncio.to_thread(Path(server.host).exists)
+
+    def test_has_large_data_on_the_disk(self) -> None:
+        """What is small is in memory, where there is some."""
+        with throwaway_postgres(large=True) as server:
+            assert Path(server.host).parent == Path(tempfile.gettempdir())
 
     def test_does_not_outlive_a_killed_owner(self) -> None:
         """`kill -9` of whoever asked for it ends the server and removes its data."""

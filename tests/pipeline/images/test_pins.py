@@ -24,6 +24,7 @@ class TestFindPins:
             ("docker/Dockerfile.frontend", "caddy:2"),
             ("docker-compose.yml", "postgres:18-trixie"),
             ("docker-compose.yml", "redis:8-trixie"),
+            ("k8s/components/backup/drill.yaml", "postgres:18-trixie"),
             ("k8s/components/postgres/postgres.yaml", "postgres:18-trixie"),
             ("k8s/components/redis/redis.yaml", "redis:8-trixie"),
             ("k8s/cluster/metrics-server.yaml", "registry.k8s.io/metrics-server/metrics-server:v0.9.0"),

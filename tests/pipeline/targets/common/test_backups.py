@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ProgramFailed, UsageError
-from pipeline.targets.common.backups import NoBackups, answer_of
+from pipeline.targets.common.backups import answer_of
 
 
 class TestAnswerOf:
@@ -26,9 +26,3 @@ class TestAnswerOf:
         with pytest.raises(ProgramFailed) as failed:
             answer_of(1, '{"restored": {}}', "progress\npg_restore: no such role\n")
         assert failed.value.said == "pg_restore: no such role"
-
-
-def test_no_backups_is_one_clear_line() -> None:
-    """Each question has the same answer."""
-    with pytest.raises(UsageError, match="compose has no backups yet"):
-        NoBackups("compose").run("list", told=print)
