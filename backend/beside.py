@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import asyncpg
 
 from backend.postgres import Connector, connect_once
 from backend.settings import Settings
 
-__all__ = ["BAD_USAGE", "FAILED", "transaction"]
+__all__ = ["BAD_USAGE", "FAILED", "stoppable", "transaction"]
+
+T = TypeVar("T")
 
 FAILED, BAD_USAGE = 1, 2  # exit codes
 SECONDS = 50.0  # for all of it: whoever asks waits for a minute
@@ -35,3 +38,13 @@ async def transaction(settings: Settings) -> AsyncIterator[asyncpg.Connection[An
                 yield connection
         finally:
             await connection.close(timeout=1)
+
+
+async def stoppable(work: Awaitable[T], on_sigterm: Callable[[], object] | None = None) -> T:
+    """Do the `work` and return what it does; SIGTERM cancels it, or calls `on_sigterm` instead."""
+    # Without a handler, process 1 of a container takes no SIGTERM.
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, not on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm or task.cancel)
+    return await work

@@ -25,6 +25,7 @@ __all__ = [
     "backing_up",
     "backup_session_name",
     "cancel_backups",
+    "holders_of",
     "keep_backups_out",
     "running_backups",
 ]
@@ -144,9 +145,15 @@ async def backing_up(settings: Settings) -> AsyncIterator[asyncpg.Connection[Any
         await connection.close(timeout=CLOSE_SECONDS)
 
 
+async def holders_of(connection: asyncpg.Connection[Any], key: int, *, shared: bool = False) -> list[Holder]:
+    """Return who else has the advisory lock `key` of the database of `connection`, alone or `shared`, oldest first."""
+    mode = "ShareLock" if shared else "ExclusiveLock"
+    return [Holder(**row) for row in await connection.fetch(HOLDERS, key, mode)]
+
+
 async def running_backups(connection: asyncpg.Connection[Any]) -> list[Holder]:
     """Return the backups that run on the database of `connection`, the oldest first."""
-    return [Holder(**row) for row in await connection.fetch(HOLDERS, BACKUP_KEY, "ShareLock")]
+    return await holders_of(connection, BACKUP_KEY, shared=True)
 
 
 async def keep_backups_out(connection: asyncpg.Connection[Any]) -> None:
@@ -183,7 +190,7 @@ def backup_runs(holder: Holder) -> str:
 
 
 async def _migration(connection: asyncpg.Connection[Any]) -> str:
-    holders = [Holder(**row) for row in await connection.fetch(HOLDERS, BACKUP_KEY, "ExclusiveLock")]
+    holders = await holders_of(connection, BACKUP_KEY)
     # It may have ended since: whoever asks again will see.
     named = f" {holders[0]}" if holders else ""
     return f"a migration runs{named}: nothing was backed up; try again when it has ended"

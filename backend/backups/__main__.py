@@ -45,11 +45,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import time
-from collections.abc import Awaitable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,12 +59,12 @@ from backend.backups.server import Server
 from backend.backups.settings import BackupSettings, load_backup_settings
 from backend.backups.shelf import Shelf
 from backend.backups.verify import Checked, check
+from backend.beside import BAD_USAGE, FAILED, stoppable
 from backend.exclusion import BackupEnded, MigrationRuns
 from backend.settings import Settings, SettingsError, load_settings
 
 __all__ = ["main"]
 
-FAILED, BAD_USAGE = 1, 2
 SCHEDULING = ("schedule", "check")
 REPLACING = ("compare", "swap", "drop")
 READING = ("verify", "restore", "drill")  # which may be told on standard input what is meant
@@ -82,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         project = _project(given.verb)
         sections = ["database", "redis"] if given.verb == "swap" else ["database"]
         settings, own = load_settings(sections=sections), load_backup_settings()
-        answer = asyncio.run(_stoppable(_run(given, settings, own, project)))
+        answer = asyncio.run(stoppable(_run(given, settings, own, project)))
     except (SettingsError, ValueError) as error:
         return _end(str(error), BAD_USAGE)
     except (BackupFailed, BackupEnded, MigrationRuns) as error:
@@ -173,16 +170,6 @@ def _verified(checked: Checked, seconds: float) -> dict[str, Any]:
         "bytes": manifest.bytes,
         "seconds": round(seconds, 3),
     }
-
-
-async def _stoppable(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """Do the `work`; SIGTERM cancels it, and what it began is removed."""
-    task = asyncio.current_task()
-    assert task is not None
-    with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, not on Windows
-        # Without a handler, process 1 of a container takes no SIGTERM.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
 
 
 def _end(line: str, code: int) -> int:

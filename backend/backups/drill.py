@@ -8,9 +8,10 @@ from typing import Any
 
 from backend.backups.errors import BackupFailed
 from backend.backups.restore import restore
-from backend.backups.server import MAINTENANCE, Server, quoted, text
+from backend.backups.server import MAINTENANCE, Server
 from backend.backups.verify import Checked
 from backend.rights.names import Names
+from backend.rights.statements import identifier, literal
 
 __all__ = ["drill"]
 
@@ -38,5 +39,5 @@ async def _make_owner(server: Server) -> None:
             return
         password = server.variables().get("PGPASSWORD")
         # In its log the server has the statement only where an administrator asked for that: it is thrown away.
-        given = f" PASSWORD {text(password)}" if password else ""
-        await connection.execute(f"CREATE ROLE {quoted(owner)} LOGIN{given}")
+        given = f" PASSWORD {literal(password)}" if password else ""
+        await connection.execute(f"CREATE ROLE {identifier(owner)} LOGIN{given}")

@@ -40,8 +40,8 @@ LEAST_FREE_BYTES = 64 << 20
 GROWTH = 1.25  # of a backup over the one before
 FIRST_SHARE = 0.25  # of the tables' size that a first backup is expected to have
 SHRUNKEN = 0.5  # of the rows of before: what has fewer is said
-# Who changes a table by hand must not be waited for, with all who would wait behind.
 MIGRATIONS = re.compile(r"\.alembic_(version|history)$")  # which have rows in an empty database, too
+# Who changes a table by hand must not be waited for, with all who would wait behind.
 LOCK_WAIT = "30s"
 LIMITS = {
     "statement_timeout": "0",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -60,13 +59,10 @@ async def table_bytes(connection: asyncpg.Connection[Any]) -> int:
     return size
 
 
-async def count_rows(
-    connection: asyncpg.Connection[Any], names: list[str], say: Callable[[str], None] = lambda _: None
-) -> tuple[Table, ...]:
-    """Return the tables `names` with their exact rows; `say` which one is counted."""
+async def count_rows(connection: asyncpg.Connection[Any], names: list[str]) -> tuple[Table, ...]:
+    """Return the tables `names` with their exact rows."""
     counted = []
     for name in names:
-        say(name)
         rows = await connection.fetchval(f"SELECT count(*) FROM ONLY {name}", timeout=None)  # noqa: S608 - quoted
         counted.append(Table(name=name, rows=rows))
     return tuple(counted)

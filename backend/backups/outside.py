@@ -11,9 +11,10 @@ import asyncpg
 from backend.backups import facts
 from backend.backups.errors import BackupFailed
 from backend.backups.manifest import Manifest
-from backend.backups.server import Server, quoted, text
+from backend.backups.server import Server
 from backend.rights.names import Names
 from backend.rights.roles import ensure, ensure_rights
+from backend.rights.statements import identifier, literal
 
 __all__ = ["give_outside", "make_database", "make_extensions", "without_extensions"]
 
@@ -28,10 +29,13 @@ async def make_database(
 ) -> None:
     """Make an empty `database` of the owner, with the encoding and the locale that the backup's had."""
     own, owner = manifest.properties, Names.of(server.owner).owner
-    made = f"CREATE DATABASE {quoted(database)} OWNER {quoted(owner)} TEMPLATE template0 ENCODING {text(own.encoding)}"
-    locale = f" LOCALE_PROVIDER {PROVIDERS[own.provider]} LC_COLLATE {text(own.collate)} LC_CTYPE {text(own.ctype)}"
+    made = f"CREATE DATABASE {identifier(database)} OWNER {identifier(owner)} TEMPLATE template0"
+    made += f" ENCODING {literal(own.encoding)}"
+    locale = (
+        f" LOCALE_PROVIDER {PROVIDERS[own.provider]} LC_COLLATE {literal(own.collate)} LC_CTYPE {literal(own.ctype)}"
+    )
     if own.locale and own.provider in LOCALES:
-        locale += f" {LOCALES[own.provider]} {text(own.locale)}"
+        locale += f" {LOCALES[own.provider]} {literal(own.locale)}"
     try:
         await connection.execute(made + locale)
     except (
@@ -47,10 +51,10 @@ async def make_extensions(connection: asyncpg.Connection[Any], server: Server, m
     """Make the extensions of the backup, as who may: the owner may not make each of them."""
     for name, schema in manifest.properties.extensions:
         if schema not in ("public", "pg_catalog"):
-            owner = quoted(Names.of(server.owner).owner)
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)} AUTHORIZATION {owner}")
+            owner = identifier(Names.of(server.owner).owner)
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)} AUTHORIZATION {owner}")
         try:
-            await connection.execute(f"CREATE EXTENSION {quoted(name)} WITH SCHEMA {quoted(schema)}")
+            await connection.execute(f"CREATE EXTENSION {identifier(name)} WITH SCHEMA {identifier(schema)}")
         except asyncpg.PostgresError as error:
             raise BackupFailed(f"{manifest.name}: extension {name} cannot be made here: {error}") from error
 
@@ -108,9 +112,9 @@ class _Outside:
                 self._say(f"{self._database}: role {whose} is not on this server: its {setting} was not set")
                 continue
             # A list is quoted by PostgreSQL itself, as it is written.
-            given = value if setting in LISTS else text(value)
-            database = f"DATABASE {quoted(self._database)}"
-            subject = f"ROLE {quoted(whose)} IN {database}" if whose else database
+            given = value if setting in LISTS else literal(value)
+            database = f"DATABASE {identifier(self._database)}"
+            subject = f"ROLE {identifier(whose)} IN {database}" if whose else database
             await self._connection.execute(f"ALTER {subject} SET {_name(setting)} = {given}")
             wanted.add((whose, setting, value))
         now = await facts.properties(self._connection, self._database)
@@ -121,7 +125,7 @@ class _Outside:
         """Give the rights on the database itself, and take those from everybody that it had not."""
         if self._own.rights is None:
             return
-        database = f"DATABASE {quoted(self._database)}"
+        database = f"DATABASE {identifier(self._database)}"
         wanted = {(self._ours.get(role, role), right) for role, right in self._own.rights}
         for right in ("CONNECT", "TEMPORARY"):
             if ("public", right) not in wanted:
@@ -131,7 +135,7 @@ class _Outside:
                 self._say(f"{self._database}: role {role} is not on this server: its right {right} was not given")
                 wanted.remove((role, right))
                 continue
-            whom = "PUBLIC" if role == "public" else quoted(role)
+            whom = "PUBLIC" if role == "public" else identifier(role)
             await self._connection.execute(f"GRANT {right} ON {database} TO {whom}")
         now = {*((await facts.properties(self._connection, self._database)).rights or ())}
         if wanted - now or {one for one in now - wanted if one[0] == "public"}:
@@ -146,4 +150,4 @@ LISTS = frozenset(
 
 def _name(setting: str) -> str:
     """Return a setting's name, which may have a dot, as SQL has it."""
-    return ".".join(quoted(part) for part in setting.split("."))
+    return ".".join(identifier(part) for part in setting.split("."))

@@ -18,11 +18,12 @@ from backend.backups.feed import fed
 from backend.backups.manifest import Manifest
 from backend.backups.outside import give_outside, make_database, make_extensions, without_extensions
 from backend.backups.programs import run
-from backend.backups.server import MAINTENANCE, Server, checked_name, mark, marks, pointed, quoted
+from backend.backups.server import MAINTENANCE, Server, checked_name, mark, marks, pointed
 from backend.backups.verify import Checked, contents, write_toc
 from backend.backups.words import in_bytes
 from backend.migrations.connection import MigrationFailed
 from backend.migrations.runner import Wanted, upgrade
+from backend.rights.statements import identifier
 
 __all__ = ["BEFORE", "PARALLEL_BYTES", "drop", "restore"]
 
@@ -137,7 +138,7 @@ async def _is_empty(server: Server, database: str) -> bool:
 
 
 async def _drop(connection: asyncpg.Connection[Any], database: str) -> None:
-    await connection.execute(f"DROP DATABASE IF EXISTS {quoted(database)} WITH (FORCE)")
+    await connection.execute(f"DROP DATABASE IF EXISTS {identifier(database)} WITH (FORCE)")
 
 
 async def _fill(server: Server, checked: Checked, database: str, say: Say) -> None:

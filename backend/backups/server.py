@@ -17,10 +17,12 @@ from pydantic import SecretStr
 from backend.backups.errors import BackupFailed
 from backend.backups.programs import environment
 from backend.backups.settings import BackupSettings
+from backend.exclusion import holders_of
 from backend.postgres import Connector, connect_once
+from backend.rights.statements import identifier, literal
 from backend.settings import Settings
 
-__all__ = ["MAINTENANCE", "Server", "checked_name", "mark", "marks", "pointed", "quoted", "text"]
+__all__ = ["MAINTENANCE", "Server", "checked_name", "mark", "marks", "pointed"]
 
 SECONDS = 10.0
 MAINTENANCE = "postgres"
@@ -32,10 +34,6 @@ PATIENT = {"statement_timeout": "0", "lock_timeout": "0", "idle_session_timeout"
 # A comment, as a setting of the database would need a superuser.
 COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1"
 MAY = "SELECT rolsuper AS super, rolcreatedb AS creates FROM pg_roles WHERE rolname = current_user"
-OTHER = """
-    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
-    AND (classid::bigint << 32) | objid::bigint = $1
-"""
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,10 @@ class Server:
             if may is None or not (may["super"] or may["creates"]):
                 raise BackupFailed(
                     f"role {self.owner} may not create databases: set POSTGRES_SUPERUSER and its password, or let an"
-                    f" administrator run `ALTER ROLE {quoted(self.owner)} CREATEDB`"
+                    f" administrator run `ALTER ROLE {identifier(self.owner)} CREATEDB`"
                 )
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
-                pids = ", ".join(str(row["pid"]) for row in await connection.fetch(OTHER, LOCK_KEY))
+                pids = ", ".join(str(one.pid) for one in await holders_of(connection, LOCK_KEY))
                 raise BackupFailed(f"another restore or swap runs on this server (pid {pids}): wait until it has ended")
             yield connection
 
@@ -127,7 +125,7 @@ async def mark(connection: asyncpg.Connection[Any], database: str, **changed: An
     """Write `changed` to `database`, for `marks` to find; what is None is taken away."""
     all_of_them = {**await marks(connection, database), **changed}
     written = json.dumps({OWN: {name: value for name, value in all_of_them.items() if value is not None}})
-    await connection.execute(f"COMMENT ON DATABASE {quoted(database)} IS {text(written)}")
+    await connection.execute(f"COMMENT ON DATABASE {identifier(database)} IS {literal(written)}")
 
 
 def checked_name(name: str) -> str:
@@ -135,16 +133,6 @@ def checked_name(name: str) -> str:
     if not DATABASE_NAME.fullmatch(name):
         raise BackupFailed(f"`{name}` is no name for a database: give it 1 to 63 letters, digits, _ and -, no - first")
     return name
-
-
-def quoted(name: str) -> str:
-    """Return `name` as an identifier of SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """Return `value` as a string of SQL."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def pointed(settings: Settings, database: str) -> Settings:

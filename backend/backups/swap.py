@@ -15,9 +15,10 @@ from redis.exceptions import RedisError
 from backend.backups import facts
 from backend.backups.errors import BackupFailed
 from backend.backups.restore import BEFORE
-from backend.backups.server import Server, checked_name, mark, marks, quoted
+from backend.backups.server import Server, checked_name, mark, marks
 from backend.cache import Cache
 from backend.metrics import Metrics
+from backend.rights.statements import identifier
 
 __all__ = ["compare", "swap"]
 
@@ -77,8 +78,8 @@ async def swap(server: Server, old: str, new: str, say: Say) -> dict[str, Any]:
             caches = await _end_caches(server, say)
             async with connection.transaction():
                 await mark(connection, new, swapped=swapped)
-                await connection.execute(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(before)}")
-                await connection.execute(f"ALTER DATABASE {quoted(new)} RENAME TO {quoted(old)}")
+                await connection.execute(f"ALTER DATABASE {identifier(old)} RENAME TO {identifier(before)}")
+                await connection.execute(f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(old)}")
         except BaseException as error:
             await asyncio.shield(_heal(server, [old, new], say))
             if isinstance(error, asyncpg.PostgresError):
@@ -126,7 +127,7 @@ async def _end_refresh_families(server: Server, database: str, say: Say) -> int:
 async def _close(connection: asyncpg.Connection[Any], *databases: str) -> None:
     """Let nobody into `databases`, and end the sessions there. Raise `BackupFailed` where one stays."""
     for database in databases:
-        await connection.execute(f"ALTER DATABASE {quoted(database)} ALLOW_CONNECTIONS false")
+        await connection.execute(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS false")
     deadline = time.monotonic() + END_SECONDS
     while pids := [row["pid"] for row in await connection.fetch(SESSIONS, list(databases))]:
         if time.monotonic() > deadline:
@@ -139,7 +140,7 @@ async def _close(connection: asyncpg.Connection[Any], *databases: str) -> None:
 async def _open(connection: asyncpg.Connection[Any], *databases: str) -> None:
     for row in await connection.fetch(OPEN, list(databases)):
         if not row["datallowconn"]:
-            await connection.execute(f"ALTER DATABASE {quoted(row['datname'])} ALLOW_CONNECTIONS true")
+            await connection.execute(f"ALTER DATABASE {identifier(row['datname'])} ALLOW_CONNECTIONS true")
 
 
 async def _heal(server: Server, databases: list[str], say: Say) -> None:

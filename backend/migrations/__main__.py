@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 
+from backend.beside import BAD_USAGE, FAILED, stoppable
 from backend.migrations.connection import MigrationFailed, stop
 from backend.migrations.plan import UnknownRevision, UnsoundMigrations, create, plan
 from backend.migrations.runner import LIMIT_SECONDS, NEVER, Wanted, current_revision, status, upgrade
@@ -19,8 +19,6 @@ from backend.settings import SettingsError, load_settings
 
 __all__ = ["main"]
 
-FAILED = 1
-BAD_USAGE = 2
 # Of a deploy, by variables: a release of an older template ignores them, where it would refuse an argument.
 SECONDS = "MIGRATION_TIMEOUT_SECONDS"
 REHEARSAL = "MIGRATION_REHEARSAL"
@@ -59,17 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 async def _stoppable(work: Awaitable[None]) -> None:
     """Do the `work`; SIGTERM cancels it, and with it the statement that runs in the database."""
     # Not on Kubernetes, where the kubelet sends it to a pod of a node that is drained: there is a grace period as long
-    # as a migration may take, so it ends what it does. Without a handler, process 1 of a container takes no SIGTERM.
-    task = asyncio.current_task()
-    assert task is not None
+    # as a migration may take, so it ends what it does.
     patient = os.environ.get(ON_SIGTERM) == "finish"
-    with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, not on Windows
-        loop = asyncio.get_running_loop()
-        if patient:
-            loop.add_signal_handler(signal.SIGTERM, _say, "SIGTERM: the migrations end first")
-        else:
-            loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    await work
+    await stoppable(work, partial(_say, "SIGTERM: the migrations end first") if patient else None)
 
 
 def _wanted(given: argparse.Namespace) -> Wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backend.rights.names import Names
 from backend.rights.passwords import verifier
 
-__all__ = ["identifier", "password_statement", "retirement", "rights", "roles"]
+__all__ = ["identifier", "literal", "password_statement", "retirement", "rights", "roles"]
 
 LOCK = 0x7269_6768_7473  # `rights` in ASCII: two at once would change the same rows of the catalog
 READS, WRITES = "SELECT", "SELECT, INSERT, UPDATE, DELETE"
@@ -102,7 +102,7 @@ def roles(names: Names) -> list[str]:
         names.monitor: "LOGIN",
         **dict.fromkeys(names.logins, "LOGIN"),
     }
-    made = [ROLE.format(literal=_literal(name), name=identifier(name), kind=kind) for name, kind in kinds.items()]
+    made = [ROLE.format(literal=literal(name), name=identifier(name), kind=kind) for name, kind in kinds.items()]
     members = [*((names.app, login) for login in names.logins), ("pg_monitor", names.monitor)]
     for group, member in members:
         quoted = {"group": _regrole(group), "member": _regrole(member)}
@@ -118,7 +118,7 @@ def rights(names: Names, database: str) -> list[str]:
     They are for a superuser, or for the owner. They are the same for a database that was just restored.
     """
     owner, app, read = map(identifier, (names.owner, names.app, names.read))
-    quoted = {"owner": _regrole(names.owner), "app": _literal(names.app), "read": _literal(names.read)}
+    quoted = {"owner": _regrole(names.owner), "app": literal(names.app), "read": literal(names.read)}
     # Within strings that `format` reads: a quote and a percent sign of a name must survive both.
     inside = {f"{key}_name": name.replace("'", "''").replace("%", "%%") for key, name in (("app", app), ("read", read))}
     future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT"
@@ -143,13 +143,13 @@ def password_statement(login: str, password: str, *, only_if_none: bool = False)
 
     It has the verifier of the password. Only a superuser may look whether there is one.
     """
-    statement = f"ALTER ROLE {identifier(login)} PASSWORD {_literal(verifier(password))}"
-    return IF_NONE_YET.format(literal=_literal(login), statement=statement).strip() if only_if_none else statement
+    statement = f"ALTER ROLE {identifier(login)} PASSWORD {literal(verifier(password))}"
+    return IF_NONE_YET.format(literal=literal(login), statement=statement).strip() if only_if_none else statement
 
 
 def retirement(login: str) -> str:
     """Return the statement that takes the password of `login`, where it is there and nobody is logged in as it."""
-    return RETIRE.format(literal=_literal(login), name=identifier(login)).strip()
+    return RETIRE.format(literal=literal(login), name=identifier(login)).strip()
 
 
 def identifier(name: str) -> str:
@@ -157,13 +157,13 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return `text` as SQL writes a string."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def _regrole(name: str) -> str:
-    return _literal(identifier(name))
+    return literal(identifier(name))
 
 
 def _lock() -> str:
