@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.targets import Target
 
-__all__ = ["LATEST", "Backup", "find_backup", "fresh_backup", "list_backups", "read_backups"]
+__all__ = ["LATEST", "Backup", "find_backup", "list_backups", "read_backups"]
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,3 @@ def find_backup(backups: Sequence[Backup], reference: str, env: str) -> Backup:
     if not fits:
         raise UsageError(f"{env} has no backup `{reference}`: {listed}")
     raise UsageError(f"`{reference}` fits more than one backup: {', '.join(one.name for one in fits)}")
-
-
-def fresh_backup(target: Target) -> Backup | None:
-    """Return the newest backup of `target` if it is younger than `backups.max_age` says; None where none is."""
-    newest = next(iter(list_backups(target)), None)
-    return newest if newest and newest.age <= target.env.kept.seconds else None

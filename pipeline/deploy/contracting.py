@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from pipeline.data.drill import too_old
 from pipeline.data.summaries import Backup, list_backups
 from pipeline.errors import DeployFailed, SlipwayError
 from pipeline.releases.model import Migration
@@ -36,7 +37,7 @@ def back_up_first(
         return
     try:
         newest = next(iter(list_backups(target)), None)
-        if newest and newest.age <= env.backups.seconds:
+        if newest and not too_old(env, newest):
             log.info(f"{what}: backup {newest.name} is {duration(newest.age)} old")
             return
         log.info(

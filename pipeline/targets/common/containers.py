@@ -6,9 +6,11 @@ import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.config.logins import Logins
 from pipeline.config.secrets import delivered_secrets
 from pipeline.config.settings import settings_environment
 from pipeline.engines.docker import Docker
@@ -61,7 +63,7 @@ class ContainerStand:
     def database(self, new: Artifact, *to: str) -> Iterator[ThrowawayDatabase]:
         """Yield a migrated PostgreSQL whose data is in memory."""
         with self.server("--tmpfs", "/var/lib/postgresql:mode=1777") as server:
-            logins = self.throwaway.make(lambda name, sql: self.psql(server, sql, name))
+            logins = self.logins(server)
             there = server.environment
             place = {name: there[name] for name in ("POSTGRES_HOST", "POSTGRES_PORT")}
             place["POSTGRES_DB"] = self.throwaway.database
@@ -123,7 +125,11 @@ class ContainerStand:
         address = self.docker.ask("port", ident, f"{BACKEND_PORT}/tcp").splitlines()[0]
         yield f"http://{address}"
 
-    def psql(self, database: ThrowawayDatabase, sql: str, name: str = "postgres") -> None:
+    def logins(self, server: ThrowawayDatabase) -> Logins:
+        """Make an empty database with the roles of the real one on the throwaway `server`; return who logs in."""
+        return self.throwaway.make(partial(self._psql, server))
+
+    def _psql(self, database: ThrowawayDatabase, name: str, sql: str) -> None:
         """Run `sql`, which may have a secret, in the database `name` of the throwaway server, as its superuser."""
         place = ("--username=postgres", f"--dbname={name}")  # by the server's own socket, which asks for no password
         self.docker.ask("exec", "--interactive", database.server, *PSQL, *place, given=sql)

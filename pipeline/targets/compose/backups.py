@@ -14,7 +14,8 @@ from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
-from pipeline.targets.common.backups import answer_of
+from pipeline.targets.common.backups import CHANGING, IDENTITY, SUPERUSER, answer_of, needs_of
+from pipeline.targets.compose.artifacts import Kept
 from pipeline.targets.compose.drill import answer_of_failed, drill, without_noise
 from pipeline.targets.compose.scheduled import LABEL, STOP_SECONDS, VERB
 from pipeline.targets.compose.site import Site
@@ -24,11 +25,6 @@ __all__ = ["ComposeBackups"]
 log = logging.getLogger(__name__)
 
 SERVICE, FOLDER = "backup", "/backups"
-IDENTITY = "BACKUP_IDENTITY"
-SUPERUSER = "postgres"  # as docker-compose.yml names it
-# What changes databases runs under the deploy's lock, and gets the superuser; what decrypts a backup gets the key.
-AS_SUPERUSER = frozenset({"restore", "compare", "swap", "drop"})
-DECRYPTING = frozenset({"restore", "verify"})
 
 
 class ComposeBackups(roles.Backups):
@@ -47,7 +43,7 @@ class ComposeBackups(roles.Backups):
     ) -> dict[str, Any]:
         """Run it in a container of its own, with the image, the volume and the networks of the scheduled backups."""
         site = self.site
-        if verb in AS_SUPERUSER:
+        if verb in CHANGING:
             self._end_left()
         site.write_secrets()
         environment = self._environment()
@@ -76,8 +72,8 @@ class ComposeBackups(roles.Backups):
         told(f"{name} is being fetched")
         self.run("verify", name, told=told)
         mount = f"type=volume,source={site.stack.backups},target={FOLDER},readonly"
-        mark = ("--label", f"{LABEL}={site.stack.name}")
-        ident = site.docker.do("create", *mark, "--network", "none", "--mount", mount, self._image(), "list").strip()
+        mark, image = ("--label", f"{LABEL}={site.stack.name}"), self._image(site.backups.serving())
+        ident = site.docker.do("create", *mark, "--network", "none", "--mount", mount, image, "list").strip()
         try:
             site.docker.do("cp", f"{ident}:{FOLDER}/{name}/.", str(folder), timeout=roles.LONGEST)
         finally:
@@ -85,8 +81,10 @@ class ComposeBackups(roles.Backups):
 
     def drill(self, name: str, serving: Artifact, told: Callable[[str], None]) -> dict[str, Any]:
         """Restore it into a throwaway PostgreSQL of the image that the environment's has."""
-        with self._lent("restore", superuser=False) as options:
-            return drill(self.site, name, serving, told, image=self._image(), options=options)
+        with self._lent("drill") as options:
+            return drill(
+                self.site, name, serving, told, image=self._image(self.site.backups.serving()), options=options
+            )
 
     def hint(self) -> str:
         """Name the service of docker-compose.yml, and its times."""
@@ -101,32 +99,31 @@ class ComposeBackups(roles.Backups):
         site = self.site
         if not site.variables.managed.database and not any(each.running for each in site.stack.containers("postgres")):
             raise SlipwayError(f"PostgreSQL does not run: `nox -s deploy -- {site.env.name}`")
-        image = self._image()
-        site.backups.make_volume()
         kept = site.backups.serving()
+        image = self._image(kept)
+        site.backups.make_volume()
         return {**site.variables.environment(kept), "BACKUP_IMAGE": image}
 
-    def _image(self) -> str:
-        """Return the image of the release that serves; where it has none, one that is built of the working tree."""
+    def _image(self, kept: Kept | None) -> str:
+        """Return the image of `kept`, the release that serves; where it has none, one of the working tree."""
         site = self.site
-        kept = site.backups.serving()
         if kept and kept.images.backup and site.docker.image(kept.images.backup):
             return kept.images.backup
         log.info("no release with an image of backups serves: building one of the working tree")
         return site.images.build_backup()
 
     @contextmanager
-    def _lent(self, verb: str, *, superuser: bool = True) -> Iterator[list[str]]:
+    def _lent(self, verb: str) -> Iterator[list[str]]:
         """Yield the options of `docker run` that mount what `verb` alone needs of the secrets."""
-        site, files, options = self.site, dict[str, Path](), list[str]()
-        if verb in AS_SUPERUSER and superuser and not site.variables.managed.database:
+        site, needs, files, options = self.site, needs_of(verb), dict[str, Path](), list[str]()
+        if needs.superuser and not site.variables.managed.database:
             files[SUPERUSER_PASSWORD] = site.secrets / SUPERUSER_PASSWORD
             options = ["--env", f"POSTGRES_SUPERUSER={SUPERUSER}"]
-        if verb == "swap":  # it ends what is cached of the other database
+        if needs.redis:
             files |= {one: site.secrets / one for one in ("REDIS_PASSWORD", "REDIS_URL")}
         with ExitStack() as stack:
             identity = site.variables.backups.get(IDENTITY)
-            if verb in DECRYPTING and identity:
+            if needs.identity and identity:
                 files[IDENTITY] = stack.enter_context(site.lend(identity))
             mounts = [word for one, file in files.items() for word in ("--volume", f"{file}:/run/secrets/{one}:ro")]
             yield [*options, *mounts]
@@ -135,6 +132,6 @@ class ComposeBackups(roles.Backups):
         """End what a killed restore has left: it would go on, and change what this one looks at."""
         site = self.site
         for name, verb in site.backups.questions().items():
-            if verb in AS_SUPERUSER:
+            if verb in CHANGING:
                 log.warning(f"ending {name}, which a killed restore has left")
                 site.backups.end(name)

@@ -7,14 +7,12 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from secrets import token_urlsafe
 from typing import Any
 
 from pipeline.errors import DeployFailed, ProgramFailed, SlipwayError
-from pipeline.proof.smoke import smoke
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed
-from pipeline.targets.common.backups import answer_of
+from pipeline.targets.common.backups import answer_of, ask_on
 from pipeline.targets.common.containers import ContainerStand, ThrowawayDatabase, sweep
 from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.common.roles import LONGEST
@@ -47,8 +45,11 @@ def drill(
     # Its data is on the disk, in a volume that goes with it: a backup may be larger than the memory.
     with stand.server() as server:
         begun = time.monotonic()
-        owner = _owner(site, server)
-        given = {**site.backups.settings(), **owner, **_superuser(server)}
+        logins = stand.logins(server)
+        place = {**{name: server.environment[name] for name in SERVER}, "POSTGRES_DB": site.variables.database}
+        owner = {"POSTGRES_USER": logins.login, "POSTGRES_PASSWORD": logins.owner_password}
+        # Who restores is named once: as the user, and not as the owner of the settings beside a service's login.
+        given = {**site.backups.settings(), "POSTGRES_OWNER": "", **place, **owner, **_superuser(server)}
         try:
             said = stand.run(
                 *(image, "drill", name),
@@ -70,28 +71,11 @@ def drill(
         seconds = {"restore": time.monotonic() - begun}
         begun = time.monotonic()
         told("a replica of the release that serves is asked on it")
-        with stand.replica(serving, replace(server, environment=_service(stand, server, owner))) as base:
-            failures = smoke(serving.requests, base, site.variables.tokens.current).failures
+        service = {"POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
+        with stand.replica(serving, replace(server, environment={**place, **service})) as base:
+            sent = ask_on(name, serving, base, site.variables.tokens.current)
         seconds["try"] = time.monotonic() - begun
-    if failures:
-        first = failures[0]
-        raise DeployFailed(f"the release that serves fails on {name}: {first.method} {first.path}: {first.detail}")
-    return {"drilled": drilled, "sent": len(serving.requests), "seconds": seconds}
-
-
-def _owner(site: Site, server: ThrowawayDatabase) -> dict[str, str]:
-    """Return who will own the restored database on the throwaway `server`, by the names that the environment has."""
-    place = {name: server.environment[name] for name in SERVER}
-    mine = {"POSTGRES_DB": site.variables.database, "POSTGRES_USER": site.variables.logins.owner}
-    return {**place, **mine, "POSTGRES_PASSWORD": token_urlsafe(24)}
-
-
-def _service(stand: ContainerStand, server: ThrowawayDatabase, owner: dict[str, str]) -> dict[str, str]:
-    """Return `owner` with the login of the service in its place, which the program has made without a password."""
-    login, password = f"{owner['POSTGRES_USER']}-app-1", token_urlsafe(24)
-    quoted = login.replace('"', '""')
-    stand.psql(server, f"""ALTER ROLE "{quoted}" PASSWORD '{password}'""")
-    return {**owner, "POSTGRES_USER": login, "POSTGRES_PASSWORD": password}
+    return {"drilled": drilled, "sent": sent, "seconds": seconds}
 
 
 def _superuser(server: ThrowawayDatabase) -> dict[str, str]:

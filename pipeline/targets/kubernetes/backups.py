@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -14,43 +14,21 @@ from pipeline.engines.kubectl import Object, Refused, name_of
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
-from pipeline.targets.common.backups import answer_of
+from pipeline.targets.common.backups import IDENTITY, SUPERUSER, Needs, answer_of, needs_of
 from pipeline.targets.common.migrating import Limits
 from pipeline.targets.kubernetes.data import find_store
 from pipeline.targets.kubernetes.drill import DRILL, newest_drill, run_drill
 from pipeline.targets.kubernetes.followed import FollowedJob
-from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, job_from
+from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, add_secret, job_from
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["BACKUP", "EXTRAS", "Extras", "KubernetesBackups", "backup_job"]
+__all__ = ["BACKUP", "KubernetesBackups", "backup_job"]
 
 BACKUP = "backup"  # its CronJob
-SUPERUSER = "postgres"  # of components/postgres
 SPARE_SECONDS = 120  # the pipeline gives up first, and says why
 KEPT_SECONDS = 3600  # an ended Job that nobody removed, because whoever made it was killed
 STDIN = f'exec "$0" "$@" < /run/{GIVEN}/{GIVEN}'
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What the Job of a verb gets beyond what makes a backup: the least that it needs.
-
-    `superuser`: who may make and rename databases. `identity`: the key that decrypts. `redis`: the way to Redis.
-    """
-
-    superuser: bool = False
-    identity: bool = False
-    redis: bool = False
-
-
-NOTHING = Extras()
-EXTRAS = {
-    "verify": Extras(identity=True),
-    "restore": Extras(superuser=True, identity=True),
-    "swap": Extras(superuser=True, redis=True),
-    "drop": Extras(superuser=True),
-}
 
 
 class KubernetesBackups(roles.Backups):
@@ -70,10 +48,10 @@ class KubernetesBackups(roles.Backups):
         """Run it as a Job, with the image, the claim and the network of the scheduled backup."""
         release = self._release()
         cron, name = self._cronjob(release, BACKUP), f"{BACKUP}-{verb}-{token_hex(3)}"
-        extras = EXTRAS.get(verb, NOTHING)
+        needs = needs_of(verb)
         if find_store(release.manifests) is None:  # a database outside: nobody has its superuser's password
-            extras = Extras(identity=extras.identity, redis=extras.redis)
-        job = backup_job(cron, name, (verb, *arguments), seconds, extras, given=given is not None)
+            needs = replace(needs, superuser=False)
+        job = backup_job(cron, name, (verb, *arguments), seconds, needs, given=given is not None)
         followed = FollowedJob(self.site.kubectl, job, told, f"the Job {name}", Limits({}, seconds))
         try:
             said, code = followed.do(job, verb, None if given is None else json.dumps(given)), 0
@@ -148,7 +126,7 @@ class KubernetesBackups(roles.Backups):
 
 
 def backup_job(
-    cron: Object, name: str, arguments: tuple[str, ...], seconds: float, extras: Extras, *, given: bool = False
+    cron: Object, name: str, arguments: tuple[str, ...], seconds: float, needs: Needs, *, given: bool = False
 ) -> Object:
     """Return the Job `name` that runs the program of `cron` with other `arguments`, for `seconds` at most.
 
@@ -163,14 +141,14 @@ def backup_job(
     spec = job["spec"]["template"]["spec"]
     container = spec["containers"][0]
     container["args"] = list(arguments)
-    if extras.superuser:
-        _add_secret(spec, SUPERUSER_PASSWORD)
+    if needs.superuser:
+        add_secret(job, SUPERUSER_PASSWORD, optional=True)
         container["env"].append({"name": "POSTGRES_SUPERUSER", "value": SUPERUSER})
-    if extras.identity:
-        _add_secret(spec, "BACKUP_IDENTITY")
-    if extras.redis:
-        _add_secret(spec, "REDIS_PASSWORD")
-        _add_secret(spec, "REDIS_URL")
+    if needs.identity:
+        add_secret(job, IDENTITY, optional=True)
+    if needs.redis:
+        add_secret(job, "REDIS_PASSWORD", optional=True)
+        add_secret(job, "REDIS_URL", optional=True)
         job["spec"]["template"]["metadata"]["labels"][NAME_LABEL] = arguments[0]  # opens the way to Redis
     if given:
         container["args"] = [*container["command"], *arguments]
@@ -178,11 +156,3 @@ def backup_job(
         container["volumeMounts"].append({"name": GIVEN, "mountPath": f"/run/{GIVEN}", "readOnly": True})
         spec["volumes"].append({"name": GIVEN, "secret": {"secretName": name, "defaultMode": 0o440}})
     return job
-
-
-def _add_secret(spec: Object, key: str) -> None:
-    """Mount `key` of the service's Secret beside the others, if it is there."""
-    [volume] = [one for one in spec["volumes"] if one["name"] == "secrets"]
-    sources = volume["projected"]["sources"]
-    name = sources[0]["secret"]["name"]
-    sources.append({"secret": {"name": name, "optional": True, "items": [{"key": key, "path": key}]}})

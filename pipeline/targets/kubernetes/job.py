@@ -23,6 +23,7 @@ __all__ = [
     "Ended",
     "MigrateJob",
     "Removed",
+    "add_secret",
     "command_of",
     "given_to",
     "job_from",
@@ -254,17 +255,18 @@ def superuser_psql(manifest: Object, image: str, name: str) -> Object:
     connect = 'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGDATABASE="$POSTGRES_DB" PGUSER=postgres'
     script = f"{connect}; PGPASSWORD=$(cat /run/secrets/{SUPERUSER_PASSWORD}) exec {words}"
     job = _given(with_image(job_of(manifest, name), image), script)
-    _add_secret(job, SUPERUSER_PASSWORD)
+    add_secret(job, SUPERUSER_PASSWORD)
     return job
 
 
-def _add_secret(job: Object, key: str) -> None:
-    """Mount one more `key` of the service's Secret into the pod of `job`."""
+def add_secret(job: Object, key: str, *, optional: bool = False) -> None:
+    """Mount one more `key` of the service's Secret into the pod of `job`; an `optional` one may be missing there."""
     volume = next(one for one in job["spec"]["template"]["spec"]["volumes"] if one["name"] == "secrets")
     item = {"key": key, "path": key}
     if "projected" in volume:
         sources = volume["projected"]["sources"]
-        sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
+        there: Object = {"optional": True} if optional else {}
+        sources.append({"secret": {"name": sources[0]["secret"]["name"], **there, "items": [item]}})
     else:  # of an earlier release
         volume["secret"]["items"].append(item)
 
@@ -308,7 +310,7 @@ def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Obj
     container = template["spec"]["containers"][0]
     container["command"], container["args"] = ["python"], list(command)
     if redis:
-        _add_secret(job, "REDIS_PASSWORD")
+        add_secret(job, "REDIS_PASSWORD")
     return job
 
 

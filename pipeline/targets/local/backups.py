@@ -15,12 +15,11 @@ from pipeline.config.settings import backup_settings
 from pipeline.engines.embedded import throwaway_postgres
 from pipeline.engines.occupant import HOME
 from pipeline.errors import DeployFailed, ProgramFailed, SlipwayError, UsageError
-from pipeline.proof.smoke import smoke
 from pipeline.releases.model import Artifact, short
 from pipeline.releases.records import Records
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
-from pipeline.targets.common.backups import MODULE, answer_of
+from pipeline.targets.common.backups import CHANGING, IDENTITY, MODULE, answer_of, ask_on, needs_of
 from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.local.rehearsal import LocalStand
 from pipeline.targets.local.site import Site
@@ -29,10 +28,7 @@ from pipeline.targets.local.supervision import clean_environment
 
 __all__ = ["LocalBackups"]
 
-# What goes on without a pipeline would be in the way of the next restore, which ends it by the mark of what a deploy
-# starts. A backup runs beside deploys, which must not end it.
-MARKED = frozenset({"restore", "compare", "swap", "drop"})
-DECRYPTING = frozenset({"verify", "restore", "drill"})
+# By the mark of what a deploy starts. A backup has none: it runs beside deploys, which must not end it.
 STOP_SECONDS = 60  # from SIGTERM until what it began is removed
 
 
@@ -55,7 +51,7 @@ class LocalBackups(roles.Backups):
         place = site.database_environment(owner=True)
         if not site.managed.database:
             place["POSTGRES_SUPERUSER"] = SUPERUSER
-        environment = {**place, **(site.redis_environment() if verb == "swap" else {})}
+        environment = {**place, **(site.redis_environment() if needs_of(verb).redis else {})}
         return self._do(release, verb, *arguments, environment=environment, told=told, given=given, seconds=seconds)
 
     def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:
@@ -84,14 +80,9 @@ class LocalBackups(roles.Backups):
             told("a replica of the release that serves is asked on it")
             service = {"POSTGRES_USER": logins.user, "POSTGRES_PASSWORD": logins.password}
             with stand.replica(serving, {**site.base_environment(), **place, **service}) as base:
-                failures = smoke(serving.requests, base, site.tokens.current).failures
+                sent = ask_on(name, serving, base, site.tokens.current)
             seconds["try"] = time.monotonic() - begun
-        if failures:
-            first = failures[0]
-            raise DeployFailed(
-                f"release {short(serving.name)} fails on {name}: {first.method} {first.path}: {first.detail}"
-            )
-        return {"drilled": drilled, "sent": len(serving.requests), "seconds": seconds}
+        return {"drilled": drilled, "sent": sent, "seconds": seconds}
 
     def hint(self) -> str:
         """Give the line for cron."""
@@ -116,10 +107,10 @@ class LocalBackups(roles.Backups):
             "BACKUP_KEEP": site.env.kept.keep,
             "RELEASE": release,
             "PATH": os.pathsep.join(map(str, (site.engines().postgres, python.parent, plain["PATH"]))),
-            **({HOME: str(site.layout.home)} if verb in MARKED else {}),
+            **({HOME: str(site.layout.home)} if verb in CHANGING else {}),
         }
-        if verb not in DECRYPTING:
-            own.pop("BACKUP_IDENTITY", None)
+        if not needs_of(verb).identity:
+            own.pop(IDENTITY, None)
         try:
             said = run(
                 [str(python), "-m", MODULE, verb, *arguments],

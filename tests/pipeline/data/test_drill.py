@@ -11,7 +11,6 @@ import pytest
 from pipeline.config.backup_policy import BackupPolicy
 from pipeline.data.checkup import check_backups
 from pipeline.data.records import DataRecords
-from pipeline.data.summaries import fresh_backup
 from tests.pipeline.deploy.fake_backups import summary
 from tests.pipeline.deploy.script import Killed
 from tests.pipeline.deploy.world import World
@@ -125,15 +124,3 @@ class TestDoctor:
         with pytest.raises(Killed):
             served.run("drill")
         assert checked(served)[0] == ["the drill of record 1 (data) died in stage `drill`"]
-
-
-class TestFreshBackup:
-    def test_is_younger_than_its_environment_says(self, served: World) -> None:
-        """A day, where it says nothing."""
-        assert fresh_backup(served.target) is None
-        served.target.backups.summaries = [made_hours_ago(25), made_hours_ago(23, name="20261128T160000Z-0000bb")]
-        fresh = fresh_backup(served.target)
-        assert fresh
-        assert fresh.name == "20261128T160000Z-0000bb"
-        configure(served, BackupPolicy(max_age="22h"))
-        assert fresh_backup(served.target) is None

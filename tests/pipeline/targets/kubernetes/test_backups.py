@@ -16,8 +16,9 @@ import pytest
 from pipeline.engines.kubectl import Kubectl, Object, Refused
 from pipeline.engines.kustomize import render
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.targets.common.backups import needs_of
 from pipeline.targets.common.migrating import Limits
-from pipeline.targets.kubernetes.backups import EXTRAS, NOTHING, KubernetesBackups, backup_job
+from pipeline.targets.kubernetes.backups import KubernetesBackups, backup_job
 from pipeline.targets.kubernetes.followed import FollowedJob, Lines
 from pipeline.targets.kubernetes.job import Ended, Removed
 from pipeline.targets.kubernetes.trial import selects
@@ -39,7 +40,7 @@ def cron(name: str = "backup") -> Object:
 
 
 def job(verb: str, *arguments: str, given: bool = False) -> Object:
-    return backup_job(cron(), "backup-x", (verb, *arguments), 100, EXTRAS.get(verb, NOTHING), given=given)
+    return backup_job(cron(), "backup-x", (verb, *arguments), 100, needs_of(verb), given=given)
 
 
 def pod_of(one: Object) -> dict[str, Any]:
