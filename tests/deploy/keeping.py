@@ -96,5 +96,5 @@ class Writers:
                 status, later = answer.status_code, answer.headers.get("retry-after")
                 ident = answer.json()["id"] if status == 201 else None
             except httpx2.TransportError:
-                pass
+                pass  # written down as status 0
             self.writes.append(Write(at, time.monotonic(), status, later, ident))

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.system.leash import held
 from tests.tools import need
 
-__all__ = ["S3", "serving"]
+__all__ = ["ADMIN", "S3", "SECRET", "serving"]
 
 KEY, ADMIN, SECRET = "KEYOFTESTS", "KEYOFADMIN", "a-secret-of-tests"
 BUCKET = "backups"
@@ -43,8 +43,8 @@ class S3:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run it with its data in `folder`; yield its address."""
+def serving(folder: Path, *, bind: str = "127.0.0.1") -> Iterator[str]:
+    """Run it with its data in `folder`, at the address `bind` of this host; yield its own address."""
     ports = dict(zip(("s3", "master", "volume", "filer", "s3.grpc", "master.grpc", "volume.grpc", "filer.grpc"),
                      _free_ports(8), strict=True))  # fmt: skip
     acts = ["Read", "Write", "List", "Tagging"]  # and makes no bucket
@@ -53,7 +53,7 @@ def serving(folder: Path) -> Iterator[str]:
         {"name": "admin", "credentials": [{"accessKey": ADMIN, "secretKey": SECRET}], "actions": ["Admin", *acts]},
     ]}  # fmt: skip
     (folder / "s3.json").write_text(json.dumps(rights))
-    command = [need("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+    command = [need("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", f"-ip.bind={bind}", "-filer", "-s3",
                f"-s3.config={folder}/s3.json", "-volume.max=50", "-master.volumeSizeLimitMB=30", "-s3.port.iceberg=0",
                "-master.telemetry=false", f"-filer.localSocket={folder}/filer.sock",
                *(f"-{name.replace('.grpc', '.port.grpc') if 'grpc' in name else f'{name}.port'}={port}"

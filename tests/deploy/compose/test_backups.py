@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+from urllib.parse import urlsplit
 
-import httpx2
 import pyrage
 import pytest
 
+from tests.backend.backups import s3
 from tests.containers import docker
 from tests.deploy.compose.stack import AS_SUPERUSER, ComposeCheckout
 from tests.deploy.conftest import AddRow
-from tests.deploy.machine import free_port, wait_until
+from tests.deploy.keeping import Writers
+from tests.deploy.machine import wait_until
 from tests.deploy.runs import Outcome
 from tests.deploy.visitors import Visitors
-from tests.notes import NOTES
 from tests.tiers import in_gate
 
 pytestmark = pytest.mark.e2e
@@ -104,34 +103,6 @@ def questions(one: ComposeCheckout) -> str:
     return docker("ps", "--all", "--quiet", "--filter", f"label=slipway.backups={one.project}")
 
 
-class Writers:
-    """People who write notes until the block ends; `acknowledged` has when each was sent, and its id."""
-
-    def __init__(self, one: ComposeCheckout, count: int = 4) -> None:
-        self.acknowledged: list[tuple[datetime, str]] = []
-        self._one, self._over = one, threading.Event()
-        self._threads = [threading.Thread(target=self._write, daemon=True) for _ in range(count)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        wait_until(lambda: len(self.acknowledged) > 20, "nobody wrote anything", 30)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self) -> None:
-        token = self._one.settings()["SERVICE_TOKEN"]
-        with httpx2.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10) as client:
-            while not self._over.is_set():
-                answer = client.post(f"http://localhost:{self._one.port}{NOTES}", json={"text": "x", "tag": "a user's"})
-                if answer.status_code == httpx2.codes.CREATED:
-                    self.acknowledged.append((datetime.now(UTC), str(answer.json()["id"])))
-
-
 class TestScheduled:
     def test_the_first_backup_is_made_at_once(self, kept: ComposeCheckout) -> None:
         """By a container that the deploy started, that is healthy, and that makes none when it starts again."""
@@ -167,6 +138,7 @@ class TestRestore:
     ) -> None:
         """It is made while people write; restored beside, it has all of them, and the rows that it says."""
         with Writers(kept) as writers:
+            wait_until(lambda: len(writers.acknowledged()) > 20, "nobody wrote anything", 30)
             begun = time.monotonic()
             made = tell(kept, "backup").report
             seconds = time.monotonic() - begun
@@ -175,13 +147,13 @@ class TestRestore:
         tell(kept, "restore", "--backup", backup["name"], "--database", "beside")
         ids = set(docker("exec", kept.containers("postgres")[0], "sh", "-c", AS_SUPERUSER, "beside",
                          f"SELECT id FROM {TABLE}").split())  # fmt: skip
-        before = {ident for when, ident in writers.acknowledged if when < snapshot}
+        before = writers.acknowledged(until=snapshot.timestamp() - time.time() + time.monotonic())
         assert before
         assert before <= ids
         [rows] = [one["rows"] for one in backup["tables"] if one["name"].endswith(TABLE)]
         assert len(ids) == rows
         kept.sql('DROP DATABASE "beside" WITH (FORCE)')
-        how = f"{len(before)} of {len(writers.acknowledged)} writes acknowledged before its snapshot, none lost"
+        how = f"{len(before)} of {len(writers.acknowledged())} writes acknowledged before its snapshot, none lost"
         add_row(BACKUPS, f"a backup under writes           {seconds:4.1f} s, {how}")
 
     @pytest.mark.gate
@@ -218,7 +190,7 @@ class TestRestore:
             docker("ps", "--all", "--quiet", "--filter", left) + docker("network", "ls", "--quiet", "--filter", left)
             == ""
         )
-        facts = outcome.report["facts"]
+        facts = outcome.report
         add_row(BACKUPS, f"drill                           RPO {facts['rpo_seconds']} s, RTO {facts['rto_seconds']} s")
 
 
@@ -277,9 +249,10 @@ class TestOffTheHost:
         """It is verified there; with the volume empty, a restore brings it back."""
         network = json.loads(docker("network", "inspect", f"{kept.project}_frontend"))[0]
         host = network["IPAM"]["Config"][0]["Gateway"]
-        with seaweed(tmp_path) as port:
-            address = f"s3://backups/{kept.project}?endpoint=http://{host}:{port}&region=us-east-1"
-            with kept.dotenv(BACKUP_ADDRESS=address, BACKUP_ADDRESS_SECRET="slipway:a-secret-of-the-tests"):
+        with s3.serving(tmp_path, bind="0.0.0.0") as endpoint:
+            place = f"http://{host}:{urlsplit(endpoint).port}"
+            address = f"s3://backups/{kept.project}?endpoint={place}&region=us-east-1"
+            with kept.dotenv(BACKUP_ADDRESS=address, BACKUP_ADDRESS_SECRET=f"{s3.ADMIN}:{s3.SECRET}"):
                 made = tell(kept, "backup").report["backup"]
                 assert (made["here"], made["away"]) == (True, True)
                 [name] = [made["name"]]
@@ -290,35 +263,6 @@ class TestOffTheHost:
                 assert (found["here"], found["away"]) == (False, True)
                 tell(kept, "restore", "--backup", name, "--database", "from_away")
                 kept.sql('DROP DATABASE "from_away" WITH (FORCE)')
-
-
-@contextmanager
-def seaweed(folder: Path) -> Iterator[int]:
-    """An S3 on this host, at each of its addresses; its port."""
-    port, master, volume, filer = (free_port() for _ in range(4))
-    config = folder / "s3.json"
-    credentials = [{"accessKey": "slipway", "secretKey": "a-secret-of-the-tests"}]
-    identity = {"name": "slipway", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    config.write_text(json.dumps({"identities": [identity]}))
-    weed = Path(sys.executable).with_name("weed")
-    ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={port}"]
-    grpc = [f"-{name}.port.grpc={free_port()}" for name in ("master", "volume", "filer", "s3")]
-    command = [str(weed), "server", "-s3", f"-dir={folder}", "-ip.bind=0.0.0.0", f"-s3.config={config}", *ports, *grpc]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-    try:
-        wait_until(lambda: answers(port), "no S3", 60)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def answers(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/").status_code < 500
-    except httpx2.TransportError:
-        return False
 
 
 class TestFaults:
