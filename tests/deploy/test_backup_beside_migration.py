@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from tests.deploy.breaking import add_migration
@@ -36,7 +38,7 @@ def in_the_middle(checkout: Checkout) -> Iterator[Deploy]:
     dump = None
     while dump is None:
         assert backup.process.poll() is None, backup.said()
-        dump = next((one for one in backup.family() if one.name() == "pg_dump"), None)
+        dump = next((one for one in backup.family() if _dumps(one)), None)
     while not checkout.sql(DUMPING):
         assert dump.is_running(), backup.said()
     dump.suspend()
@@ -46,6 +48,13 @@ def in_the_middle(checkout: Checkout) -> Iterator[Deploy]:
         if dump.is_running():
             dump.resume()
         checkout.sql("DROP TABLE testing_big")
+
+
+def _dumps(one: psutil.Process) -> bool:
+    """Whether it is the `pg_dump` that makes the backup: others only say their version, and are gone at once."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return one.name() == "pg_dump" and any(word.startswith("--snapshot=") for word in one.cmdline())
+    return False
 
 
 def backups(checkout: Checkout) -> list[str]:
