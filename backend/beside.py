@@ -13,13 +13,13 @@ import asyncpg
 from backend.postgres import Connector, connect_once
 from backend.settings import Settings
 
-__all__ = ["BAD_USAGE", "FAILED", "stoppable", "transaction"]
+__all__ = ["BAD_USAGE", "CONNECT_SECONDS", "FAILED", "stoppable", "transaction"]
 
 T = TypeVar("T")
 
 FAILED, BAD_USAGE = 1, 2  # exit codes
 SECONDS = 50.0  # for all of it: whoever asks waits for a minute
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0  # a resolver whose first question was lost asks again after 5 s
 # A person's request must not wait behind it for longer. In the transaction, as a pooler lets nothing else through.
 LIMITS = "SET LOCAL statement_timeout = '40s'; SET LOCAL lock_timeout = '10s'"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from backend.beside import CONNECT_SECONDS
 from backend.postgres import Connector, connect_once
 from backend.settings import Settings
 
@@ -32,7 +33,6 @@ __all__ = [
 
 # The pipeline's name and a b, in ASCII; the migrations among themselves have another one.
 BACKUP_KEY = 0x736C_6970_7761_7962
-CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.1
 NOTICE_SECONDS = 0.2  # from PostgreSQL's word that a session ends to its end

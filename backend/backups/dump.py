@@ -24,6 +24,7 @@ from backend.backups.manifest import MANIFEST, Manifest, Properties, Shrunken, S
 from backend.backups.programs import environment, programs_version, run, zstd_works
 from backend.backups.settings import BackupSettings
 from backend.backups.words import in_bytes, rate
+from backend.beside import CONNECT_SECONDS
 from backend.exclusion import backing_up, backup_session_name
 from backend.postgres import Connector
 from backend.settings import Settings
@@ -34,7 +35,6 @@ Say = Callable[[str], None]
 
 PARALLEL_BYTES = 1 << 30  # of tables, from which on a dump has several jobs
 JOBS = 4
-CONNECT_SECONDS = 10.0
 PROGRESS_SECONDS = 2.0
 LEAST_FREE_BYTES = 64 << 20
 GROWTH = 1.25  # of a backup over the one before

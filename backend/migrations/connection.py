@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from backend.beside import CONNECT_SECONDS
 from backend.postgres import Connector, connect_once
 from backend.settings import Settings
 
@@ -28,7 +29,6 @@ __all__ = [
     "take_lock",
 ]
 
-CONNECT_SECONDS = 5.0
 LOCK_SECONDS = 60.0
 LOCK_POLL_SECONDS = 0.2
 LOCK_KEY = 0x736C_6970_7761_79  # the pipeline's name in ASCII

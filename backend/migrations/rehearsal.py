@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncpg
 
-from backend.migrations.connection import CONNECT_SECONDS, MigrationFailed, reason
+from backend.beside import CONNECT_SECONDS
+from backend.migrations.connection import MigrationFailed, reason
 from backend.migrations.named import extensions_of, roles_of
 from backend.postgres import Connector
 from backend.rights.statements import identifier
