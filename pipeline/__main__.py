@@ -34,6 +34,7 @@ FAMILIES = {
     "changes": ("changes",),
     "dev": ("dev",),
     "cluster": ("cluster",),
+    "rotate": ("rotate",),
     "user": ("user",),
 }
 

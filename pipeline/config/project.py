@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.config.sources import Source
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
 from pipeline.system.place import state_folder
@@ -62,6 +63,8 @@ class Environment(Table):
     migration_timeout: Day = Field(default=1800, examples=["1800 # seconds"])
     # What must hold of an image before it runs here.
     verify: Policy | None = Field(default=None, examples=['{ key = "cosign.pub" }'])
+    # Where the secrets come from; `.env` (of a cluster that is not kind's: its Secret) by default.
+    secrets: Source | None = Field(default=None, examples=['{ command = ["sops", "decrypt", "secrets/staging.env"] }'])
 
     @property
     def bake_limit(self) -> float:

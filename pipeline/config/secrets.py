@@ -20,6 +20,7 @@ __all__ = [
     "allow_by_hand",
     "closed_problem",
     "delivered_secrets",
+    "other_login",
     "owner_of",
     "redis_acl",
     "secret_files",
@@ -81,6 +82,11 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
 def owner_of(role: str) -> str:
     """Return the role that owns the database of the login `role`: `role` itself, or the one it is an alternate of."""
     return role.removesuffix(OTHER)
+
+
+def other_login(role: str) -> str:
+    """Return the other of the two roles that the service may log in as."""
+    return role.removesuffix(OTHER) if role.endswith(OTHER) else f"{role}{OTHER}"
 
 
 def redis_acl(password: str) -> str:

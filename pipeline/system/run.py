@@ -22,12 +22,15 @@ READ_SECONDS = 5
 
 
 class CommandFailed(SlipwayError):
-    """A command that ended with a code other than 0; `output` is its standard error, or its output if that is empty."""
+    """A command that ended with a code other than 0.
 
-    def __init__(self, command: Sequence[str], code: int, output: str) -> None:
+    `output` is its standard error, or its output if that is empty; `printed` what a secret command printed until then.
+    """
+
+    def __init__(self, command: Sequence[str], code: int, output: str, printed: str = "") -> None:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
         super().__init__(f"{Path(command[0]).name} failed ({code}): {last}")
-        self.code, self.output = code, output
+        self.code, self.output, self.printed = code, output, printed
 
 
 def run(
@@ -41,14 +44,16 @@ def run(
     given: str | None = None,
     grace: float = 0,
     told: Callable[[str], None] | None = None,
+    secret: bool = False,
 ) -> str:
     """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
     `level` is that of the log, `output_level` that of the standard error where it differs. `timeout` is in seconds.
     `given` is the standard input, for what must not appear in a list of processes. `told` is called with each line of
     the standard output when it comes. A command that is given up, because time is up or the deploy is interrupted, gets
-    SIGTERM and `grace` seconds to end by itself. Raise `CommandFailed` where the command ends with a code other than 0,
-    `SlipwayError` where time is up.
+    SIGTERM and `grace` seconds to end by itself. `secret`: no message has the standard output.
+
+    Raise `CommandFailed` where the command ends with a code other than 0, `SlipwayError` where time is up.
     """
     log.log(level, "$ %s", _shown(command))
     if told or grace:
@@ -79,7 +84,8 @@ def run(
     for line in done.stderr.splitlines():
         log.log(level if output_level is None else output_level, "  %s", line)
     if done.returncode:
-        raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
+        said = done.stderr if secret else done.stderr or done.stdout
+        raise CommandFailed(command, done.returncode, said, done.stdout if secret else "")
     return done.stdout
 
 

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 # The map: what a package may import, beside itself and `errors`. What is further down knows nothing of what is above.
 ALLOWED = {
     "__main__": {"commands", "config", "system"},
-    "commands": {"deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines", "registry",
-                 "system"},
+    "commands": {"rotation", "deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines",
+                 "registry", "system"},
+    "rotation": {"deploy", "targets", "targets.common", "releases", "config", "system"},
     "deploy": {"targets", "proof", "supply", "releases", "config", "system"},
     "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config",
                 "system"},

@@ -156,7 +156,7 @@ class ComposeFleet(roles.Fleet):
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what `.env` lacks, and what docker-compose.yml does not pass on."""
         site = self.site
-        missing = missing_secrets(secrets, split_secrets(site.values)[1], release)
+        missing = missing_secrets(secrets, split_secrets(site.values)[1], release, site.env.secrets)
         if missing:
             return missing
         passed = passed_secrets(site.stack.services(site.variables.environment(None))["backend"])

@@ -26,6 +26,7 @@ __all__ = [
     "lasting",
     "policies_of",
     "program_of",
+    "psql_of",
     "question_of",
     "why_waiting",
     "with_image",
@@ -39,6 +40,10 @@ GIVEN = "given"  # the standard input of a program, as a file
 AS_SERVICE = (  # the variables of libpq, from those of the service
     'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGUSER="$POSTGRES_USER" PGDATABASE="$POSTGRES_DB";'
     ' PGPASSWORD=$(cat /run/secrets/POSTGRES_PASSWORD) exec "$0" "$@"'
+)
+AS_SUPERUSER = (
+    'PGPASSWORD=$(cat /run/secrets/POSTGRES_SUPERUSER_PASSWORD) PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}"'
+    f" exec psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --username=postgres --dbname=postgres < /run/{GIVEN}/{GIVEN}"
 )
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -239,6 +244,28 @@ def command_of(manifest: Object, name: str, module: str, *arguments: str) -> Obj
     return job
 
 
+def psql_of(manifest: Object, name: str, image: str) -> Object:
+    """Return the migrations' `manifest` as the Job `name`, which runs psql as the superuser, from `image`.
+
+    Its standard input is that of `command_of`.
+    """
+    job = with_image(command_of(manifest, name, "psql"), image)
+    spec = job["spec"]["template"]["spec"]
+    spec["containers"][0]["command"] = ["sh", "-ec", AS_SUPERUSER]
+    _mount(spec, "POSTGRES_SUPERUSER_PASSWORD")
+    return job
+
+
+def _mount(spec: Object, key: str) -> None:
+    """Let the pods of `spec` read `key` of the service's Secret, beside what they read of it."""
+    volume, item = next(one for one in spec["volumes"] if one["name"] == "secrets"), {"key": key, "path": key}
+    if "projected" in volume:
+        sources = volume["projected"]["sources"]
+        sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
+    else:  # of an earlier release
+        volume["secret"]["items"].append(item)
+
+
 def given_to(job: Object, text: str) -> Object:
     """Return the Secret with the standard input of a `job` in the cluster, which is removed when the job is."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name_of(job), "uid": job["metadata"]["uid"]}
@@ -266,13 +293,7 @@ def question_of(manifest: Object, command: Sequence[str], *, redis: bool) -> Obj
     container = template["spec"]["containers"][0]
     container["command"], container["args"] = ["python"], list(command)
     if redis:
-        volume = next(one for one in template["spec"]["volumes"] if one["name"] == "secrets")
-        item = {"key": "REDIS_PASSWORD", "path": "REDIS_PASSWORD"}
-        if "projected" in volume:
-            sources = volume["projected"]["sources"]
-            sources.append({"secret": {"name": sources[0]["secret"]["name"], "items": [item]}})
-        else:  # of an earlier release
-            volume["secret"]["items"].append(item)
+        _mount(template["spec"], "REDIS_PASSWORD")
     return job
 
 

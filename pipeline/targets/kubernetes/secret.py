@@ -18,6 +18,7 @@ from pipeline.targets.common.tokens import Tokens
 __all__ = [
     "ROLE",
     "SECRETS_ANNOTATION",
+    "doubled_secret",
     "doubled_stores",
     "missing_keys",
     "needed_beside",
@@ -65,6 +66,16 @@ def doubled_stores(urls: Iterable[str], objects: Iterable[Object], overlay: str)
         f" kustomization.yaml, or {url} out of the secrets"
         for url in urls
         if stores.get(url) in runs
+    ]
+
+
+def doubled_secret(objects: Iterable[Object], overlay: str, secret: str) -> list[str]:
+    """Return a line for each ExternalSecret among `objects`, which would undo what a deploy writes to the `secret`."""
+    return [
+        f"{overlay}: ExternalSecret {name_of(each)} fills Secret {secret}, and so would `secrets` in pyproject.toml:"
+        " take components/external-secrets out, or `secrets`"
+        for each in objects
+        if each["kind"] == "ExternalSecret"
     ]
 
 

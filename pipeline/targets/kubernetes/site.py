@@ -57,6 +57,11 @@ class Site:
         return self.kubectl.context.startswith("kind-")
 
     @property
+    def delivers(self) -> bool:
+        """Whether a deploy writes the Secret, because the secrets come from here."""
+        return self.on_this_machine or self.env.secrets is not None
+
+    @property
     def managed(self) -> Managed:
         """The stores that others manage, by the secrets that pods get."""
         return Managed({name: self.secrets[name] for name in sorted(URLS) if self.secrets.get(name)})
@@ -80,7 +85,7 @@ class Site:
 
     def wanted(self, objects: Iterable[Object]) -> list[Object]:
         """Return what an apply of `objects` sends: without Jobs, with the Secret and its marks on the pod templates."""
-        own = self.on_this_machine and self.secrets
+        own = self.delivers and self.secrets
         secret = [secret_object(self.project.name, self.secrets)] if own else []
         objects = [each for each in objects if each["kind"] != "Job"]
         # Redis reads its users only once, and the service its secrets: so changed secrets must lead to new pods.

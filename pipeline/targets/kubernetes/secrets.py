@@ -1,0 +1,95 @@
+"""The secrets of a Kubernetes environment: from this machine, the cluster's Secret, or the vault that fills it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from secrets import token_hex
+
+from pipeline.config.managed import PASSWORDS
+from pipeline.config.secrets import redis_acl
+from pipeline.config.sources import ROLE
+from pipeline.engines.kubectl import Object, name_of
+from pipeline.errors import SlipwayError
+from pipeline.targets.common.logins import password_sql
+from pipeline.targets.common.secrets import SecretsHere, lifetime_minutes
+from pipeline.targets.kubernetes.job import MigrateJob, psql_of
+from pipeline.targets.kubernetes.rehearsal import store_image
+from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
+from pipeline.targets.kubernetes.secret import REDIS_ACL, read_secret
+from pipeline.targets.kubernetes.site import Site
+
+__all__ = ["KubernetesSecrets"]
+
+CONFLICT_FREE = "--field-manager=slipway"
+
+
+class KubernetesSecrets(SecretsHere):
+    """See `pipeline.targets.common.roles.Secrets`."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site.project, site.env)
+        self.site = site
+        self._rendered: list[Object] = []
+
+    def read(self) -> dict[str, str]:
+        """Read them where they come from; the role that only the overlay names, there."""
+        if self.site.delivers:
+            return super().read()
+        role = settings_of(self._objects()).get(ROLE, self.site.project.name)
+        return {ROLE: role, **read_secret(self.site.kubectl, self.site.secret)}
+
+    def objection(self, name: str) -> str | None:
+        """Object to the password of a store that others manage, or that nobody here can change."""
+        url = PASSWORDS.get(name, "")
+        if self.read().get(url):
+            return f"{name}: the store is managed by others: its password is in {url}: change it there, then deploy"
+        kind = {"POSTGRES_PASSWORD": "postgres", "REDIS_PASSWORD": "redis"}.get(name)
+        if kind and kind not in {name_of(one) for one in self._objects() if one["kind"] == "StatefulSet"}:
+            what = f"{self.site.env.overlay} runs no {kind}, whose password nobody here may change"
+            return f"{name}: {what}: change it there, put it where the secrets come from, then deploy"
+        return None
+
+    def elsewhere(self, name: str) -> str | None:
+        """Say so where a vault fills the Secret, or a command without `write` gives the secrets."""
+        if self.site.delivers:
+            return super().elsewhere(name)
+        vaults = [name_of(one) for one in self._objects() if one["kind"] == "ExternalSecret"]
+        return f"the vault that ExternalSecret {vaults[0]} reads" if vaults else None
+
+    def write(self, changes: Mapping[str, str]) -> None:
+        """Write to `.env`, give the values to the command, or patch the Secret, by standard input."""
+        site = self.site
+        if site.delivers:
+            super().write(changes)
+            return
+        there = read_secret(site.kubectl, site.secret)
+        given: dict[str, str | None] = {name: value or None for name, value in changes.items()}
+        if REDIS_ACL in there and "REDIS_PASSWORD" in changes:
+            given[REDIS_ACL] = redis_acl(changes["REDIS_PASSWORD"])
+        gone = {"data": {name: None for name, value in given.items() if value is None and name in there}}
+        patch = {**gone, "stringData": {name: value for name, value in given.items() if value is not None}}
+        command = ("patch", "secret", site.secret, CONFLICT_FREE, "--type=merge", "--patch-file=/dev/stdin")
+        site.kubectl.do(*command, given=json.dumps(patch))
+        after = read_secret(site.kubectl, site.secret)
+        if lost := [name for name, value in changes.items() if after.get(name, "") != value]:
+            raise SlipwayError(f"Secret {site.secret}: {', '.join(lost)}: somebody else has changed it since")
+
+    def set_password(self, role: str, password: str | None) -> None:
+        """Run psql as the superuser, in a Job from the image of the overlay's PostgreSQL."""
+        site, serving = self.site, self.site.serving()
+        if not serving:
+            raise SlipwayError(f"no release serves {site.env.name}: `nox -s deploy -- {site.env.name}`")
+        release = site.kept.find(serving[0])
+        name = f"rotate-{token_hex(3)}"
+        job = psql_of(release.objects(["Job"])[0], name, store_image(release.manifests, "postgres"))
+        one = MigrateJob(site.kubectl, job, lambda _: None, "the Job that changes a login of the database")
+        one.do(job, "rotate", password_sql(role, password))
+
+    def lifetime_minutes(self) -> float:
+        """Return the overlay's setting."""
+        return lifetime_minutes(settings_of(self._objects()))
+
+    def _objects(self) -> list[Object]:
+        self._rendered = self._rendered or self.site.artifacts.render(NOTHING_YET)[1]
+        return self._rendered
