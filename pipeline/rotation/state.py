@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.config.sources import ROLE
 from pipeline.releases.records import read_json, write_json
-from pipeline.targets.common.tokens import digits
+from pipeline.system.text import digits
 
 __all__ = ["State", "marks_of"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
-__all__ = ["answer_in", "figure", "shorten"]
+__all__ = ["answer_in", "digits", "figure", "shorten"]
 
 LINE = 300
 BEGINNING = 100
@@ -36,3 +37,11 @@ def answer_in(output: str, key: str) -> Any:
 def figure(value: float, digits: int = 3) -> str:
     """Return `value` with so many significant digits, and never with an exponent where it is large."""
     return f"{value:.0f}" if value >= 10**digits - 0.5 else f"{value:.{digits}g}"
+
+
+def digits(secret: str | None) -> str:
+    """Return a label that changes with `secret`: twelve hexadecimal digits of its hash.
+
+    It does not reveal the secret, which is random text.
+    """
+    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

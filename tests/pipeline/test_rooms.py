@@ -15,7 +15,7 @@ ALLOWED = {
     "__main__": {"commands", "config", "system"},
     "commands": {"rotation", "deploy", "targets", "targets.common", "supply", "images", "releases", "config", "engines",
                  "registry", "system"},
-    "rotation": {"deploy", "targets", "targets.common", "releases", "config", "system"},
+    "rotation": {"deploy", "targets", "releases", "config", "system"},
     "deploy": {"targets", "proof", "supply", "releases", "config", "system"},
     "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config",
                 "system"},

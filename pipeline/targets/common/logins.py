@@ -5,12 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets as randomness
 
-__all__ = ["password_sql", "verifier"]
+__all__ = ["other_login", "password_sql", "verifier"]
 
 ITERATIONS = 4096  # PostgreSQL's own; the passwords are random
 SALT_BYTES = 16
+PAIR, OTHER = re.compile(r"-app-([12])$"), "-other"  # of two logins, the service uses one
+
+
+def other_login(role: str) -> str:
+    """Return the login that takes turns with `role`: NAME-app-1 and NAME-app-2 do, NAME and NAME-other."""
+    if pair := PAIR.search(role):
+        return f"{role[: pair.start(1)]}{3 - int(pair[1])}"
+    return role.removesuffix(OTHER) if role.endswith(OTHER) else f"{role}{OTHER}"
 
 
 def password_sql(role: str, password: str | None) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from pipeline.config.managed import PASSWORDS, managed_stores
 from pipeline.config.project import Environment, Project
-from pipeline.config.secrets import other_login
 from pipeline.config.settings import settings_environment, split_secrets
 from pipeline.config.sources import ROLE, environment_values, unwritable, write_values
 from pipeline.targets.common import roles
+from pipeline.targets.common.logins import other_login
 
 __all__ = ["SecretsHere", "lifetime_minutes"]
 
@@ -43,7 +43,7 @@ class SecretsHere(roles.Secrets):
         write_values(self.project.root, self.env.name, self.env.secrets, changes)
 
     def other_login(self, role: str) -> str:
-        """Return the role that the init scripts made beside `role`."""
+        """Return the second of two."""
         return other_login(role)
 
     def lifetime_minutes(self) -> float:

@@ -28,6 +28,7 @@ from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.https import certificate_problem
 from pipeline.targets.compose.problems import login_problems, taken_problems, volume_findings
+from pipeline.targets.compose.redis import accept_passwords, forget_passwords
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
@@ -197,6 +198,7 @@ class ComposeFleet(roles.Fleet):
             site.variables.frontend = site.images.build_frontend()
         if stores := [name for name in site.variables.surroundings if name != "frontend"]:
             site.surroundings.start(*stores)
+            accept_passwords(site)
         wrong = login_problems(site.variables)
         if wrong:
             raise DeployFailed(*wrong)
@@ -219,6 +221,7 @@ class ComposeFleet(roles.Fleet):
     def keep(self) -> None:
         """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing."""
         self.site.surroundings.keep()
+        forget_passwords(self.site)
         # What was started by hand and is still there could not start again.
         allow_by_hand(self.site.secrets, allowed=any(map(started_by_hand, self.site.stack.containers())))
 

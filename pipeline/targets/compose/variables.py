@@ -20,7 +20,7 @@ from pipeline.config.settings import (
 )
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
-from pipeline.targets.common.tokens import Tokens, digits
+from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_path, socket_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint
@@ -111,7 +111,6 @@ class Variables:
             "EDGE_UPSTREAMS": " ".join(f"unix/{path}" for path in (PLAIN_SOCKET, *map(slot_path, slots))),
             "SLIPWAY_GRACE": f"{grace_seconds(config)}s",
             "POSTGRES_MAX_CONNECTIONS": str(max_connections(self.env.replicas, config)),
-            "SLIPWAY_REDIS": digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
             **({"FRONTEND_IMAGE": edge} if edge else {}),
         }
         if kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.config.secrets import closed_problem, delivered_secrets, write_secret_files
+from pipeline.config.secrets import closed_problem, delivered_secrets, forget_redis_passwords, write_secret_files
 
 SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
 
@@ -29,6 +29,18 @@ class TestWriteSecretFiles:
         acl = (tmp_path / "REDIS_ACL").read_text()
         assert f" #{hashlib.sha256(b'canary-of-redis').hexdigest()} " in acl
         assert "canary" not in acl
+
+    def test_redis_accepts_the_passwords_of_before_until_they_are_forgotten(self, tmp_path: Path) -> None:
+        """Replicas have them until a rollout is over; the one of now is the first."""
+        hashes = [hashlib.sha256(word.encode()).hexdigest() for word in ("canary-of-redis", "second", "third")]
+        write_secret_files(tmp_path, SECRETS)
+        for word in ("second", "third", "third"):
+            write_secret_files(tmp_path, {**SECRETS, "REDIS_PASSWORD": word})
+        acl = tmp_path / "REDIS_ACL"
+        assert acl.read_text() == f"user default on #{hashes[2]} #{hashes[1]} #{hashes[0]} ~* &* +@all\n"
+        assert forget_redis_passwords(tmp_path) == hashes[::-1]
+        assert acl.read_text() == f"user default on #{hashes[2]} ~* &* +@all\n"
+        assert acl.stat().st_mode & 0o777 == 0o444
 
     def test_the_superuser_keeps_the_password_that_its_volume_was_made_with(self, tmp_path: Path) -> None:
         """It is made once, and differs from every other secret."""

@@ -150,8 +150,11 @@ class FakeFleet(Fleet):
 
     def running(self) -> Running:
         """Look at the list; a replica is current if it has the secrets of now."""
-        seen = [replace(one, current=self.secrets.given[one.name] == self.secrets.kept) for one in self.replicas]
+        seen = [replace(one, current=one.current and self._has_secrets(one)) for one in self.replicas]
         return Running(tuple(seen), self.wanted, ())
+
+    def _has_secrets(self, one: Replica) -> bool:
+        return self.secrets.given[one.name] == self.secrets.kept
 
     def findings(self) -> list[str]:
         """Find nothing."""
