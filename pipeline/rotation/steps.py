@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.config.sources import ROLE
 
-__all__ = ["FRESH", "LOGIN", "ROTATIONS", "UNSET", "EndLogin", "Login", "Pause", "Ship", "Step", "Wait", "Write"]
+__all__ = [
+    "FRESH",
+    "LOGIN",
+    "ROTATIONS",
+    "UNSET",
+    "EndLogin",
+    "Login",
+    "Pause",
+    "Ship",
+    "Step",
+    "Superuser",
+    "Wait",
+    "Write",
+]
 
 FRESH, LOGIN, UNSET = "a new value", "the other login", ""
 KEY, TOKEN = "JWT_SECRET_KEY", "SERVICE_TOKEN"
@@ -62,7 +76,14 @@ class Wait:
     label: str = "wait"
 
 
-Step = Write | Login | EndLogin | Ship | Pause | Wait
+@dataclass(frozen=True)
+class Superuser:
+    """Give the database's superuser, whom no replica uses, a new password."""
+
+    label: str = "superuser"
+
+
+Step = Write | Login | EndLogin | Superuser | Ship | Pause | Wait
 
 # A replica refuses what it does not know. So each knows the new key before the first one signs with it, and the old
 # one for as long as a token of it is valid.
@@ -80,4 +101,5 @@ ROTATIONS: dict[str, tuple[Step, ...]] = {
     "REDIS_PASSWORD": (Write({"REDIS_PASSWORD": FRESH}), Ship()),
     # By the other of two logins, so that the replicas of before can log in until the last one is gone.
     PASSWORD: (Write({ROLE: LOGIN, PASSWORD: FRESH}), Login(), Ship(), EndLogin()),
+    SUPERUSER_PASSWORD: (Superuser(),),
 }

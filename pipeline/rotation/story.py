@@ -16,7 +16,20 @@ from pipeline.deploy.story import Story
 from pipeline.errors import Interrupted, SlipwayError, UsageError
 from pipeline.releases.lock import hold_lock
 from pipeline.rotation.state import State, marks_of
-from pipeline.rotation.steps import FRESH, LOGIN, ROTATIONS, UNSET, EndLogin, Login, Pause, Ship, Step, Wait, Write
+from pipeline.rotation.steps import (
+    FRESH,
+    LOGIN,
+    ROTATIONS,
+    UNSET,
+    EndLogin,
+    Login,
+    Pause,
+    Ship,
+    Step,
+    Superuser,
+    Wait,
+    Write,
+)
 from pipeline.system.progress import Progress
 from pipeline.targets import Target, open_target
 
@@ -117,14 +130,21 @@ class Rotation:
                 elif isinstance(step, Login):
                     target.secrets.set_password(values[ROLE], values["POSTGRES_PASSWORD"])
                     stage.note = f"{values[ROLE]} has its new password"
+                elif isinstance(step, Superuser):
+                    target.secrets.change_superuser()
                 elif isinstance(step, EndLogin):
                     old = target.secrets.other_login(values[ROLE])
                     target.secrets.set_password(old, None)
                     stage.note = f"{old} has no password"
         return True
 
-    def _write(self, step: Write, state: State, target: Target, values: Mapping[str, str]) -> str:
-        """Write what `step` wants and is not there yet; return what was done, in words."""
+    def _write(
+        self, step: Write, state: State, target: Target, values: Mapping[str, str], *, again: bool = False
+    ) -> str:
+        """Write what `step` wants and is not there yet; return what was done, in words.
+
+        `again`: what a person changes elsewhere was read a second time.
+        """
         if not state.marks:
             names = {*step.wants, *step.wants.values()} - {FRESH, LOGIN, UNSET}
             state.marks = marks_of(names, values)
@@ -133,6 +153,9 @@ class Rotation:
         if not (left := _left(step, state.marks, values, login)):
             return f"{', '.join(step.wants)}: as wanted"
         places = {name: place for name in step.wants if (place := target.secrets.elsewhere(name))}
+        if places and not again:
+            target.secrets.refresh()
+            return self._write(step, state, target, target.secrets.read(), again=True)
         if places:
             raise UsageError(*_instructions(step, left, places, login))
         changes = {name: _made(want, values, login) for name, want in step.wants.items()}

@@ -203,6 +203,10 @@ class Secrets(Protocol):
     def elsewhere(self, name: str) -> str | None:
         """Return where a person has to change `name`, because nobody else can write there; None if `write` can."""
 
+    def refresh(self) -> None:
+        """Let what fills the secrets from elsewhere do so now, and wait for it: a person has changed them there."""
+        return
+
     def write(self, changes: Mapping[str, str]) -> None:
         """Make all `changes` where the secrets come from, or none of them; an empty value unsets one.
 
@@ -214,6 +218,12 @@ class Secrets(Protocol):
 
     def set_password(self, role: str, password: str | None) -> None:
         """Give the login `role` of the database a password; None: it has none, and nobody logs in with it."""
+
+    def change_superuser(self) -> None:
+        """Give the superuser of the database a new password, and keep that where the old one is kept.
+
+        It may be killed at any point, and called again.
+        """
 
     def lifetime_minutes(self) -> float:
         """Return how long an access token is valid (JWT_EXPIRE_MINUTES)."""

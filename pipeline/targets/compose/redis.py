@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 from pipeline.config.secrets import HASHES, REDIS_ACL, forget_redis_passwords
@@ -49,9 +49,8 @@ def _change(site: Site, redis: Container, command: str) -> None:
 
 
 def _passwords(site: Site) -> Iterator[str]:
-    """Yield the passwords that Redis may accept: that of now, and those that running replicas were started with."""
-    yield site.variables.secrets.get(PASSWORD, "")
-    seen: Sequence[Container] = [each for each in site.replicas.all() if each.running]
-    for replica in seen:
+    """Yield the passwords that Redis may accept: those that running replicas were started with, and that of now."""
+    for replica in [each for each in site.replicas.all() if each.running]:
         with suppress(SlipwayError):
             yield site.docker.ask("exec", replica.ident, "cat", f"/run/secrets/{PASSWORD}").strip()
+    yield site.variables.secrets.get(PASSWORD, "")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from secrets import token_hex
+from typing import Any
 
 from pipeline.config.managed import PASSWORDS
-from pipeline.config.secrets import redis_acl
+from pipeline.config.secrets import SUPERUSER_PASSWORD, redis_acl
 from pipeline.config.sources import ROLE
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.errors import SlipwayError
+from pipeline.system.text import shorten
+from pipeline.system.waiting import attempts
 from pipeline.targets.common.logins import password_sql
 from pipeline.targets.common.secrets import SecretsHere, lifetime_minutes
 from pipeline.targets.kubernetes.job import MigrateJob, psql_of
@@ -21,7 +25,8 @@ from pipeline.targets.kubernetes.site import Site
 
 __all__ = ["KubernetesSecrets"]
 
-CONFLICT_FREE = "--field-manager=slipway"
+OURS = "--field-manager=slipway"  # so that the next apply has no conflict
+REFRESH_SECONDS = 60
 
 
 class KubernetesSecrets(SecretsHere):
@@ -41,6 +46,8 @@ class KubernetesSecrets(SecretsHere):
 
     def objection(self, name: str) -> str | None:
         """Object to the password of a store that others manage, or that nobody here can change."""
+        if name == SUPERUSER_PASSWORD:
+            return self._by_hand()
         url = PASSWORDS.get(name, "")
         if self.read().get(url):
             return f"{name}: the store is managed by others: its password is in {url}: change it there, then deploy"
@@ -54,8 +61,26 @@ class KubernetesSecrets(SecretsHere):
         """Say so where a vault fills the Secret, or a command without `write` gives the secrets."""
         if self.site.delivers:
             return super().elsewhere(name)
-        vaults = [name_of(one) for one in self._objects() if one["kind"] == "ExternalSecret"]
+        vaults = self._vaults()
         return f"the vault that ExternalSecret {vaults[0]} reads" if vaults else None
+
+    def refresh(self) -> None:
+        """Let the External Secrets Operator read the vault now, instead of within its `refreshInterval`."""
+        for vault in self._vaults() if not self.site.delivers else ():
+            self._refresh(vault)
+
+    def _refresh(self, vault: str) -> None:
+        kubectl, place = self.site.kubectl, f"externalsecret.external-secrets.io/{vault}"
+        before = _status(kubectl.get(place)).get("refreshTime")
+        kubectl.do("annotate", place, f"force-sync={time.time_ns()}", "--overwrite")
+        status: Mapping[str, Any] = {}
+        for _ in attempts(REFRESH_SECONDS, every=0.5):
+            status = _status(kubectl.get(place))
+            ready = [one for one in status.get("conditions", ()) if one["type"] == "Ready"]
+            if status.get("refreshTime") != before and ready and ready[0]["status"] == "True":
+                return
+        said = "; ".join(one.get("message", "") for one in status.get("conditions", ())) or "it says nothing"
+        raise SlipwayError(f"ExternalSecret {vault} was not refreshed in {REFRESH_SECONDS} s: {shorten(said)}")
 
     def write(self, changes: Mapping[str, str]) -> None:
         """Write to `.env`, give the values to the command, or patch the Secret, by standard input."""
@@ -69,7 +94,7 @@ class KubernetesSecrets(SecretsHere):
             given[REDIS_ACL] = redis_acl(changes["REDIS_PASSWORD"])
         gone = {"data": {name: None for name, value in given.items() if value is None and name in there}}
         patch = {**gone, "stringData": {name: value for name, value in given.items() if value is not None}}
-        command = ("patch", "secret", site.secret, CONFLICT_FREE, "--type=merge", "--patch-file=/dev/stdin")
+        command = ("patch", "secret", site.secret, OURS, "--type=merge", "--patch-file=/dev/stdin")
         site.kubectl.do(*command, given=json.dumps(patch))
         after = read_secret(site.kubectl, site.secret)
         if lost := [name for name, value in changes.items() if after.get(name, "") != value]:
@@ -86,10 +111,24 @@ class KubernetesSecrets(SecretsHere):
         one = MigrateJob(site.kubectl, job, lambda _: None, "the Job that changes a login of the database")
         one.do(job, "rotate", password_sql(role, password))
 
+    def change_superuser(self) -> None:
+        """Refuse it: `objection` says why."""
+        raise SlipwayError(self._by_hand())
+
+    def _by_hand(self) -> str:
+        return f"{SUPERUSER_PASSWORD}: on Kubernetes an administrator changes it: docs/4-runbook.md, New secrets"
+
     def lifetime_minutes(self) -> float:
         """Return the overlay's setting."""
         return lifetime_minutes(settings_of(self._objects()))
 
+    def _vaults(self) -> list[str]:
+        return [name_of(one) for one in self._objects() if one["kind"] == "ExternalSecret"]
+
     def _objects(self) -> list[Object]:
         self._rendered = self._rendered or self.site.artifacts.render(NOTHING_YET)[1]
         return self._rendered
+
+
+def _status(found: list[Object]) -> Mapping[str, Any]:
+    return (found[0].get("status") or {}) if found else {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.targets.common.secrets import SecretsHere
 
 __all__ = ["LocalSecrets"]
 
-STORES = {"POSTGRES_PASSWORD": "PostgreSQL", "REDIS_PASSWORD": "Redis"}
+STORES = {"POSTGRES_PASSWORD": "PostgreSQL", SUPERUSER_PASSWORD: "PostgreSQL", "REDIS_PASSWORD": "Redis"}
 
 
 class LocalSecrets(SecretsHere):
@@ -20,4 +21,7 @@ class LocalSecrets(SecretsHere):
         return None
 
     def set_password(self, role: str, password: str | None) -> None:
+        """Do nothing: no password is asked for."""
+
+    def change_superuser(self) -> None:
         """Do nothing: no password is asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.deploy.leaks import planted
 from tests.deploy.rotating import (
     finish,
     is_killed,
+    rotate,
     rotates_redis,
     rotates_the_key,
     rotates_the_login,
@@ -25,10 +27,26 @@ pytestmark = pytest.mark.e2e
 SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", "SERVICE_TOKEN")
 
 
+@pytest.fixture(name="deployed")
+def _alone(deployed: ComposeCheckout) -> Iterator[ComposeCheckout]:
+    """The module's clone; a rotation that one test left unfinished is in nobody else's way."""
+    yield deployed
+    (deployed.home / "rotation.json").unlink(missing_ok=True)
+
+
 def since(one: ComposeCheckout, store: str) -> str:
     """Return when a store was started."""
     [name] = one.containers(store)
     return str(one.inspect(name)["State"]["StartedAt"])
+
+
+def refused(one: ComposeCheckout) -> str:
+    """Return how many sign-ins Redis has refused since it was started."""
+    [redis] = one.containers("redis")
+    command = ["docker", "exec", "--env", "REDISCLI_AUTH", redis, "redis-cli", "--no-auth-warning", "info", "stats"]
+    environ = {**os.environ, "REDISCLI_AUTH": one.settings()["REDIS_PASSWORD"]}
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30).stdout
+    return next(line for line in said.splitlines() if line.startswith("acl_access_denied_auth:"))
 
 
 def pings(one: ComposeCheckout, password: str) -> str:
@@ -64,8 +82,9 @@ def test_the_password_of_redis_rotates(deployed: ComposeCheckout) -> None:
     """It accepts both for as long as replicas have both, and is not restarted; twice, as it reads its file once."""
     before = since(deployed, "redis")
     for _ in range(2):
-        old = deployed.settings()["REDIS_PASSWORD"]
+        old, refusals = deployed.settings()["REDIS_PASSWORD"], refused(deployed)
         rotates_redis(deployed)
+        assert refused(deployed) == refusals
         assert (pings(deployed, old)[:9], pings(deployed, deployed.settings()["REDIS_PASSWORD"])) == (
             "NOAUTH Au",
             "PONG",
@@ -107,6 +126,24 @@ def test_goes_on_after_kill_9(deployed: ComposeCheckout, name: str, stage: str) 
     assert deployed.settings()[name] != old
     assert deployed.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
     assert deployed.write_note("after it was killed")["text"] == "after it was killed"
+    assert deployed.untidy() == []
+
+
+def test_the_password_of_the_superuser_changes(deployed: ComposeCheckout) -> None:
+    """Also where it was killed when PostgreSQL had it, and its file had not: the old one lets nobody in."""
+    path = deployed.root / ".slipway/compose/secrets/POSTGRES_SUPERUSER_PASSWORD"
+    old = path.read_text()
+    rotate(deployed, "POSTGRES_SUPERUSER_PASSWORD")
+    new = path.read_text()
+    assert new != old
+    assert deployed.sql("SELECT 1") == "1"  # by the file that the container mounted
+    path.chmod(0o644)
+    path.write_text(old)
+    path.with_name(".POSTGRES_SUPERUSER_PASSWORD.new").write_text(new)
+    rotate(deployed, "POSTGRES_SUPERUSER_PASSWORD")
+    assert path.read_text() == new
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert deployed.sql("SELECT 1") == "1"
     assert deployed.untidy() == []
 
 

@@ -26,6 +26,7 @@ class FakeSecrets(Secrets):
     given: dict[str, dict[str, str]] = field(default_factory=dict)
     passwords: dict[str, str | None] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)  # in a vault that nobody has read yet
     objections: dict[str, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
@@ -41,6 +42,12 @@ class FakeSecrets(Secrets):
         """Say what it was told to."""
         return self.places.get(name)
 
+    def refresh(self) -> None:
+        """Take what a person has changed elsewhere."""
+        self.script.do("refresh secrets")
+        self.kept |= self.changed
+        self.changed = {}
+
     def write(self, changes: Mapping[str, str]) -> None:
         """Change the dict."""
         self.script.do("write", " ".join(changes))
@@ -55,6 +62,10 @@ class FakeSecrets(Secrets):
         """Note it."""
         self.script.do("end" if password is None else "let in", role)
         self.passwords[role] = password
+
+    def change_superuser(self) -> None:
+        """Note it."""
+        self.script.do("superuser")
 
     def lifetime_minutes(self) -> float:
         """Let tokens live a quarter of an hour."""

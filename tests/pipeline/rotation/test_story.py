@@ -118,6 +118,12 @@ class TestASecret:
         assert place.secrets.kept[KEY] != OLD[KEY]
         assert (place.secrets.refused, place.state) == ([], None)
 
+    def test_of_the_superuser_needs_no_rollout(self, place: Place) -> None:
+        """No replica uses it."""
+        place.rotate("POSTGRES_SUPERUSER_PASSWORD")
+        assert "superuser" in place.world.target.asked
+        assert (place.asked, place.state) == ([], None)
+
     def test_no_two_have_the_same_value(self, place: Place) -> None:
         """Each is random, and long enough for the service."""
         for name in (TOKEN, REDIS, PASSWORD):
@@ -239,6 +245,13 @@ class TestAPersonChangesIt:
         assert place.secrets.passwords == {"board": None, "board-other": "of-the-vault"}
         assert place.secrets.refused == []
 
+    def test_the_vault_is_read_at_once(self, place: Place) -> None:
+        """What fills the secrets from there would do so within an hour."""
+        self.stops(place, TOKEN)
+        place.secrets.changed = {TOKEN: "a-new-token", "SERVICE_TOKEN_PREVIOUS": OLD[TOKEN]}
+        place.rotate(TOKEN, resume=True)
+        assert place.asked == ["roll out a"]
+
     def test_nobody_has_to_go_on(self, place: Place) -> None:
         """As long as nothing was changed, a rotation that was asked for is none."""
         self.stops(place, TOKEN)
@@ -248,7 +261,7 @@ class TestAPersonChangesIt:
 
 
 class TestItStops:
-    @pytest.mark.parametrize("name", sorted(ROTATIONS))
+    @pytest.mark.parametrize("name", sorted(OLD))
     def test_goes_on_after_being_killed_anywhere(self, place: Place, name: str) -> None:
         """At each thing that is done: nobody is refused, and the secret is another one in the end."""
         world, target = place.world, place.world.target
