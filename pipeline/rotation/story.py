@@ -98,7 +98,9 @@ class Rotation:
         return State(self.name, self._clock().isoformat(timespec="seconds"))
 
     def _open(self) -> Target:
-        return self._opened(self.project, self.env, self.progress)
+        target = self._opened(self.project, self.env, self.progress)
+        target.records()  # where others keep them, too, what serves is known from there
+        return target
 
     def _refuse(self, target: Target) -> None:
         """Raise `UsageError` where a rotation must not begin."""

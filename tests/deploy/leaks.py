@@ -45,8 +45,8 @@ class Watched:
 
 
 def printed(one: Checkout) -> dict[str, str]:
-    """Return the text of each file that a person may hand on: what runs of the pipeline printed, reports, logs."""
-    folders = [one.root.with_name(f"{one.root.name}-logs"), one.records, one.home / "logs"]
+    """Return the text of each file that a person may hand on: what runs printed, reports, logs, releases."""
+    folders = [one.root.with_name(f"{one.root.name}-logs"), one.records, one.home / "logs", one.home / "artifacts"]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files}
 

@@ -1,56 +1,18 @@
-"""The rotation of every secret as a user does it, on any target (docs/4-runbook.md, New secrets)."""
+"""The rotation of a token and of a key by hand, with and without the one before beside it, on any target."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.machine import wait_until
 from tests.deploy.people import SignedIn, add
 from tests.deploy.runs import Outcome
 from tests.notes import NOTES
-from tests.project import NAME
 
-__all__ = ["rotates_the_database_password", "rotates_the_key", "rotates_the_others", "rotates_the_token"]
+__all__ = ["rotates_the_key", "rotates_the_token"]
 
 WRITES_NOTHING = "running replicas refuse the new SERVICE_TOKEN"
-Psql = Callable[[str, str], object]  # the command for the superuser's psql, and its standard input
-
-
-def rotates_the_database_password(one: Checkout, psql: Psql) -> list[Outcome]:
-    """Rotate to the other role and back, without a failed request; then the password before lets nobody in."""
-    outcomes = []
-    for role, before in ((f"{NAME}-other", NAME), (NAME, f"{NAME}-other")):
-        fresh = secrets.token_urlsafe(36)
-        psql(rf'\password "{role}"', f"{fresh}\n{fresh}\n")
-        one.set_env(POSTGRES_USER=role, POSTGRES_PASSWORD=fresh)
-        one.change(f"shipped as {role}")  # without a change there is no release to go back to
-        outcomes.append(one.proved())
-        assert fresh not in outcomes[-1].stderr + outcomes[-1].stdout
-        psql(f'ALTER ROLE "{before}" PASSWORD NULL', "")
-        assert one.sql("SELECT string_agg(DISTINCT usename, ' ') FROM pg_stat_activity"
-                       " WHERE application_name LIKE '%-backend'") == role  # fmt: skip
-        assert one.write_note(f"as {role}")["text"] == f"as {role}"
-        assert one.run("doctor").code == 0
-        back = one.run("rollback")  # to a release from before the rotation, with the present secrets
-        assert back.code == 0, str(back)
-        assert (back.traffic["failed"], back.traffic["writes_lost"]) == (0, 0), str(back)
-        assert one.deploy().code == 0
-    one.commit()
-    assert one.sql("SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname = 'public'") == NAME
-    return outcomes
-
-
-def rotates_the_others(one: Checkout) -> Outcome:
-    """Rotate SERVICE_TOKEN and Redis's password in one deploy: no request fails, no secret is printed."""
-    fresh = {name: secrets.token_urlsafe(36) for name in ("SERVICE_TOKEN", "REDIS_PASSWORD")}
-    one.set_env(**fresh)
-    outcome = one.proved()
-    assert not [name for name, value in fresh.items() if value in outcome.stderr + outcome.stdout]
-    assert one.write_note("with the new token")["text"] == "with the new token"
-    assert one.request("GET", "/ready").json()["checks"]["redis"]["state"] == "ok"
-    return outcome
 
 
 def rotates_the_token(one: Checkout) -> Outcome:
