@@ -22,9 +22,10 @@ from pipeline.config.tables import Table, Text
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.run import CommandFailed, run
 
-__all__ = ["ROLE", "Source", "environment_values", "place_of", "secrets_place", "unwritable", "write_values"]
+__all__ = ["OWNER", "ROLE", "Source", "environment_values", "place_of", "secrets_place", "unwritable", "write_values"]
 
-ROLE = "POSTGRES_USER"  # no secret, but it goes with its password
+# No secrets, but each goes with its password: who serves, and who owns the tables and migrates them.
+ROLE, OWNER = "POSTGRES_USER", "POSTGRES_OWNER"
 LONGEST = 300  # characters of what a command said
 SHORTEST = 6  # characters of what may be a secret
 NAME = re.compile(r"[A-Z][A-Z0-9_]*")

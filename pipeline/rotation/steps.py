@@ -26,7 +26,7 @@ __all__ = [
 FRESH, LOGIN, UNSET = "a new value", "the other login", ""
 KEY, TOKEN = "JWT_SECRET_KEY", "SERVICE_TOKEN"
 OLD_KEY, OLD_TOKEN = f"{KEY}_PREVIOUS", f"{TOKEN}_PREVIOUS"
-PASSWORD = "POSTGRES_PASSWORD"  # noqa: S105 - a name
+PASSWORD, OWNER_PASSWORD = "POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Write:
 
 @dataclass(frozen=True)
 class Login:
-    """Let the service's role of now log in to the database with its password."""
+    """Let a role log in to the database with its password of now: the service's, or the `owner` of the tables."""
 
+    owner: bool = False
     label: str = "log in"
 
 
@@ -101,5 +102,7 @@ ROTATIONS: dict[str, tuple[Step, ...]] = {
     "REDIS_PASSWORD": (Write({"REDIS_PASSWORD": FRESH}), Ship()),
     # By the other of two logins, so that the replicas of before can log in until the last one is gone.
     PASSWORD: (Write({ROLE: LOGIN, PASSWORD: FRESH}), Login(), Ship(), EndLogin()),
+    # Only migrations use it, and a deploy runs them: it is in the way of nobody.
+    OWNER_PASSWORD: (Write({OWNER_PASSWORD: FRESH}), Login(owner=True), Ship()),
     SUPERUSER_PASSWORD: (Superuser(),),
 }

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import SECRET_BYTES
-from pipeline.config.sources import ROLE
+from pipeline.config.sources import OWNER, ROLE
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.story import Story
 from pipeline.errors import Interrupted, SlipwayError, UsageError
@@ -37,6 +37,7 @@ __all__ = ["Rotation"]
 
 log = logging.getLogger(__name__)
 
+PASSWORDS = {ROLE: "POSTGRES_PASSWORD", OWNER: "POSTGRES_OWNER_PASSWORD"}
 Opener = Callable[[Project, Environment, Progress], Target]
 Begin = Callable[[Project, Environment, Progress], Story]
 
@@ -112,6 +113,10 @@ class Rotation:
         if problems:
             raise UsageError(*problems)
         values, previous = target.secrets.read(), f"{self.name}_PREVIOUS"
+        if self.name == PASSWORDS[OWNER] and not values.get(OWNER):
+            raise UsageError(
+                f"{OWNER} is not set: the service logs in as the owner, with POSTGRES_PASSWORD: rotate that"
+            )
         if values.get(previous):
             raise UsageError(f"{previous} has a value: a rotation by hand is not over: unset it, and deploy first")
 
@@ -130,8 +135,9 @@ class Rotation:
                 if isinstance(step, Write):
                     stage.note = self._write(step, state, target, values)
                 elif isinstance(step, Login):
-                    target.secrets.set_password(values[ROLE], values["POSTGRES_PASSWORD"])
-                    stage.note = f"{values[ROLE]} has its new password"
+                    name = OWNER if step.owner else ROLE
+                    target.secrets.set_password(values[name], values[PASSWORDS[name]])
+                    stage.note = f"{values[name]} has its new password"
                 elif isinstance(step, Superuser):
                     target.secrets.change_superuser()
                 elif isinstance(step, EndLogin):
@@ -162,7 +168,7 @@ class Rotation:
             raise UsageError(*_instructions(step, left, places, login))
         changes = {name: _made(want, values, login) for name, want in step.wants.items()}
         if login:  # before anybody reads it, so that nobody is refused with it
-            target.secrets.set_password(login, changes["POSTGRES_PASSWORD"])
+            target.secrets.set_password(login, changes[PASSWORDS[ROLE]])
         target.secrets.write(changes)
         return f"{', '.join(changes)}"
 

@@ -194,7 +194,7 @@ class Secrets(Protocol):
     """The secrets of an environment: where they come from, and what a rotation changes beside them."""
 
     def read(self) -> dict[str, str]:
-        """Return the secrets as they are now where they come from, and POSTGRES_USER, who logs in to the database."""
+        """Return the secrets as they are now where they come from, and who logs in: POSTGRES_USER, POSTGRES_OWNER."""
 
     def objection(self, name: str) -> str | None:
         """Return why there is nothing to rotate of the secret `name`, in one line with its fix; None if there is."""

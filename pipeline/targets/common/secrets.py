@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.config.managed import PASSWORDS, managed_stores
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import settings_environment, split_secrets
-from pipeline.config.sources import ROLE, environment_values, unwritable, write_values
+from pipeline.config.sources import OWNER, ROLE, environment_values, unwritable, write_values
 from pipeline.targets.common import roles
 from pipeline.targets.common.logins import other_login
 
@@ -25,7 +25,8 @@ class SecretsHere(roles.Secrets):
     def read(self) -> dict[str, str]:
         """Read `.env`, or what the command prints."""
         plain, secrets = split_secrets(self._values())
-        return {**secrets, ROLE: plain.get(ROLE, self.project.name)}
+        owner = {OWNER: plain[OWNER]} if plain.get(OWNER) else {}
+        return {**secrets, **owner, ROLE: plain.get(ROLE, self.project.name)}
 
     def objection(self, name: str) -> str | None:
         """Object to the password of a store that others manage."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config.managed import PASSWORDS
 from pipeline.config.secrets import SUPERUSER_PASSWORD, redis_acl
-from pipeline.config.sources import ROLE
+from pipeline.config.sources import OWNER, ROLE
 from pipeline.engines.kubectl import Object, name_of
 from pipeline.errors import SlipwayError
 from pipeline.system.text import shorten
@@ -41,8 +41,13 @@ class KubernetesSecrets(SecretsHere):
         """Read them where they come from; the role that only the overlay names, there."""
         if self.site.delivers:
             return super().read()
-        role = settings_of(self._objects()).get(ROLE, self.site.project.name)
-        return {ROLE: role, **read_secret(self.site.kubectl, self.site.secret)}
+        settings = settings_of(self._objects())
+        owner = {OWNER: settings[OWNER]} if settings.get(OWNER) else {}
+        return {
+            ROLE: settings.get(ROLE, self.site.project.name),
+            **owner,
+            **read_secret(self.site.kubectl, self.site.secret),
+        }
 
     def objection(self, name: str) -> str | None:
         """Object to the password of a store that others manage, or that nobody here can change."""
@@ -51,7 +56,9 @@ class KubernetesSecrets(SecretsHere):
         url = PASSWORDS.get(name, "")
         if self.read().get(url):
             return f"{name}: the store is managed by others: its password is in {url}: change it there, then deploy"
-        kind = {"POSTGRES_PASSWORD": "postgres", "REDIS_PASSWORD": "redis"}.get(name)
+        kind = {"POSTGRES_PASSWORD": "postgres", "POSTGRES_OWNER_PASSWORD": "postgres", "REDIS_PASSWORD": "redis"}.get(
+            name
+        )
         if kind and kind not in {name_of(one) for one in self._objects() if one["kind"] == "StatefulSet"}:
             what = f"{self.site.env.overlay} runs no {kind}, whose password nobody here may change"
             return f"{name}: {what}: change it there, put it where the secrets come from, then deploy"

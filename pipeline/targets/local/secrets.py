@@ -7,7 +7,10 @@ from pipeline.targets.common.secrets import SecretsHere
 
 __all__ = ["LocalSecrets"]
 
-STORES = {"POSTGRES_PASSWORD": "PostgreSQL", SUPERUSER_PASSWORD: "PostgreSQL", "REDIS_PASSWORD": "Redis"}
+STORES = {
+    **dict.fromkeys(("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", SUPERUSER_PASSWORD), "PostgreSQL"),
+    "REDIS_PASSWORD": "Redis",
+}
 
 
 class LocalSecrets(SecretsHere):

@@ -118,6 +118,15 @@ class TestASecret:
         assert place.secrets.kept[KEY] != OLD[KEY]
         assert (place.secrets.refused, place.state) == ([], None)
 
+    def test_of_the_owner_is_for_migrations(self, place: Place) -> None:
+        """Where the service logs in as somebody else; otherwise there is another secret to rotate."""
+        with pytest.raises(UsageError, match="POSTGRES_OWNER is not set: the service logs in as the owner, with POSTG"):
+            place.rotate("POSTGRES_OWNER_PASSWORD")
+        place.secrets.kept |= {"POSTGRES_OWNER": "owner", "POSTGRES_OWNER_PASSWORD": "the-old-owner"}
+        place.rotate("POSTGRES_OWNER_PASSWORD")
+        assert place.asked == ["write POSTGRES_OWNER_PASSWORD", "let in owner", "roll out a"]
+        assert place.secrets.passwords["owner"] == place.secrets.kept["POSTGRES_OWNER_PASSWORD"] != "the-old-owner"
+
     def test_of_the_superuser_needs_no_rollout(self, place: Place) -> None:
         """No replica uses it."""
         place.rotate("POSTGRES_SUPERUSER_PASSWORD")
