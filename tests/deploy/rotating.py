@@ -27,13 +27,14 @@ __all__ = [
     "unfinished",
 ]
 
+SECONDS = 360  # of a rotation: up to two deploys
 KEY, TOKEN, PASSWORD, REDIS = "JWT_SECRET_KEY", "SERVICE_TOKEN", "POSTGRES_PASSWORD", "REDIS_PASSWORD"
 
 
 def rotate(one: Checkout, name: str, *, resume: bool = False, code: int = 0) -> Outcome:
     """Rotate a secret, or go on with it; it must end with `code`, and no deploy in it may fail a request."""
     before = newest(one.records)
-    done = one.run("rotate", name, *(["--continue"] if resume else []))
+    done = one.start("rotate", name, *(["--continue"] if resume else [])).finish(SECONDS)
     assert done.code == code, str(done)
     for number in range(before + 1, newest(one.records) + 1):
         report = one.report(number)
