@@ -14,6 +14,7 @@ from pipeline.config.place_of_data import shell_problems
 from pipeline.config.project import Project
 from pipeline.config.secrets import PROVED, SUPERUSER_PASSWORD, allow_by_hand, secret_files, write_secret_files
 from pipeline.config.settings import DEFAULT_EDGE_PORT, fill_env, read_values, set_in_env, split_secrets
+from pipeline.config.sources import environment_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
@@ -50,7 +51,9 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
-    values = read_values(root)
+    composed = [env for env in project.environments.values() if env.target == "compose"]
+    sourced = next((env for env in composed if env.secrets), None)  # what runs has its secrets, and not those of `.env`
+    values = environment_values(root, sourced.name, sourced.secrets) if sourced else read_values(root)
     secrets = {**split_secrets(values)[1], **managed_stores(values).files()}
     write_secret_files(folder, secrets, superuser=superuser)
     if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):
