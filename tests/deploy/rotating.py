@@ -125,8 +125,11 @@ def rotates_redis(one: Checkout) -> None:
 def is_killed(one: Checkout, name: str, when: Callable[[Deploy], object], what: str) -> None:
     """Begin a rotation and kill it with `kill -9` once `when` is true."""
     run = one.start("rotate", name)
-    run.wait_for(lambda: when(run), what)
-    run.kill()
+    try:
+        run.wait_for(lambda: when(run), what)
+    finally:  # else it would hold the lock of what is tested next
+        if run.process.poll() is None:
+            run.kill()
     assert run.process.returncode == -signal.SIGKILL
     assert unfinished(one)
 
