@@ -25,6 +25,7 @@ __all__ = [
     "rotates_the_login",
     "rotates_the_token",
     "unfinished",
+    "writes",
 ]
 
 SECONDS = 360  # of a rotation: up to two deploys
@@ -62,10 +63,10 @@ def rotates_the_token(one: Checkout) -> None:
         fresh = one.settings()[TOKEN]
         assert "give the new SERVICE_TOKEN to whoever calls the service" in done.stderr
         assert (fresh != old, one.settings()[f"{TOKEN}_PREVIOUS"]) == (True, old)
-        assert [_write(one, token) for token in (old, fresh)] == [201, 201]
+        assert [writes(one, token) for token in (old, fresh)] == [201, 201]
         assert "is unfinished" in one.run("rotate", "REDIS_PASSWORD").stderr
         rotate(one, TOKEN, resume=True)
-    assert [_write(one, token) for token in (old, fresh)] == [401, 201]
+    assert [writes(one, token) for token in (old, fresh)] == [401, 201]
     assert rollouts(one, since) == 2
     assert not unfinished(one)
     assert planted([old, fresh], printed(one), watched.lines) == []
@@ -142,7 +143,7 @@ def finish(one: Checkout, name: str) -> None:
     assert not unfinished(one)
 
 
-def _write(one: Checkout, token: str) -> int:
+def writes(one: Checkout, token: str) -> int:
     """Write a note with a `token`; return the status."""
     headers = {"Authorization": f"Bearer {token}"}
     return one.request("POST", NOTES, headers=headers, json={"text": "rotated", "tag": "a user's"}).status_code

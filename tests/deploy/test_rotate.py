@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
-import pyrage
 import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.leaks import Watched, planted, printed
 from tests.deploy.rotating import finish, is_killed, rotate, rotates_the_key, rotates_the_token, unfinished
 from tests.deploy.runs import Deploy
-from tests.notes import NOTES
-from tests.tools import need
+from tests.deploy.vaults import MakeVault, of_a_script, of_sops, starts_and_rotates
 
 pytestmark = pytest.mark.e2e
 
@@ -80,73 +74,10 @@ def test_a_secret_that_the_shell_sets_is_not_written_in_vain(deployed: Checkout)
     assert deployed.settings() == before
 
 
-@dataclass
-class Vault:
-    """Where a checkout's secrets are: `command` prints them, `write` takes them."""
-
-    command: list[str]
-    write: list[str]
-    place: Path
-    environ: dict[str, str]
-
-    def values(self) -> dict[str, str]:
-        """Return what is in it, asked as a deploy does."""
-        environ = {**os.environ, **self.environ}
-        said = subprocess.run(self.command, cwd=self.place, env=environ, capture_output=True, text=True, check=True)
-        return json.loads(said.stdout) if said.stdout.startswith("{") else dict(
-            line.split("=", 1) for line in said.stdout.splitlines())  # fmt: skip
-
-
-def of_a_script(one: Checkout, values: dict[str, str]) -> Vault:
-    """Return a vault that keeps JSON in a file."""
-    path = one.root.with_name("vault.json")
-    path.write_text(json.dumps(values))
-    reading = "import sys; sys.stdout.write(open(sys.argv[1]).read())"
-    taking = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
-    command, write = ([sys.executable, "-c", code, str(path)] for code in (reading, taking))
-    return Vault(command, write, one.root, {})
-
-
-def of_sops(one: Checkout, values: dict[str, str]) -> Vault:
-    """Return a file that SOPS encrypts for a key of age, in the repository."""
-    sops, name, dotenv = need("sops"), "secrets/local.env", ["--input-type", "dotenv", "--output-type", "dotenv"]
-    identity = pyrage.x25519.Identity.generate()
-    one.write(".sops.yaml", f"creation_rules:\n  - path_regex: ^{name}$\n    age: {identity.to_public()}\n")
-    one.write(name, "".join(f"{key}={value}\n" for key, value in values.items()))
-    subprocess.run([sops, "encrypt", "--in-place", name], cwd=one.root, check=True)
-    command = [sops, "decrypt", "--output-type", "dotenv", name]
-    write = [sops, "encrypt", "--filename-override", name, *dotenv, "--output", name]
-    return Vault(command, write, one.root, {"SOPS_AGE_KEY": str(identity)})
-
-
 @pytest.mark.parametrize("made", [of_a_script, of_sops])
-def test_a_command_gives_the_secrets_and_takes_the_new_ones(
-    checkout: Checkout, made: Callable[[Checkout, dict[str, str]], Vault]
-) -> None:
+def test_a_command_gives_the_secrets_and_takes_the_new_ones(checkout: Checkout, made: MakeVault) -> None:
     """The service is started from it, and a rotation writes to it; `.env` has others, which nobody uses."""
-    names = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "JWT_SECRET_KEY", TOKEN)
-    vault = made(checkout, {name: f"of-the-vault-{name.lower()}-{'x' * 40}" for name in names})
-    checkout.environ |= vault.environ
-    checkout.configure(secrets=f"{{ command = {json.dumps(vault.command)}, write = {json.dumps(vault.write)} }}")
-    checkout.commit()
-    checkout.proved()
-    old, ours = vault.values(), checkout.settings()
-    assert [_note(checkout, token) for token in (ours[TOKEN], old[TOKEN])] == [401, 201]
-    rotate(checkout, TOKEN)
-    rotate(checkout, TOKEN, resume=True)
-    new = vault.values()
-    assert {name for name in names if new[name] != old[name]} == {TOKEN}
-    assert [_note(checkout, token) for token in (old[TOKEN], new[TOKEN])] == [401, 201]
-    assert checkout.settings() == ours
-    values = [value for value in (*old.values(), *new.values()) if value]
-    assert planted(values, printed(checkout)) == []
-    assert checkout.untidy() == []
-
-
-def _note(one: Checkout, token: str) -> int:
-    """Write a note with a `token`; return the status."""
-    headers = {"Authorization": f"Bearer {token}"}
-    return one.request("POST", NOTES, json={"text": "x", "tag": "y"}, headers=headers).status_code
+    starts_and_rotates(checkout, made, TOKEN)
 
 
 def test_what_is_planted_is_found(deployed: Checkout) -> None:

@@ -21,6 +21,7 @@ from tests.deploy.rotating import (
     rotates_the_login,
     rotates_the_token,
 )
+from tests.deploy.vaults import of_sops, starts_and_rotates
 
 pytestmark = pytest.mark.e2e
 
@@ -145,6 +146,11 @@ def test_the_password_of_the_superuser_changes(deployed: ComposeCheckout) -> Non
     assert path.stat().st_mode & 0o777 == 0o444
     assert deployed.sql("SELECT 1") == "1"
     assert deployed.untidy() == []
+
+
+def test_a_file_of_sops_gives_the_secrets_and_takes_the_new_ones(checkout: ComposeCheckout) -> None:
+    """The service is started from it; the login that the database's password goes with is kept there, too."""
+    starts_and_rotates(checkout, of_sops, "POSTGRES_PASSWORD")
 
 
 def test_docker_shows_no_secret(deployed: ComposeCheckout) -> None:
