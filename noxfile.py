@@ -251,6 +251,12 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def rotate(session: nox.Session) -> None:
+    """Give a secret a new value, under traffic (-- [ENV] NAME [--continue])."""
+    slipway(session, "rotate", *session.posargs)
+
+
+@nox.session
 def user(session: nox.Session) -> None:
     """Manage people's accounts (-- add NAME --role ROLE | list | password, disable, enable, remove NAME; --env ENV)."""
     slipway(session, "user", *session.posargs)

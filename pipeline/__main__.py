@@ -35,6 +35,7 @@ FAMILIES = {
     "leaks": ("leaks",),
     "dev": ("dev",),
     "cluster": ("cluster",),
+    "rotate": ("rotate",),
     "user": ("user",),
     "backup": ("backup", "backups", "drill", "restore"),
 }

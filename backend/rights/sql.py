@@ -1,8 +1,8 @@
 """`python -m backend.rights.sql` prints the SQL that makes the roles and gives them their rights, in a transaction.
 
 One JSON object comes on standard input: {"login": the owner's, "database": its name}, and what of these is wanted:
-"passwords" {login: password}, "passwords_if_none" the same for those logins that have none yet, "retired" [login]. It
-needs no package, no settings and no server. Passwords are printed as their verifiers.
+"passwords" {login: password, or null}, "passwords_if_none" the same for those logins that have none yet, "retired"
+[login]. It needs no package, no settings and no server. Passwords are printed as their verifiers.
 """
 
 from __future__ import annotations

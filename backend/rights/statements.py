@@ -138,12 +138,13 @@ def rights(names: Names, database: str) -> list[str]:
     ]
 
 
-def password_statement(login: str, password: str, *, only_if_none: bool = False) -> str:
+def password_statement(login: str, password: str | None, *, only_if_none: bool = False) -> str:
     """Return the statement that sets the password of `login`; with `only_if_none`, it keeps one that is there.
 
-    It has the verifier of the password. Only a superuser may look whether there is one.
+    It has the verifier of the password; without one, nobody can log in. Only a superuser may look whether there is one.
     """
-    statement = f"ALTER ROLE {identifier(login)} PASSWORD {literal(verifier(password))}"
+    value = "NULL" if password is None else literal(verifier(password))
+    statement = f"ALTER ROLE {identifier(login)} PASSWORD {value}"
     return IF_NONE_YET.format(literal=literal(login), statement=statement).strip() if only_if_none else statement
 
 

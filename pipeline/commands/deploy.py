@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.commands import JSON, Result, Verbs
 from pipeline.config.place_of_data import STORE_KEYS
 from pipeline.config.project import Environment, Project
-from pipeline.config.settings import PLACED, URLS, overridden, variables
+from pipeline.config.settings import PLACED, URLS, overridden, secret_names, variables
 from pipeline.deploy.accounts import first_account
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
@@ -95,12 +95,14 @@ def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, pr
 def _overridden(story: Story, *, built: bool) -> list[str]:
     """Return a line for each setting of one person's shell that this deploy takes instead of that in `.env`.
 
-    A release that is not `built` now has settings of its own; a cluster has its overlay's. Secrets reach both. A store
-    that would not be used is refused, so it wins nothing.
+    A release that is not `built` now has settings of its own; a cluster has its overlay's. Secrets reach both, unless
+    the environment has a command for them. A store that would not be used is refused, so it wins nothing.
     """
     plain = {variable.name for variable in variables() if not variable.secret}
     refused = STORE_KEYS.keys() - {f"{name}{end}" for name in URLS for end in ("", "_FILE")}
     unused = plain if story.env.target == "kubernetes" else refused if built else refused | plain - PLACED
+    if story.env.secrets:
+        unused |= {f"{name}{end}" for name in secret_names() for end in ("", "_FILE")}
     return [line for name, line in overridden(story.project.root).items() if name not in unused]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +21,13 @@ from pipeline.commands.environments import Opener, open_environment
 from pipeline.config.project import Environment, Project
 from pipeline.data.checkup import Checkup, check_backups
 from pipeline.data.records import DataRecords
+from pipeline.deploy.ages import old_secrets
 from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
 from pipeline.releases.records import Record, Records
+from pipeline.rotation.state import State
+from pipeline.rotation.steps import ROTATIONS
 from pipeline.system.certificates import handshake_finding
 from pipeline.system.ports import dial
 from pipeline.system.progress import Progress
@@ -43,7 +47,14 @@ def add_parsers(verbs: Verbs) -> None:
     parser.add_argument("--json", **JSON)
 
 
-def doctor(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
+def doctor(
+    project: Project,
+    options: Namespace,
+    progress: Progress,
+    *,
+    opened: Opener = open_target,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Result:
     """Print what is wrong with what runs, each finding with its fix.
 
     The exit code is 1 where there is a finding.
@@ -51,7 +62,7 @@ def doctor(project: Project, options: Namespace, progress: Progress, *, opened: 
     env, target = open_environment(project, options, progress, opened)
     records = target.records()
     backups = check_backups(target, DataRecords.of(project, env.name)) if records.serving() else Checkup()
-    findings = [*_examine(project, env, target, records), *backups.findings]
+    findings = [*_examine(project, env, target, records, clock()), *backups.findings]
     if not options.json:
         for line in findings:
             log.error(line)
@@ -63,7 +74,7 @@ def doctor(project: Project, options: Namespace, progress: Progress, *, opened: 
     return (1 if findings else 0), document if options.json else None
 
 
-def _examine(project: Project, env: Environment, target: Target, records: Records) -> list[str]:
+def _examine(project: Project, env: Environment, target: Target, records: Records, now: datetime) -> list[str]:
     """Return what is wrong with `env`, one line each, empty if all is well; change nothing."""
     deploying = target.holder() is not None
     serving = records.serving()
@@ -72,6 +83,7 @@ def _examine(project: Project, env: Environment, target: Target, records: Record
         return [*findings, f"nothing was ever proved here: `nox -s deploy -- {env.name}`"]
     findings += _replicas(env, target.fleet.running(), serving, deploying=deploying)
     findings += _stores(project, env, target, serving)
+    findings += _secrets(project, env, serving, now)
     findings += _edge(target.url, serving, deploying=deploying)
     left = unremoved(records)
     if left:
@@ -118,6 +130,21 @@ def _stores(project: Project, env: Environment, target: Target, serving: Record)
     for line in advice(project.root, stores.get("database", {})):
         log.warning(line)
     return store_findings(stores, needed, f"nox -s deploy -- {env.name}")
+
+
+def _secrets(project: Project, env: Environment, serving: Record, now: datetime) -> Iterator[str]:
+    """Yield the secrets that are too old, and a rotation that is unfinished."""
+    old = old_secrets(serving, now)
+    if old is None:
+        log.info("since when the secrets have been in use is not known: the next deploy begins to note it")
+    for line in old or ():
+        name = line.split()[0]
+        rotate = f"`nox -s rotate -- {env.name} {name}`" if name in ROTATIONS else "set another where it comes from"
+        yield f"{line}: {rotate}"
+    state = State.read(project.state(env.name))
+    if state and not (state.not_before and now < datetime.fromisoformat(state.not_before)):
+        command = f"`nox -s rotate -- {env.name} {state.secret} --continue`"
+        yield f"the rotation of {state.secret} since {state.since} is unfinished: {command}"
 
 
 def _edge(url: str, serving: Record, *, deploying: bool) -> Iterator[str]:

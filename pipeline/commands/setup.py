@@ -22,6 +22,7 @@ from pipeline.config.settings import (
     set_in_env,
     split_secrets,
 )
+from pipeline.config.sources import environment_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
@@ -60,7 +61,9 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     if changed := set_in_env(root, found):
         log.info(f"took back from what runs: {', '.join(changed)}")
     folder = secret_files(root)
-    values = read_values(root)
+    composed = [env for env in project.environments.values() if env.target == "compose"]
+    sourced = next((env for env in composed if env.secrets), None)  # what runs has its secrets, and not those of `.env`
+    values = environment_values(root, sourced.name, sourced.secrets) if sourced else read_values(root)
     secrets = {**split_secrets(values)[1], **backup_settings(values), **managed_stores(values).files()}
     write_secret_files(folder, secrets, superuser=superuser)
     if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):

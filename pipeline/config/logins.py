@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config.settings import OWNER_PASSWORD, SECRET_BYTES, read_env, split_secrets
 
-__all__ = ["Logins", "apart", "brought_over", "login_problems", "logins_of", "owner_of", "owners_of"]
+__all__ = ["Logins", "apart", "brought_over", "login_problems", "logins_of", "other_login", "owner_of", "owners_of"]
 
 # As backend/rights names them; `-other` is a second login of the owner, which earlier versions made.
 SERVICE, OTHER = re.compile(r"-app-[12]$"), "-other"
@@ -39,7 +39,7 @@ class Logins:
     @property
     def other_login(self) -> str:
         """The login of the owner that nobody needs any more, if it is there."""
-        return self.owner if self.login.endswith(OTHER) else f"{self.owner}{OTHER}"
+        return other_login(self.login)
 
 
 def logins_of(values: Mapping[str, str], default: str) -> Logins:
@@ -50,6 +50,14 @@ def logins_of(values: Mapping[str, str], default: str) -> Logins:
     if login:
         return Logins(user, password, login, secrets.get("POSTGRES_OWNER_PASSWORD", ""), apart=True)
     return Logins(user, password, user, password, apart=False)
+
+
+def other_login(login: str) -> str:
+    """Return the one that takes turns with `login`: NAME-app-1 and NAME-app-2 do, else the owner and NAME-other."""
+    owner = owner_of(login)
+    if SERVICE.search(login):
+        return f"{owner}-app-{3 - int(login[-1])}"
+    return owner if login != owner else f"{owner}{OTHER}"
 
 
 def login_problems(logins: Logins, database: str) -> list[str]:

@@ -29,15 +29,18 @@ def settings_problems(
     runs: str,
     placed: Mapping[str, str] | None = None,
     managed: Collection[str] = (),
+    *,
+    source: str = "",
 ) -> list[str]:
     """Return all that is wrong with `values` for a target with an `.env`, one line each.
 
-    That is what `check_values`, `shell_problems` and `unused_stores` find; for the others see the last.
+    That is what `check_values`, `shell_problems` and `unused_stores` find; for the others see the last. `source`: where
+    the secrets come from instead.
     """
     unused = unused_stores(values, runs, placed=placed, managed=managed)
     names = {line.partition(":")[0].removesuffix("_FILE") for line in unused}
     # One line for each name: what has to be taken out need not be fixed first.
-    wrong = [line for line in check_values(root, values) if not names & set(line.split(": ")[1:2])]
+    wrong = [line for line in check_values(root, values, source=source) if not names & set(line.split(": ")[1:2])]
     return [*wrong, *shell_problems(root), *unused]
 
 

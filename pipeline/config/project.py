@@ -14,6 +14,7 @@ from pipeline.config.backup_policy import BackupPolicy
 from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.config.sources import Source
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
 from pipeline.system.place import state_folder
@@ -63,6 +64,8 @@ class Environment(Table):
     migration_timeout: Day = Field(default=1800, examples=["1800 # seconds"])
     # What must hold of an image before it runs here.
     verify: Policy | None = Field(default=None, examples=['{ key = "cosign.pub" }'])
+    # Where the secrets come from; `.env` (of a cluster that is not kind's: its Secret) by default.
+    secrets: Source | None = Field(default=None, examples=['{ command = ["sops", "decrypt", "secrets/staging.env"] }'])
 
     # Without it backups are kept by the same rule, and nobody says that one is missing.
     backups: BackupPolicy | None = Field(default=None, examples=['{ keep = "7d 4w", max_age = "24h" }'])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets as randomness
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.managed import FILES
-from pipeline.config.redis_users import digest, users
+from pipeline.config.redis_users import SERVICE, digest, users
 from pipeline.config.settings import service_secrets
 from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
@@ -15,14 +16,18 @@ from pipeline.system.place import state_folder
 __all__ = [
     "ADDRESS_SECRET",
     "BY_HAND",
+    "HASHES",
     "PROVED",
+    "REDIS_ACL",
     "REDIS_ADMIN",
     "SECRET_FILES",
     "SUPERUSER_PASSWORD",
     "allow_by_hand",
     "closed_problem",
     "delivered_secrets",
+    "forget_redis_passwords",
     "redis_acl",
+    "redis_hashes",
     "secret_files",
     "write_secret_files",
 ]
@@ -32,9 +37,11 @@ BY_HAND = "no-deploy-runs-here"  # a link, by which a plain `docker compose up` 
 SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HAND}}}"
 PROVED = "surroundings.json"  # in the folder of an environment of compose: a deploy runs, or ran, there
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
-REDIS_ADMIN = "REDIS_ADMIN_PASSWORD"
+REDIS_ACL, REDIS_ADMIN = "REDIS_ACL", "REDIS_ADMIN_PASSWORD"
 ADDRESS_SECRET = "BACKUP_ADDRESS_SECRET"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
+SERVICE_LINE = re.compile(rf"^user {SERVICE} .*", re.MULTILINE)  # in Redis' file of users
+HASHES = re.compile(r"#[0-9a-f]{64}\b")
 
 
 def delivered_secrets() -> list[str]:
@@ -61,8 +68,9 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
 
     `superuser` is that of PostgreSQL where it is known; otherwise it is made. No container gets that of Redis.
 
-    The URLs of stores have a file, too, mostly an empty one. The folder has mode 0700, the files 0444. A file is
-    replaced, never changed: what runs keeps the one it has open.
+    Redis' file has the passwords of before, too, until `forget_redis_passwords`. The URLs of stores have a file, too,
+    mostly an empty one. The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps
+    the one it has open.
     """
     # A container's user is not ours, so all may read the files; it is the folder that keeps others out, and a bind
     # mount does not go through it.
@@ -70,16 +78,31 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts |= {name: secrets.get(name, "") for name in (*FILES, ADDRESS_SECRET)}
-    admin = folder / REDIS_ADMIN
+    admin, known = folder / REDIS_ADMIN, folder / REDIS_ACL
     texts[REDIS_ADMIN] = admin.read_text(encoding="utf-8") if admin.exists() else randomness.token_urlsafe(36)
-    texts["REDIS_ACL"] = redis_acl(texts["REDIS_PASSWORD"], texts[REDIS_ADMIN])
+    hashes = [digest(texts["REDIS_PASSWORD"]), *(redis_hashes(folder) if known.exists() else [])]
+    texts[REDIS_ACL] = users(hashes, texts[REDIS_ADMIN])
     if superuser or not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = superuser or randomness.token_urlsafe(36)
     for name, text in texts.items():
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
-        path.chmod(0o444)
+        _write(folder / name, text)
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
+    path.chmod(0o444)
+
+
+def redis_hashes(folder: Path) -> list[str]:
+    """Return the service's passwords in Redis' file of users, as hashes, that of now first."""
+    line = SERVICE_LINE.search((folder / REDIS_ACL).read_text(encoding="utf-8"))
+    return HASHES.findall(line[0]) if line else []
+
+
+def forget_redis_passwords(folder: Path) -> None:
+    """Let Redis' file of users in `folder` have the service's password of now alone."""
+    _write(folder / REDIS_ACL, users(redis_hashes(folder)[:1], (folder / REDIS_ADMIN).read_text(encoding="utf-8")))
 
 
 def redis_acl(password: str, admin: str) -> str:

@@ -50,11 +50,13 @@ __all__ = [
     "read_env",
     "read_values",
     "release_settings",
+    "secret_names",
     "service_secrets",
     "set_in_env",
     "settings_environment",
     "split_secrets",
     "variables",
+    "with_lines",
 ]
 
 PLACEHOLDER = "change_this"
@@ -116,7 +118,7 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
     Where there is an `.env`, it alone sets what is `DECISIVE`. An empty value is unset.
     """
     environ = os.environ if environ is None else environ
-    secrets = _secret_names()
+    secrets = secret_names()
     known = {variable.name for variable in documented()} | secrets | {f"{name}_FILE" for name in secrets}
     overriding = known - set(DECISIVE) if env_file(root).exists() else known
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
@@ -124,13 +126,16 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
     return {name: value for name, value in merged.items() if name in known and value != ""}
 
 
-def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
+def check_values(
+    root: Path, values: Mapping[str, str], environ: Mapping[str, str] | None = None, *, source: str = ""
+) -> list[str]:
     """Return what is wrong with `values` and with the lines of `.env`, one line each.
 
-    The secrets must also be valid for production: a deploy needs real ones in development, too.
+    The secrets must also be valid for production: a deploy needs real ones in development, too. `source`: where they
+    come from, if that is not `.env` or `environ`.
     """
     environ = os.environ if environ is None else environ
-    known = {variable.name for variable in documented()} | _secret_names()
+    known = {variable.name for variable in documented()} | secret_names()
     known |= {f"{name}_FILE" for name in known} | RETIRED
     written, unread = read_env(root)
     problems = [f".env: line {number} is not NAME=VALUE: fix it, or put # before it" for number in unread]
@@ -144,7 +149,10 @@ def check_values(root: Path, values: Mapping[str, str], environ: Mapping[str, st
         try:
             read(environment)
         except schema.SettingsError as error:
-            problems += [f"{env_or_shell(problem.partition(':')[0], environ)}: {problem}" for problem in error.problems]
+            for problem in error.problems:
+                name = problem.partition(":")[0]
+                place = source if source and name in secret_names() else env_or_shell(name, environ)
+                problems.append(f"{place}: {problem}")
     return list(dict.fromkeys(problems))
 
 
@@ -162,7 +170,7 @@ def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str
     environ = os.environ if environ is None else environ
     if not env_file(root).exists():
         return {}
-    written, secret, lines = read_env(root)[0], _secret_names(), {}
+    written, secret, lines = read_env(root)[0], secret_names(), {}
     defaults = {variable.name: "" if variable.name in secret else variable.default for variable in documented()}
     defaults |= {f"{name}_FILE": "" for name in secret}
     for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE}):
@@ -202,12 +210,12 @@ def _backup_names() -> set[str]:
 
 
 def _split(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    secret_names = _secret_names()
-    files = {f"{name}_FILE": name for name in secret_names}
-    plain = {name: value for name, value in values.items() if name not in secret_names and name not in files}
+    known = secret_names()
+    files = {f"{name}_FILE": name for name in known}
+    plain = {name: value for name, value in values.items() if name not in known and name not in files}
     named = {name: value for name, value in values.items() if name in files and files[name] not in URLS}
     secrets = {files[name]: read_secret(files[name], values) for name in named}
-    return plain, {**secrets, **{name: value for name, value in values.items() if name in secret_names}}
+    return plain, {**secrets, **{name: value for name, value in values.items() if name in known}}
 
 
 def release_settings(values: Mapping[str, str]) -> dict[str, str]:
@@ -216,7 +224,7 @@ def release_settings(values: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in split_secrets(values)[0].items() if name not in {*PLACED, "POSTGRES_USER"}}
 
 
-def _secret_names() -> set[str]:
+def secret_names() -> set[str]:
     """Return every secret that `.env` may hold."""
     return {variable.name for variable in (*variables(), *backup_variables()) if variable.secret}
 
@@ -281,14 +289,19 @@ def set_in_env(root: Path, values: Mapping[str, str]) -> list[str]:
     path = env_file(root)
     written, text = read_env(root)[0], path.read_text(encoding="utf-8-sig")
     changed = [name for name, value in values.items() if (written.get(name) or "") != value]
-    for name in changed:
-        value = values[name]
-        quoted = value if PLAIN.fullmatch(value) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if changed:
+        write_whole(path, with_lines(text, {name: values[name] for name in changed}))
+    return changed
+
+
+def with_lines(text: str, values: Mapping[str, str]) -> str:
+    """Return the `text` of an `.env` with `values` in the place of what it has of them."""
+    for name, value in values.items():
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        quoted = value if PLAIN.fullmatch(value) or not value else f"'{escaped}'"
         kept = re.sub(rf"(?m)^(?:export\s+)?{re.escape(name)}\s*=.*\n?", "", text)
         text = f"{kept}{'' if kept.endswith(chr(10)) or not kept else chr(10)}{name}={quoted}\n"
-    if changed:
-        write_whole(path, text)
-    return changed
+    return text
 
 
 def ensure_env(root: Path) -> bool:

@@ -19,6 +19,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.config.settings import needed_secrets
 from pipeline.data.records import DataRecords
 from pipeline.deploy import board, github
+from pipeline.deploy.ages import NOTED, ages_of
 from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.healing import JOURNAL, clean_up_writes, heal
@@ -105,6 +106,7 @@ class Story:
                 unfinished = bool(self.records.killed()) if dry_run else heal(self.target, self.records, data)
             source = source_of(kept) if kept else read_source(self.project.root)
             facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
+            facts[NOTED] = ages_of(self.records, self.target.secrets.read(), now())
             chapter = Chapter(self.records.begin(facts), source)
             self.progress.transcript.keep(chapter.record.folder / LOG)
             try:

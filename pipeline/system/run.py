@@ -45,6 +45,7 @@ def run(
     grace: float = 0,
     told: Callable[[str], None] | None = None,
     progress: Callable[[str], None] | None = None,
+    secret: bool = False,
 ) -> str:
     """Run `command` and return its standard output; log the command, and its standard error when it has ended.
 
@@ -52,8 +53,9 @@ def run(
     `given` is the standard input, for what must not appear in a list of processes. `told` is called with each line of
     the standard output when it comes, `progress` with each of the standard error, which is not logged then; both may
     raise. A command that is given up, because of that, because time is up or the deploy is interrupted, gets SIGTERM
-    and `grace` seconds to end by itself. Raise `CommandFailed` where the command ends with a code other than 0,
-    `SlipwayError` where time is up.
+    and `grace` seconds to end by itself. `secret`: no message has the standard output.
+
+    Raise `CommandFailed` where the command ends with a code other than 0, `SlipwayError` where time is up.
     """
     log.log(level, "$ %s", _shown(command))
     if told or progress or grace:
@@ -84,7 +86,8 @@ def run(
     for line in done.stderr.splitlines():
         log.log(level if output_level is None else output_level, "  %s", line)
     if done.returncode:
-        raise CommandFailed(command, done.returncode, done.stderr or done.stdout, done.stdout)
+        output = done.stderr if secret else done.stderr or done.stdout
+        raise CommandFailed(command, done.returncode, output, done.stdout)
     return done.stdout
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["answer_in", "duration", "figure", "now", "shorten", "size"]
+__all__ = ["answer_in", "digits", "duration", "figure", "now", "shorten", "size"]
 
 LINE = 300
 BEGINNING = 100
@@ -61,3 +62,11 @@ def duration(seconds: float) -> str:
                 f"{round(seconds, 1 if seconds < TENTHS else None):g} s" if of == 1 else f"{int(seconds / of)} {unit}"
             )
     return f"{int(seconds / 86_400)} days"
+
+
+def digits(secret: str | None) -> str:
+    """Return a label that changes with `secret`: twelve hexadecimal digits of its hash.
+
+    It does not reveal the secret, which is random text.
+    """
+    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

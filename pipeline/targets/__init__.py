@@ -12,13 +12,13 @@ from pipeline.config.project import ComposeEnvironment, Environment, KubernetesE
 from pipeline.releases.lock import Holder
 from pipeline.releases.records import Records
 from pipeline.system.progress import Progress
-from pipeline.targets.common.roles import Backups, Database, Fleet, Releases, Watch
+from pipeline.targets.common.roles import Backups, Database, Fleet, Releases, Secrets, Watch
 
-__all__ = ["Backups", "Database", "Fleet", "Releases", "Target", "Watch", "open_target"]
+__all__ = ["Backups", "Database", "Fleet", "Releases", "Secrets", "Target", "Watch", "open_target"]
 
 
 class Target(Protocol):
-    """One environment on one engine: who may deploy there, what was deployed, and the five roles."""
+    """One environment on one engine: who may deploy there, what was deployed, and the six roles."""
 
     @property
     def env(self) -> Environment:
@@ -35,6 +35,10 @@ class Target(Protocol):
     @property
     def fleet(self) -> Fleet:
         """The replicas, with the edge and the data stores around them."""
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets, where they come from."""
 
     @property
     def watch(self) -> Watch:

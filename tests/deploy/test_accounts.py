@@ -1,13 +1,12 @@
-"""People's accounts beside a deploy on this machine, and the rotation of the token of programs."""
+"""People's accounts beside a deploy on this machine, and what a rotation without its steps costs them."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.conftest import AddRow
 from tests.deploy.checkout import Checkout
 from tests.deploy.people import comes_and_goes, user
-from tests.deploy.rotation import rotates_the_key, rotates_the_token
+from tests.deploy.rotating import skips_a_rollout_of_the_key, skips_the_old_token
 
 pytestmark = pytest.mark.e2e
 
@@ -24,15 +23,13 @@ def test_an_account_comes_and_goes(deployed: Checkout) -> None:
     assert deployed.untidy() == []
 
 
-def test_the_service_token_rotates_in_one_deploy(deployed: Checkout) -> None:
-    """The proof writes throughout; with the previous token left out, it does not."""
-    rotates_the_token(deployed)
+def test_a_token_without_the_one_before_is_refused(deployed: Checkout) -> None:
+    """While its rollout lasts, the proof writes nothing; afterwards, whoever has the old one is refused."""
+    skips_the_old_token(deployed)
     assert deployed.untidy() == []
 
 
-def test_the_key_of_tokens_rotates_under_traffic(deployed: Checkout, add_row: AddRow) -> None:
-    """Nobody is signed out, and no request fails; in one rollout instead of two, some do."""
-    seen = rotates_the_key(deployed)
-    calls, refreshes = seen.called.total(), seen.refreshed.total()
-    add_row("rotation of JWT_SECRET_KEY", f"{deployed.environment}: {calls} calls, {refreshes} refreshes, 0 failed")
+def test_a_key_in_one_rollout_is_refused(deployed: Checkout) -> None:
+    """By replicas that do not know it yet; a session lives on, as its refresh token does not depend on the key."""
+    skips_a_rollout_of_the_key(deployed)
     assert deployed.untidy() == []

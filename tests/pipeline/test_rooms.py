@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 # The map: what a package may import, beside itself and `errors`. What is further down knows nothing of what is above.
 ALLOWED = {
     "__main__": {"commands", "config", "system"},
-    "commands": {"restore", "deploy", "data", "targets", "targets.common", "supply", "images", "releases", "config",
-                 "engines", "registry", "system"},
+    "commands": {"rotation", "restore", "deploy", "data", "targets", "targets.common", "supply", "images", "releases",
+                 "config", "engines", "registry", "system"},
+    "rotation": {"deploy", "targets", "releases", "config", "system"},
     "restore": {"deploy", "data", "targets", "proof", "releases", "config", "system"},
     "deploy": {"data", "targets", "proof", "supply", "releases", "config", "system"},
     "data": {"targets", "proof", "releases", "config", "system"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -54,10 +55,11 @@ BROKEN = {
     "a branch's name": ("ci", "session: e2e, args: \"${{ needs.changes.outputs.e2e }}", "session: e2e, args: \"${{ github.head_ref }}", "ci: github.head_ref is chosen by"),
     "strangers with secrets": ("ci", "  pull_request:\n", "  pull_request_target:\n", "ci: pull_request_target runs with secrets"),
     "a secret for strangers": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { X: "${{ secrets.X }}" }', "ci.lint: a pull request reaches a secret"),
+    "a pull request that decrypts": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }', "ci.lint: a pull request reaches a secret"),
     "a login for strangers": ("image", "      - if: inputs.image != ''\n        uses: docker", "      - uses: docker", "image.image: logs in for a pull request"),
-    "all secrets": ("rollback", 'secrets: { KUBECONFIG: "${{ secrets.KUBECONFIG }}", RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}" }',
+    "all secrets": ("rollback", 'secrets: { KUBECONFIG: "${{ secrets.KUBECONFIG }}", RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}", SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }',
                     "secrets: inherit", "rollback.rollback: hands on other secrets"),
-    "a secret that does not arrive": ("cd", ', RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}" }', " }", "cd.staging: hands on other secrets"),
+    "a secret that does not arrive": ("cd", ', RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}", SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }', " }", "cd.staging: hands on other secrets"),
     "a right that is not granted": ("rollback", "packages: write", "packages: read", "rollback.rollback: does not grant packages, which deploy asks for"),
     "an unguarded secret": ("cd", "linux/arm64' }}\" }", "linux/arm64' }}\", X: \"${{ secrets.X }}\" }", "cd.push: a secret without an environment"),
     "a cache where it is published": ("cd", "with: { session: push }", 'with: { session: push, cache: "true" }', "cd.push: a cache"),
@@ -70,6 +72,23 @@ BROKEN = {
     "production first": ("cd", "needs: [push, staging]", "needs: [push, kind]", "cd.production: does not wait for staging"),
     "a script": ("security", "        run: echo", "        run: |\n          true\n          echo", "a script of more than a line"),
 }  # fmt: skip
+
+
+def test_a_pull_request_decrypts_nothing() -> None:
+    """The key of SOPS reaches the job that GitHub gives the environment, by those that call it, and no other.
+
+    What a pull request starts, and what that calls, has none of them.
+    """
+    flows = read()
+    holders = {name for name, job in flows.jobs() if "SOPS_AGE_KEY" in json.dumps(job)}
+    assert holders == {"deploy.deploy", "cd.staging", "cd.production", "rollback.rollback"}
+    assert dict(flows.jobs())["deploy.deploy"]["environment"]["name"] == "${{ inputs.environment }}"
+    started = {name for name, flow in flows.flows.items() if "pull_request" in flow["on"]}
+    assert started
+    for _ in flows.flows:  # as deep as a call can be
+        started |= {Path(job["uses"]).stem for name, job, _ in flows.calls() if name.partition(".")[0] in started}
+    assert not {name.partition(".")[0] for name in holders} & started
+    assert not re.search("secrets", json.dumps([flows.flows[name] for name in started]))
 
 
 def test_keep_their_rules() -> None:

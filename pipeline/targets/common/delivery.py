@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pipeline.config.secrets import delivered_secrets
+from pipeline.config.sources import Source, secrets_place
 from pipeline.releases.model import short
 
 __all__ = ["missing_secrets", "unmounted"]
@@ -14,19 +15,23 @@ WRITE = "`nox -s settings -- --write`"
 DECLARE = f"backend/settings.py does not declare it any more: put its field back there, then {WRITE}"
 
 
-def missing_secrets(names: Iterable[str], secrets: Mapping[str, str], release: str | None) -> list[str]:
+def missing_secrets(
+    names: Iterable[str], secrets: Mapping[str, str], release: str | None, source: Source | None = None
+) -> list[str]:
     """Return a line for each of `names` that `.env` does not give `release` (None: that of the working tree).
 
-    `secrets`: what `.env` has. It cannot have one that the schema of the working tree does not declare.
+    `secrets`: what `.env`, or the `source` in its place, has. It cannot have one that the schema of the working tree
+    does not declare.
     """
     declared = delivered_secrets()
     who = f"release {short(release)}" if release else "the service"
     lines = []
     for name in names:
         if not secrets.get(name):
-            fix = "`nox -s init` adds its line, for you to fill in"
-            fix = fix if name in declared else f"{DECLARE} and `nox -s init`"
-            lines.append(f".env: {name}: {who} does not start without this secret: {fix}")
+            fix = "put it there" if source else "`nox -s init` adds its line, for you to fill in"
+            fix = fix if name in declared else f"{DECLARE} and {'put it there' if source else '`nox -s init`'}"
+            place = secrets_place(source) or ".env"
+            lines.append(f"{place}: {name}: {who} does not start without this secret: {fix}")
     return lines
 
 

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from pipeline.config.project import Environment, Project
-from pipeline.config.settings import edge_port, ensure_env, env_or_shell, read_values
+from pipeline.config.settings import edge_port, ensure_env, env_or_shell
+from pipeline.config.sources import environment_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.releases.lock import Holder, held_by, hold_lock
 from pipeline.releases.records import Records
@@ -30,8 +31,8 @@ class SiteHere:
     env: Environment
 
     def read_settings(self) -> None:
-        """Read `.env` anew."""
-        self.values = read_values(self.project.root)
+        """Read `.env` anew, and where there is another source of secrets, that."""
+        self.values = environment_values(self.project.root, self.env.name, self.env.secrets)
         self.port = own_port(self.env) or edge_port(self.values)
         self.url = self.env.url.replace("{EDGE_PORT}", str(self.port))
         if self.host != LOOPBACK:  # where the edge listens, `localhost` may lead nowhere, or to somebody else

@@ -17,7 +17,7 @@ from pipeline.config.settings import set_in_env
 from pipeline.errors import SlipwayError
 from pipeline.system.run import run
 
-__all__ = ["PSQL", "Throwaway", "advice", "bring_env_over", "bring_over", "rights_sql"]
+__all__ = ["PSQL", "Throwaway", "advice", "bring_env_over", "bring_over", "password_sql", "rights_sql"]
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,17 @@ def rights_sql(root: Path, database: str, logins: Logins, *, fresh: bool = False
         owners = {logins.login: logins.owner_password} if logins.owner_password else {}
         given |= {"passwords": {**owners, **own}} if fresh else {"passwords": owners, "passwords_if_none": own}
         given["retired"] = [logins.other_login]
+    return _sql(root, given)
+
+
+def _sql(root: Path, given: Mapping[str, object]) -> str:
     command = [sys.executable, "-m", "backend.rights.sql"]
     return run(command, cwd=root, given=json.dumps(given), level=logging.DEBUG, timeout=SECONDS)
+
+
+def password_sql(root: Path, database: str, logins: Logins, role: str, password: str | None) -> str:
+    """Return the SQL that makes the roles of `logins`, and gives the login `role` a `password`, or takes its own."""
+    return _sql(root, {"login": logins.login, "database": database, "passwords": {role: password}})
 
 
 def bring_over(

@@ -1,4 +1,4 @@
-"""The roles of a target: what a deploy, a backup or a restore asks of its place, in five parts.
+"""The roles of a target: what a deploy, a backup, a restore or a rotation asks of its place, in six parts.
 
 Each method raises `SlipwayError` with the one line that goes into the report. A method with a body is a default: a
 target overrides it if its engine has something to add. docs/11-add-a-target.md shows how to write a target.
@@ -16,7 +16,7 @@ from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
 from pipeline.system.streams import Stream
 
-__all__ = ["LONGEST", "Backups", "Database", "Fleet", "Releases", "Watch"]
+__all__ = ["LONGEST", "Backups", "Database", "Fleet", "Releases", "Secrets", "Watch"]
 
 LONGEST = 24 * 3600  # seconds that a backup or a restore may take
 
@@ -204,6 +204,42 @@ class Fleet(Protocol):
 
     def down(self, *, volumes: bool) -> None:
         """Stop everything; with `volumes`, remove the data too."""
+
+
+class Secrets(Protocol):
+    """The secrets of an environment: where they come from, and what a rotation changes beside them."""
+
+    def read(self) -> dict[str, str]:
+        """Return the secrets as they are now where they come from, and who logs in: POSTGRES_USER, POSTGRES_OWNER."""
+
+    def objection(self, name: str) -> str | None:
+        """Return why there is nothing to rotate of the secret `name`, in one line with its fix; None if there is."""
+        return None
+
+    def elsewhere(self, name: str) -> str | None:
+        """Return where a person has to change `name`, because nobody else can write there; None if `write` can."""
+
+    def refresh(self) -> None:
+        """Let what fills the secrets from elsewhere do so now, and wait for it: a person has changed them there."""
+        return
+
+    def write(self, changes: Mapping[str, str]) -> None:
+        """Make all `changes` where the secrets come from, or none of them; an empty value unsets one.
+
+        Raise `SlipwayError` if they are not there afterwards.
+        """
+
+    def set_password(self, role: str, password: str | None) -> None:
+        """Give the login `role` of the database a password; None: it has none, and nobody logs in with it."""
+
+    def change_superuser(self) -> None:
+        """Give the superuser of the database a new password, and keep that where the old one is kept.
+
+        It may be killed at any point, and called again.
+        """
+
+    def lifetime_minutes(self) -> float:
+        """Return how long an access token is valid (JWT_EXPIRE_MINUTES)."""
 
 
 class Watch(Protocol):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["CURRENT", "PREVIOUS", "Tokens", "digits"]
+from pipeline.system.text import digits
+
+__all__ = ["CURRENT", "PREVIOUS", "Tokens"]
 
 CURRENT, PREVIOUS = "SERVICE_TOKEN", "SERVICE_TOKEN_PREVIOUS"
 
@@ -42,11 +43,3 @@ class Tokens:
             if all(digits(token) in each for each in known):
                 return token, True
         return self.current, False
-
-
-def digits(secret: str | None) -> str:
-    """Return a label that changes with `secret`: twelve hexadecimal digits of its hash.
-
-    It does not reveal the secret, which is random text.
-    """
-    return hashlib.sha256((secret or "").encode()).hexdigest()[:12]

@@ -30,6 +30,7 @@ from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.drill import throwaway_of
 from pipeline.targets.compose.https import certificate_problem
 from pipeline.targets.compose.problems import login_problems, superuser_psql, taken_problems, volume_findings
+from pipeline.targets.compose.redis import accept_passwords, forget_passwords
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
 from pipeline.targets.compose.rollout import ComposeRollout
 from pipeline.targets.compose.site import Site
@@ -159,7 +160,7 @@ class ComposeFleet(roles.Fleet):
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what `.env` lacks, and what docker-compose.yml does not pass on."""
         site = self.site
-        missing = missing_secrets(secrets, split_secrets(site.values)[1], release)
+        missing = missing_secrets(secrets, split_secrets(site.values)[1], release, site.env.secrets)
         if missing:
             return missing
         passed = passed_secrets(site.stack.services(site.variables.environment(None))["backend"])
@@ -201,6 +202,7 @@ class ComposeFleet(roles.Fleet):
             site.variables.frontend = site.images.build_frontend()
         if stores := [name for name in site.variables.surroundings if name != "frontend"]:
             site.surroundings.start(*stores)
+            accept_passwords(site)
         if not site.variables.managed.database:
             self._see_to_roles()
         before = {container.ident for container in site.stack.containers("frontend") if container.running}
@@ -245,6 +247,7 @@ class ComposeFleet(roles.Fleet):
         The container that makes backups follows: its first one would be in the way of a proof.
         """
         self.site.surroundings.keep()
+        forget_passwords(self.site)
         # What was started by hand and is still there could not start again.
         allow_by_hand(self.site.secrets, allowed=any(map(started_by_hand, self.site.stack.containers())))
         if kept := self.site.backups.serving():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.secrets import SUPERUSER_PASSWORD
-from pipeline.config.settings import env_or_shell
+from pipeline.config.sources import place_of
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.container import refused_login
 from pipeline.targets.common.rights import PSQL
@@ -81,7 +81,8 @@ def login_problems(variables: Variables) -> list[str]:
         return [f"POSTGRES_DB: {volume} has another one ({refusal}): put its name back in .env, {empty}"]
     rotate = "rotate it (docs/4-runbook.md, New secrets)"
     what = f"POSTGRES_PASSWORD: {volume} was made with another one ({refusal})"
-    back = f"put that back in {env_or_shell('POSTGRES_PASSWORD')} (`nox -s init -- --recover`, while what has it runs)"
+    place = place_of("POSTGRES_PASSWORD", variables.env.secrets)
+    back = f"put that back in {place} (`nox -s init -- --recover`, while what has it runs)"
     return [f"{what}: {back}, {rotate}, {empty}"]
 
 

@@ -11,6 +11,7 @@ from pipeline.config.logins import login_problems as unmade_logins
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import ComposeEnvironment, Project
 from pipeline.config.secrets import closed_problem
+from pipeline.config.sources import secrets_place
 from pipeline.engines.docker import docker_problems, ignored_variables, remote_problem
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import UsageError
@@ -23,6 +24,7 @@ from pipeline.targets.compose.fleet import ComposeFleet, ComposeWatch
 from pipeline.targets.compose.https import HTTPS_PORTS
 from pipeline.targets.compose.problems import ignored_files, login_problems, taken_problems
 from pipeline.targets.compose.releases import ComposeReleases
+from pipeline.targets.compose.secrets import ComposeSecrets
 from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import project_name_problem
 
@@ -45,7 +47,7 @@ class ComposeTarget(KeptHere):
         self.project, self.env = project, env
         self.site = Site(project, env)
         self.releases, self.database = ComposeReleases(self.site), ComposeDatabase(self.site)
-        self.watch = ComposeWatch(self.site)
+        self.secrets, self.watch = ComposeSecrets(self.site), ComposeWatch(self.site)
         self.fleet = ComposeFleet(self.site, self.watch)
         self.backups = ComposeBackups(self.site)
 
@@ -69,7 +71,9 @@ class ComposeTarget(KeptHere):
             return taken  # before `.env` is written with this port
         site.ensure_env()
         managed, runs = site.variables.managed, "compose runs a {store} of its own"
-        problems += settings_problems(root, site.values, runs, STORES, managed=managed.names)
+        problems += settings_problems(
+            root, site.values, runs, STORES, managed=managed.names, source=secrets_place(self.env.secrets)
+        )
         problems += managed.container_problems()
         named, closed = project_name_problem(site.stack.name), closed_problem(site.secrets)
         problems += [problem for problem in (named, closed) if problem]

@@ -21,9 +21,10 @@ from pipeline.config.settings import (
     settings_environment,
     split_secrets,
 )
+from pipeline.system.text import digits
 from pipeline.targets.common.edge import trusted_ranges
 from pipeline.targets.common.here import FEWEST_SLOTS, max_connections, own_port
-from pipeline.targets.common.tokens import Tokens, digits
+from pipeline.targets.common.tokens import Tokens
 from pipeline.targets.compose.artifacts import Artifacts, Kept
 from pipeline.targets.compose.replicas import PLAIN_SOCKET, slot_path, socket_path
 from pipeline.targets.compose.stack import Stack, config_fingerprint
@@ -135,7 +136,6 @@ class Variables:
             "BACKUP_KEEP": self.env.kept.keep,
             **{name: self.backups.get(name, "") for name in ("BACKUP_ADDRESS", "BACKUP_RECIPIENTS", "BACKUP_SCHEDULE")},
             "SLIPWAY_BACKUP": digits(" ".join({**self.backups, **self.secrets}.get(name, "") for name in OF_BACKUPS)),
-            "SLIPWAY_REDIS": digits(split_secrets(self.values)[1].get("REDIS_PASSWORD")),
             **({"FRONTEND_IMAGE": edge} if edge else {}),
         }
         if kept:

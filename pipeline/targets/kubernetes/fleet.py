@@ -117,8 +117,8 @@ class KubernetesFleet(roles.Fleet):
         """List what the Secret lacks, and what the manifests of the release do not mount from it."""
         site = self.site
         secrets = needed_beside(secrets, site.managed.names)
-        if site.on_this_machine:
-            missing = missing_secrets(secrets, site.secrets, release)
+        if site.delivers:
+            missing = missing_secrets(secrets, site.secrets, release, site.env.secrets)
         else:
             missing = missing_keys(secrets, site.secrets, site.kubectl, site.secret)
         manifests = site.kept.find(release).manifests if release else site.objects

@@ -9,7 +9,7 @@ from secrets import token_hex
 
 from pipeline.config.logins import Logins, apart, brought_over, logins_of
 from pipeline.config.secrets import SUPERUSER_PASSWORD
-from pipeline.config.settings import OWNER_PASSWORD, read_values, set_in_env
+from pipeline.config.settings import OWNER_PASSWORD, set_in_env
 from pipeline.targets.common.rights import bring_over
 from pipeline.targets.kubernetes.data import find_store
 from pipeline.targets.kubernetes.job import MigrateJob, superuser_psql
@@ -18,7 +18,7 @@ from pipeline.targets.kubernetes.release import Release, settings_of
 from pipeline.targets.kubernetes.secret import OWNER, ROLE, read_secret, secret_object, unread_keys
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["logins_in_cluster", "see_to_roles"]
+__all__ = ["logins_in_cluster", "run_as_superuser", "see_to_roles"]
 
 VAULT = "reconcile.external-secrets.io/"  # begins the labels and annotations of a Secret that an operator fills
 
@@ -28,12 +28,6 @@ def see_to_roles(site: Site, release: Release) -> None:
     if find_store(release.manifests) is None or not site.secrets.get(SUPERUSER_PASSWORD):
         return
     settings = settings_of(release.manifests)
-    image, manifest = store_image(release.manifests, "postgres"), release.objects(["Job"])[0]
-
-    def psql(sql: str) -> str:
-        job = superuser_psql(manifest, image, f"rights-{token_hex(3)}")
-        return MigrateJob(site.kubectl, job, lambda _: None, "the Job of the roles").do(job, "rights", sql)
-
     root, database = site.project.root, settings.get("POSTGRES_DB", site.project.name)
     stays = _needs_owner(site)
     if site.on_this_machine:
@@ -42,16 +36,23 @@ def see_to_roles(site: Site, release: Release) -> None:
         write: Callable[[Mapping[str, str]], object] = partial(set_in_env, root)
     else:
         logins = logins_in_cluster(site.secrets, settings.get(ROLE, site.project.name))
-        lines = {} if stays or _is_filled(site) else apart(logins)
+        lines = {} if stays or site.env.secrets or _is_filled(site) else apart(logins)
         write = partial(_patch, site)
-    if not bring_over(root, database, logins, psql, lines=lines, write=write):
+    if not bring_over(root, database, logins, partial(run_as_superuser, site, release), lines=lines, write=write):
         return
     if site.on_this_machine:
-        site.values = read_values(root)
+        site.read_values()
         site.secrets = site.secrets_of_env(release.manifests)
         site.kubectl.apply([secret_object(site.project.name, site.secrets)])
     else:
         site.secrets = read_secret(site.kubectl, site.secret)
+
+
+def run_as_superuser(site: Site, release: Release, sql: str) -> str:
+    """Run `sql` in the database, by a Job from the image that `release` has of PostgreSQL; return its output."""
+    image, manifest = store_image(release.manifests, "postgres"), release.objects(["Job"])[0]
+    job = superuser_psql(manifest, image, f"rights-{token_hex(3)}")
+    return MigrateJob(site.kubectl, job, lambda _: None, "the Job of the roles").do(job, "rights", sql)
 
 
 def logins_in_cluster(secrets: Mapping[str, str], default: str) -> Logins:

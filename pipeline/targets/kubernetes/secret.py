@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.logins import owner_of
 from pipeline.config.managed import FILES, PASSWORDS
-from pipeline.config.secrets import REDIS_ADMIN, SUPERUSER_PASSWORD, redis_acl
+from pipeline.config.secrets import REDIS_ACL, REDIS_ADMIN, SUPERUSER_PASSWORD, redis_acl
 from pipeline.config.settings import OWNER_PASSWORD, URLS, needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.targets.common.tokens import Tokens
@@ -20,6 +20,7 @@ __all__ = [
     "OWNER",
     "ROLE",
     "SECRETS_ANNOTATION",
+    "doubled_secret",
     "doubled_stores",
     "missing_keys",
     "needed_beside",
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 SECRETS_ANNOTATION = "slipway/secrets"
-REDIS_ACL = "REDIS_ACL"
 BACKUP_SECRETS = ("BACKUP_IDENTITY", "BACKUP_ADDRESS_SECRET")  # of components/backup, where they are needed
 ROLE = "POSTGRES_USER"  # the role whose password it is, where it is not the overlay's
 OWNER = "POSTGRES_OWNER"
@@ -69,6 +69,16 @@ def doubled_stores(urls: Iterable[str], objects: Iterable[Object], overlay: str)
         f" kustomization.yaml, or {url} out of the secrets"
         for url in urls
         if stores.get(url) in runs
+    ]
+
+
+def doubled_secret(objects: Iterable[Object], overlay: str, secret: str) -> list[str]:
+    """Return a line for each ExternalSecret among `objects`, which would undo what a deploy writes to the `secret`."""
+    return [
+        f"{overlay}: ExternalSecret {name_of(each)} fills Secret {secret}, and so would `secrets` in pyproject.toml:"
+        " take components/external-secrets out, or `secrets`"
+        for each in objects
+        if each["kind"] == "ExternalSecret"
     ]
 
 

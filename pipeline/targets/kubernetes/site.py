@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import KubernetesEnvironment, Project
 from pipeline.config.settings import URLS, backup_settings, read_values, split_secrets
+from pipeline.config.sources import environment_values
 from pipeline.engines.docker import Docker
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.releases.model import Replica
@@ -53,7 +54,7 @@ class Site:
         self.artifacts = Artifacts(project, env, self.kept)
         self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
         self.rollout, self.lease = RolloutWatch(self.kubectl), Lease(self.kubectl)
-        self.values = read_values(project.root)
+        self.values: dict[str, str] = read_values(project.root)
         self.secrets: dict[str, str] = {}  # once `problems` has read them,
         self.delivered: dict[str, str] = {}  # and what the cluster has of them
         self.objects: list[Object] = []  # of the overlay, once `problems` has rendered it
@@ -66,6 +67,20 @@ class Site:
     def on_this_machine(self) -> bool:
         """Whether the cluster is one of kind, whose secrets come from `.env`."""
         return self.kubectl.context.startswith("kind-")
+
+    @property
+    def delivers(self) -> bool:
+        """Whether a deploy writes the Secret, because the secrets come from here."""
+        return self.on_this_machine or self.env.secrets is not None
+
+    def read_values(self) -> None:
+        """Read what the Secret is made of; for another machine's cluster, `.env` has nothing but the project's name."""
+        root, source = self.project.root, self.env.secrets
+        if source is None or self.on_this_machine:
+            self.values = environment_values(root, self.env.name, source)
+        else:
+            name = read_values(root).get("PROJECT_NAME", self.project.name)
+            self.values = {"PROJECT_NAME": name, **source.read(root, self.env.name)}
 
     @property
     def managed(self) -> Managed:
@@ -113,7 +128,7 @@ class Site:
 
     def wanted(self, objects: Iterable[Object]) -> list[Object]:
         """Return what an apply of `objects` sends: without Jobs, with the Secret and its marks on the pod templates."""
-        own = self.on_this_machine and self.secrets
+        own = self.delivers and self.secrets
         secret = [secret_object(self.project.name, self.secrets)] if own else []
         objects = [each for each in objects if each["kind"] != "Job"]
         # Redis reads its users only once, and the service its secrets: so changed secrets must lead to new pods.

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from pipeline.config.managed import managed_stores
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import KubernetesEnvironment, Project
-from pipeline.config.settings import ensure_env, env_or_shell, read_values
+from pipeline.config.settings import ensure_env
+from pipeline.config.sources import place_of, secrets_place
 from pipeline.engines.kubectl import Object
 from pipeline.engines.kustomize import unfilled
 from pipeline.errors import UsageError
@@ -23,7 +24,16 @@ from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.releases import KubernetesReleases
 from pipeline.targets.kubernetes.rollout.bake import Bake
-from pipeline.targets.kubernetes.secret import ROLE, doubled_stores, missing_keys, needed_keys, read_secret, unread_urls
+from pipeline.targets.kubernetes.secret import (
+    ROLE,
+    doubled_secret,
+    doubled_stores,
+    missing_keys,
+    needed_keys,
+    read_secret,
+    unread_urls,
+)
+from pipeline.targets.kubernetes.secrets import KubernetesSecrets
 from pipeline.targets.kubernetes.site import DATA, Site
 from pipeline.targets.kubernetes.vantage.follower import Witness
 
@@ -39,6 +49,7 @@ class KubernetesTarget:
         self.project, self.env, self.url = project, env, env.url
         site = self.site = Site(project, env, progress)
         self.releases, self.database = KubernetesReleases(site), KubernetesDatabase(site)
+        self.secrets = KubernetesSecrets(site)
         witness = Witness(site.kubectl, site.secret)
         self.watch = Bake(site.kubectl, site.rollout, witness, site.lease, env.max_failures)
         self.fleet = KubernetesFleet(site, self.watch)
@@ -85,18 +96,22 @@ class KubernetesTarget:
         there = read_secret(site.kubectl, site.secret)
         site.delivered = there
         unread = unread_urls(there, objects, site.kubectl, site.secret)
-        if not site.on_this_machine:
+        if not site.delivers:
             site.secrets = there
             urls = site.managed.names
             missing = missing_keys(needed_keys(objects, urls), there, site.kubectl, site.secret)
             return [*missing, *unread, *doubled_stores(urls, objects, self.env.overlay)]
-        if ensure_env(root):
+        if site.on_this_machine and ensure_env(root):
             log.info("wrote .env with fresh secrets (mode 0600)")
-            site.values = read_values(root)
+        source = self.env.secrets
+        site.read_values()
         role, managed = settings_of(objects).get(ROLE, ""), managed_stores(site.values)
         site.secrets = site.secrets_of_env(objects)
         names = f"{self.env.overlay} names the {{store}} of {self.env.name}"
-        problems = settings_problems(root, site.values, names, settings_of(objects), managed.names)
+        problems = doubled_secret(objects, self.env.overlay, site.secret) if source else []
+        if site.on_this_machine:  # elsewhere the settings are the overlay's alone
+            place = secrets_place(source)
+            problems += settings_problems(root, site.values, names, settings_of(objects), managed.names, source=place)
         problems += [*unread, *managed.container_problems()]
         problems += doubled_stores(managed.names, objects, self.env.overlay)
         known, now = [(each.get(ROLE, role), each.get("POSTGRES_PASSWORD")) for each in (there, site.secrets)]
@@ -105,6 +120,6 @@ class KubernetesTarget:
             what = f"POSTGRES_PASSWORD: the data in namespace {self.env.namespace} was made with another one"
             rotate = "rotate it (docs/4-runbook.md, New secrets)"
             empty = f"start empty with `nox -s down -- {self.env.name} --volumes`"
-            back = f"put the old one back in {env_or_shell('POSTGRES_PASSWORD')}"
+            back = f"put the old one back in {place_of('POSTGRES_PASSWORD', source)}"
             problems.append(f"{what}: take .env from whoever deployed there, {back}, {rotate}, or {empty}")
         return problems

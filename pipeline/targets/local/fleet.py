@@ -139,7 +139,7 @@ class LocalFleet(roles.Fleet):
 
     def undelivered(self, secrets: Sequence[str], release: str | None) -> list[str]:
         """List what `.env` lacks: a replica gets whatever secret that has."""
-        return missing_secrets(secrets, split_secrets(self.site.values)[1], release)
+        return missing_secrets(secrets, split_secrets(self.site.values)[1], release, self.site.env.secrets)
 
     def heal(self) -> bool:
         """End the strays of a killed deploy, and restart what the supervisor should keep running."""

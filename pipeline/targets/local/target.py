@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.config.logins import owner_of
 from pipeline.config.place_of_data import settings_problems
 from pipeline.config.project import LocalEnvironment, Project
+from pipeline.config.sources import secrets_place
 from pipeline.engines.embedded import postgres_user
 from pipeline.releases.records import read_json
 from pipeline.system.ports import port_holder, port_ours_to_open
@@ -14,6 +15,7 @@ from pipeline.targets.local.database import LocalDatabase
 from pipeline.targets.local.fleet import LocalFleet, LocalWatch
 from pipeline.targets.local.moving import moved_from
 from pipeline.targets.local.releases import LocalReleases
+from pipeline.targets.local.secrets import LocalSecrets
 from pipeline.targets.local.site import Site
 from pipeline.targets.local.stores import role_problems
 from pipeline.targets.local.supervision import is_marked
@@ -33,7 +35,7 @@ class LocalTarget(KeptHere):
         self.project, self.env = project, env
         self.site = Site(project, env)
         self.releases, self.database = LocalReleases(self.site), LocalDatabase(self.site)
-        self.watch = LocalWatch(self.site)
+        self.secrets, self.watch = LocalSecrets(project, env), LocalWatch(self.site)
         self.fleet = LocalFleet(self.site, self.watch)
         self.backups = LocalBackups(self.site)
 
@@ -43,7 +45,13 @@ class LocalTarget(KeptHere):
         if site.chooses_port and (taken := self._port_problems()):
             return taken  # before `.env` is written with this port
         site.ensure_env()
-        problems = settings_problems(root, site.values, "local runs a {store} of its own", managed=site.managed.names)
+        problems = settings_problems(
+            root,
+            site.values,
+            "local runs a {store} of its own",
+            managed=site.managed.names,
+            source=secrets_place(self.env.secrets),
+        )
         if set(str(root)) & set(UNUSABLE):
             wrong = f"the supervisor's files cannot hold a path with one of {' '.join(UNUSABLE)}"
             return [f"{root}: {wrong}: clone to another folder"]

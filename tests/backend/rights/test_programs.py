@@ -63,6 +63,18 @@ class TestSql:
         finally:
             await server.root.execute(f'DROP ROLE "{other}"')
 
+    async def test_gives_a_login_a_password_and_takes_it(self, server: Server) -> None:
+        """Of two that take turns, the service uses one; the other lets nobody in."""
+        place = {"login": server.names.owner, "database": server.database}
+        login = server.names.logins[1]
+        given = printed({**place, "passwords": {login: "canary-of-the-login"}}).stdout
+        assert "canary" not in given
+        await server.root.execute(given)
+        await (await server.login(login, "canary-of-the-login")).close()
+        await server.root.execute(printed({**place, "passwords": {login: None}}).stdout)
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await server.login(login, "canary-of-the-login")
+
     @pytest.mark.parametrize(
         "given",
         [

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from pipeline.commands import deploy
+from pipeline.config.sources import Source
 from pipeline.errors import LockHeld, SlipwayError, UsageError
 from tests.pipeline.deploy.world import World, migration, release
 
@@ -47,6 +48,19 @@ class TestDeploy:
         assert served.said.count(line) == 1
         served.run("rollback", "--release", "1")
         assert served.said.count(line) == 1
+
+    def test_says_of_no_secret_that_it_wins_where_a_command_gives_them(
+        self, served: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The shell's counts nothing there."""
+        (served.target.project.root / ".env").write_text("SERVICE_TOKEN=a-token\n")
+        monkeypatch.setenv("SERVICE_TOKEN", "another")
+        served.run("deploy")
+        assert served.said.count("SERVICE_TOKEN: the environment has another one than .env, and wins") == 1
+        sourced = served.target.env.model_copy(update={"secrets": Source(command=("true",))})
+        served.target.env = served.target.project.environments["here"] = sourced
+        served.run("deploy")
+        assert served.said.count("SERVICE_TOKEN: the environment has another one than .env, and wins") == 1
 
     def test_says_of_no_refused_store_that_it_wins(self, served: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """The target refuses one that would not be used: it must not say both. A URL is used, and no line has it."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands import setup
-from pipeline.config.project import Project
+from pipeline.config.project import ComposeEnvironment, Environment, Project
 from pipeline.config.settings import DEFAULT_EDGE_PORT, read_values
+from pipeline.config.sources import Source
 from pipeline.system.ports import next_free_port
 from pipeline.system.progress import Progress
 from tests.logs import logged
@@ -28,9 +29,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield port
 
 
-def init(root: Path, *, recover: bool = False) -> str | None:
+def init(root: Path, *environments: Environment, recover: bool = False) -> str | None:
     """Run it in a clone at `root`; return the port in `.env`."""
-    project = Project(root=root, name="shop", environments={}, requests=())
+    project = Project(root=root, name="shop", environments={one.name: one for one in environments}, requests=())
     setup.init(project, Namespace(recover=recover), Progress())
     return read_values(root, {}).get("EDGE_PORT")
 
@@ -68,6 +69,14 @@ class TestInit:
         assert (files / "POSTGRES_SUPERUSER_PASSWORD").read_text() == "root-of-it"
         assert "took back from what runs: SERVICE_TOKEN, EDGE_PORT" in lines
         assert not any("the-old-one" in line or "root-of-it" in line for line in lines)
+
+    def test_writes_the_files_of_compose_from_its_command(self, tmp_path: Path) -> None:
+        """Where that gives them, what runs would lose them to those of `.env` with its next start."""
+        source = Source(command=("echo", "SERVICE_TOKEN=of-the-command"))
+        env = ComposeEnvironment(name="compose", url="http://service.invalid", secrets=source)
+        init(tmp_path, env)
+        assert (tmp_path / ".slipway/compose/secrets/SERVICE_TOKEN").read_text() == "of-the-command"
+        assert read_values(tmp_path, {})["SERVICE_TOKEN"] != "of-the-command"
 
     def test_usually_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody has it."""

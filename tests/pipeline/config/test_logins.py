@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.logins import Logins, brought_over, login_problems, logins_of, owners_of
+from pipeline.config.logins import Logins, brought_over, login_problems, logins_of, other_login, owners_of
 from pipeline.config.settings import fill_env, read_values, set_in_env, split_secrets
 from tests.project import NAME
 
@@ -99,3 +99,9 @@ def test_a_new_env_takes_over_who_serves(tmp_path: Path, user: str, *, apart: bo
     found = of(tmp_path)
     assert (found.user, found.owner, found.apart) == (user, "shop", apart)
     assert (found.owner_password == "of-what-runs-0123456789") is not apart
+
+
+@pytest.mark.parametrize(("one", "other"), [("shop", "shop-other"), ("shop-app-1", "shop-app-2")])
+def test_two_logins_take_turns(one: str, other: str) -> None:
+    """Of the service; or of the owner, where it serves, too."""
+    assert (other_login(one), other_login(other)) == (other, one)

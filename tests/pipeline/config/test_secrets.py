@@ -5,7 +5,16 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.config.secrets import REDIS_ADMIN, closed_problem, delivered_secrets, write_secret_files
+from pipeline.config.redis_users import digest
+from pipeline.config.secrets import (
+    REDIS_ADMIN,
+    closed_problem,
+    delivered_secrets,
+    forget_redis_passwords,
+    redis_acl,
+    redis_hashes,
+    write_secret_files,
+)
 
 SECRETS = {"POSTGRES_PASSWORD": "canary-of-postgres", "REDIS_PASSWORD": "canary-of-redis", "SERVICE_TOKEN": "a token"}
 
@@ -41,6 +50,18 @@ class TestWriteSecretFiles:
         write_secret_files(tmp_path, {**SECRETS, "REDIS_PASSWORD": "another"})
         assert (tmp_path / REDIS_ADMIN).read_text() == first
         assert len(first) >= 32
+
+    def test_redis_accepts_the_passwords_of_before_until_they_are_forgotten(self, tmp_path: Path) -> None:
+        """Replicas have them until a rollout is over; the one of now is the first."""
+        hashes = [digest(word) for word in ("third", "second", "canary-of-redis")]
+        write_secret_files(tmp_path, SECRETS)
+        for word in ("second", "third", "third"):
+            write_secret_files(tmp_path, {**SECRETS, "REDIS_PASSWORD": word})
+        assert redis_hashes(tmp_path) == hashes
+        forget_redis_passwords(tmp_path)
+        assert redis_hashes(tmp_path) == hashes[:1]
+        assert (tmp_path / "REDIS_ACL").read_text() == redis_acl("third", (tmp_path / REDIS_ADMIN).read_text())
+        assert (tmp_path / "REDIS_ACL").stat().st_mode & 0o777 == 0o444
 
     def test_the_superuser_keeps_the_password_that_its_volume_was_made_with(self, tmp_path: Path) -> None:
         """It is made once, and differs from every other secret."""

@@ -180,6 +180,13 @@ class TestCheckValues:
         assert message in problem
         assert value == "x" or value not in problem
 
+    def test_blames_the_command_for_the_secrets_that_came_from_it(self, tmp_path: Path) -> None:
+        """And `.env` for the rest."""
+        fill_env(tmp_path)
+        values = {**read_values(tmp_path, GIVEN), "SERVICE_TOKEN": "canary", "EDGE_PORT": "many"}
+        problems = check_values(tmp_path, values, {}, source="secrets (`sops`)")
+        assert [line.partition(": ")[0] for line in sorted(problems)] == [".env", "secrets (`sops`)"]
+
     def test_blames_the_environment_for_what_came_from_it(self, tmp_path: Path) -> None:
         """Nobody should look for it in the file."""
         fill_env(tmp_path)

@@ -27,9 +27,10 @@ from pipeline.system.streams import Stream
 from pipeline.targets import Fleet, Releases, Target, Watch
 from tests.pipeline.deploy.fake_backups import FakeBackups
 from tests.pipeline.deploy.fake_database import FakeDatabase
+from tests.pipeline.deploy.fake_secrets import FakeSecrets
 from tests.pipeline.deploy.script import Script
 
-__all__ = ["FakeDatabase", "FakeFleet", "FakeReleases", "FakeTarget", "FakeWatch", "NotedRecords"]
+__all__ = ["FakeDatabase", "FakeFleet", "FakeReleases", "FakeSecrets", "FakeTarget", "FakeWatch", "NotedRecords"]
 
 FAST_MS, SLOW_MS = 5.0, 900.0
 IDENT = "1" * 32
@@ -127,6 +128,7 @@ class FakeFleet(Fleet):
 
     script: Script
     database: FakeDatabase
+    secrets: FakeSecrets
     wanted: int
     replicas: list[Replica] = field(default_factory=list)
     breaks: dict[str, Collection[str]] = field(default_factory=dict)
@@ -148,8 +150,12 @@ class FakeFleet(Fleet):
     _started: int = 0
 
     def running(self) -> Running:
-        """Look at the list."""
-        return Running(tuple(self.replicas), self.wanted, ())
+        """Look at the list; a replica is current if it has the secrets of now."""
+        seen = [replace(one, current=one.current and self._has_secrets(one)) for one in self.replicas]
+        return Running(tuple(seen), self.wanted, ())
+
+    def _has_secrets(self, one: Replica) -> bool:
+        return self.secrets.given[one.name] == self.secrets.kept
 
     def findings(self) -> list[str]:
         """Find nothing."""
@@ -232,10 +238,11 @@ class FakeFleet(Fleet):
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Put one of `new` for each, the new one first; on the way back the wrong ones go as soon as one serves."""
         self.script.do("roll back" if back else "roll out", new.name)
-        right = [each for each in self.replicas if each.release == new.name and each.ready]
+        now = [each for each in self.running().replicas if each.release == new.name and each.ready and each.current]
+        right = [each for each in self.replicas if each.name in {one.name for one in now}]
         while len(right) < self.wanted:
             right.append(self.start(new))
-            wrong = [each for each in self.replicas if each.release != new.name or not each.ready]
+            wrong = [each for each in self.replicas if each not in right]
             for each in wrong if back else wrong[:1]:
                 self.replicas.remove(each)
             watch(f"replica {len(right)} of {self.wanted}")
@@ -255,6 +262,7 @@ class FakeFleet(Fleet):
             current=True,
         )
         self.replicas.append(fresh)
+        self.secrets.start(fresh.name, [one.name for one in self.replicas])
         if not fresh.ready:
             raise DeployFailed(f"{fresh.name} never got ready")
         return fresh
@@ -324,7 +332,8 @@ class FakeTarget(Script):
         self.ending: Callable[[], object] = bool  # what happens while traffic is stopped at once
         self.answers_in_a_bake = 320  # of each phase in which the new release is alone
         self.database = FakeDatabase(self)
-        self.fleet = FakeFleet(self, self.database, env.replicas)
+        self.secrets = FakeSecrets(self)
+        self.fleet = FakeFleet(self, self.database, self.secrets, env.replicas)
         self.releases = FakeReleases(self, self.fleet, tree)
         self.watch = FakeWatch(self)
         self.backups = FakeBackups(self)

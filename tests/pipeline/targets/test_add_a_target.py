@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets import Backups, Database, Fleet, Releases, Watch
+from pipeline.targets import Backups, Database, Fleet, Releases, Secrets, Watch
 from tests.pipeline.deploy.fake_backups import FakeBackups
 from tests.pipeline.deploy.fake_database import FakeDatabase
-from tests.pipeline.deploy.fake_target import FakeFleet, FakeReleases, FakeWatch
+from tests.pipeline.deploy.fake_target import FakeFleet, FakeReleases, FakeSecrets, FakeWatch
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/11-add-a-target.md").read_text(encoding="utf-8")
-FAKES = {Releases: FakeReleases, Database: FakeDatabase, Fleet: FakeFleet, Watch: FakeWatch, Backups: FakeBackups}
+FAKES = {
+    Releases: FakeReleases,
+    Database: FakeDatabase,
+    Fleet: FakeFleet,
+    Secrets: FakeSecrets,
+    Watch: FakeWatch,
+    Backups: FakeBackups,
+}
 
 
 def methods(role: type) -> dict[str, bool]:

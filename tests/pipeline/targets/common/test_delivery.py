@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config.settings import needed_secrets
+from pipeline.config.sources import Source
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 
 RELEASE = f"sha256:{'ab' * 32}"
@@ -18,6 +19,12 @@ class TestMissingSecrets:
         name = needed_secrets()[0]
         [line] = missing_secrets([name], {name: ""}, None)
         assert line.startswith(f".env: {name}: the service does not start without this secret: `nox -s init`")
+
+    def test_are_named_with_the_command_that_gives_the_others(self) -> None:
+        """`nox -s init` would write to a file that nobody reads."""
+        name = needed_secrets()[0]
+        [line] = missing_secrets([name], {}, None, Source(command=("/usr/bin/sops", "decrypt")))
+        assert line == f"secrets (`sops`): {name}: the service does not start without this secret: put it there"
 
     def test_say_what_to_do_where_the_working_tree_no_longer_declares_it(self) -> None:
         """`.env` may not even have it then."""
