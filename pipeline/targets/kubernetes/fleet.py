@@ -120,7 +120,7 @@ class KubernetesFleet(roles.Fleet):
         if site.delivers:
             missing = missing_secrets(secrets, site.secrets, release, site.env.secrets)
         else:
-            missing = missing_keys(secrets, site.secrets, site.kubectl, site.secret)
+            missing = missing_keys(secrets, site.secrets, site.kubectl, site.secret, site.objects)
         manifests = site.kept.find(release).manifests if release else site.objects
         service = [each for each in manifests if (each["kind"], name_of(each)) == ("Deployment", SERVICE)]
         return missing or unmounted(site.env.overlay, unread_keys(secrets, service, site.secret))

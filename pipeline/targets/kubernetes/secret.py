@@ -130,17 +130,25 @@ def secret_object(service: str, values: Mapping[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": encoded}
 
 
-def missing_keys(keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl, name: str) -> list[str]:
-    """Return a line for each of `keys` that the Secret `name` lacks, with the command that adds it."""
+def missing_keys(
+    keys: Iterable[str], there: Mapping[str, str], kubectl: Kubectl, name: str, objects: Iterable[Object]
+) -> list[str]:
+    """Return a line for each of `keys` that the Secret `name` lacks, with the command that adds it.
+
+    Where an ExternalSecret among `objects` fills the Secret, that is where a key has to be put.
+    """
     base = " ".join(kubectl.command())
     create = f"{base} create secret generic {name}"
-    return [
-        f"Secret {name} in namespace {kubectl.namespace} has no {key}:"
-        f" `{'' if there else f'{create}; '}{base} patch secret {name} --patch-file=/dev/stdin"
-        f""" <<< '{{"stringData": {{"{key}": "…"}}}}'` (or the component external-secrets)"""
-        for key in keys
-        if not there.get(key)
-    ]
+    vault = next((name_of(one) for one in objects if one["kind"] == "ExternalSecret"), None)
+    lines = []
+    for key in [key for key in keys if not there.get(key)]:
+        if vault:
+            fix = f"put it into the vault that ExternalSecret {vault} reads (docs/7-kubernetes.md, Secrets)"
+        else:
+            patch = f"{'' if there else f'{create}; '}{base} patch secret {name} --patch-file=/dev/stdin"
+            fix = f"""`{patch} <<< '{{"stringData": {{"{key}": "…"}}}}'` (or the component external-secrets)"""
+        lines.append(f"Secret {name} in namespace {kubectl.namespace} has no {key}: {fix}")
+    return lines
 
 
 def unread_urls(there: Mapping[str, str], objects: Iterable[Object], kubectl: Kubectl, name: str) -> list[str]:

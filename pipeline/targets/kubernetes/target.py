@@ -99,7 +99,7 @@ class KubernetesTarget:
         if not site.delivers:
             site.secrets = there
             urls = site.managed.names
-            missing = missing_keys(needed_keys(objects, urls), there, site.kubectl, site.secret)
+            missing = missing_keys(needed_keys(objects, urls), there, site.kubectl, site.secret, objects)
             return [*missing, *unread, *doubled_stores(urls, objects, self.env.overlay)]
         if site.on_this_machine and ensure_env(root):
             log.info("wrote .env with fresh secrets (mode 0600)")

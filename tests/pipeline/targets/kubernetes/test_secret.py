@@ -122,9 +122,16 @@ class TestManagedStores:
 class TestMissingKeys:
     def test_name_the_key_and_the_command_that_mends_it(self) -> None:
         """Without a value in it: it comes through standard input."""
-        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop"), "shop-secrets")
+        [line] = missing_keys(["A", "B"], {"A": "x"}, Kubectl("production", "shop"), "shop-secrets", [])
         assert line.startswith("Secret shop-secrets in namespace shop has no B: `kubectl --context=production")
         assert "patch secret shop-secrets --patch-file=/dev/stdin" in line
+
+    def test_lead_to_the_vault_that_fills_it(self) -> None:
+        """A patch would be undone by it."""
+        vault: Object = {"kind": "ExternalSecret", "metadata": {"name": "of-a-vault"}}
+        [line] = missing_keys(["A"], {}, Kubectl("production", "shop"), "shop-secrets", [vault])
+        assert "put it into the vault that ExternalSecret of-a-vault reads" in line
+        assert "patch" not in line
 
 
 def pod(*, env: object = (), env_from: object = (), volumes: object = ()) -> Object:
