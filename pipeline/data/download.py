@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ def download(target: Target, progress: Progress, reference: str, folder: Path) -
             raise UsageError(f"--download {folder}: is there already: name a new folder")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with progress.stage("fetch") as stage:
-        target.backups.fetch(backup.name, folder, lambda line: progress.live("fetch", line))
+        try:
+            target.backups.fetch(backup.name, folder, lambda line: progress.live("fetch", line))
+        except SlipwayError:
+            with suppress(OSError):  # what was copied stays
+                folder.rmdir()
+            raise
         stage.note = f"{_checked(folder)} files, {size(backup.bytes)}"
     if backup.encrypted:
         log.info("its files are encrypted with age: docs/10-data.md says how to read them without this pipeline")

@@ -14,7 +14,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.config.requests import RequestSpec
 from pipeline.data.records import DataRecords
 from pipeline.deploy.proving import Proof
-from pipeline.errors import DeployFailed, Interrupted, LockHeld, ProgramFailed, UsageError
+from pipeline.errors import DeployFailed, Interrupted, LockHeld, ProgramFailed, SlipwayError, UsageError
 from pipeline.proof.answers import NoAnswer
 from pipeline.proof.exchange import Exchange
 from pipeline.restore.story import RestoreStory
@@ -166,6 +166,13 @@ class TestARestore:
         assert (tmp_path / "new/manifest.json").exists()
         with pytest.raises(UsageError, match="is there already"):
             restored(kept, "--download", str(tmp_path / "new"))
+
+    def test_what_cannot_be_downloaded_leaves_no_folder(self, kept: World, tmp_path: Path) -> None:
+        """Or only what is in it already."""
+        kept.target.fails["fetch"] = SlipwayError("the files are in the cluster")
+        with pytest.raises(SlipwayError, match="in the cluster"):
+            restored(kept, "--download", str(tmp_path / "new"))
+        assert not (tmp_path / "new").exists()
 
     def test_takes_a_backup_by_the_beginning_of_its_name(self, kept: World) -> None:
         """One that means none, or two, is refused and leaves no record."""
