@@ -96,7 +96,8 @@ class TestScheduled:
 
     def test_it_reaches_nothing_but_postgresql(self, kept: KindCheckout) -> None:
         """Not Redis, and not the API server; the policies are enforced."""
-        script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+        # kind's network enforces the policies of a pod from a moment after its start on.
+        script = "import socket, sys, time; time.sleep(5); socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
         cron = json.loads(kubectl("get", "cronjob", "backup", "--output=json"))
         job = {"apiVersion": "batch/v1", "kind": "Job", "spec": cron["spec"]["jobTemplate"]["spec"]}
         reached = {}
