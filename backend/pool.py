@@ -56,17 +56,18 @@ class Pool:
         self._keeper = asyncio.create_task(self._keep())
 
     async def take(self, seconds: float) -> Connection:
-        """Lend a connection, in turn. Raise `NoTurn` after `seconds` of waiting for that, or another one of `LOST`."""
+        """Lend a connection, in turn. Raise `NoTurn` after `seconds` of waiting for one, or another one of `LOST`."""
+        deadline = asyncio.get_running_loop().time() + seconds
         if self._turns.locked():
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(deadline):
                     await self._turns.acquire()
             except TimeoutError:
                 raise NoTurn from None
         else:
             await self._turns.acquire()
         try:
-            return self._newest() or await self._next()
+            return self._newest() or await self._next(deadline)
         except BaseException:
             self._turns.release()
             raise
@@ -116,7 +117,7 @@ class Pool:
             connection.terminate()
         return None
 
-    async def _next(self) -> Connection:
+    async def _next(self, deadline: float) -> Connection:
         """Return the first connection that there is: a new one, or one that comes back meanwhile."""
         # To open one takes seconds on a busy server, and longest when all the others are about to come back.
         coming: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
@@ -125,16 +126,29 @@ class Pool:
             self._opening += 1
             self._begin(self._open_one())
         try:
-            return await coming
-        except asyncio.CancelledError:
-            if coming.done() and not coming.cancelled() and not coming.exception():
-                self._offer(coming.result())
+            async with asyncio.timeout_at(deadline) as limit:
+                try:
+                    return await coming
+                except asyncio.CancelledError:
+                    if coming.done() and not coming.cancelled() and not coming.exception():
+                        self._offer(coming.result())
+                    raise
+        except TimeoutError:
+            if limit.expired():
+                raise NoTurn from None
             raise
 
     async def _open_one(self) -> None:
         """Open a connection for whoever waits longest; they get the error, too."""
         try:
             self._offer(await self._open())
+        except TimeoutError as error:
+            # A server that is only slow to let somebody in: one of those that are lent may come back sooner.
+            if not self._due:
+                self._refuse(error)
+            elif any(not coming.done() for coming in self._waiting):
+                self._opening += 1
+                self._begin(self._open_one())
         except LOST as error:
             self._refuse(error)
         except BaseException:

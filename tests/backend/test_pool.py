@@ -189,6 +189,34 @@ class TestWhoeverNeedsAnotherOne:
             assert await one.take(1) is first
             one.give_back(first)
 
+    async def test_waits_on_where_the_server_is_slow_to_let_somebody_in(self, own: Postgres) -> None:
+        """For one that comes back, or a later try; at most for its time."""
+        tries: list[int] = []
+
+        async def slow(number: int) -> None:
+            tries.append(number)
+            await asyncio.sleep(0.05)
+            raise TimeoutError
+
+        async with pool_with(own, slow) as one:
+            first = await one.take(1)
+            waits = asyncio.create_task(one.take(5))
+            await asyncio.sleep(0.3)
+            assert len(tries) > 1
+            one.give_back(first)
+            assert await asyncio.wait_for(waits, 1) is first
+            with pytest.raises(NoTurn):
+                await one.take(0.2)
+            await asyncio.sleep(0.1)
+            before = len(tries)
+            await asyncio.sleep(0.2)
+            assert len(tries) == before  # nobody waits any more
+            one.give_back(first, broken=True)
+            await asyncio.sleep(0.2)
+            with pytest.raises(TimeoutError) as caught:
+                await one.take(1)
+            assert not isinstance(caught.value, NoTurn)  # with none open, at once
+
     async def test_leaves_a_connection_that_came_too_late_to_others(self, own: Postgres) -> None:
         """A request that is given up loses none, and its turn is free."""
         opened = asyncio.Event()
@@ -236,7 +264,7 @@ class TestWhoeverNeedsAnotherOne:
         """Nobody waits for ever for a connection that never opens."""
         async with pool_with(own, lambda _: asyncio.Event().wait()) as one:
             await one.take(1)
-            waits = asyncio.create_task(one.take(1))
+            waits = asyncio.create_task(one.take(5))
             await asyncio.sleep(0.05)
         with pytest.raises(asyncpg.InterfaceError, match="the pool is closed"):
             await asyncio.wait_for(waits, 1)
