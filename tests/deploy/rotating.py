@@ -75,9 +75,12 @@ def rotates_the_token(one: Checkout) -> None:
     assert planted([old, fresh], printed(one), watched.lines) == []
 
 
-def rotates_the_key(one: Checkout) -> SignedIn:
-    """Rotate JWT_SECRET_KEY: whoever was signed in stays so; the clean-up is refused before the last token is over."""
-    one.set_env(JWT_EXPIRE_MINUTES="1")
+def rotates_the_key(one: Checkout, settle: Callable[..., object]) -> SignedIn:
+    """Rotate JWT_SECRET_KEY: whoever was signed in stays so; the clean-up is refused before the last token is over.
+
+    `settle` changes a setting of the service, where the target has them.
+    """
+    settle(JWT_EXPIRE_MINUTES="1")
     one.proved()
     old, since = one.settings()[KEY], newest(one.records)
     add(one, "dora")

@@ -35,7 +35,7 @@ def test_the_token_of_programs_rotates(deployed: Checkout) -> None:
 
 def test_the_key_of_sessions_rotates(deployed: Checkout) -> None:
     """In three rollouts, and nobody is signed out."""
-    rotates_the_key(deployed)
+    rotates_the_key(deployed, deployed.set_env)
     assert deployed.untidy() == []
 
 

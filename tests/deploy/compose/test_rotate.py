@@ -105,7 +105,7 @@ def test_the_token_of_programs_rotates(deployed: ComposeCheckout) -> None:
 
 def test_the_key_of_sessions_rotates(deployed: ComposeCheckout, add_row: AddRow) -> None:
     """In three rollouts, and nobody is signed out."""
-    seen = rotates_the_key(deployed)
+    seen = rotates_the_key(deployed, deployed.set_env)
     calls, refreshes = seen.called.total(), seen.refreshed.total()
     add_row("rotation of JWT_SECRET_KEY", f"{deployed.environment}: {calls} calls, {refreshes} refreshes, 0 failed")
     assert deployed.untidy() == []
