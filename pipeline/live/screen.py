@@ -102,9 +102,10 @@ def screen_of(look: Look, now: datetime) -> RenderableType:
     if lock:
         holder = f"{lock['holder']} on {lock['host']} (pid {lock['pid']}) for {_age(lock['since'], now)}"
         parts.append(Text(f"lock: {holder}", "yellow"))
-    parts += [_traffic(look), *_alerts(look, now), *(Text(f"! {one}", "red") for one in status["problems"]), Text()]
+    parts += [_traffic(look), *_alerts(look, now), *(Text(note, "dim") for note in look.notes)]
+    parts += [*(Text(f"! {one}", "red") for one in status["problems"]), Text()]
     parts += [_releases(look), Text(), _replicas(look, now)] if status["replicas"] else [Text("no replica is running")]
-    return Group(*parts, *([Text()] if look.notes else []), *(Text(note, "dim") for note in look.notes))
+    return Group(*parts)
 
 
 def _traffic(look: Look) -> Text:

@@ -74,11 +74,10 @@ class Watcher:
         """Return what Prometheus knows, if it can be asked."""
         env = self.env
         if not self._prometheus:
-            if env.prometheus:
-                why = f"{env.prometheus} is an address of the cluster: from here, only an https address can be asked"
-                return None, None, [f"traffic and alerts: {why}"]
             what, where = "alerts" if env.target == "local" else "traffic and alerts", f"environments.{env.name}"
-            return None, None, [f"{what}: name a Prometheus, `prometheus` in [tool.slipway.{where}] of pyproject.toml"]
+            hint = f"for {what}, name a Prometheus: `prometheus` in [tool.slipway.{where}] of pyproject.toml"
+            unreached = f"{env.prometheus} is an address of the cluster: from here, only an https address can be asked"
+            return None, None, [unreached if env.prometheus else hint]
         rates, alerts = None, None
         try:
             rates = self._prometheus.rates()

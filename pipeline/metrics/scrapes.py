@@ -14,6 +14,7 @@ from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates
 __all__ = ["WINDOW_SECONDS", "Scraper"]
 
 WINDOW_SECONDS = 10.0
+LONGEST_SECONDS = 60.0  # between two looks that are compared: what was longer ago is not now
 TIMEOUT = 1.0  # seconds: a replica that hangs must not hold up what the others say
 SAMPLE = re.compile(rf"^({REQUESTS}|{DURATIONS})\{{(.*)\}} (\S+)", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -47,7 +48,7 @@ class Scraper:
             except httpx2.HTTPError:
                 silent.append(address)
         known = [(before[address], page) for address, page in self._pages.items() if address in before]
-        if known:
+        if known and self._at - since < LONGEST_SECONDS:
             self._steps.append((since, self._at, _counted(known)))
         while self._steps and self._at - self._steps[0][1] >= WINDOW_SECONDS:
             self._steps.popleft()

@@ -115,7 +115,7 @@ class TestScreen:
 
     def test_says_that_nothing_runs(self) -> None:
         """Before the first deploy, and after `down`."""
-        assert drawn(Look(NOW, NOW, status(release=None)))[1::3] == ["nothing deployed yet", ""]
+        assert drawn(Look(NOW, NOW, status(release=None)))[1] == "nothing deployed yet"
         assert "no replica is running" in drawn(Look(NOW, NOW, status()))
 
     def test_says_how_old_it_is_while_the_engine_is_away(self) -> None:
@@ -155,14 +155,14 @@ class TestDocument:
 
 
 class Prometheus:
-    """One that is played: it counts one release, and has an alert, or is `down`."""
+    """One that is played: it counts one release, unless it is `empty`, and has an alert, unless it is `mute`."""
 
     def __init__(self) -> None:
-        self.down, self.empty, self.asked = False, False, list[str]()
+        self.down, self.empty, self.mute, self.asked = False, False, False, list[str]()
 
     def __call__(self, _: str, path: str, *__: object) -> Answer:
         self.asked.append(path)
-        if self.down:
+        if self.down or (self.mute and "alerts" in path):
             return 502, {}, b""
         if path == "/api/v1/alerts":
             found: dict[str, Any] = {"alerts": [{"labels": {"alertname": "Failing"}, "state": "firing"}]}
@@ -209,14 +209,17 @@ class TestWatcher:
         assert (first.rates, second.source) == (None, "the replicas' /metrics")
         assert second.rates
         assert second.rates.traffic("a").requests > 0
-        wanted = "alerts: name a Prometheus, `prometheus` in [tool.slipway.environments.local] of pyproject.toml"
+        wanted = "for alerts, name a Prometheus: `prometheus` in [tool.slipway.environments.local] of pyproject.toml"
         assert second.notes == (wanted, "gone: no answer of its /metrics")
 
     @pytest.mark.parametrize(
         ("env", "note"),
         [
-            (ComposeEnvironment(name="one", url="http://x"), "traffic and alerts: name a Prometheus, `prometheus` in"),
-            (CLUSTER, "traffic and alerts: name a Prometheus, `prometheus` in [tool.slipway.environments.prod]"),
+            (
+                ComposeEnvironment(name="one", url="http://x"),
+                "for traffic and alerts, name a Prometheus: `prometheus` in",
+            ),
+            (CLUSTER, "for traffic and alerts, name a Prometheus: `prometheus` in [tool.slipway.environments.prod]"),
             (of(CLUSTER, prometheus="http://prometheus:9090"), "http://prometheus:9090 is an address of the cluster"),
         ],
     )
@@ -234,14 +237,17 @@ class TestWatcher:
             address = f"http://127.0.0.1:{port}"
             watcher = Watcher(of(env, prometheus=address), lambda: status(replica()), {})
             seen = watcher.look()
+            played.mute = True
+            mute = watcher.look()
             played.down = True
             away = watcher.look()
-            played.down, played.empty = False, True
+            played.mute, played.down, played.empty = False, False, True
             empty = watcher.look()
         assert (seen.source, seen.notes, [one.name for one in seen.alerts or ()]) == ("Prometheus", (), ["Failing"])
         assert seen.rates
         assert seen.rates.traffic().requests == 5.0
         assert ("shop" in played.asked[0]) == (env is CLUSTER)
+        assert (mute.rates, mute.alerts, mute.notes) == (seen.rates, None, away.notes)
         assert (away.rates, away.alerts, away.notes) == (None, None, (f"prometheus: {address} answers 502",))
         assert (empty.rates, len(empty.alerts or ())) == (None, 1)
         assert empty.notes == (f"{address} knows no requests of this service in the last minutes",)
@@ -282,7 +288,7 @@ class TestWatch:
             watch(Watcher(LOCAL, lambda: status(replica()), {}))
         lines = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
         assert lines[1:] == ["local  a 1/1 ready"] * 2
-        assert lines[0].startswith("local  a 1/1 ready  ! alerts: name a Prometheus")
+        assert lines[0].startswith("local  a 1/1 ready  ! for alerts, name a Prometheus")
 
     def test_prints_a_document_a_line(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -329,9 +335,11 @@ def test_draws_on_a_terminal_until_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "backend").mkdir()
     terminal = Terminal(tmp_path, 100)
     try:
-        terminal.read_until(r"\x1b\[\?1049h", r"alerts: name a Prometheus, `prometheus` in \[tool\S+ of pyproject.toml")
+        terminal.read_until(
+            r"\x1b\[\?1049h", r"for alerts, name a Prometheus: `prometheus` in \[tool\S+ of pyproject.toml"
+        )
         terminal.resize(60)
-        terminal.read_until(r"alerts: name a Prometheus, `prometheus` in +\s+\[tool")
+        terminal.read_until(r"for alerts, name a Prometheus: `prometheus` in +\s+\[tool")
         terminal.process.send_signal(signal.SIGINT)
         last = terminal.read_until(r"\x1b\[\?1049l", "stopped by SIGINT")
         assert terminal.process.wait(10) == 130

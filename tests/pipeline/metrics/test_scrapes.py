@@ -108,6 +108,14 @@ class TestScraper:
             seen = pages.look(after=WINDOW_SECONDS / 2, one="a")
         assert seen == (0.0, 0.0, None)
 
+    def test_does_not_compare_with_long_ago(self, pages: Pages) -> None:
+        """After an hour in which nobody looked, it begins anew."""
+        pages.text["one"] = page(1)
+        pages.look(one="a")
+        assert pages.look(after=3600, one="a") is None
+        pages.text["one"] = page(3)
+        assert pages.look(one="a") == (1.0, 0.0, pytest.approx(0.095))
+
     def test_goes_on_without_replicas(self, pages: Pages) -> None:
         """Nothing is known for a moment, and then again."""
         pages.text["one"] = page(1)
