@@ -138,7 +138,7 @@ def rollback(session: nox.Session) -> None:
 
 @nox.session
 def status(session: nox.Session) -> None:
-    """Show what runs: release, replicas, readiness, metrics addresses, lock (-- [ENV] [--json])."""
+    """Show what runs: release, replicas, lock; live, with traffic and alerts, too (-- [ENV] [--watch] [--json])."""
     slipway(session, "status", *session.posargs)
 
 

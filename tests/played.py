@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 __all__ = ["Answer", "serving"]
 
@@ -13,8 +15,13 @@ Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[str, str, Mapping[str, str], bytes], Answer]) -> Iterator[int]:
-    """Serve `answer(method, target, headers, body)` while the block runs; yield the port on this machine."""
+def serving(
+    answer: Callable[[str, str, Mapping[str, str], bytes], Answer], *, certificates: Path | None = None
+) -> Iterator[int]:
+    """Serve `answer(method, target, headers, body)` while the block runs; yield the port on this machine.
+
+    It speaks TLS with `certificates`, the folder of what `tests.certificates` makes.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -42,6 +49,10 @@ def serving(answer: Callable[[str, str, Mapping[str, str], bytes], Answer]) -> I
             """Log nothing: `answer` knows what was asked."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificates:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "own.pem", certificates / "own.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

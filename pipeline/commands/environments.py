@@ -34,7 +34,9 @@ Opener = Callable[[Project, Environment, Progress], Target]
 def add_parsers(verbs: Verbs) -> None:
     add = verbs.add("down", down, "stop everything", env=True).add_argument
     add("--volumes", action="store_true", help="also remove the data")
-    verbs.add("status", status, "show what runs", env=True).add_argument("--json", **JSON)
+    add = verbs.add("status", status, "show what runs", env=True).add_argument
+    add("--json", **JSON)
+    add("--watch", action="store_true", help="show it live, with traffic and alerts, until Ctrl-C; JSON: one a line")
     verbs.add("releases", releases, "list the recorded releases", env=True).add_argument("--json", **JSON)
 
 
@@ -54,14 +56,26 @@ def _shell_problems(project: Project, env: Environment) -> list[str]:
 
 
 def status(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:
-    """Print what runs, since when, and who holds the lock.
+    """Print what runs, since when, and who holds the lock; with `--watch`, again and again.
 
     The exit code is 1 if a release should serve and no replica is ready.
     """
     env, target = open_environment(project, options, progress, opened)
+    if options.watch:
+        from pipeline.live.watcher import Watcher, watch
+
+        # A target reads `.env` when it is opened, and what runs may be exchanged meanwhile.
+        watch(Watcher(env, lambda: _status_of(env, opened(project, env, progress))), as_json=options.json)
+    document = _status_of(env, target)
+    if not options.json:
+        _print_status(document)
+    unserved = document["release"] and not any(replica["ready"] for replica in document["replicas"])
+    return (1 if unserved else 0), document if options.json else None
+
+
+def _status_of(env: Environment, target: Target) -> dict[str, Any]:
     serving, running, holder = target.records().serving(), target.fleet.running(), target.holder()
-    ready = [replica for replica in running.replicas if replica.ready]
-    document = {
+    return {
         "environment": env.name,
         "target": env.target,
         "url": target.url,
@@ -75,9 +89,6 @@ def status(project: Project, options: Namespace, progress: Progress, *, opened: 
         "problems": list(running.problems) if running.replicas else [],
         "lock": vars(holder) if holder else None,
     }
-    if not options.json:
-        _print_status(document)
-    return (1 if serving and not ready else 0), document if options.json else None
 
 
 def _print_status(document: dict[str, Any]) -> None:

@@ -131,6 +131,8 @@ def _settings_page() -> str:
         "Only when `.env` is created are they copied from the environment.\n\n"
         "`SLIPWAY_STATE`, in the environment alone, is an absolute path: records, releases, secrets, data and `.env`\n"
         "are kept there instead of in `.slipway` of the project. See [Deploying](1-deploying.md#where-the-state-is).\n"
+        "`PROMETHEUS_TOKEN`, in the environment alone, is a bearer token for the `prometheus` of an environment; it\n"
+        "is sent to an https address only. See [Watch it](1-deploying.md#watch-it).\n"
         "\nA target under *set by* sets the variable for each replica itself, whatever `.env` says; on Kubernetes the\n"
         "overlay may say otherwise, and has the other plain settings. None sets host and port of a store that others\n"
         "manage.\n\n| variable | default | set by | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"

@@ -40,6 +40,16 @@ def _url(url: str) -> str:
     return url
 
 
+def _prometheus(address: str) -> str:
+    _url(address)
+    parts = urlsplit(address)
+    if "{" in address or parts.query or parts.fragment:
+        raise ValueError("must be the address alone, without braces, query or fragment")
+    if parts.username or parts.password:
+        raise ValueError("must have no login in it: PROMETHEUS_TOKEN has a token, for an https address")
+    return address
+
+
 Number = Annotated[float, Field(ge=1, le=LARGEST)]
 Day = Annotated[float, Field(ge=1, le=86_400)]
 Replicas = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -69,6 +79,11 @@ class Environment(Table):
 
     # Without it backups are kept by the same rule, and nobody says that one is missing.
     backups: BackupPolicy | None = Field(default=None, examples=['{ keep = "7d 4w", max_age = "24h" }'])
+
+    # Who knows the service's metrics and alerts. On Kubernetes an http address is one of the cluster.
+    prometheus: Annotated[Text, AfterValidator(_prometheus)] | None = Field(
+        default=None, examples=['"http://127.0.0.1:9090"']
+    )
 
     @property
     def kept(self) -> BackupPolicy:

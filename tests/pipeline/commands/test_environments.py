@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.errors import DeployFailed
+from pipeline.errors import DeployFailed, Interrupted
 from pipeline.releases.records import write_json
 from tests.pipeline.deploy.world import World, release
 
@@ -44,6 +44,23 @@ class TestStatus:
         """Before the first deploy, no release should serve."""
         assert world.run("status") == (0, None)
         assert "nothing deployed yet" in capsys.readouterr().out
+
+    def test_can_be_watched(
+        self, served: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each look sees what runs by then, until Ctrl-C."""
+        left = iter([1])
+
+        def pause(_: float) -> None:
+            served.target.fleet.replicas.pop()
+            if not next(left, None):
+                raise Interrupted("stopped by SIGINT")
+
+        monkeypatch.setattr("time.sleep", pause)
+        with pytest.raises(Interrupted):
+            served.run("status", "--watch", "--json")
+        looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(one["release"], len(one["replicas"])) for one in looks] == [("bbbb", 2), ("bbbb", 1)]
 
 
 class TestReleases:

@@ -140,6 +140,29 @@ class TestLoadProject:
         assert problem.startswith("pyproject.toml [tool.slipway.environments.local]: url: ")
         assert message in problem
 
+    @pytest.mark.parametrize("address", ["http://127.0.0.1:9090", "https://metrics.example.com/prometheus/"])
+    def test_takes_the_address_of_a_prometheus(self, tmp_path: Path, address: str) -> None:
+        """With a path, as some have one."""
+        project = load_project(write(tmp_path, f'{GOOD}prometheus = "{address}"\n'))
+        assert project.environment("local").prometheus == address
+
+    @pytest.mark.parametrize(
+        ("address", "message"),
+        [
+            ("127.0.0.1:9090", "must be an http or https address"),
+            ("http://h:{EDGE_PORT}", "must be the address alone"),
+            ("https://h/graph?g0.expr=up", "must be the address alone"),
+            ("https://user:secret@h", "must have no login in it: PROMETHEUS_TOKEN has a token"),
+        ],
+    )
+    def test_refuses_what_is_no_address_of_a_prometheus(self, tmp_path: Path, address: str, message: str) -> None:
+        """And says nothing of a password in it."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, f'{GOOD}prometheus = "{address}"\n'))
+        (problem,) = caught.value.problems
+        assert f"prometheus: {message}" in problem
+        assert "secret" not in problem
+
     def test_refuses_a_name_that_leads_out_of_its_folder(self, tmp_path: Path) -> None:
         """An environment's name is the name of its folder below `.slipway/`."""
         with pytest.raises(UsageError, match="a name is letters, digits, - and _"):

@@ -1,0 +1,169 @@
+"""What a Prometheus, or what has its HTTP API, knows of the service: rates of its metrics, and alerts."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from pipeline.errors import SlipwayError
+from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
+
+__all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "is_here"]
+
+TOKEN = "PROMETHEUS_TOKEN"  # noqa: S105 - the name of a variable
+# Two scrapes are in it for whoever scrapes each minute, which is the slowest that is usual.
+WINDOW_SECONDS = 120
+TIMEOUT = httpx2.Timeout(3, connect=2)
+WHOLE_SECONDS, MOST_BYTES = 5.0, 8 * 2**20  # of an answer
+SAID = 200  # characters of what it says itself
+WATCHDOG = "Watchdog"  # fires always: its silence is what says something, and not here
+
+
+class PrometheusError(SlipwayError):
+    """Prometheus could not be asked, or did not answer as it does: one line, never with the token."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert that is firing or pending; `since` is RFC 3339."""
+
+    name: str
+    state: str
+    severity: str
+    summary: str
+    since: str | None
+    runbook: str | None
+
+
+class Prometheus:
+    """The one at `address`; `token` is sent over https alone, `namespace` leaves out what is of others in a cluster.
+
+    Each method raises `PrometheusError` where it cannot be asked.
+    """
+
+    def __init__(self, address: str, *, token: str | None = None, namespace: str | None = None) -> None:
+        self.address, self.namespace = address.rstrip("/"), namespace
+        secure = address.startswith("https:")
+        self._client = httpx2.Client(
+            timeout=TIMEOUT,
+            trust_env=secure and not is_here(address),  # the environment's proxy is for what is elsewhere,
+            verify=httpx2.create_ssl_context(trust_env=secure),  # and its authorities are for all
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
+        self._headers = {"Authorization": f"Bearer {token}"} if token and secure else {}
+
+    def rates(self) -> Rates:
+        """Return what was answered over the last two minutes."""
+        return Rates(
+            self._series(REQUESTS, "release, traffic, status"), self._series(DURATIONS, "release, le"), WINDOW_SECONDS
+        )
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Return the alerts, without the one that fires always; those that fire come first."""
+        found = self._list("/api/v1/alerts", {}, "alerts")
+        try:
+            alerts = [_alert(one) for one in found if self._is_ours(one.get("labels") or {})]
+        except (AttributeError, TypeError):
+            raise self._strange() from None
+        return tuple(sorted(alerts, key=lambda alert: (alert.state != "firing", alert.name)))
+
+    def _is_ours(self, labels: Mapping[str, str]) -> bool:
+        elsewhere = self.namespace and labels.get("namespace") not in (None, "", self.namespace)
+        return labels.get("alertname") != WATCHDOG and not elsewhere
+
+    def _series(self, metric: str, labels: str) -> tuple[Series, ...]:
+        chosen = [f'route!~"{"|".join(PROBED)}"']
+        chosen += [f"namespace={json.dumps(self.namespace)}"] if self.namespace else []
+        query = f"sum by ({labels}) (rate({metric}{{{', '.join(chosen)}}}[{WINDOW_SECONDS}s]))"
+        found = self._list("/api/v1/query", {"query": query}, "result")
+        try:
+            rates = [({"le": "inf", **one["metric"]}, float(one["value"][1])) for one in found]
+            [float(labels["le"]) for labels, _ in rates]
+        except (LookupError, TypeError, ValueError):
+            raise self._strange() from None
+        return tuple((named, rate) for named, rate in rates if math.isfinite(rate))
+
+    def _list(self, path: str, query: Mapping[str, str], key: str) -> Sequence[Any]:
+        """Ask for `path`, and return the list of objects below `key` of the data."""
+        try:
+            document = json.loads(self._ask(path, query))
+        except ValueError:
+            raise self._strange() from None
+        data = document.get("data") if isinstance(document, dict) else None
+        found = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._strange()
+        return found
+
+    def _ask(self, path: str, query: Mapping[str, str]) -> bytes:
+        """Return the body of the answer."""
+        until, body = time.monotonic() + WHOLE_SECONDS, b""
+        try:
+            with self._client.stream("GET", f"{self.address}{path}", params=query, headers=self._headers) as answer:
+                for chunk in answer.iter_bytes():
+                    body += chunk
+                    if time.monotonic() > until or len(body) > MOST_BYTES:
+                        raise self._error("does not come to an end with its answer")
+        except httpx2.TimeoutException:
+            raise self._error("did not answer in time") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise self._error(f"does not answer: {str(error).splitlines()[0] if str(error) else error!r}") from None
+        except UnicodeEncodeError:
+            raise PrometheusError(f"{TOKEN}: contains characters that are not allowed in a token") from None
+        if answer.status_code != httpx2.codes.OK:
+            raise self._error(f"answers {answer.status_code}{_why(answer.status_code, body, bool(self._headers))}")
+        return body
+
+    def _strange(self) -> PrometheusError:
+        return self._error("answers, but not as a Prometheus does: is the address right?")
+
+    def _error(self, what: str) -> PrometheusError:
+        return PrometheusError(f"prometheus: {self.address} {what}")
+
+
+def _why(status: int, body: bytes, login: bool, /) -> str:
+    """Return what may follow the `status` of a refusal: the fix, or what Prometheus says in its `body`."""
+    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+        return f": it does not accept {TOKEN}" if login else f": set {TOKEN}, which is sent to an https address"
+    try:
+        said = json.loads(body)["error"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return f": {_line(said)}"
+
+
+def _alert(found: Mapping[str, Any]) -> Alert:
+    labels, words = found.get("labels") or {}, found.get("annotations") or {}
+    return Alert(
+        name=_line(labels.get("alertname")),
+        state=_line(found.get("state")),
+        severity=_line(labels.get("severity")),
+        summary=_line(words.get("summary")),
+        since=found.get("activeAt"),
+        runbook=words.get("runbook_url"),
+    )
+
+
+def _line(text: object) -> str:
+    """Return what others wrote as one line that no terminal takes for a command."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(text or ""))
+    return " ".join(shown.split())[:SAID]
+
+
+def is_here(address: str) -> bool:
+    """Return whether `address` leads to this machine."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
