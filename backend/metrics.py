@@ -67,7 +67,8 @@ class Metrics:
             "limits_unshared", "Times that Redis did not share the counts of requests."
         )
         self.worker_starts = self._counter("backend_worker_starts", "Processes that began to serve, replaced ones too.")
-        # Of whichever worker was asked last: a scrape asks one of them anew.
+        # Of whichever worker was asked last: a scrape asks one of them anew. Not set here, or a worker that has yet to
+        # start would say that nobody is ready.
         self.draining = self._gauge("backend_draining", "1 while it drains.", mode="livemostrecent")
         self.ready = self._gauge("backend_ready", "1 if it is ready, as /ready would say.", mode="livemostrecent")
         self.checks = prometheus.Gauge(
@@ -77,10 +78,8 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
-        for gauge in (self.draining, self.ready):
-            gauge.set(0)
         for name in CHECKS:
-            self.checks.labels(name).set(0)
+            self.checks.labels(name)
         build = prometheus.Gauge(
             "backend_build_info", "1, labelled with what runs.", ["release"], registry=registry, multiprocess_mode="max"
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +26,8 @@ from tests.backend.process import serve, wait_until
 from tests.conftest import TOKEN, asgi_client
 from tests.notes import NOTES
 
-PAGE = Path(__file__).parents[2] / "docs/metrics.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
 SAYS = {"Slipway-Synthetic": "true"}
 FAILURES = ("500", "503", "504")
@@ -159,6 +163,18 @@ class TestReadiness:
             assert time.monotonic() - began < 5
             assert (samples["backend_ready"], samples['backend_check_ok{check="database"}']) == (0, 0)
             assert samples['backend_check_ok{check="redis"}'] == 1
+
+    def test_a_worker_that_has_yet_to_start_says_nothing(self, tmp_path: Path) -> None:
+        """It was made last, and the others are ready all the same."""
+
+        def worker(then: str) -> str:
+            code = f"from backend.metrics import *; from prometheus_client import *; metrics = Metrics('r'); {then}"
+            given = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+            return subprocess.check_output([sys.executable, "-c", code], env=given, cwd=ROOT, text=True)
+
+        worker("metrics.ready.set(1)")
+        page = worker("import backend.metrics; print(generate_latest(backend.metrics._exported(metrics)).decode())")
+        assert "backend_ready 1.0" in page
 
     async def test_a_check_that_breaks_takes_no_metric_away(self, metrics: Metrics, settings: Settings) -> None:
         """It is not ready, as nobody knows; the page is there, and the log says why."""
