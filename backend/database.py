@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import perf_counter
 from traceback import walk_tb
 from types import TracebackType
 
@@ -21,6 +22,7 @@ __all__ = ["Connection", "Database", "DatabaseReadOnly", "DatabaseUnavailable", 
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 READ_ONLY_SECONDS = 1.0
+AT_ONCE_SECONDS = 0.001  # what is lent sooner was not waited for, and need not be counted
 IS_READ_ONLY = "SHOW transaction_read_only"  # on a standby, too
 BROKEN = (
     asyncpg.PostgresConnectionError,
@@ -124,11 +126,16 @@ class Database:
 
     async def take(self) -> Connection:
         """Take a connection, in turn, for `Lease`, which gives it back. Raise one of `LOST`."""
+        started = perf_counter()
         try:
             connection = await self._pool.take(self._wait)
         except NoTurn:
             self._metrics.pool_timeouts.inc()
             raise
+        finally:
+            waited = perf_counter() - started
+            if waited > AT_ONCE_SECONDS:
+                self._metrics.pool_waited.inc(waited)
         self._metrics.connections_used.inc()
         if self._down:
             self._down = False

@@ -10,7 +10,7 @@ import asyncio
 import binascii
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 import structlog
@@ -18,9 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend import documentation
+from backend.auth import ServiceToken
 from backend.database import DatabaseUnavailable, SchemaChanged
 from backend.drain import Drain
-from backend.logs import request_id
+from backend.logs import ACCESS, request_id, shown_client, trace_id
 from backend.metrics import Metrics
 from backend.problems import (
     BodyTooLarge,
@@ -39,6 +40,14 @@ BEGAN = "backend.answer_began"  # set in the scope once an answer has started
 WAITING = "backend.waiting"  # who ends it if none starts in time: a `Waiting`
 SWEEP_SECONDS = 0.25
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+# W3C Trace Context, 3.2: version (never ff), trace id and parent id (never all zeros), flags. Only a version after 00
+# may have more.
+TRACE_PARENT = re.compile(
+    rb"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+READ = frozenset(
+    {b"x-request-id", b"content-length", b"transfer-encoding", b"traceparent", b"slipway-synthetic", b"authorization"}
+)
 OK = 200
 # The parser has no limits, so by now all of it was read: a megabyte at most, which is what the edge lets through.
 MAX_QUERY_BYTES = 8_192
@@ -65,9 +74,11 @@ class Observation:
         self.app = app
         self._metrics = metrics
         self._drain = drain
-        self._log = structlog.get_logger("access")
+        self._log = structlog.get_logger(ACCESS)
         self._max_body = settings.max_body_bytes
         self._waiting = Waiting(settings.request_timeout_seconds)
+        self._service_token = ServiceToken(settings)
+        self._shown_client = shown_client(settings)
         self._headers = [*SECURITY_HEADERS, (b"x-release", settings.release.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,9 +87,11 @@ class Observation:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        given, length, streamed, header_bytes = _read_headers(scope["headers"])
+        found, header_bytes = _read_headers(scope["headers"])
+        given, length = found.get(b"x-request-id", b""), found.get(b"content-length", b"")
         known = given if REQUEST_ID.fullmatch(given) else binascii.hexlify(os.urandom(8))
         request_id.set(identity := known.decode())
+        trace_id.set(_trace_of(found[b"traceparent"]) if b"traceparent" in found else "")
         status, size = CLOSED_BY_CLIENT, 0
         scope[WAITING] = self._waiting
         if self._drain.active and scope["path"] not in PROBES:
@@ -95,13 +108,13 @@ class Observation:
             await send(message)
 
         app = self.app
-        if length > self._max_body:
+        if length.isdigit() and int(length) > self._max_body:
             app = _refusing(self._too_large())
         elif header_bytes > MAX_HEADER_BYTES:
             app = _refusing(HeadersTooLarge(f"The header fields may have at most {MAX_HEADER_BYTES} bytes."))
         elif len(scope["query_string"]) > MAX_QUERY_BYTES:
             app = _refusing(QueryTooLong(f"The query may have at most {MAX_QUERY_BYTES} bytes."))
-        elif streamed:
+        elif b"transfer-encoding" in found:
             receive = self._capped(receive)
         in_flight = self._metrics.in_flight
         in_flight.inc()
@@ -109,7 +122,17 @@ class Observation:
             await app(scope, receive, respond)
         finally:
             in_flight.dec()
-            self._record(scope, identity, status, size, perf_counter() - started)
+            synthetic = b"slipway-synthetic" in found and self._is_synthetic(found)
+            self._record(scope, identity, status, size, perf_counter() - started, synthetic=synthetic)
+
+    def _is_synthetic(self, found: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request is of the proof: it says so, and has SERVICE_TOKEN.
+
+        Whoever lacks that is a user, also the proof of a release that does not know the token: else anybody could keep
+        the errors that they cause out of the alerts, and one too many costs less than one that nobody sees.
+        """
+        said, authorization = found[b"slipway-synthetic"], found.get(b"authorization", b"")
+        return said.lower() == b"true" and self._service_token.is_in(authorization.decode("latin-1"))
 
     def _with_headers(
         self, given: Iterable[tuple[bytes, bytes]], identity: bytes, scope: Scope
@@ -122,10 +145,10 @@ class Observation:
             headers.append(CLOSE)
         return headers
 
-    def _record(self, scope: Scope, identity: str, status: int, size: int, seconds: float) -> None:
+    def _record(self, scope: Scope, identity: str, status: int, size: int, seconds: float, *, synthetic: bool) -> None:
         # The template, not the path: a path has ids, and each new label value is a time series.
         route = getattr(scope.get("route"), "path", "__unmatched__")
-        self._metrics.observe(scope["method"], route, status, seconds)
+        self._metrics.observe(scope["method"], route, status, seconds, synthetic=synthetic)
         quiet = status == OK and scope["path"] in PROBES
         client = scope.get("client")
         (self._log.debug if quiet else self._log.info)(
@@ -137,7 +160,7 @@ class Observation:
             bytes=size,
             ms=round(seconds * 1000, 3),
             request_id=identity,
-            client=client[0] if client else None,
+            client=self._shown_client(client[0]) if client else None,
         )
 
     def _too_large(self) -> BodyTooLarge:
@@ -262,15 +285,18 @@ def _refusing(problem: Problem) -> ASGIApp:
     return refuse
 
 
-def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int, bool, int]:
-    """Return the given request id, the length of the body (0 if undeclared), whether it is chunked, and all bytes."""
-    identity, length, streamed, size = b"", 0, False, 0
+def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], int]:
+    """Return the headers that this layer reads, and the bytes of all."""
+    found: dict[bytes, bytes] = {}
+    size = 0
     for name, value in headers:
         size += len(name) + len(value)
-        if name == b"x-request-id":
-            identity = value
-        elif name == b"content-length":
-            length = int(value) if value.isdigit() else 0
-        elif name == b"transfer-encoding":
-            streamed = True
-    return identity, length, streamed, size
+        if name in READ:
+            found[name] = value
+    return found, size
+
+
+def _trace_of(parent: bytes) -> str:
+    """Return the trace id in `parent`, a `traceparent` header; "" where it is none."""
+    match = TRACE_PARENT.fullmatch(parent)
+    return match[1].decode() if match else ""

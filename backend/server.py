@@ -13,14 +13,17 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from backend.app import create_app
 from backend.database import check_address
 from backend.drain import Drain
+from backend.health.service import HealthService
 from backend.logs import configure_logging
 from backend.metrics import Metrics, metrics_app
 from backend.settings import Settings
@@ -78,9 +81,11 @@ def run(settings: Settings, listeners: Listeners, *, lifeline: int | None = None
     """
     configure_logging(settings)
     drain, metrics = Drain(), Metrics(settings.release)
+    metrics.worker_starts.inc()
     app = create_app(settings, drain=drain, metrics=metrics)
     service = _Server(uvicorn_config(app, settings))
-    exporter = _Server(uvicorn.Config(metrics_app(metrics), lifespan="off", log_config=None, access_log=False))
+    exported = metrics_app(metrics, partial(_check, app, metrics))
+    exporter = _Server(uvicorn.Config(exported, lifespan="off", log_config=None, access_log=False))
     loop_factory = service.config.get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(
@@ -140,6 +145,18 @@ async def _serve(
     finally:
         exporter.should_exit = True
         await metrics
+
+
+async def _check(app: FastAPI, metrics: Metrics) -> None:
+    """Show in `metrics` whether `app` is ready now, whoever else asks it; before it has started, it is not."""
+    health: HealthService | None = getattr(app.state, "health", None)
+    if health is None:
+        return
+    try:
+        metrics.show(await health.readiness())
+    except Exception:  # noqa: BLE001 - /ready is a 500 then; the other metrics are still wanted
+        metrics.ready.set(0)
+        structlog.get_logger("server").exception("readiness cannot be checked")
 
 
 def _leave_on_signals(settings: Settings, drain: Drain, service: _Server, lifeline: int | None) -> None:

@@ -20,7 +20,7 @@ from backend.setting_fields import SECRETS_DIR, Fields, SettingsError, collect, 
 from backend.setting_fields import setting as _setting
 from backend.setting_types import Domain, Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
 
-__all__ = ["BAD_SETTINGS", "SECTIONS", "Settings", "SettingsError", "load_settings"]
+__all__ = ["BAD_SETTINGS", "SECRET_CHARACTERS", "SECTIONS", "Settings", "SettingsError", "load_settings", "secrets_of"]
 
 NAME = "slipway"
 SECTIONS = ("service", "image", "database", "redis", "secrets", "accounts", "browser", "network", "limits", "operation")
@@ -237,6 +237,11 @@ class Settings(Fields):
 
     log_level: Level = _setting("operation", "Lowest level that is logged.", "INFO")
     log_format: Literal["json", "console"] = _setting("operation", "json for machines, console for people.", "json")
+    log_client: Literal["full", "truncated"] = _setting(
+        "operation",
+        "The client's address in the log of the service: full, or truncated to its network (/24 of IPv4, /48 of IPv6).",
+        "full",
+    )
     drain_seconds: float = _setting(
         "operation",
         "Seconds after SIGTERM in which it still accepts requests but is not ready, so that the edge takes it out, and"
@@ -308,7 +313,7 @@ def _missing_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     owners: dict[str, str] = {}  # secret → the field that has it
-    for name, secret in _secrets(settings):
+    for name, secret in secrets_of(settings):
         where = "its password " if name.endswith("_url") else ""
         if PLACEHOLDER.match(secret):
             yield name, f"{where}is still the placeholder; {MAKE_SECRET}"
@@ -320,7 +325,7 @@ def _weak_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
         owners.setdefault(secret, name)
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+def secrets_of(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each secret in use, after the field that holds it. A secret that a URL overrides is not in use."""
     postgres, redis = settings.database_url, settings.redis_url
     overridden = {"postgres_password": postgres, "postgres_owner_password": postgres, "redis_password": redis}

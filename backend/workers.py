@@ -1,6 +1,9 @@
 """Several workers (BACKEND_WORKERS > 1): processes that share the same listeners, supervised by this one.
 
 They are forked, so that imported modules are shared, and from a process without threads or a loop, where that is safe.
+
+A worker's metrics are in files of its place, not of its process id: who replaces it goes on with its counters, so a
+worker that is killed again and again leaves no files behind that fill the disk and are read at each scrape.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
-from prometheus_client import multiprocess
+import structlog
+from prometheus_client import multiprocess, values
 
+from backend.logs import configure_logging
 from backend.server import LEAVE_NOW, Listeners, run
 from backend.settings import BAD_SETTINGS, Settings, SettingsError
 
@@ -34,10 +39,11 @@ def supervise(settings: Settings, listeners: Listeners) -> int:
     """
     # sigwait takes them one at a time: no handler can interrupt work in progress.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    configure_logging(settings)
     flock = _Flock(settings, listeners)
     try:
-        for _ in range(settings.backend_workers):
-            flock.start()
+        for place in range(settings.backend_workers):
+            flock.start(place)
         while flock.born:
             number = signal.sigwait(WATCHED)
             if number == signal.SIGCHLD:
@@ -57,19 +63,22 @@ def supervise(settings: Settings, listeners: Listeners) -> int:
 class _Flock:
     settings: Settings
     listeners: Listeners
-    born: dict[int, float] = field(default_factory=dict)  # process id → monotonic seconds
+    born: dict[int, tuple[int, float]] = field(default_factory=dict)  # process id → place, and monotonic seconds
     # Only the supervisor has its write end open: when that is killed, the workers read an end of file and leave.
     lifeline: tuple[int, int] = field(default_factory=os.pipe)
     leaving: bool = False
     exit_code: int = 0
+    _log: Any = field(default_factory=lambda: structlog.get_logger("workers"))
 
-    def start(self) -> None:
+    def start(self, place: int) -> None:
+        """Start the worker of this `place`, where none may live."""
         process = os.fork()
         if process:
-            self.born[process] = time.monotonic()
+            self.born[process] = (place, time.monotonic())
             return
         code = 1
         try:
+            values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
             # Ctrl-C reaches the whole group; only the supervisor responds to it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
@@ -80,9 +89,8 @@ class _Flock:
             code = BAD_SETTINGS
             with contextlib.suppress(OSError):
                 sys.stderr.write(f"{error}\n")
-        except Exception:  # noqa: BLE001 - any failure is printed and ends only this worker
-            with contextlib.suppress(OSError):
-                traceback.print_exc()
+        except Exception:  # noqa: BLE001 - any failure is logged and ends only this worker
+            self._log.exception("worker failed")
         finally:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -94,15 +102,18 @@ class _Flock:
             ended, status = os.waitpid(process, os.WNOHANG)
             if not ended:
                 continue
-            age = time.monotonic() - self.born.pop(process)
-            multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+            place, born = self.born.pop(process)
+            age = time.monotonic() - born
+            # The files of its live gauges go: what a dead worker held, nobody holds.
+            multiprocess.mark_process_dead(place)  # type: ignore[no-untyped-call]
             if self.leaving:
                 continue
+            facts = {"worker": process, "code": os.waitstatus_to_exitcode(status), "seconds": round(age)}
             if os.WIFSIGNALED(status) and age > YOUNG_SECONDS:
-                self.start()
+                self._log.warning("worker killed; another one takes its place", **facts)
+                self.start(place)
             else:
-                with contextlib.suppress(OSError):  # nobody may read this any more
-                    sys.stderr.write(f"worker {process} failed after {age:.0f} s; leaving\n")
+                self._log.error("worker failed; leaving", **facts)
                 self.exit_code = BAD_SETTINGS if os.waitstatus_to_exitcode(status) == BAD_SETTINGS else 1
                 self.leave(signal.SIGTERM)
 

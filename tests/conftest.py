@@ -192,10 +192,7 @@ def settings(environ: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
     settings = load_settings(environ, secrets_dir=tmp_path)
     configure_logging(settings)
     yield settings
-    structlog.reset_defaults()
-    for handler in logging.getLogger().handlers[:]:
-        if type(handler) is logging.StreamHandler:  # ours; pytest's are subclasses
-            logging.getLogger().removeHandler(handler)
+    forget_logging()
 
 
 @pytest.fixture
@@ -243,6 +240,14 @@ async def writer(caller: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[http
     async with caller() as client:
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield client
+
+
+def forget_logging() -> None:
+    """Undo `configure_logging`, whose output ends with the test."""
+    structlog.reset_defaults()
+    for handler in logging.getLogger().handlers[:]:
+        if type(handler) is logging.StreamHandler:  # ours; pytest's are subclasses
+            logging.getLogger().removeHandler(handler)
 
 
 def redis_address(services: Services, worker_id: str, user: str = "") -> str:

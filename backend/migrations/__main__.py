@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 
 from backend.beside import BAD_USAGE, FAILED, stoppable
+from backend.logs import configure_logging
 from backend.migrations.connection import MigrationFailed, stop
 from backend.migrations.plan import UnknownRevision, UnsoundMigrations, create, plan
 from backend.migrations.runner import LIMIT_SECONDS, NEVER, Wanted, current_revision, status, upgrade
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             _say(str(create(given.message)))
         else:
             settings = load_settings(sections=["database"])
+            # Standard output is for who asked. What Alembic says below a warning is what `upgrade` says itself.
+            configure_logging(settings, stream=sys.stderr, level="WARNING")
             if given.verb == "upgrade":
                 asyncio.run(_stoppable(upgrade(settings, _wanted(given), _say)))
             elif given.verb == "stop":

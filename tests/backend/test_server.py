@@ -212,10 +212,11 @@ class TestListening:
             assert client.get("/metrics").status_code == 404
             assert httpx2.get(f"http://127.0.0.1:{service.metrics_port}/health").status_code == 404
             samples = service.metrics()
-            route = f'method="GET",route="{NOTES}/{{note_id}}"'
-            assert samples[f'http_requests_total{{{route},status="422"}}'] == 1
-            assert samples[f"http_request_duration_seconds_count{{{route}}}"] == 1
-            assert samples['http_requests_total{method="GET",route="__unmatched__",status="404"}'] == 1
+            route = f'method="GET",release="dev",route="{NOTES}/{{note_id}}"'
+            assert samples[f'http_requests_total{{{route},status="422",traffic="user"}}'] == 1
+            assert samples[f'http_request_duration_seconds_count{{{route},traffic="user"}}'] == 1
+            unmatched = 'method="GET",release="dev",route="__unmatched__",status="404",traffic="user"'
+            assert samples[f"http_requests_total{{{unmatched}}}"] == 1
             assert samples['backend_build_info{release="dev"}'] == 1
             assert samples["database_connections_limit"] == 10
 

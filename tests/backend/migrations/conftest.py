@@ -14,6 +14,7 @@ import pytest
 
 from backend.migrations.__main__ import main
 from backend.migrations.plan import HERE
+from tests.conftest import forget_logging
 from tests.services import Services, psql
 
 __all__ = ["Done", "Run", "add", "query"]
@@ -70,7 +71,7 @@ def _code(root: Path) -> Path:
 @pytest.fixture(name="run")
 def _run(
     services: Services, database: str, code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+) -> Iterator[Run]:
     """The command, in this process: starting Python and importing SQLAlchemy takes a second."""
     for name, value in services.environ(database).items():
         monkeypatch.setenv(name, value)
@@ -80,7 +81,8 @@ def _run(
         out, err = capsys.readouterr()
         return Done(code, out, err)
 
-    return run
+    yield run
+    forget_logging()
 
 
 def add(

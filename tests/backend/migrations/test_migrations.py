@@ -28,6 +28,17 @@ class TestUpgrade:
         again = run("upgrade")
         assert (again.returncode, again.stdout) == (0, "nothing to do: the database is at revision 0001\n")
 
+    def test_what_alembic_says_has_the_shape_of_the_log(self, run: Run, code: Path) -> None:
+        """A warning is an event on standard error, without a password in it; standard output is for who asked."""
+        said = 'import logging; logging.getLogger("alembic").warning("no postgresql://me:canary@db/x")'
+        add(code, 2, f'{said}; op.execute("SELECT 1")')
+        done = run("upgrade")
+        assert done.stdout.splitlines() == ["applied 0001 step 1", "applied 0002 step 2"]
+        events = [json.loads(line) for line in done.stderr.splitlines()]  # a plan runs the migration, too
+        assert all({"timestamp", "release"} <= event.keys() for event in events)
+        told = {(event["event"], event["level"], event["logger"]) for event in events}
+        assert told == {("no postgresql://me:***@db/x", "warning", "alembic")}
+
     def test_stops_where_it_is_told(self, run: Run, code: Path) -> None:
         """--to REV goes no further; an unknown one is bad usage."""
         add(code, 2, 'op.execute("SELECT 1")')

@@ -181,8 +181,8 @@ class TestMetrics:
             ("/ready", 503),
             ("/things", 404),
         ):
-            metrics.observe("GET", route, status, 0.01)
-        metrics.observe("GET", "/things", 503, 0.01)
+            metrics.observe("GET", route, status, 0.01, synthetic=False)
+        metrics.observe("GET", "/things", 503, 0.01, synthetic=True)
         assert vantage_probe.errors_in(generate_latest(metrics.registry).decode()) == 3
 
     @pytest.mark.parametrize(
