@@ -128,7 +128,11 @@ class TestScraper:
 async def test_reads_the_page_of_the_service() -> None:
     """The names and labels that the service has, as it writes them."""
     metrics, sent = Metrics(release="a"), list[bytes]()
-    app = metrics_app(metrics)
+
+    async def check() -> None:
+        """Whether it is ready is no part of this."""
+
+    app = metrics_app(metrics, check)
 
     async def send(message: dict[str, object]) -> None:
         body = message.get("body", b"")
@@ -138,12 +142,12 @@ async def test_reads_the_page_of_the_service() -> None:
     with serving(lambda *_: (200, {}, sent[-1])) as port:
         scraper = Scraper()
         for _ in range(2):
-            metrics.observe("GET", "/api/v1/notes/{id}", 200, 0.03)
-            metrics.observe("GET", "/ready", 200, 0.03)
-            metrics.observe("POST", "/api/v1/notes", 503, 0.03)
+            metrics.observe("GET", "/api/v1/notes/{id}", 200, 0.03, synthetic=False)
+            metrics.observe("GET", "/ready", 200, 0.03, synthetic=False)
+            metrics.observe("POST", "/api/v1/notes", 503, 0.03, synthetic=True)
             await app({"type": "http", "path": "/metrics"}, None, send)  # type: ignore[arg-type]
             rates, _ = scraper.look({f"http://127.0.0.1:{port}": "a"})
     assert rates
     traffic = rates.traffic("a")
-    assert traffic.requests / traffic.errors == 2.0
+    assert traffic.requests / traffic.errors == traffic.requests / traffic.synthetic == 2.0
     assert traffic.p95 == pytest.approx(0.04875)
