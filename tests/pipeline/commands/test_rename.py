@@ -237,7 +237,11 @@ class TestRename:
         commit(clone)
         assert run(clone, "rename", NEW, "--owner", "@acme/shop").returncode == 0
         assert (clone / ".github/CODEOWNERS").read_text().endswith("\n* @acme/shop\n")
-        assert git(clone, "diff", "--name-only") == ".github/CODEOWNERS\n"
+        rules = git(clone, "ls-files", "monitoring", "k8s/components/monitoring/rules.yaml").split()
+        led = [name for name in rules if "runbook_url: " in (clone / name).read_text()]
+        assert git(clone, "diff", "--name-only").split() == [".github/CODEOWNERS", *led]
+        address = f"runbook_url: https://github.com/acme/{NEW}/blob/main/docs/4-runbook.md#"
+        assert all(address in (clone / name).read_text() for name in led)
 
     @pytest.mark.parametrize("owner", ["acme", "@", "@a b", "@a/b/c", ""])
     def test_refuses_who_is_nobody(self, kept: Path, owner: str) -> None:
