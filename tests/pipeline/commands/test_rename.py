@@ -26,7 +26,8 @@ PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
     r"\.slipway[/}`]|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
-    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+"
+    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+|"
+    r"slipway_(?:deploy|backup|drill)_"
 )
 
 
@@ -74,7 +75,7 @@ class TestRename:
         assert run(clone, "rename", NEW).returncode == 0
         for tree in trees(clone):
             objects = render(tree.kustomization)
-            text = str(objects).replace("'app.kubernetes.io/managed-by': 'slipway'", "")
+            text = PIPELINES.sub("", str(objects).replace("'app.kubernetes.io/managed-by': 'slipway'", ""))
             assert NAME not in text, tree.name
             labels = [one["metadata"]["labels"] for one in objects]
             assert {one["app.kubernetes.io/part-of"] for one in labels} == {NEW}, tree.name

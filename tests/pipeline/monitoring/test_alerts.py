@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.monitoring.made import made_files
+from pipeline.monitoring.made import made_files, rule_files
 from tests.pipeline.monitoring.promtool import ALERTS, TESTS, moved, passes, said
 from tests.project import PROJECT
 
@@ -130,6 +130,65 @@ def test_the_budget_is_used_by_users_alone(
     ]
     test = {"interval": "15s", "input_series": series, "promql_expr_test": checks}
     document = {"rule_files": ["slo.yaml"], "evaluation_interval": "15s", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert said(tmp_path / "test.yaml") == ""
+
+
+def replica(name: str, release: str, life: str, ready: str, seen: str) -> list[dict[str, str]]:
+    """A replica that answers users and the proof: what it exports in its LIFE, when it is READY, what SEEN of it."""
+    labels = f'job="backend", instance="{name}:9090"'
+    asked = f'{labels}, method="GET", route="/api", release="{release}"'
+    return [
+        {"series": f"up{{{labels}}}", "values": seen},
+        {"series": f"backend_ready{{{labels}}}", "values": ready},
+        {"series": f'backend_build_info{{{labels}, release="{release}"}}', "values": life.format("1+0")},
+        {"series": f'http_requests_total{{{asked}, traffic="user", status="200"}}', "values": life.format("0+37")},
+        {"series": f'http_requests_total{{{asked}, traffic="user", status="500"}}', "values": life.format("1+0")},
+        {
+            "series": f'http_requests_total{{{asked}, traffic="synthetic", status="200"}}',
+            "values": life.format("0+750"),
+        },
+        {"series": f"database_pool_timeouts_total{{{labels}}}", "values": life.format("0+0")},
+        {"series": f"redis_errors_total{{{labels}}}", "values": life.format("0+0")},
+        {"series": f"redis_bypassed_total{{{labels}}}", "values": life.format("0+0")},
+        {"series": f"process_start_time_seconds{{{labels}}}", "values": life.format("100+0")},
+    ]
+
+
+QUIET: dict[str, list[dict[str, str]]] = {
+    "nothing was ever there": [],
+    # 15 s each: 15 minutes of two replicas, then of two others. Who comes or goes is scraped in vain for a moment.
+    "a deploy and a backup": [
+        *replica("a", "old", "{}x60 stale", "1+0x59 0 stale", "1+0x60 0 stale"),
+        *replica("b", "old", "{}x62 stale", "1+0x61 0 stale", "1+0x62 stale"),
+        *replica("c", "new", "_x58 {}x62", "_x58 0 1+0x61", "_x58 0 1+0x61"),
+        *replica("d", "new", "_x60 {}x60", "_x60 0 1+0x59", "_x60 1+0x60"),
+        edge("224", "200"),
+        {"series": 'up{job="edge", instance="frontend:9091"}', "values": "1+0x120"},
+        *({"series": name, "values": "1+0x120"} for name in ("pg_up", "redis_up")),
+        {"series": 'slipway_deploy_started_timestamp_seconds{environment="here"}', "values": "0+0x58 870+0x60"},
+        {"series": 'slipway_deploy_last_timestamp_seconds{environment="here"}', "values": "60+0x64 975+0x54"},
+        {"series": 'slipway_deploy_last_verdict{environment="here", verdict="proved"}', "values": "1+0x120"},
+        {"series": 'slipway_backup_last_verdict{environment="here", verdict="done"}', "values": "1+0x120"},
+        {"series": 'slipway_backup_last_success_timestamp_seconds{environment="here"}', "values": "0+0x40 610+0x80"},
+        {"series": 'slipway_backup_max_age_seconds{environment="here"}', "values": "86400+0x120"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize("what", QUIET)
+def test_half_an_hour_in_which_nobody_is_called(what: str, tmp_path: Path) -> None:
+    """All rules together: nothing fires but the Watchdog."""
+    expr = 'ALERTS{alertname!="Watchdog", alertstate="firing"}'
+    checks: list[dict[str, Any]] = [
+        {"expr": expr, "eval_time": f"{15 * step}s", "exp_samples": []} for step in range(0, 121, 4)
+    ]
+    alive = 'ALERTS{alertname="Watchdog", alertstate="firing", severity="none"}'
+    checks.append({"expr": alive, "eval_time": "30m", "exp_samples": [{"labels": alive, "value": 1}]})
+    test = {"interval": "15s", "input_series": QUIET[what], "promql_expr_test": checks}
+    rules = [str(path) for path in rule_files(PROJECT.root)]
+    document = {"rule_files": rules, "evaluation_interval": "15s", "tests": [test]}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     assert said(tmp_path / "test.yaml") == ""
 
