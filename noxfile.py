@@ -180,7 +180,7 @@ def rename(session: nox.Session) -> None:
 
 @nox.session
 def settings(session: nox.Session) -> None:
-    """Check that everything made from backend/settings.py agrees with it (-- [--write])."""
+    """Check that all that is made from backend/settings.py and the objectives agrees with them (-- [--write])."""
     slipway(session, "settings", *session.posargs)
 
 
@@ -365,7 +365,7 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting, lint, types, settings, migrations, secrets in git, Dockerfiles, workflows, manifests."""
+    """Check formatting, lint, types, settings, migrations, leaks, alerts, Dockerfiles, workflows, manifests."""
     python = environment(session, "lint")
     if tried(python, "-m", "ruff", "check", ".") or tried(python, "-m", "ruff", "format", "--check", "."):
         sys.exit("`nox -s format` mends what needs no decision of yours")
@@ -374,6 +374,7 @@ def lint(session: nox.Session) -> None:
     run(python, "-m", "pipeline", "migrations")
     run(python, "-m", "pipeline", "parts")
     run(python, "-m", "pipeline", "leaks")
+    run(python, "-m", "pipeline", "rules")
     run(python.parent / "hadolint", "docker/Dockerfile.backend", "docker/Dockerfile.frontend")
     run(python.parent / "zizmor", "--persona", "auditor", "--offline", "--no-config", "--quiet", ".github")
     run(environment(session, "manifests"), "-m", "pipeline.engines.kustomize")

@@ -33,6 +33,7 @@ FAMILIES = {
     "access": ("access",),
     "changes": ("changes",),
     "leaks": ("leaks",),
+    "rules": ("rules",),
     "dev": ("dev",),
     "cluster": ("cluster",),
     "rotate": ("rotate",),

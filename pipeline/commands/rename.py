@@ -58,6 +58,7 @@ TEMPLATE_ONLY = re.compile(r"<!-- template -->\n.*?<!-- /template -->\n\n?", re.
 TEMPLATE_LINES = re.compile(r"^ *# template\n.*?^ *# /template\n", re.DOTALL | re.MULTILINE)  # in YAML
 PROJECT, CODEOWNERS = "pyproject.toml", ".github/CODEOWNERS"
 NOBODY = "@your-organization/your-team"  # in the template's CODEOWNERS
+NOWHERE = "github.com/your-organization/"  # in addresses of its own pages
 OWNER = re.compile(r"@[A-Za-z0-9-]+(?:/[\w.-]+)?|[^@\s]+@[^@\s]+")
 PLACEHOLDER_HOST = re.compile(r"(?:^|\.)example(?:\.(?:com|net|org))?$")  # nobody can deploy there (RFC 2606)
 PART_OF = re.compile(r"app\.kubernetes\.io/part-of: ([\w.-]+)")
@@ -111,7 +112,7 @@ def rename(project: Project, options: Namespace, progress: Progress) -> None:
     owner = _owner(options) if ownerless else None
     wanted = {name: renamed(name, text, old, new) for name, text in texts.items()}
     if owner:
-        wanted[CODEOWNERS] = wanted[CODEOWNERS].replace(NOBODY, owner)
+        wanted |= _owned(wanted, owner)
     if project.template is None and (commit := common_commit(root)):
         made = f'template = "{commit}" # the commit of the template that this was made from\n'
         wanted[PROJECT] = wanted[PROJECT].replace("[tool.slipway]\n", f"[tool.slipway]\n{made}", 1)
@@ -171,6 +172,13 @@ def _owner(options: Namespace) -> str | None:
 
 
 # --- without the example ---
+
+
+def _owned(texts: Mapping[str, str], owner: str) -> dict[str, str]:
+    """Return those of `texts` that name nobody, with `owner` in its place: who reviews, and where alerts lead to."""
+    place = f"github.com/{owner[1:].split('/', maxsplit=1)[0]}/" if owner.startswith("@") else NOWHERE
+    owned = {name: text.replace(NOWHERE, place) for name, text in texts.items() if NOWHERE in text}
+    return {**owned, CODEOWNERS: texts[CODEOWNERS].replace(NOBODY, owner)}
 
 
 def _bare_problems(

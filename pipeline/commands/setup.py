@@ -25,6 +25,7 @@ from pipeline.config.settings import (
 from pipeline.config.sources import environment_values
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError
+from pipeline.monitoring.made import made_files
 from pipeline.releases.migration_files import migration_file_problems, renumber_migration
 from pipeline.releases.migrations import repository_problems
 from pipeline.system.place import env_file, state_folder
@@ -97,14 +98,17 @@ def migrations(project: Project, options: Namespace, _: Progress) -> None:
 
 
 def settings(project: Project, options: Namespace, _: Progress) -> None:
-    """Check the files that are made from the settings schema, or write them with `--write`."""
+    """Check the files that are made from the settings schema or the objectives, or write them with `--write`."""
     stale = []
-    for name, text in derived_files(project.root).items():
+    made, rules = derived_files(project.root), made_files(project.root, project.slo)
+    source = dict.fromkeys(made, "backend/settings.py")
+    source |= dict.fromkeys(rules, "monitoring/rules and [tool.slipway.slo] of pyproject.toml")
+    for name, text in (made | rules).items():
         path = project.root / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if not options.write:
-            stale.append(f"{name} does not agree with backend/settings.py: `nox -s settings -- --write`")
+            stale.append(f"{name} does not agree with {source[name]}: `nox -s settings -- --write`")
             continue
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
 
-__all__ = ["SET_BY", "derived_files"]
+__all__ = ["SET_BY", "derived_files", "filled"]
 
 WRITE = "`nox -s settings -- --write`"
 
@@ -55,7 +55,7 @@ def derived_files(root: Path) -> dict[str, str]:
         if (root / name).exists():
             text = (root / name).read_text(encoding="utf-8")
             for mark, lines in blocks.items():
-                text = _filled(name, text, mark, lines)
+                text = filled(name, text, mark, lines)
             made[name] = text
     if (root / "k8s/base").exists():
         made["k8s/base/settings.env"] = _kubernetes_text()
@@ -92,7 +92,7 @@ def _plain() -> list[Variable]:
     return [setting for setting in variables() if not setting.secret and setting.name not in PLACED]
 
 
-def _filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
+def filled(name: str, text: str, mark: str, lines: Iterable[str]) -> str:
     """Return `text`, the content of the file `name`, with `lines` between the two comments that `mark` names."""
     first, last = f"# {mark}: made by {WRITE}", f"# {mark}: end"
     match = re.search(rf"^( *){re.escape(first)}\n(?:.*\n)*?\1{re.escape(last)}$", text, re.MULTILINE)

@@ -14,6 +14,7 @@ from pipeline.config.backup_policy import BackupPolicy
 from pipeline.config.harmless import Harmless
 from pipeline.config.policy import Allowance, Policy, allowances
 from pipeline.config.requests import RequestSpec, parse_requests
+from pipeline.config.slo import Slo
 from pipeline.config.sources import Source
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
@@ -149,6 +150,7 @@ class Project(Table):
     # What `nox -s bench` measures: a request's name, and the least ratio to a bare ASGI app that is held.
     bench: dict[str, Annotated[float, Field(ge=0.001, le=1)]] = Field(default={}, examples=['{ "list notes" = 0.1 }'])
     harmless: Harmless = Harmless()  # what CI need not test the pipeline for
+    slo: Slo = Slo()  # what users are promised: the rules of monitoring/ are made from it
     # What looks like a secret and is none, by the fingerprint that `nox -s lint` names, and why everybody may know it.
     public: dict[str, str] = Field(default={}, examples=['{ FINGERPRINT = "why" }'])
 

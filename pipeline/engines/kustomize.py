@@ -38,6 +38,7 @@ CUSTOM = frozenset(
     {
         ("gateway.networking.k8s.io/v1", "Gateway"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("monitoring.coreos.com/v1", "PrometheusRule"),
         ("monitoring.coreos.com/v1", "ServiceMonitor"),
         ("external-secrets.io/v1", "ExternalSecret"),
     }

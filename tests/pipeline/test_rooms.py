@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "__main__": {"commands", "config", "system"},
     "commands": {"rotation", "restore", "deploy", "data", "live", "targets", "targets.common", "supply", "images",
-                 "releases", "config", "engines", "registry", "system"},
+                 "releases", "monitoring", "config", "engines", "registry", "system"},
     "rotation": {"deploy", "targets", "releases", "config", "system"},
     "restore": {"deploy", "data", "targets", "proof", "releases", "config", "system"},
     "deploy": {"data", "targets", "proof", "supply", "releases", "config", "system"},
@@ -31,6 +31,7 @@ ALLOWED = {
     "supply": {"images", "config", "registry", "system"},
     "images": {"releases", "config", "engines", "registry", "system"},
     "releases": {"config", "system"},
+    "monitoring": {"config", "system"},
     "config": {"system"},
     "engines": {"registry", "system"},
     "registry": set(),

@@ -93,6 +93,7 @@ EVENT = {
 }
 # Workflows that a fork's pull request starts, or that such a one calls.
 OPEN = ("ci", "image")
+SECRET = re.compile(r"(?<!\w)secrets\.(\w+)")  # and not the file test_external_secrets.py
 # Those that publish and deploy nothing: what others wrote into a cache reaches nobody.
 CACHED = ("ci", "matrix")
 
@@ -335,12 +336,12 @@ def _forks(flows: Flows) -> Iterator[str]:
     for name, job in flows.jobs():
         text = json.dumps(job)
         if name.partition(".")[0] in OPEN:
-            if "secrets." in text or "write" in (job.get("permissions") or {}).values():
+            if SECRET.search(text) or "write" in (job.get("permissions") or {}).values():
                 yield f"{name}: a pull request reaches a secret, or may write"
             for step in job.get("steps", []):
                 if "login-action" in step.get("uses", "") and step.get("if") != "inputs.image != ''":
                     yield f"{name}: logs in for a pull request"
-        elif "secrets." in text and "environment" not in job and job.get("uses") != DEPLOYS:
+        elif SECRET.search(text) and "environment" not in job and job.get("uses") != DEPLOYS:
             yield f"{name}: a secret without an environment that guards it"
 
 
@@ -381,7 +382,7 @@ def table(flows: Flows) -> str:
     lines = ["| job | may | secrets | environment |", "|---|---|---|---|"]
     for name, job in sorted(flows.jobs()):
         rights = ", ".join(f"{key}: {value}" for key, value in (job.get("permissions") or {}).items()) or "nothing"
-        held = ", ".join(sorted(set(re.findall(r"secrets\.(\w+)", json.dumps(job))))) or "none"
+        held = ", ".join(sorted(set(SECRET.findall(json.dumps(job))))) or "none"
         place = job.get("environment", {}).get("name") or job.get("with", {}).get("environment", "")
         lines.append(
             f"| `{name}` | {rights} | {held} | {place.replace('${{ inputs.environment }}', 'the one given')} |"

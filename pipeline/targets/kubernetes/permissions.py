@@ -24,6 +24,7 @@ RESOURCES = {
     "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
     "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
+    "PrometheusRule": ("monitoring.coreos.com", "prometheusrules"),
     "Secret": ("", "secrets"),
     "Service": ("", "services"),
     "ServiceAccount": ("", "serviceaccounts"),

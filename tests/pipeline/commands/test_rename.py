@@ -26,7 +26,8 @@ PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
     r"\.slipway[/}`]|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
-    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+"
+    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+|"
+    r"slipway_(?:deploy|backup|drill)_"
 )
 
 
@@ -74,7 +75,7 @@ class TestRename:
         assert run(clone, "rename", NEW).returncode == 0
         for tree in trees(clone):
             objects = render(tree.kustomization)
-            text = str(objects).replace("'app.kubernetes.io/managed-by': 'slipway'", "")
+            text = PIPELINES.sub("", str(objects).replace("'app.kubernetes.io/managed-by': 'slipway'", ""))
             assert NAME not in text, tree.name
             labels = [one["metadata"]["labels"] for one in objects]
             assert {one["app.kubernetes.io/part-of"] for one in labels} == {NEW}, tree.name
@@ -237,7 +238,11 @@ class TestRename:
         commit(clone)
         assert run(clone, "rename", NEW, "--owner", "@acme/shop").returncode == 0
         assert (clone / ".github/CODEOWNERS").read_text().endswith("\n* @acme/shop\n")
-        assert git(clone, "diff", "--name-only") == ".github/CODEOWNERS\n"
+        rules = git(clone, "ls-files", "monitoring", "k8s/components/monitoring/rules.yaml").split()
+        led = [name for name in rules if "runbook_url: " in (clone / name).read_text()]
+        assert git(clone, "diff", "--name-only").split() == [".github/CODEOWNERS", *led]
+        address = f"runbook_url: https://github.com/acme/{NEW}/blob/main/docs/4-runbook.md#"
+        assert all(address in (clone / name).read_text() for name in led)
 
     @pytest.mark.parametrize("owner", ["acme", "@", "@a b", "@a/b/c", ""])
     def test_refuses_who_is_nobody(self, kept: Path, owner: str) -> None:
