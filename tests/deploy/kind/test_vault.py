@@ -154,10 +154,10 @@ def _vaulted(operator: None, deployed: KindCheckout, tmp_path: Path) -> Iterator
 
 def put(**values: str) -> None:
     """Put `values` into the vault, beside what is there, as its administrator: by standard input."""
-    verb = "patch" if "data" in kubectl("exec", "openbao", "--", "bao", "kv", "get", "--format=json", "secret/slipway",
-                                        check=False, namespace=VAULT) else "put"  # fmt: skip
-    kubectl("exec", "--stdin", "openbao", "--", "bao", "kv", verb, "secret/slipway", "-",
-            given=json.dumps(values), namespace=VAULT)  # fmt: skip
+    bao = ("exec", "--stdin", "openbao", "--", "bao", "kv")
+    there = kubectl(*bao, "get", "secret/slipway", check=False, namespace=VAULT)
+    verb = "put" if "No value found" in there else "patch"
+    kubectl(*bao, verb, "secret/slipway", "-", given=json.dumps(values), namespace=VAULT)
 
 
 def secret() -> dict[str, str]:
