@@ -126,17 +126,14 @@ class Pool:
             self._opening += 1
             self._begin(self._open_one())
         try:
-            async with asyncio.timeout_at(deadline) as limit:
-                try:
-                    return await coming
-                except asyncio.CancelledError:
-                    if coming.done() and not coming.cancelled() and not coming.exception():
-                        self._offer(coming.result())
-                    raise
-        except TimeoutError:
-            if limit.expired():
-                raise NoTurn from None
+            await asyncio.wait([coming], timeout=deadline - asyncio.get_running_loop().time())
+        except asyncio.CancelledError:
+            if not coming.cancel() and not coming.exception():
+                self._offer(coming.result())
             raise
+        if coming.cancel():
+            raise NoTurn
+        return coming.result()
 
     async def _open_one(self) -> None:
         """Open a connection for whoever waits longest; they get the error, too."""
