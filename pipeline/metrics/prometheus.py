@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import time
@@ -15,6 +14,7 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
+from pipeline.system.ports import is_loopback
 
 __all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "is_here"]
 
@@ -160,10 +160,4 @@ def _line(text: object) -> str:
 
 def is_here(address: str) -> bool:
     """Return whether `address` leads to this machine."""
-    host = urlsplit(address).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(address).hostname or "")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.system.ports import is_loopback
 
 __all__ = ["DIGEST", "HUB", "PARTS", "Reference", "is_digest", "is_local", "parse_reference", "split_digest"]
 
@@ -76,8 +76,4 @@ def split_digest(text: str) -> tuple[str | None, str]:
 def is_local(host: str) -> bool:
     """Return whether the registry `host` is on this machine."""
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    name = name.strip("[]").lower()
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
+    return is_loopback(name.strip("[]").lower())

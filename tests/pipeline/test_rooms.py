@@ -26,7 +26,7 @@ ALLOWED = {
     "targets.kubernetes": {"targets.common", "proof", "images", "releases", "config", "engines", "registry", "system"},
     "targets.common": {"proof", "images", "releases", "config", "engines", "system"},
     "live": {"metrics", "releases", "config", "system"},
-    "metrics": set(),
+    "metrics": {"system"},
     "proof": {"releases", "config", "system"},
     "supply": {"images", "config", "registry", "system"},
     "images": {"releases", "config", "engines", "registry", "system"},
@@ -34,7 +34,7 @@ ALLOWED = {
     "monitoring": {"config", "system"},
     "config": {"system"},
     "engines": {"registry", "system"},
-    "registry": set(),
+    "registry": {"system"},
     "system": set(),
     "errors": set(),
 }  # fmt: skip
