@@ -16,7 +16,6 @@ from pipeline.system.place import state_folder
 __all__ = [
     "ADDRESS_SECRET",
     "BY_HAND",
-    "HASHES",
     "PROVED",
     "REDIS_ACL",
     "REDIS_ADMIN",

@@ -231,12 +231,14 @@ class Secrets(Protocol):
 
     def set_password(self, role: str, password: str | None) -> None:
         """Give the login `role` of the database a password; None: it has none, and nobody logs in with it."""
+        return
 
     def change_superuser(self) -> None:
         """Give the superuser of the database a new password, and keep that where the old one is kept.
 
         It may be killed at any point, and called again.
         """
+        return
 
     def lifetime_minutes(self) -> float:
         """Return how long an access token is valid (JWT_EXPIRE_MINUTES)."""

@@ -9,14 +9,13 @@ from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.config.settings import SECRET_BYTES
 from pipeline.errors import SlipwayError
 from pipeline.system.files import write_whole
+from pipeline.targets.common.backups import SUPERUSER
 from pipeline.targets.common.rights import password_sql
 from pipeline.targets.common.secrets import SecretsHere
 from pipeline.targets.compose.problems import superuser_psql
 from pipeline.targets.compose.site import Site
 
 __all__ = ["ComposeSecrets"]
-
-SUPERUSER = "postgres"
 
 
 class ComposeSecrets(SecretsHere):

@@ -22,9 +22,3 @@ class LocalSecrets(SecretsHere):
             what = f"{STORES[name]} listens on a socket that is closed to other users, and asks for no password"
             return super().objection(name) or f"{name}: on local, {what}: there is nothing to rotate"
         return None
-
-    def set_password(self, role: str, password: str | None) -> None:
-        """Do nothing: no password is asked for."""
-
-    def change_superuser(self) -> None:
-        """Do nothing: no password is asked for."""
