@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import psutil
 
 from tests.deploy.checkout import Checkout
+from tests.deploy.threads import running
 
 __all__ = ["Watched", "planted", "printed"]
 
@@ -23,16 +24,9 @@ class Watched:
         self.lines: set[str] = set()
         self._over = threading.Event()
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Look all the time."""
-        thread = threading.Thread(target=self._look)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
+        return running(self._look, self._over)
 
     def _look(self) -> None:
         known: set[tuple[int, float]] = set()

@@ -6,14 +6,14 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx2
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
+from tests.deploy.threads import running
 
 __all__ = ["SignedIn", "add", "comes_and_goes", "signs_in", "user"]
 
@@ -77,16 +77,9 @@ class SignedIn:
         answer = one.request("POST", f"{AUTH}/login", json={"username": name, "password": PASSWORD})
         self._tokens: dict[str, Any] = answer.raise_for_status().json()
 
-    @contextmanager
-    def calling(self) -> Iterator[None]:
+    def calling(self) -> AbstractContextManager[None]:
         """Call, and refresh now and then, while the block runs."""
-        thread = threading.Thread(target=self._call)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
+        return running(self._call, self._over)
 
     def _call(self) -> None:
         while not self._over.is_set():

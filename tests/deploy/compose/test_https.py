@@ -6,8 +6,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import httpx2
 import pytest
@@ -16,6 +15,7 @@ from tests.conftest import AddRow
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import wait_until
+from tests.deploy.threads import running
 
 pytestmark = pytest.mark.e2e
 
@@ -41,18 +41,9 @@ class Browsers:
         self._context = ssl.create_default_context(cadata=authority)
         self._path, self._over = path, threading.Event()
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """Ask `PER_SECOND` times a second while the block runs."""
-        threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
-        for one in threads:
-            one.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for one in threads:
-                one.join()
+        return running(self._ask, self._over, threads=CLIENTS)
 
     def _ask(self) -> None:
         while not self._over.wait(CLIENTS / PER_SECOND):

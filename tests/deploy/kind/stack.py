@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,15 +14,37 @@ from typing import Any, ClassVar, Self
 
 import httpx2
 
-from pipeline.engines.kind import CONTEXT, EDGE_PORT
+from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY
 from tests.containers import docker
 from tests.deploy.checkout import Checkout
 from tests.deploy.compose.stack import AS_SUPERUSER
 from tests.project import NAME
 
-__all__ = ["NAMESPACE", "KindCheckout", "deployer_config", "image_ids", "kubectl"]
+__all__ = ["ELSEWHERE", "NAMESPACE", "KindCheckout", "deployer_config", "image_ids", "kubectl", "second_environment"]
 
-NAMESPACE = NAME
+NAMESPACE, ELSEWHERE = NAME, f"{NAME}-production"
+SECOND = f"""
+[tool.slipway.environments.{{name}}]
+target = "kubernetes"
+url = "http://{{name}}.localhost:{EDGE_PORT}"
+overlay = "k8s/overlays/{{name}}"
+context = "{{context}}"
+namespace = "{ELSEWHERE}"
+repository = "{REGISTRY}/{NAME}"
+rate = 50
+bake_seconds = 3
+timeout = 180
+{{keys}}
+"""
+OVERLAY = f"""
+namespace: {ELSEWHERE}
+resources: [../kind]
+{{parts}}
+patches:
+  - target: {{{{kind: HTTPRoute, name: {NAME}}}}}
+    patch: |
+      - {{{{op: add, path: /spec/hostnames, value: [{{name}}.localhost]}}}}
+"""
 
 
 def kubectl(*arguments: str, given: str | None = None, check: bool = True, namespace: str = NAMESPACE) -> str:
@@ -168,3 +191,21 @@ class KindCheckout(Checkout):
         )
         assert kubectl("get", kinds, "--output=name") == ""
         assert not self.home.exists()
+
+
+@contextmanager
+def second_environment(
+    one: KindCheckout, name: str, *, context: str, keys: str = "", parts: str = ""
+) -> Iterator[None]:
+    """Give `one` a second environment `name`, in namespace ELSEWHERE as an administrator makes it.
+
+    One edge leads to both, each with its host. `keys` are lines more of its table, `parts` of its overlay.
+    """
+    kubectl("apply", "--server-side", f"--kustomize={one.root}/k8s/bootstrap/production", namespace=ELSEWHERE)
+    path = one.root / "pyproject.toml"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + SECOND.format(name=name, context=context, keys=keys), encoding="utf-8")
+    one.write(f"k8s/overlays/{name}/kustomization.yaml", OVERLAY.format(name=name, parts=parts))
+    yield
+    path.write_text(before, encoding="utf-8")
+    kubectl("delete", "namespace", ELSEWHERE, "--timeout=120s")

@@ -9,51 +9,21 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY
+from pipeline.engines.kind import CONTEXT, REGISTRY
 from tests.deploy.conftest import AddRow
-from tests.deploy.kind.stack import KindCheckout, image_ids, kubectl
+from tests.deploy.kind.stack import ELSEWHERE, KindCheckout, image_ids, second_environment
 from tests.deploy.runs import Outcome
 from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
-
-NAMESPACE = f"{NAME}-production"
-# One edge, two environments, each with its host.
-ENVIRONMENT = f"""
-[tool.slipway.environments.promoted]
-target = "kubernetes"
-url = "http://promoted.localhost:{EDGE_PORT}"
-overlay = "k8s/overlays/promoted"
-context = "{CONTEXT}"
-namespace = "{NAMESPACE}"
-repository = "{REGISTRY}/{NAME}"
-promote_from = "kind"
-rate = 50
-bake_seconds = 3
-timeout = 180
-"""
-OVERLAY = f"""
-namespace: {NAMESPACE}
-resources: [../kind]
-patches:
-  - target: {{kind: HTTPRoute, name: {NAME}}}
-    patch: |
-      - {{op: add, path: /spec/hostnames, value: [promoted.localhost]}}
-"""
 
 
 @pytest.fixture(name="two")
 def _two(deployed: KindCheckout) -> Iterator[KindCheckout]:
     """The clone with a second environment, in a namespace that an administrator made."""
     assert deployed.deploy().code == 0  # what serves may be an image with other manifests, of the test before
-    kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production", namespace=NAMESPACE)
-    path = deployed.root / "pyproject.toml"
-    before = path.read_text(encoding="utf-8")
-    path.write_text(before + ENVIRONMENT, encoding="utf-8")
-    deployed.write("k8s/overlays/promoted/kustomization.yaml", OVERLAY)
-    yield deployed
-    path.write_text(before, encoding="utf-8")
-    kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+    with second_environment(deployed, "promoted", context=CONTEXT, keys='promote_from = "kind"'):
+        yield deployed
 
 
 def run(one: KindCheckout, *arguments: str) -> Outcome:
@@ -69,11 +39,11 @@ def test_takes_what_was_proved_and_nothing_else(two: KindCheckout, add_row: AddR
     refused = run(two, "deploy", "promoted", "--release", unproved)
     assert refused.code == 2, str(refused)
     assert "was not proved in kind, and promoted takes only what was" in refused.problems()[0]
-    assert image_ids(NAMESPACE) == set()
+    assert image_ids(ELSEWHERE) == set()
     outcome: Any = run(two, "deploy", "promoted", "--json")
     assert (outcome.code, outcome.verdict, outcome.release) == (0, "proved", proved), str(outcome)
     assert "docker build" not in outcome.stderr
-    assert image_ids(NAMESPACE) == image_ids(NAME) == {f"{REGISTRY}/{NAME}@{proved}"}
+    assert image_ids(ELSEWHERE) == image_ids(NAME) == {f"{REGISTRY}/{NAME}@{proved}"}
     again: Any = run(two, "deploy", "promoted", "--json")
     assert (again.code, again.verdict) == (0, "unchanged"), str(again)
     add_row("kind: promotion", f"unproved digest refused; {proved[:19]}… proved in kind runs as promoted, same imageID")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from pipeline.config.redis_users import digest, users
-from pipeline.engines.kind import CLUSTER, EDGE_PORT, REGISTRY
+from pipeline.engines.kind import CLUSTER
 from tests.conftest import AddRow
 from tests.containers import docker
-from tests.deploy.kind.stack import KindCheckout, deployer_config, kubectl
+from tests.deploy.kind.stack import ELSEWHERE, KindCheckout, deployer_config, kubectl, second_environment
 from tests.deploy.machine import wait_until
 from tests.deploy.runs import Outcome, newest
 from tests.project import NAME
@@ -29,29 +29,8 @@ pytestmark = pytest.mark.e2e
 OPERATOR = "SLIPWAY_TEST_EXTERNAL_SECRETS"  # its manifest, for machines that do not reach its chart
 CHART = ("external-secrets", "--repo=https://charts.external-secrets.io", "--version=0.16.2", "--include-crds")
 IMAGES = ("oci.external-secrets.io/external-secrets/external-secrets:v0.16.2", "openbao/openbao:2.7.2")
-NAMESPACE, ELSEWHERE = f"{NAME}-production", "elsewhere"  # a context whose cluster is not taken for one of kind
+CONTEXT = "elsewhere"  # a context whose cluster is not taken for one of kind
 VAULT, ROOT_TOKEN = "vault", "root-of-the-test"
-ENVIRONMENT = f"""
-[tool.slipway.environments.vaulted]
-target = "kubernetes"
-url = "http://vaulted.localhost:{EDGE_PORT}"
-overlay = "k8s/overlays/vaulted"
-context = "{ELSEWHERE}"
-namespace = "{NAMESPACE}"
-repository = "{REGISTRY}/{NAME}"
-rate = 50
-bake_seconds = 3
-timeout = 180
-"""
-OVERLAY = f"""
-namespace: {NAMESPACE}
-resources: [../kind]
-components: [../../components/external-secrets]
-patches:
-  - target: {{kind: HTTPRoute, name: {NAME}}}
-    patch: |
-      - {{op: add, path: /spec/hostnames, value: [vaulted.localhost]}}
-"""
 # A server for tests, which may ask Kubernetes whose a token is.
 BAO = f"""
 apiVersion: v1
@@ -112,7 +91,7 @@ def _operator(made: str) -> Iterator[None]:
     kubectl("wait", "pod/openbao", "--for=condition=Ready", "--timeout=120s", namespace=VAULT)
     wait_until(lambda: "secret/" in kubectl("exec", "openbao", "--", "bao", "secrets", "list", check=False,
                                             namespace=VAULT), "the vault does not answer", 60)  # fmt: skip
-    kubectl("exec", "openbao", "--", "sh", "-ec", LOGIN, "sh", NAMESPACE, namespace=VAULT)
+    kubectl("exec", "openbao", "--", "sh", "-ec", LOGIN, "sh", ELSEWHERE, namespace=VAULT)
     kubectl("wait", "deployment", "--all", "--for=condition=Available", "--timeout=170s", namespace="external-secrets")
     yield
     kubectl("delete", "--ignore-not-found", "--filename=-", given=BAO, namespace=VAULT)
@@ -142,14 +121,10 @@ class Vaulted:
 def _vaulted(operator: None, deployed: KindCheckout, tmp_path: Path) -> Iterator[Vaulted]:
     """A namespace as an administrator makes it, and nothing in it."""
     del operator
-    kubectl("apply", "--server-side", f"--kustomize={deployed.root}/k8s/bootstrap/production", namespace=NAMESPACE)
-    project = deployed.root / "pyproject.toml"
-    before = project.read_text(encoding="utf-8")
-    project.write_text(before + ENVIRONMENT, encoding="utf-8")
-    deployed.write("k8s/overlays/vaulted/kustomization.yaml", OVERLAY)
-    yield Vaulted(deployed, deployer_config(tmp_path / "kubeconfig", {ELSEWHERE: NAMESPACE}))
-    project.write_text(before, encoding="utf-8")
-    kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+    with second_environment(
+        deployed, "vaulted", context=CONTEXT, parts="components: [../../components/external-secrets]"
+    ):
+        yield Vaulted(deployed, deployer_config(tmp_path / "kubeconfig", {CONTEXT: ELSEWHERE}))
 
 
 def put(**values: str) -> None:
@@ -162,7 +137,7 @@ def put(**values: str) -> None:
 
 def secret() -> dict[str, str]:
     """Return what the Secret in the cluster has."""
-    found = json.loads(kubectl("get", "secret", f"{NAME}-secrets", "--output=json", namespace=NAMESPACE))
+    found = json.loads(kubectl("get", "secret", f"{NAME}-secrets", "--output=json", namespace=ELSEWHERE))
     return {name: base64.b64decode(value).decode() for name, value in found["data"].items()}
 
 
@@ -171,8 +146,8 @@ def test_a_vault_gives_the_secrets_and_a_rotation_waits_for_it(vaulted: Vaulted,
     fresh = secrets.token_urlsafe
     store = (vaulted.one.root / "k8s/components/external-secrets/stores/vault.yaml").read_text(encoding="utf-8")
     store = store.replace("https://vault.invalid:8200", f"http://openbao.{VAULT}:8200")
-    kubectl("create", "serviceaccount", "vault", namespace=NAMESPACE)
-    kubectl("apply", "--filename=-", given=store, namespace=NAMESPACE)
+    kubectl("create", "serviceaccount", "vault", namespace=ELSEWHERE)
+    kubectl("apply", "--filename=-", given=store, namespace=ELSEWHERE)
     redis, admin = fresh(36), fresh(36)
     first = vaulted.run("deploy", "--json")
     assert first.code == 2, str(first)
@@ -183,8 +158,8 @@ def test_a_vault_gives_the_secrets_and_a_rotation_waits_for_it(vaulted: Vaulted,
         REDIS_PASSWORD=redis, REDIS_ADMIN_PASSWORD=admin, REDIS_ACL=users([digest(redis)], admin),
     )  # fmt: skip
     external = vaulted.one.root / "k8s/components/external-secrets/external-secret.yaml"
-    kubectl("apply", "--server-side", "--field-manager=slipway", f"--filename={external}", namespace=NAMESPACE)
-    kubectl("wait", "externalsecret", "--all", "--for=condition=Ready", "--timeout=60s", namespace=NAMESPACE)
+    kubectl("apply", "--server-side", "--field-manager=slipway", f"--filename={external}", namespace=ELSEWHERE)
+    kubectl("wait", "externalsecret", "--all", "--for=condition=Ready", "--timeout=60s", namespace=ELSEWHERE)
     assert vaulted.run("deploy", "--json").verdict == "proved"
 
     refused = vaulted.run("rotate", "SERVICE_TOKEN")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +15,12 @@ from dotenv import dotenv_values
 from pipeline.config.derived import derived_files
 from pipeline.config.secrets import SECRET_FILES
 from pipeline.errors import SlipwayError
-from tests.project import NAME
+from tests.project import NAME, copied, run_pipeline
 
 ROOT = Path(__file__).parents[3]
 FIELD = "    service_token: SecretStr"
 MADE = [".env.example", "docs/settings.md", "docker-compose.yml", "k8s/base/backend.yaml"]
 FOLDERS = ("backend", "docs", "k8s", "pipeline")
-
-
-def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb of the pipeline in `root`."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
 
 
 def sources(root: Path) -> list[Any]:
@@ -41,11 +34,7 @@ def sources(root: Path) -> list[Any]:
 @pytest.fixture(name="copy")
 def _copy(tmp_path: Path) -> Path:
     """Return a copy of the files that the generator reads and writes."""
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", ".env.example", "docker-compose.yml"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    return tmp_path
+    return copied(tmp_path, *FOLDERS)
 
 
 def add_secret(root: Path, limits: str = "") -> None:
@@ -66,13 +55,13 @@ class TestThisRepository:
 class TestOneMoreSecret:
     def test_is_named_by_the_check_and_then_everywhere(self, copy: Path) -> None:
         """One line in the schema and one command: each target delivers it, and refuses to start without it."""
-        assert run(copy, "settings").returncode == 0
+        assert run_pipeline(copy, "settings").returncode == 0
         add_secret(copy, ", generate=True")
-        checked = run(copy, "settings")
+        checked = run_pipeline(copy, "settings")
         assert checked.returncode == 1
         assert re.findall(r"(\S+) does not agree with backend/settings\.py", checked.stderr) == MADE
-        assert run(copy, "settings", "--write").returncode == 0
-        assert run(copy, "settings").returncode == 0
+        assert run_pipeline(copy, "settings", "--write").returncode == 0
+        assert run_pipeline(copy, "settings").returncode == 0
 
         assert dotenv_values(copy / ".env.example")["PROBE_PASSWORD"] == "change_this_probe_password"
         assert "| `PROBE_PASSWORD` | made by `nox -s init` |  | Of a probe. |" in (copy / MADE[1]).read_text("utf-8")
@@ -83,7 +72,7 @@ class TestOneMoreSecret:
         assert compose["secrets"]["PROBE_PASSWORD"] == named
         item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "items": [item]} in sources(copy)
-        assert run(copy, "init").returncode == 0
+        assert run_pipeline(copy, "init").returncode == 0
         made = dotenv_values(copy / ".env")["PROBE_PASSWORD"]
         assert (copy / ".slipway/compose/secrets/PROBE_PASSWORD").read_text("utf-8") == made
 
@@ -109,7 +98,7 @@ class TestOneMoreSecret:
     def test_may_be_one_that_is_not_always_there(self, copy: Path) -> None:
         """Without `generate`, a pod starts even if the Secret has no such key."""
         add_secret(copy)
-        assert run(copy, "settings", "--write").returncode == 0
+        assert run_pipeline(copy, "settings", "--write").returncode == 0
         item = {"key": "PROBE_PASSWORD", "path": "PROBE_PASSWORD"}
         assert {"name": f"{NAME}-secrets", "optional": True, "items": [item]} in sources(copy)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.monitoring.made import made_files
 from pipeline.monitoring.metrics import metrics_in, service_metrics
 from pipeline.monitoring.problems import parse_problems, rule_problems
-from tests.project import PROJECT
+from tests.project import PROJECT, copied, run_pipeline
 
 ROOT = PROJECT.root
 FOLDERS = ("backend", "docs", "k8s", "monitoring", "pipeline")
@@ -25,11 +23,7 @@ SERVICE, SLO = "monitoring/rules/service.yaml", "monitoring/rules/slo.yaml"
 @pytest.fixture(name="copy")
 def _copy(tmp_path: Path) -> Path:
     """A copy of what is read and written."""
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", ".env.example", "docker-compose.yml"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    return tmp_path
+    return copied(tmp_path, *FOLDERS)
 
 
 def change(root: Path, name: str, old: str, new: str) -> None:
@@ -37,12 +31,6 @@ def change(root: Path, name: str, old: str, new: str) -> None:
     text = (root / name).read_text(encoding="utf-8")
     assert old in text
     (root / name).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-
-def run(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb of the pipeline in ROOT."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True, env=environ or None)
 
 
 class TestRuleProblems:
@@ -113,7 +101,7 @@ class TestParseProblems:
     def test_end_lint(self, copy: Path) -> None:
         """With exit code 1."""
         change(copy, SERVICE, "unless on", "unles on")
-        done = run(copy, "rules")
+        done = run_pipeline(copy, "rules")
         assert done.returncode == 1
         assert f"✗ {SERVICE}: " in done.stderr
 
@@ -121,7 +109,7 @@ class TestParseProblems:
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
 def test_without_promtool_lint_says_so_and_fails_where_nobody_reads_that(ci: str, code: int, tmp_path: Path) -> None:
     """The rest is checked all the same."""
-    done = run(ROOT, "rules", PATH=str(tmp_path), CI=ci)
+    done = run_pipeline(ROOT, "rules", PATH=str(tmp_path), CI=ci)
     assert done.returncode == code, done.stderr
     assert "no expression in monitoring/ was parsed: there is no promtool" in done.stderr
 
@@ -176,18 +164,18 @@ class TestMadeFiles:
     def test_are_checked_and_written_by_the_session(self, copy: Path) -> None:
         """A change of the table or of a rule is named, and one command away."""
         change(copy, "pyproject.toml", "availability = 99.9 ", "availability = 99.5 ")
-        done = run(copy, "settings")
+        done = run_pipeline(copy, "settings")
         assert done.returncode == 1
         why = "does not agree with monitoring/rules and [tool.slipway.slo] of pyproject.toml"
         assert [line.split(" does")[0].split()[-1] for line in done.stderr.splitlines() if why in line] == [
             SLO,
             "k8s/components/monitoring/rules.yaml",
         ]
-        assert run(copy, "settings", "--write").returncode == 0
-        assert run(copy, "settings").returncode == 0
+        assert run_pipeline(copy, "settings", "--write").returncode == 0
+        assert run_pipeline(copy, "settings").returncode == 0
 
     def test_are_none_without_the_folder(self, copy: Path) -> None:
         """A service that is watched otherwise removes it."""
         shutil.rmtree(copy / "monitoring")
         assert made_files(copy, Slo()) == {}
-        assert run(copy, "rules").returncode == 0
+        assert run_pipeline(copy, "rules").returncode == 0
