@@ -14,7 +14,7 @@ import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
-from pipeline.system.ports import is_loopback
+from pipeline.system.hosts import is_loopback
 
 __all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "is_here"]
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.system.ports import is_loopback
+from pipeline.system.hosts import is_loopback
 
 __all__ = ["DIGEST", "HUB", "PARTS", "Reference", "is_digest", "is_local", "parse_reference", "split_digest"]
 

@@ -18,7 +18,6 @@ __all__ = [
     "describe_process",
     "dial",
     "free_port",
-    "is_loopback",
     "next_free_port",
     "port_free",
     "port_holder",
@@ -121,14 +120,6 @@ def describe_process(process: psutil.Process | None) -> str:
         if process is not None:
             return f"{process.name()} (pid {process.pid})"
     return "another process"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host`, a name or an address, is this machine's by its nature."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def dial(url: str) -> tuple[str, dict[str, str]]:
