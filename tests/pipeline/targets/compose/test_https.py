@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.engines.docker import Docker
 from pipeline.system.leash import held
-from pipeline.system.ports import free_port, port_free
+from pipeline.system.ports import free_port
 from pipeline.targets.compose import https
 from pipeline.targets.compose.https import HTTPS_PORTS, certificate_problem
 from pipeline.targets.compose.stack import HTTPS, Stack
@@ -42,6 +42,14 @@ class Edge:
         with httpx2.Client(verify=context, trust_env=False) as client:
             return client.get(url, headers={"Host": DOMAIN}, extensions={"sni_hostname": DOMAIN})
 
+    def has_certificate(self) -> bool:
+        """Return whether it answers by HTTPS: its file is there before the edge has loaded it."""
+        try:
+            self.ask(f"https://127.0.0.1:{self.ports[1]}/")
+        except (OSError, httpx2.ConnectError):
+            return False
+        return True
+
 
 @contextlib.contextmanager
 def running(home: Path) -> Iterator[Edge]:
@@ -66,8 +74,7 @@ def running(home: Path) -> Iterator[Edge]:
     command = [str(CADDY), "run", "--config", "Caddyfile", "--adapter", "caddyfile"]
     with held(command, log=home / "caddy.log", env=environment, cwd=str(home)):
         edge = Edge(ports, home / "caddy/pki/authorities/local/root.crt")
-        certificate = home / f"caddy/certificates/local/{DOMAIN}/{DOMAIN}.crt"
-        wait_until(lambda: certificate.exists() and not port_free(ports[1]), "it has a certificate", 20)
+        wait_until(edge.has_certificate, "it has a certificate", 20)
         yield edge
 
 
