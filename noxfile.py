@@ -392,7 +392,7 @@ def format(session: nox.Session) -> None:  # noqa: A001 - what users type
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the service's hot endpoints against a bare ASGI app, in the same run (-- [--json FILE] [--rounds N])."""
+    """Measure the service's hot endpoints against a bare ASGI app (-- [--json FILE] [--rounds N] [--traced SHARE])."""
     run(environment(session, "test"), "-m", "tests.bench", *session.posargs)
 
 

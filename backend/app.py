@@ -26,14 +26,17 @@ from backend.limits.window import Window
 from backend.metrics import Metrics
 from backend.middleware import LastResort, Observation
 from backend.settings import Settings
+from backend.tracing import TracedRequests, Tracing
 
 __all__ = ["create_app"]
 
 
-def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None, tracing: Tracing | None = None
+) -> FastAPI:
     """Return the service for `settings`.
 
-    The runner passes `drain`, which it activates, and `metrics`, which it exports.
+    The runner passes `drain`, which it activates, `metrics`, which it exports, and `tracing`, which it closes.
     """
     drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
     window = Window(settings.project_name, metrics)
@@ -41,7 +44,7 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
         title=f"{settings.project_name}: {domain.TITLE}",
         description=f"{domain.DESCRIPTION} Errors are RFC 9457 problem details.",
         version=settings.release,
-        lifespan=_lifespan(settings, metrics, drain, window),
+        lifespan=_lifespan(settings, metrics, drain, window, tracing),
         docs_url=None,
         redoc_url=None,
         # FastAPI's own instruments cost 5 µs per request, even without an exporter.
@@ -71,6 +74,8 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
                 "Idempotency-Replayed",
             ],
         )
+    if tracing:
+        app.add_middleware(TracedRequests, tracing=tracing)
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies)
     problems.install(app)
@@ -84,11 +89,11 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics, drain: Drain, window: Window
+    settings: Settings, metrics: Metrics, drain: Drain, window: Window, tracing: Tracing | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database, cache = Database(settings, metrics), Cache(settings, metrics)
+        database, cache = Database(settings, metrics, tracing), Cache(settings, metrics, tracing)
         await database.open()
         app.state.health = HealthService(database, cache, drain)
         callers: Callers = app.state.callers

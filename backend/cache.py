@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from backend.metrics import Metrics
 from backend.settings import Settings
+from backend.tracing import Tracing
 
 __all__ = ["Cache", "Found"]
 
@@ -46,8 +47,8 @@ class Cache:
     and is never served, however late it is stored.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._redis = Redis.from_pool(_pool(settings))
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
+        self._redis = (tracing.redis_class() if tracing else Redis).from_pool(_pool(settings))
         self._expire = settings.redis_expire_seconds
         self._prefix, self._release = settings.project_name, settings.release
         self._metrics = metrics

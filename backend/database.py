@@ -7,6 +7,7 @@ import contextlib
 from time import perf_counter
 from traceback import walk_tb
 from types import TracebackType
+from typing import Any
 
 import asyncpg
 import structlog
@@ -16,6 +17,7 @@ from backend.pool import LOST, Connection, NoTurn, Pool
 from backend.postgres import Connector, connect_once, refusal
 from backend.problems import Problem
 from backend.settings import Settings
+from backend.tracing import Tracing
 
 __all__ = ["Connection", "Database", "DatabaseReadOnly", "DatabaseUnavailable", "SchemaChanged", "check_address"]
 
@@ -76,23 +78,24 @@ async def check_address(settings: Settings) -> None:
     connection.terminate()
 
 
-def _connector(settings: Settings) -> Connector:
+def _connector(settings: Settings, **options: Any) -> Connector:
     session = {
         "application_name": f"{settings.project_name}-backend",
         "statement_timeout": f"{COMMAND_SECONDS:.0f}s",
         "lock_timeout": "2s",
         "idle_in_transaction_session_timeout": "10s",
     }
-    return Connector(settings, session, seconds=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+    return Connector(settings, session, seconds=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, **options)
 
 
 class Database:
     """The connection pool of one process. `lease()` lends one connection to one request."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         size, overflow = settings.database_pool_size, settings.database_max_overflow
         self._wait = settings.database_pool_timeout
-        self._connector = _connector(settings)
+        self._tracing = tracing
+        self._connector = _connector(settings, **({"connection_class": tracing.connection_class()} if tracing else {}))
         self._pool = Pool(self._connect, size=size, overflow=overflow)
         self._metrics = metrics
         self._log = structlog.get_logger("database")
@@ -126,6 +129,12 @@ class Database:
 
     async def take(self) -> Connection:
         """Take a connection, in turn, for `Lease`, which gives it back. Raise one of `LOST`."""
+        if self._tracing is None:
+            return await self._take()
+        with self._tracing.span("wait for a connection"):
+            return await self._take()
+
+    async def _take(self) -> Connection:
         started = perf_counter()
         try:
             connection = await self._pool.take(self._wait)

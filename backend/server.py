@@ -27,6 +27,7 @@ from backend.health.service import HealthService
 from backend.logs import configure_logging
 from backend.metrics import Metrics, metrics_app
 from backend.settings import Settings
+from backend.tracing import begin_tracing
 
 __all__ = ["CannotListen", "Listeners", "listen", "run", "uvicorn_config"]
 
@@ -80,24 +81,28 @@ def run(settings: Settings, listeners: Listeners, *, lifeline: int | None = None
     Raise `SettingsError` where no connection to the database will ever be possible.
     """
     configure_logging(settings)
-    drain, metrics = Drain(), Metrics(settings.release)
+    drain, metrics, tracing = Drain(), Metrics(settings.release), begin_tracing(settings)
     metrics.worker_starts.inc()
-    app = create_app(settings, drain=drain, metrics=metrics)
+    app = create_app(settings, drain=drain, metrics=metrics, tracing=tracing)
     service = _Server(uvicorn_config(app, settings))
     exported = metrics_app(metrics, partial(_check, app, metrics))
     exporter = _Server(uvicorn.Config(exported, lifespan="off", log_config=None, access_log=False))
     loop_factory = service.config.get_loop_factory()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(
-            _serve(
-                settings=settings,
-                listeners=listeners,
-                drain=drain,
-                service=service,
-                exporter=exporter,
-                lifeline=lifeline,
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(
+                _serve(
+                    settings=settings,
+                    listeners=listeners,
+                    drain=drain,
+                    service=service,
+                    exporter=exporter,
+                    lifeline=lifeline,
+                )
             )
-        )
+    finally:
+        if tracing:
+            tracing.close()
 
 
 def uvicorn_config(app: Callable[..., object], settings: Settings) -> uvicorn.Config:

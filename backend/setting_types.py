@@ -10,10 +10,13 @@ from pydantic import BeforeValidator, SecretStr
 
 from backend.urls import checked_postgres_url, checked_redis_url
 
-__all__ = ["Domain", "Level", "Origin", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
+__all__ = ["Collector", "Domain", "Level", "Origin", "Origins", "PostgresUrl", "Proxies", "RedisUrl"]
 
 DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+
+
+COLLECTOR = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 
 
 def _comma_list(value: object) -> object:
@@ -34,6 +37,12 @@ def _origin(value: object) -> object:
     return value
 
 
+def _collector(value: object) -> object:
+    if not isinstance(value, str) or not COLLECTOR.fullmatch(value):
+        raise ValueError("must be an address without a user or a query, such as http://collector:4318")
+    return value.rstrip("/")
+
+
 def _domain(value: object) -> object:
     if not isinstance(value, str) or not DOMAIN.fullmatch(value):
         raise ValueError("must be a name in lower case such as board.example.org, without https:// or a port")
@@ -51,6 +60,7 @@ def _proxies(value: object) -> object:
 
 
 Origin = Annotated[str, BeforeValidator(_origin)]
+Collector = Annotated[str, BeforeValidator(_collector)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_exact_origins)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies)]

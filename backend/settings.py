@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from backend.setting_fields import SECRETS_DIR, Fields, SettingsError, collect, marks, section, sentence
 from backend.setting_fields import setting as _setting
-from backend.setting_types import Domain, Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
+from backend.setting_types import Collector, Domain, Level, Origin, Origins, PostgresUrl, Proxies, RedisUrl
 
 __all__ = ["BAD_SETTINGS", "SECRET_CHARACTERS", "SECTIONS", "Settings", "SettingsError", "load_settings", "secrets_of"]
 
@@ -241,6 +241,28 @@ class Settings(Fields):
         "operation",
         "The client's address in the log of the service: full, or truncated to its network (/24 of IPv4, /48 of IPv6).",
         "full",
+    )
+    otel_exporter_otlp_endpoint: Collector | None = _setting(
+        "operation",
+        "Address of an OpenTelemetry collector, as http://collector:4318: traces go there, by OTLP over HTTP. Unset:"
+        " there are none.",
+        None,
+    )
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = _setting(
+        "operation",
+        "Which requests are traced: all, none, or a share; with parentbased_ as the caller decided, where it has a"
+        " trace.",
+        "parentbased_always_on",
+    )
+    otel_traces_sampler_arg: float = _setting(
+        "operation", "The share that traceidratio traces: 0.1 is one request in ten.", 1.0, ge=0, le=1
     )
     drain_seconds: float = _setting(
         "operation",

@@ -152,6 +152,11 @@ class TestProblems:
             ("FRONTEND_URL", "https://app.example.org/page"),
             ("FRONTEND_URL", "*"),
             ("DRAIN_SECONDS", "-1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://u:{CANARY}@collector"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://collector/otlp?token={CANARY}"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_TRACES_SAMPLER_ARG", "10"),
         ],
     )
     def test_a_wrong_value_is_one_line_without_the_value(self, problems: Problems, name: str, value: str) -> None:

@@ -30,6 +30,7 @@ from pipeline.config.project import load_project
 from pipeline.config.requests import RequestSpec
 from pipeline.engines.embedded import throwaway_postgres, throwaway_valkey
 from pipeline.proof.exchange import Exchange
+from tests.backend.collector import collecting
 from tests.backend.process import free_port
 from tests.bench.load import Load, WrongAnswer, measure
 
@@ -63,7 +64,7 @@ def main() -> int:
     console = Console(stderr=True)
     try:
         with contextlib.ExitStack() as stack:
-            rows = _start(stack)
+            rows = _start(stack, given.traced)
             for number in range(given.rounds):
                 console.print(f"round {number + 1} of {given.rounds}", style="dim")
                 for row in random.sample(rows, len(rows)):
@@ -85,11 +86,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What the service's features cost.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--rounds", type=int, default=7, help="rounds (7)")
+    parser.add_argument("--traced", type=float, metavar="SHARE", help="trace this share of the requests (none)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds of each measurement (1.5)")
     return parser.parse_args()
 
 
-def _start(stack: contextlib.ExitStack) -> list[Row]:
+def _start(stack: contextlib.ExitStack, traced: float | None) -> list[Row]:
     """Start all servers, wait until they answer, and return the rows to measure. The first row is the floor."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     _pin(os.getpid(), service=False)
@@ -107,6 +109,9 @@ def _start(stack: contextlib.ExitStack) -> list[Row]:
         "DRAIN_SECONDS": "0",
         "API_RATE_LIMIT": "10000000",  # counted, and never reached
     }
+    if traced is not None:
+        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(collecting()).address
+        environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": str(traced)}
     _run("backend.migrations", "upgrade", environ=environ)
     servers = {}
     for name, arguments in (
