@@ -235,6 +235,8 @@ class ComposeUpgrade(roles.Upgrade):
         return int(said.strip().splitlines()[-1].split()[3]) * 1024
 
     def _let_write(self) -> None:
+        if not any(each.running for each in self.site.stack.containers(SERVICE)):
+            self.site.surroundings.bring_back()  # somebody has stopped everything since
         self._psql(self._running().ident, "postgres", WRITABLE)
 
     def _end_next(self) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import asyncpg
 import pytest
 
+from pipeline.engines.embedded import PostgresServer, find_engines, throwaway_postgres
 from pipeline.errors import SlipwayError, UsageError
+from pipeline.targets.common.rights import PSQL
+from pipeline.targets.compose import upgrade as module
 from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.surroundings import Surroundings
-from pipeline.targets.compose.upgrade import ComposeUpgrade, missing_roles
+from pipeline.targets.compose.upgrade import PLAIN, ComposeUpgrade, missing_roles
 
 HOME = "/var/lib/postgresql"
 OLD = {"Type": "volume", "Name": "shop_postgres", "Destination": f"{HOME}/data", "RW": True}
@@ -149,6 +157,77 @@ class TestPlan:
             upgrade(engine, tmp_path).plan()
 
 
+@pytest.fixture(name="server", scope="module")
+def _server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, as a setting of the server is changed."""
+    with throwaway_postgres() as server:
+        yield server
+
+
+class Real(ComposeUpgrade):
+    """Runs `psql` here, not in a container."""
+
+    server: PostgresServer
+
+    def _psql(self, ident: str, database: str, sql: str) -> str:
+        place = [f"--host={self.server.host}", "--username=postgres", f"--dbname={database}"]
+        command = [str(find_engines().postgres / PSQL[0]), *PSQL[1:], *place, *PLAIN]
+        environment = {**os.environ, "PGPASSWORD": self.server.password}
+        return subprocess.run(command, input=sql, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(name="real")
+def _real(server: PostgresServer, engine: Engine, tmp_path: Path) -> Real:
+    one = upgrade(engine, tmp_path)
+    real = Real(one.site, one.backups)
+    real.server = server
+    return real
+
+
+async def session(server: PostgresServer) -> asyncpg.Connection[Any]:
+    return await asyncpg.connect(
+        host=server.host, port=server.port, user=server.user, password=server.password, database="postgres"
+    )
+
+
+class TestClose:
+    async def test_lets_what_has_begun_commit_and_nothing_begin(self, real: Real) -> None:
+        """In sessions that are there already, too; and they write again once it is undone."""
+        begun, other = await session(real.server), await session(real.server)
+        await other.execute("CREATE TABLE IF NOT EXISTS notes (text text); TRUNCATE notes")
+        transaction = begun.transaction()
+        await transaction.start()
+        await begun.execute("INSERT INTO notes VALUES ('begun')")
+        closing = asyncio.create_task(asyncio.to_thread(real.close))
+        await asyncio.sleep(1.5)
+        assert not closing.done()
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await other.execute("INSERT INTO notes VALUES ('late')")
+        await begun.execute("INSERT INTO notes VALUES ('begun, too')")
+        await transaction.commit()
+        await closing
+        assert await other.fetchval("SELECT count(*) FROM notes") == 2
+        await asyncio.to_thread(real.abandon, "")
+        await asyncio.sleep(0.5)
+        await other.execute("INSERT INTO notes VALUES ('after')")
+        await begun.close()
+        await other.close()
+
+    async def test_ends_what_does_not_end(self, real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The new server would lack it; whoever it was has no acknowledgement."""
+        monkeypatch.setattr(module, "COMMIT_SECONDS", 0.5)
+        hung = await session(real.server)
+        await hung.execute("BEGIN; CREATE TABLE hung (id int)")
+        await asyncio.to_thread(real.close)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await hung.execute("COMMIT")
+        await asyncio.to_thread(real.abandon, "")
+        await asyncio.sleep(0.5)
+        now = await session(real.server)
+        assert await now.fetchval("SELECT to_regclass('hung')") is None
+        await now.close()
+
+
 class TestAbandon:
     def test_lets_write_and_removes_the_new_volume(self, engine: Engine, tmp_path: Path) -> None:
         """And never another one."""
@@ -156,6 +235,17 @@ class TestAbandon:
         upgrade(engine, tmp_path).abandon("shop_postgres-18")
         assert engine.sql == ["ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();"]
         assert engine.done == [("volume", "rm", "shop_postgres-18")]
+
+    def test_starts_the_old_server_where_everything_was_stopped_since(self, engine: Engine, tmp_path: Path) -> None:
+        """`nox -s down` after a kill: its own definition says what to start, not docker-compose.yml."""
+        one = upgrade(engine, tmp_path)
+        stack, [running] = cast("Any", one.site.stack), one.site.stack.containers("postgres")
+        started = list[dict[str, Any]]()
+        stack.containers = lambda _=None: [running] if started else []
+        cast("Any", one.site.surroundings).bring_back = lambda: started.append(one.site.surroundings.proved_config())
+        one.abandon("shop_postgres-18")
+        assert [each["services"]["postgres"]["image"] for each in started] == ["postgres:17-trixie"]
+        assert len(engine.sql) == 1
 
     def test_removes_nothing_where_nothing_was_made(self, engine: Engine, tmp_path: Path) -> None:
         """The story had not begun, or the volume was not made yet."""
