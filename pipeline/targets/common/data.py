@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["BY_HAND", "RUNBOOK", "major_of", "no_database", "other_major", "upgrade_command"]
+__all__ = ["BY_HAND", "OUTSIDE", "RUNBOOK", "major_of", "no_database", "other_major", "upgrade_command"]
 
 RUNBOOK = "docs/4-runbook.md, A new PostgreSQL major"
+OUTSIDE = "the database is managed by others (DATABASE_URL): whoever runs it upgrades it"
 BY_HAND = f"move the data by hand ({RUNBOOK})"
 MAJOR = re.compile(r"\d+")
 

@@ -20,7 +20,7 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.backups import IDENTITY
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import THROWAWAY
-from pipeline.targets.common.data import upgrade_command
+from pipeline.targets.common.data import OUTSIDE, upgrade_command
 from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.data import Mount, Seen, Wanted, look, mounts_of, new_volume, read_seen
 from pipeline.targets.compose.problems import psql_in
@@ -69,7 +69,7 @@ class ComposeUpgrade(roles.Upgrade):
         """Compare what runs with docker-compose.yml, and look into the volume that it mounts."""
         site = self.site
         if site.variables.managed.database:
-            raise UsageError("the database is managed by others (DATABASE_URL): whoever runs it upgrades it")
+            raise UsageError(OUTSIDE)
         config, running = self._config(), self._running()
         if not site.surroundings.proved_config():
             raise UsageError(f"nothing was proved on {site.env.name} yet: `nox -s deploy -- {site.env.name}`")

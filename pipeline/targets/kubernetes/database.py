@@ -11,7 +11,7 @@ from pipeline.engines.kubectl import Object, Refused
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
-from pipeline.targets.common.data import BY_HAND
+from pipeline.targets.common.data import BY_HAND, OUTSIDE
 from pipeline.targets.common.migrating import limits
 from pipeline.targets.common.program import failure
 from pipeline.targets.common.rehearsal import rehearse
@@ -113,7 +113,7 @@ class KubernetesDatabase(roles.Database):
 
     def upgrade(self) -> roles.Upgrade:
         """Refuse: the claim template of a StatefulSet cannot change, and a deployer may not remove one."""
-        raise UsageError(f"on Kubernetes an administrator must {BY_HAND}")
+        raise UsageError(OUTSIDE if self.site.managed.database else f"on Kubernetes an administrator must {BY_HAND}")
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse in throwaway containers on this machine, without the cluster."""

@@ -8,6 +8,7 @@ from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
+from pipeline.targets.common.data import OUTSIDE
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.program import SECONDS, failure
@@ -87,6 +88,8 @@ class LocalDatabase(roles.Database):
 
     def upgrade(self) -> roles.Upgrade:
         """Refuse, with the way by a backup: the wheel of the engine has one major, and its folder another."""
+        if self.site.managed.database:
+            raise UsageError(OUTSIDE)
         name, data = self.site.env.name, data_folder(self.site.layout)
         raise UsageError(
             f"on local, move the data by a backup: `nox -s backup -- {name}` while the old engine runs,"
