@@ -280,6 +280,12 @@ def restore(session: nox.Session) -> None:
     slipway(session, "restore", *session.posargs)
 
 
+@nox.session(name="upgrade-database")
+def upgrade_database(session: nox.Session) -> None:
+    """Move the data to the new major of PostgreSQL that docker-compose.yml names (-- [ENV] [--yes] [--json])."""
+    slipway(session, "upgrade-database", *session.posargs)
+
+
 @nox.session
 def drill(session: nox.Session) -> None:
     """Try the newest backup on a throwaway PostgreSQL, and say how long that took (-- [ENV] [--json])."""

@@ -38,7 +38,7 @@ FAMILIES = {
     "cluster": ("cluster",),
     "rotate": ("rotate",),
     "user": ("user",),
-    "backup": ("backup", "backups", "drill", "restore"),
+    "backup": ("backup", "backups", "drill", "restore", "upgrade-database"),
 }
 
 

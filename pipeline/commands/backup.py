@@ -1,4 +1,4 @@
-"""`nox -s backup`, `backups`, `restore` and `drill`: the data of an environment, kept and brought back."""
+"""`nox -s backup`, `backups`, `restore`, `drill` and `upgrade-database`: an environment's data, kept and moved."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pipeline.data.summaries import LATEST, Backup, read_backups
 from pipeline.deploy.github import annotation
 from pipeline.errors import UsageError
 from pipeline.restore.story import RestoreStory
+from pipeline.restore.upgrade import UpgradeStory
 from pipeline.system.progress import Progress, tame
 from pipeline.system.text import duration, size
 from pipeline.targets import open_target
@@ -49,6 +50,9 @@ def add_parsers(verbs: Verbs) -> None:
     where("--database", metavar="NAME", help="restore into a new database of that name, and let nobody use it")
     where("--download", metavar="PATH", type=Path, help="copy its files to a new folder here, and restore nothing")
     add("--yes", action="store_true", help="do not ask: what was written since the backup is gone")
+    add("--json", **JSON)
+    add = verbs.add("upgrade-database", upgrade, "move the data to a new major of PostgreSQL", env=True).add_argument
+    add("--yes", action="store_true", help="do not ask: nobody writes while the data is copied")
     add("--json", **JSON)
 
 
@@ -89,6 +93,27 @@ def restore(
     story = begin(project, env, progress, target)
     agree = (lambda _: True) if options.yes else _ask
     return _end(*story.tell(options.backup, agree=agree, beside=options.database), options, progress)
+
+
+def upgrade(
+    project: Project,
+    options: Namespace,
+    progress: Progress,
+    *,
+    opened: Opener = open_target,
+    begin: type[UpgradeStory] = UpgradeStory,
+) -> Result:
+    """Move the data to the major of PostgreSQL that is defined now. `begin` creates the story."""
+    if not options.yes and not sys.stdin.isatty():
+        raise UsageError(
+            "an upgrade asks before nobody can write, and there is no terminal to answer at: add `--yes`, if writes may"
+            " get 503 while the data is copied"
+        )
+    env, target = open_environment(project, options, progress, opened)
+    code, report = begin(project, env, progress, target).tell(agree=(lambda _: True) if options.yes else _ask)
+    if report:
+        return _end(code, report, options, progress)
+    return code, {"environment": env.name, "verdict": "unchanged"} if options.json else None
 
 
 def backups(project: Project, options: Namespace, progress: Progress, *, opened: Opener = open_target) -> Result:

@@ -1,4 +1,4 @@
-"""The report of a backup, a restore or a drill: `report.json`, and `report.md` for people."""
+"""The report of a backup, a restore, a drill or an upgrade: `report.json`, and `report.md` for people."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipeline.system.text import size
 __all__ = ["SCHEMA", "DataReport", "Kind", "write_report"]
 
 SCHEMA = "slipway.data/1"
-Kind = Literal["backup", "restore", "drill"]
+Kind = Literal["backup", "restore", "drill", "upgrade"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What became of a backup, a restore or a drill, in the names and the order of `report.json`; times are RFC 3339.
+    """What became of a story about data, in the names and the order of `report.json`; times are RFC 3339.
 
     `said` tells it in a sentence. `backup` is the summary of the one that was made or used; `facts` are what only its
     kind has, beside the rest in the document.

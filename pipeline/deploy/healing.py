@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pipeline.data.healing import heal_restores
+from pipeline.data.healing import heal_stories
 from pipeline.data.records import DataRecords
 from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
@@ -21,12 +21,12 @@ JOURNAL = "{}-writes.jsonl"
 
 
 def heal(target: Target, records: Records, data: DataRecords) -> bool:
-    """Clean up after a killed deploy, restore or machine; return whether there was anything to clean up.
+    """Clean up after a killed deploy, restore, upgrade or machine; return whether there was anything to clean up.
 
     That can be processes, writes, open records, and half a swap of databases.
     """
     healed = target.fleet.heal()
-    healed |= heal_restores(target, data)
+    healed |= heal_stories(target, data)
     killed = records.killed()
     for record in killed:
         log.warning(f"the deploy of release record {record.number} died in stage `{record.stage}`: cleaning up")

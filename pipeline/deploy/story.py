@@ -104,6 +104,8 @@ class Story:
                     refuse_backwards(self.project.root, self.env.name, self.records.serving())
                 data = DataRecords.of(self.project, self.env.name)
                 unfinished = bool(self.records.killed()) if dry_run else heal(self.target, self.records, data)
+                if unfinished:  # a killed upgrade's copy of the data, which is gone by now, looked like data
+                    self._refuse_lost_data(wanted)
             source = source_of(kept) if kept else read_source(self.project.root)
             facts = {"started": now(), "release": wanted, "stage": "plan", "dry_run": dry_run, **asdict(source)}
             facts[NOTED] = ages_of(self.records, self.target.secrets.read(), now())

@@ -1,4 +1,4 @@
-"""The story of a restore: a backup brought back beside what serves, tried there, swapped in, proved, or undone.
+"""The stories of a restore and of a new major of PostgreSQL: made beside what serves, tried, swapped in, proved.
 
-Uses the lock, the healing and the proof of a deploy. Nothing imports it but the command.
+They use the lock, the healing and the proof of a deploy. Nothing imports them but the commands.
 """

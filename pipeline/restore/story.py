@@ -32,7 +32,16 @@ from pipeline.system.text import duration, size
 from pipeline.system.waiting import attempts
 from pipeline.targets import Target
 
-__all__ = ["RestoreStory"]
+__all__ = [
+    "QUIET_SECONDS",
+    "RECOVERY_SECONDS",
+    "WRITES",
+    "Agree",
+    "Answered",
+    "RestoreStory",
+    "traffic_of",
+    "turned_away",
+]
 
 log = logging.getLogger(__name__)
 
@@ -176,12 +185,12 @@ class RestoreStory(Telling):
                 stage.note = proof.prove()
         finally:
             proof.wait()
-            told.facts["traffic"] = _traffic(proof, serving)
+            told.facts["traffic"] = traffic_of(proof, serving)
         proof.finish()
         self._remove_written(told, serving, [self._tried, proof.result])
         told.verdict, told.code = "proved", 0
         told.said = (
-            f"{backup.name} serves {self.env.name}: {_window(seen)}; {told.facts['lost']:,} rows written since are"
+            f"{backup.name} serves {self.env.name}: {turned_away(seen)}; {told.facts['lost']:,} rows written since are"
             f" gone; the database of before is kept as {told.facts['before']} until the next restore"
         )
 
@@ -214,7 +223,7 @@ class RestoreStory(Telling):
             else:
                 raise DeployFailed(f"the service does not answer {self._recovery:.0f} s after the swap")
             seen = window.judged()
-            stage.note = _window(seen)
+            stage.note = turned_away(seen)
         if swapped["caches"] is None:
             told.remarks.append("Redis did not answer: what is cached from before is served until it expires")
         return seen
@@ -284,13 +293,13 @@ class RestoreStory(Telling):
         return True
 
 
-def _traffic(proof: Proof, serving: Artifact) -> Any:
+def traffic_of(proof: Proof, serving: Artifact) -> Any:
     """Return what the proof measured, as `report.json` of a deploy has it."""
     measured = traffic_report(proof.result, serving.name)
     return asdict(measured) if measured else None
 
 
-def _window(seen: Seen) -> str:
+def turned_away(seen: Seen) -> str:
     """Return in words what users saw of a swap."""
     if not seen.refused:
         return f"none of {seen.sent} requests was turned away in the swap"

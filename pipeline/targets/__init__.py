@@ -12,9 +12,20 @@ from pipeline.config.project import ComposeEnvironment, Environment, KubernetesE
 from pipeline.releases.lock import Holder
 from pipeline.releases.records import Records
 from pipeline.system.progress import Progress
-from pipeline.targets.common.roles import Backups, Database, Fleet, Releases, Secrets, Watch
+from pipeline.targets.common.roles import Backups, Database, Fleet, NextMajor, Releases, Secrets, Upgrade, Watch
 
-__all__ = ["Backups", "Database", "Fleet", "Releases", "Secrets", "Target", "Watch", "open_target"]
+__all__ = [
+    "Backups",
+    "Database",
+    "Fleet",
+    "NextMajor",
+    "Releases",
+    "Secrets",
+    "Target",
+    "Upgrade",
+    "Watch",
+    "open_target",
+]
 
 
 class Target(Protocol):

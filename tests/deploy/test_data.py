@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.checkout import Checkout
 from tests.notes import NOTES
 
@@ -35,7 +34,7 @@ def test_data_of_another_major_is_refused(checkout: Checkout) -> None:
     for arguments in ((), ("--empty-database",)):
         assert refused(checkout, *arguments) == (
             f"the data in {checkout.data} is of PostgreSQL 17, which PostgreSQL 18 cannot read: put"
-            f" requirements/engines.txt back, or move the data by hand ({RUNBOOK})"
+            " requirements/engines.txt back, or move it as `nox -s upgrade-database -- local` says"
         )
     assert checkout.processes() == []
     version.write_text("18\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RUNBOOK", "major_of", "no_database", "other_major"]
+__all__ = ["BY_HAND", "OUTSIDE", "RUNBOOK", "major_of", "no_database", "other_major", "upgrade_command"]
 
 RUNBOOK = "docs/4-runbook.md, A new PostgreSQL major"
+OUTSIDE = "the database is managed by others (DATABASE_URL): whoever runs it upgrades it"
+BY_HAND = f"move the data by hand ({RUNBOOK})"
 MAJOR = re.compile(r"\d+")
 
 
@@ -16,13 +18,17 @@ def major_of(said: str) -> str | None:
     return match[0] if match else None
 
 
-def other_major(place: str, data: str, server: str, back: str) -> str:
+def upgrade_command(env: str) -> str:
+    """Return the command that moves the data of `env` to a new major, for a text."""
+    return f"`nox -s upgrade-database -- {env}`"
+
+
+def other_major(place: str, data: str, server: str, back: str, way: str = BY_HAND) -> str:
     """Return the line for data in `place` of major `data` that `server` (its name and major) cannot read.
 
-    `back` says how to return to a server that can.
+    `back` says how to return to a server that can, `way` how the data gets to the new one.
     """
-    fix = f"{back}, or move the data by hand ({RUNBOOK})"
-    return f"the data in {place} is of PostgreSQL {data}, which {server} cannot read: {fix}"
+    return f"the data in {place} is of PostgreSQL {data}, which {server} cannot read: {back}, or {way}"
 
 
 def no_database(env: str, what: str, back: str) -> str:

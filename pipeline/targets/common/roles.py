@@ -7,6 +7,7 @@ target overrides it if its engine has something to add. docs/11-add-a-target.md 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, Running
 from pipeline.system.streams import Stream
 
-__all__ = ["LONGEST", "Backups", "Database", "Fleet", "Releases", "Secrets", "Watch"]
+__all__ = ["LONGEST", "Backups", "Database", "Fleet", "NextMajor", "Releases", "Secrets", "Upgrade", "Watch"]
 
 LONGEST = 24 * 3600  # seconds that a backup or a restore may take
 
@@ -60,6 +61,61 @@ class Releases(Protocol):
         return
 
 
+@dataclass(frozen=True)
+class NextMajor:
+    """A move to another major of PostgreSQL, from version `old` to `new`.
+
+    `bytes`: what the database has; `free`: on the disk of its data. The new data is in `place`, that of before stays in
+    `before` until the command `removal`. `others`: databases that stay behind.
+    """
+
+    old: str
+    new: str
+    bytes: int
+    free: int
+    place: str
+    before: str
+    removal: str
+    others: tuple[str, ...] = ()
+
+
+class Upgrade(Protocol):
+    """A server of another major beside the one that serves, on data of its own, until it takes that one's place."""
+
+    def plan(self) -> NextMajor | None:
+        """Return what would be done; None where the server that serves is of the major that is defined.
+
+        Raise `UsageError` with the fix where it cannot be done. Touch nothing.
+        """
+
+    def begin(self, tell: Callable[[str], None]) -> None:
+        """Start the new server, whose data is empty, and make the roles of the old one there."""
+
+    def fill(self, backup: str, told: Callable[[str], None]) -> dict[str, Any]:
+        """Restore the `backup` into the new server, in place of what is there; return what the program says of it."""
+
+    def trial(self, serving: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path) -> Smoked:
+        """Send each request of `serving` to a replica of it on the new server: see `Fleet.trial`."""
+
+    def close(self) -> None:
+        """Let nobody write to the old server any more, and wait until all that was written is committed."""
+
+    def switch(self) -> None:
+        """Let the new server take the place of the old one, for good, and wait until it is ready."""
+
+    def switch_back(self) -> None:
+        """Undo `switch`, however far it came: the old server serves, and takes writes. The new data is kept."""
+
+    def abandon(self, place: str) -> None:
+        """Undo what was done before `switch`: the old server takes writes, the new one and its `place` are gone."""
+
+    def switched(self, place: str) -> bool:
+        """Return whether `switch` came so far that the server with its data in `place` is the one that serves."""
+
+    def go_on(self) -> None:
+        """Bring a `switch` to its end that was killed so late."""
+
+
 class Database(Protocol):
     """The database of an environment, and the programs that run against it."""
 
@@ -96,6 +152,9 @@ class Database(Protocol):
         `stdin` is its standard input, which may be secret: nobody else can read it. Raise `ProgramFailed` if it fails,
         another `SlipwayError` if it could not be run, or does not end within a minute.
         """
+
+    def upgrade(self) -> Upgrade:
+        """Return what moves the data to a new major of PostgreSQL. Raise `UsageError` with the way by hand."""
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Migrate a throwaway database with `new`, as its owner; send the smoke requests of `old` to a replica there.

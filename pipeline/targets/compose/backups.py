@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -42,6 +43,18 @@ class ComposeBackups(roles.Backups):
         seconds: float = roles.LONGEST,
     ) -> dict[str, Any]:
         """Run it in a container of its own, with the image, the volume and the networks of the scheduled backups."""
+        return self.ask(verb, *arguments, told=told, given=given, seconds=seconds)
+
+    def ask(
+        self,
+        verb: str,
+        *arguments: str,
+        told: Callable[[str], None],
+        given: Mapping[str, Any] | None = None,
+        seconds: float = roles.LONGEST,
+        server: str | None = None,
+    ) -> dict[str, Any]:
+        """Do the same on another `server`, whose superuser has the password of the one that serves."""
         site = self.site
         if verb in CHANGING:
             self._end_left()
@@ -49,10 +62,12 @@ class ComposeBackups(roles.Backups):
         environment = self._environment()
         name = f"{site.stack.name}-backup-{verb}-{token_hex(3)}"
         labels = [word for label in (f"{LABEL}={site.stack.name}", f"{VERB}={verb}") for word in ("--label", label)]
-        with self._lent(verb) as options:
+        place = ("--env", f"POSTGRES_HOST={server}") if server else ()
+        with self._lent(verb, superuser=server is not None) as options:
+            own = (*labels, *options, *place)
             try:
                 said = site.stack.do(
-                    *("run", "--rm", "--no-deps", "-T", "--name", name, *labels, *options, SERVICE, verb, *arguments),
+                    *("run", "--rm", "--no-deps", "-T", "--name", name, *own, SERVICE, verb, *arguments),
                     env=environment,
                     given=json.dumps(given) if given is not None else None,
                     timeout=seconds,
@@ -113,9 +128,10 @@ class ComposeBackups(roles.Backups):
         return site.images.build_backup()
 
     @contextmanager
-    def _lent(self, verb: str) -> Iterator[list[str]]:
-        """Yield the options of `docker run` that mount what `verb` alone needs of the secrets."""
+    def _lent(self, verb: str, *, superuser: bool = False) -> Iterator[list[str]]:
+        """Yield the options of `docker run` that mount the secrets that `verb` needs; `superuser`: that one's, too."""
         site, needs, files, options = self.site, needs_of(verb), dict[str, Path](), list[str]()
+        needs = replace(needs, superuser=needs.superuser or superuser)
         if needs.superuser and not site.variables.managed.database:
             files[SUPERUSER_PASSWORD] = site.secrets / SUPERUSER_PASSWORD
             options = ["--env", f"POSTGRES_SUPERUSER={SUPERUSER}"]

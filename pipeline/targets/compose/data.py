@@ -13,11 +13,23 @@ from typing import Any
 
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.containers import THROWAWAY, sweep
-from pipeline.targets.common.data import major_of, no_database, other_major
+from pipeline.targets.common.data import major_of, no_database, other_major, upgrade_command
 from pipeline.targets.compose.stack import DEFINITION
 from pipeline.targets.compose.variables import Variables
 
-__all__ = ["Mount", "Seen", "Wanted", "find_data_problems", "judge_data", "read_seen", "unchanged"]
+__all__ = [
+    "OTHERS",
+    "Mount",
+    "Seen",
+    "Wanted",
+    "find_data_problems",
+    "judge_data",
+    "look",
+    "mounts_of",
+    "new_volume",
+    "read_seen",
+    "unchanged",
+]
 
 SERVICE = "postgres"
 OTHERS = "/slipway-others"  # where the throwaway container mounts the volumes that the service does not
@@ -163,42 +175,52 @@ def judge_data(env: str, wanted: Wanted, seen: Seen, others: Sequence[Mount], *,
     if own and seen.server is None:
         return [f"{SERVICE}: image {wanted.image} does not say which PostgreSQL it has (`postgres --version`)"]
     if here:
-        return [] if here == seen.server else [_other_major(wanted, seen, seen.pgdata, here)]
+        return [] if here == seen.server else [_other_major(env, wanted, seen, seen.pgdata, here)]
     if own:
-        return [_elsewhere(wanted, seen, own)]
+        return [_elsewhere(env, wanted, seen, own)]
     home = wanted.home(seen.pgdata)
     if seen.closed:
         who = f"user {wanted.user}" if wanted.user else "the user"
         return [f"{SERVICE}: {home} is closed to {who} of image {wanted.image} ({seen.closed[0]}): set `user` back"]
     what = f"{SERVICE}: {home} has no database" if home else f"{SERVICE}: no volume is mounted for its data"
-    return [no_database(env, what, _way_back(seen, others))] if expected else []
+    return [no_database(env, what, _way_back(env, seen, others))] if expected else []
 
 
-def _elsewhere(wanted: Wanted, seen: Seen, own: Mapping[str, str]) -> str:
+def _elsewhere(env: str, wanted: Wanted, seen: Seen, own: Mapping[str, str]) -> str:
     path, major = max(own.items(), key=lambda one: int(one[1].partition(".")[0]))
     # An image whose PG_MAJOR alone names another major is treated as one, so that nobody moves the data under it.
     if {seen.server, seen.promised or major} != {major}:
-        return _other_major(wanted, seen, path, major)
+        return _other_major(env, wanted, seen, path, major)
     what = f"{SERVICE}: the data in {wanted.home(path)} is in {path}, and PGDATA is {seen.pgdata} now"
     return f"{what}: set PGDATA back, or mount an empty volume for an empty database"
 
 
-def _other_major(wanted: Wanted, seen: Seen, path: str, major: str) -> str:
+def new_volume(env: str, major: str) -> str:
+    """Return how docker-compose.yml gets a volume for the new `major`, and the command that moves the data there."""
+    volume = f"{SERVICE}-{major}"
+    return f"mount `{volume}:{USUAL}` instead, with `{volume}:` below `volumes:`, and {upgrade_command(env)} moves it"
+
+
+def _other_major(env: str, wanted: Wanted, seen: Seen, path: str, major: str) -> str:
     server = seen.server if seen.server != major else seen.promised
     place = f"{wanted.home(path)} ({path})"
     image = f"PostgreSQL {server} of image {wanted.image}"
-    return f"{SERVICE}: {other_major(place, major, image, 'put the image back')}"
+    way = new_volume(env, str(server))
+    return f"{SERVICE}: {other_major(place, major, image, 'put the image back', way)}"
 
 
-def _way_back(seen: Seen, others: Sequence[Mount]) -> str:
-    places = [
-        f"{mount} (PostgreSQL {major}, {PurePosixPath(path).relative_to(mount.target)})"
+def _way_back(env: str, seen: Seen, others: Sequence[Mount]) -> str:
+    found = [
+        (major, f"{mount} (PostgreSQL {major}, {PurePosixPath(path).relative_to(mount.target)})")
         for mount in others
         for path, major in seen.data.items()
         if mount.holds(path)
     ]
-    if places:
-        return f"there is one in {' and in '.join(places)}: mount that again"
+    if found:
+        places = f"there is one in {' and in '.join(place for _, place in found)}"
+        if seen.server and any(int(major) < int(seen.server) for major, _ in found):
+            return f"{places}: {upgrade_command(env)} moves it to PostgreSQL {seen.server}, or mount that again"
+        return f"{places}: mount that again"
     return "mount it again, or restore a dump of it"
 
 
@@ -227,7 +249,7 @@ def find_data_problems(variables: Variables, *, expected: bool) -> list[str]:
     try:
         if image is None:
             docker.do("pull", "--quiet", wanted.image, timeout=PULL_SECONDS)
-        output = docker.ask(*_look(stack.name, wanted, [*mounted, *others]))
+        output = docker.ask(*look(stack.name, wanted, [*mounted, *others]))
     except SlipwayError as error:
         sweep(docker, stack.name)
         return [f"{SERVICE}: image {wanted.image} cannot be run: {error.problems[0]}"]
@@ -253,7 +275,7 @@ def _others(wanted: Wanted, known: Iterable[Mount]) -> list[Mount]:
     return [replace(mount, target=f"{OTHERS}/{number}") for number, mount in enumerate(left.values())]
 
 
-def _look(project: str, wanted: Wanted, mounts: Iterable[Mount]) -> list[str]:
+def look(project: str, wanted: Wanted, mounts: Iterable[Mount]) -> list[str]:
     """Return the arguments of `docker` that look for clusters in `mounts`, as the user that would read them."""
     mounts = list(mounts)
     given = [word for mount in mounts for word in ("--mount", mount.option())]

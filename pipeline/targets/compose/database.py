@@ -13,8 +13,10 @@ from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.program import SECONDS, failure, shell_script
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.common.rights import Throwaway
+from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.data import find_data_problems
 from pipeline.targets.compose.site import Site
+from pipeline.targets.compose.upgrade import ComposeUpgrade
 
 __all__ = ["ComposeDatabase"]
 
@@ -108,6 +110,10 @@ class ComposeDatabase(roles.Database):
             if isinstance(error.__cause__, CommandFailed):
                 raise failure(module, error.__cause__.output) from error
             raise
+
+    def upgrade(self) -> roles.Upgrade:
+        """Return the way by a second container on a second volume."""
+        return ComposeUpgrade(self.site, ComposeBackups(self.site))
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Redis of the same images."""

@@ -8,13 +8,22 @@ from typing import Any
 
 from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.config.sources import place_of
+from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.container import refused_login
 from pipeline.targets.common.rights import PSQL
 from pipeline.targets.compose.stack import FILES, PROJECT_LABEL, Stack, containers_of
 from pipeline.targets.compose.variables import Variables
 
-__all__ = ["ignored_files", "image_problems", "login_problems", "superuser_psql", "taken_problems", "volume_findings"]
+__all__ = [
+    "ignored_files",
+    "image_problems",
+    "login_problems",
+    "psql_in",
+    "superuser_psql",
+    "taken_problems",
+    "volume_findings",
+]
 
 OVERRIDES = (
     "docker-compose.override.yml",
@@ -75,7 +84,8 @@ def login_problems(variables: Variables) -> list[str]:
     refusal = refused_login(stack.docker, running[0].ident, logins.user, database, logins.password)
     if refusal is None or (logins.apart and not _has_password(stack, logins.user)):
         return []  # the deploy makes it, with that password
-    volume = f"the data in volume {stack.name}_postgres"
+    mounted = running[0].mounts.get("/var/lib/postgresql", f"{stack.name}_postgres")
+    volume = f"the data in volume {mounted}"
     empty = f"or start empty with `nox -s down -- {variables.env.name} --volumes`"
     if refusal.startswith("database"):
         return [f"POSTGRES_DB: {volume} has another one ({refusal}): put its name back in .env, {empty}"]
@@ -101,10 +111,15 @@ def superuser_psql(stack: Stack, database: str, sql: str, *options: str) -> str:
     running = [each for each in stack.containers("postgres") if each.running]
     if not running:
         raise SlipwayError("PostgreSQL does not run")
+    return psql_in(stack.docker, running[0].ident, database, sql, *options)
+
+
+def psql_in(docker: Docker, ident: str, database: str, sql: str, *options: str) -> str:
+    """Run `sql` in the container `ident` of a PostgreSQL as its superuser; return its output."""
     place = ("--host=127.0.0.1", "--username=postgres", f"--dbname={database}")
     script = f'PGPASSWORD="$(cat /run/secrets/{SUPERUSER_PASSWORD})" exec "$@"'
     command = ("sh", "-c", script, "sh", *PSQL, *place, *options)
-    return stack.docker.ask("exec", "--interactive", running[0].ident, *command, given=sql)
+    return docker.ask("exec", "--interactive", ident, *command, given=sql)
 
 
 def image_problems(image: dict[str, Any] | None) -> list[str]:

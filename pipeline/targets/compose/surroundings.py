@@ -137,6 +137,34 @@ class Surroundings:
                     log.warning(f"{name} cannot be started: {error.problems[0]}")
         return True
 
+    def exchange(self, name: str, saved: Path) -> None:
+        """Start the service `name` as the files define it now; from now on, that is what is put back and healed.
+
+        `saved` gets what that was before, for `exchange_back`. Raise as `start` does.
+        """
+        there, config = self.containers(), self._config()
+        write_whole(saved, self.proved.read_text(encoding="utf-8"))
+        facts = self._facts(config, there)
+        facts["images"][name] = self._image(config, name)
+        facts["definitions"][name] = self.stack.definitions(self.variables.environment(None))[name]
+        write_whole(self.proved, json.dumps(facts))  # whoever is killed from here on has exchanged it
+        self.start(name)
+
+    def exchange_back(self, saved: Path) -> None:
+        """Bring back what `exchange` took the place of. Raise `DeployFailed` if it does not start."""
+        write_whole(self.proved, saved.read_text(encoding="utf-8"))
+        self.bring_back()
+
+    def bring_back(self) -> None:
+        """Start what was proved or exchanged last, where something else runs. Raise `DeployFailed` if that fails."""
+        self._before = self._read()
+        self.put_back()
+
+    def proved_config(self) -> dict[str, Any]:
+        """Return the configuration that was proved last; empty if none was."""
+        config: dict[str, Any] = self._read().get("config", {})
+        return config
+
     def keep(self) -> None:
         """Note what runs as proved: `put_back` of a later deploy brings it back."""
         self._before = {}
@@ -145,12 +173,14 @@ class Surroundings:
             log.info(f"{name} is removed, as it is managed elsewhere now; its volume is kept")
             self.stack.docker.do("stop", there[name].ident)
             self.stack.docker.do("rm", there.pop(name).ident)
-        facts = {
-            "config": self._config(),
+        write_whole(self.proved, json.dumps(self._facts(self._config(), there)))
+
+    def _facts(self, config: Mapping[str, Any], there: Mapping[str, Container]) -> dict[str, Any]:
+        return {
+            "config": config,
             "images": {name: each.image for name, each in there.items()},
             "definitions": {name: each.labels.get(DEFINITION) for name, each in there.items()},
         }
-        write_whole(self.proved, json.dumps(facts))
 
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,12 +47,17 @@ def try_container(
     log: Path,
     tries: int,
     database: str | None = None,
+    server: str | None = None,
 ) -> Smoked:
-    """See `pipeline.targets.common.roles.Fleet.trial`."""
+    """See `pipeline.targets.common.roles.Fleet.trial`. `server`: another one, which has the same database."""
     variables = site.variables.environment(site.artifacts.find(new.name))
     name, label = f"{site.stack.name}-try-backend", f"{THROWAWAY}={site.stack.name}"  # by which `heal` finds it
     with ExitStack() as stack:
-        options = stack.enter_context(_beside(site, database)) if database else ()
+        options: Sequence[str] = (
+            ("--env", f"REDIS_URL={NO_REDIS}", "--env", f"POSTGRES_HOST={server}") if server else ()
+        )
+        if database:
+            options = stack.enter_context(_beside(site, database))
         stack.callback(_end, site, name, log)
         site.stack.do(
             *("run", "--detach", "--no-deps", "--name", name, "--label", label, *options, SERVICE),

@@ -8,9 +8,10 @@ from secrets import token_hex
 from pipeline.config.logins import owner_of
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object, Refused
-from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.releases.model import Artifact
 from pipeline.targets.common import roles
+from pipeline.targets.common.data import BY_HAND, OUTSIDE
 from pipeline.targets.common.migrating import limits
 from pipeline.targets.common.program import failure
 from pipeline.targets.common.rehearsal import rehearse
@@ -109,6 +110,10 @@ class KubernetesDatabase(roles.Database):
         if not serving:
             raise SlipwayError(f"no release serves {self.site.env.name}: `nox -s deploy -- {self.site.env.name}`")
         return self.site.kept.find(serving[0])
+
+    def upgrade(self) -> roles.Upgrade:
+        """Refuse: the claim template of a StatefulSet cannot change, and a deployer may not remove one."""
+        raise UsageError(OUTSIDE if self.site.managed.database else f"on Kubernetes an administrator must {BY_HAND}")
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse in throwaway containers on this machine, without the cluster."""

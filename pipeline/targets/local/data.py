@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.engines.embedded import find_engines, postgres_version
-from pipeline.targets.common.data import major_of, no_database, other_major
+from pipeline.targets.common.data import major_of, no_database, other_major, upgrade_command
 
 __all__ = ["data_majors", "judge_data"]
 
@@ -36,4 +36,5 @@ def judge_data(env: str, data: Path, found: str | None, server: str | None, *, e
         return [no_database(env, what, back)] if expected else []
     if server in (None, found):  # a lock without an engine is reported elsewhere
         return []
-    return [other_major(str(data), found, f"PostgreSQL {server}", "put requirements/engines.txt back")]
+    back, way = "put requirements/engines.txt back", f"move it as {upgrade_command(env)} says"
+    return [other_major(str(data), found, f"PostgreSQL {server}", back, way)]

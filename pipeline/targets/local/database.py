@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.errors import SlipwayError
+from pipeline.errors import SlipwayError, UsageError
 from pipeline.releases.model import Artifact
 from pipeline.system.run import CommandFailed, run
 from pipeline.targets.common import roles
+from pipeline.targets.common.data import OUTSIDE
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.migrating import STOP_SECONDS, limits
 from pipeline.targets.common.program import SECONDS, failure
@@ -84,6 +85,17 @@ class LocalDatabase(roles.Database):
             )
         except CommandFailed as error:
             raise failure(module, error.output) from error
+
+    def upgrade(self) -> roles.Upgrade:
+        """Refuse, with the way by a backup: the wheel of the engine has one major, and its folder another."""
+        if self.site.managed.database:
+            raise UsageError(OUTSIDE)
+        name, data = self.site.env.name, data_folder(self.site.layout)
+        raise UsageError(
+            f"on local, move the data by a backup: `nox -s backup -- {name}` while the old engine runs,"
+            f" `nox -s down -- {name}`, `mv {data} {data}-before`, take the new {ENGINES_LOCK},"
+            f" `nox -s deploy -- {name} --empty-database`, `nox -s restore -- {name} --backup latest --yes`"
+        )
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse on a throwaway PostgreSQL and Valkey of the same engines."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.targets.common.data import RUNBOOK
 from tests.containers import docker
 from tests.deploy.compose.stack import SERVICES, ComposeCheckout
 from tests.deploy.runs import Outcome
@@ -84,7 +83,8 @@ def test_another_major_is_refused_each_time(stack: ComposeCheckout, row: str, ne
     for arguments in ((), (), ("--empty-database",)):
         assert refused(stack, row, *arguments) == (
             f"postgres: the data in volume {stack.project}_postgres ({DATA}) is of PostgreSQL 18, which PostgreSQL"
-            f" 19 of image {next_major} cannot read: put the image back, or move the data by hand ({RUNBOOK})"
+            f" 19 of image {next_major} cannot read: put the image back, or mount `postgres-19:{HOME}` instead,"
+            " with `postgres-19:` below `volumes:`, and `nox -s upgrade-database -- compose` moves it"
         )
 
 

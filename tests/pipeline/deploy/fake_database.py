@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.errors import ProgramFailed, SlipwayError
 from pipeline.releases.model import Artifact, Migration
-from pipeline.targets import Database
+from pipeline.targets import Database, Upgrade
+from tests.pipeline.deploy.fake_upgrade import FakeUpgrade
 from tests.pipeline.deploy.script import Script
 
 __all__ = ["FakeDatabase"]
@@ -33,6 +34,9 @@ class FakeDatabase(Database):
     accounts: dict[str, dict[str, Any]] | None = field(default_factory=dict)
     backup: str | None = None
     excludes: bool = True
+
+    def __post_init__(self) -> None:
+        self.next = FakeUpgrade(self.script)
 
     def problems(self, *, expected: bool, release: str | None = None) -> list[str]:
         """Miss the data only where there must be some."""
@@ -87,6 +91,10 @@ class FakeDatabase(Database):
         if verb == "remove":
             del self.accounts[name]
         return json.dumps({"name": name, "done": verb}) + "\n"
+
+    def upgrade(self) -> Upgrade:
+        """Return the fake one."""
+        return self.next
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Note it."""

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets import Backups, Database, Fleet, Releases, Secrets, Watch
+from pipeline.targets import Backups, Database, Fleet, Releases, Secrets, Upgrade, Watch
 from tests.pipeline.deploy.fake_backups import FakeBackups
 from tests.pipeline.deploy.fake_database import FakeDatabase
 from tests.pipeline.deploy.fake_target import FakeFleet, FakeReleases, FakeSecrets, FakeWatch
+from tests.pipeline.deploy.fake_upgrade import FakeUpgrade
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/11-add-a-target.md").read_text(encoding="utf-8")
@@ -24,6 +25,7 @@ FAKES = {
     Secrets: FakeSecrets,
     Watch: FakeWatch,
     Backups: FakeBackups,
+    Upgrade: FakeUpgrade,
 }
 
 

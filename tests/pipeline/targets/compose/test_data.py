@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.targets.common.data import RUNBOOK
 from pipeline.targets.compose.data import Mount, Seen, Wanted, judge_data, read_seen, unchanged
 
 HOME = "/var/lib/postgresql"
@@ -126,7 +125,8 @@ class TestJudgeData:
         [line] = judge(seen, expected=expected)
         assert line == (
             f"postgres: the data in volume shop_postgres ({DATA}) is of PostgreSQL 18, which PostgreSQL 19 of image"
-            f" postgres:18-trixie cannot read: put the image back, or move the data by hand ({RUNBOOK})"
+            f" postgres:18-trixie cannot read: put the image back, or mount `postgres-19:{HOME}` instead, with"
+            " `postgres-19:` below `volumes:`, and `nox -s upgrade-database -- compose` moves it"
         )
 
     @pytest.mark.parametrize("expected", [True, False])
@@ -154,6 +154,17 @@ class TestJudgeData:
         """A volume that docker-compose.yml does not mount any more."""
         [line] = judge(Seen(DATA, "18", "18", {f"{OLD.target}/18/docker": "18"}), others=(OLD,))
         assert "there is one in volume shop_old (PostgreSQL 18, 18/docker): mount that again, or begin" in line
+
+    def test_says_what_moves_the_data_to_a_new_major(self) -> None:
+        """Where docker-compose.yml has the new image and its new volume already."""
+        there = {f"{OLD.target}/18/docker": "18"}
+        [line] = judge(Seen(f"{HOME}/19/docker", "19", "19", there), others=(OLD,))
+        assert (
+            "there is one in volume shop_old (PostgreSQL 18, 18/docker): `nox -s upgrade-database -- compose`" in line
+        )
+        assert "moves it to PostgreSQL 19, or mount that again, or begin" in line
+        [line] = judge(Seen(f"{HOME}/17/docker", "17", "17", there), others=(OLD,))
+        assert "upgrade-database" not in line
 
     def test_says_that_it_may_not_look(self) -> None:
         """A data folder of another user is no empty one."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets.common.data import RUNBOOK
 from pipeline.targets.local.data import data_majors, judge_data
 
 LOCK = "asyncpg==0.31.0 \\\n    --hash=sha256:1\nembedded-postgres==19.1.0 \\\n    --hash=sha256:2\n"
@@ -44,7 +43,7 @@ class TestJudgeData:
         [line] = judge_data("local", Path("/data"), "18", "19", expected=expected)
         assert line == (
             "the data in /data is of PostgreSQL 18, which PostgreSQL 19 cannot read: put requirements/engines.txt back,"
-            f" or move the data by hand ({RUNBOOK})"
+            " or move it as `nox -s upgrade-database -- local` says"
         )
 
     def test_refuses_an_empty_folder_where_something_was_proved(self) -> None:
