@@ -137,6 +137,12 @@ def rollback(session: nox.Session) -> None:
 
 
 @nox.session
+def watch(session: nox.Session) -> None:
+    """Listen to the deploy that serves; go back where an alert fires (-- [ENV] [--release N] [--json])."""
+    slipway(session, "watch", *session.posargs)
+
+
+@nox.session
 def status(session: nox.Session) -> None:
     """Show what runs: release, replicas, lock; live, with traffic and alerts, too (-- [ENV] [--watch] [--json])."""
     slipway(session, "status", *session.posargs)

@@ -23,7 +23,7 @@ log = logging.getLogger("pipeline.main")  # __name__ is `__main__` here, which i
 
 # Which file of commands/ has which verbs: the one that a command line needs is imported and no other, which takes long.
 FAMILIES = {
-    "deploy": ("deploy", "rollback"),
+    "deploy": ("deploy", "rollback", "watch"),
     "doctor": ("doctor",),
     "environments": ("down", "status", "releases"),
     "logs": ("logs",),

@@ -1,4 +1,4 @@
-"""`nox -s deploy` and `nox -s rollback`: the verbs that tell a story."""
+"""`nox -s deploy`, `nox -s rollback` and `nox -s watch`: the verbs that tell a story, or listen to its end."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from collections.abc import Callable
 from rich.console import Console
 
 from pipeline.commands import JSON, Result, Verbs
+from pipeline.commands.environments import Opener, open_environment
 from pipeline.config.place_of_data import STORE_KEYS
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import PLACED, URLS, overridden, secret_names, variables
 from pipeline.deploy.accounts import first_account
 from pipeline.deploy.evidence import summary_line
 from pipeline.deploy.github import annotation
+from pipeline.deploy.listening import Listener
 from pipeline.deploy.story import Story
-from pipeline.errors import LockHeld, SlipwayError
+from pipeline.errors import LockHeld, SlipwayError, UsageError
+from pipeline.proof.report import Report
+from pipeline.releases.model import short
+from pipeline.releases.records import read_json
 from pipeline.system.progress import Progress, tame
 from pipeline.system.protection import deaf
 from pipeline.system.waiting import attempts
+from pipeline.targets import open_target
 
 __all__ = ["add_parsers"]
 
 log = logging.getLogger(__name__)
 
 Begin = Callable[..., Story]
+Hear = Callable[..., Listener]
 UNDOING_SECONDS = 180  # a cancelled job on GitHub has 300
 
 
@@ -41,6 +48,7 @@ def add_parsers(verbs: Verbs) -> None:
     add("--empty-database", action="store_true", help="start over if the data is gone")
     add("--forget-migration", metavar="NNNN", help="let an applied migration run again; what it did to the data stays")
     add("--cancel-backup", action="store_true", help="end a backup that runs, where migrations are pending")
+    add("--no-watch", action="store_true", help="leave what `watch_minutes` asks for to `nox -s watch`")
     add("--json", **JSON)
     parser = verbs.add("rollback", rollback, "go back to a recorded release", env=True)
     parser.set_defaults(dry_run=False, forward=False, unwatched=True)
@@ -48,19 +56,72 @@ def add_parsers(verbs: Verbs) -> None:
     add("--release", metavar="N", help="its number or name; the previous one by default")
     add("--unfinished", action="store_true", help="undo a deploy that was killed; do nothing if there is none")
     parser.add_argument("--json", **JSON)
+    parser = verbs.add("watch", watch, "listen to a deploy that was proved, and go back where an alert fires", env=True)
+    parser.set_defaults(unwatched=True)
+    parser.add_argument("--release", metavar="N", help="do so only while it serves: the number or name of a release")
+    parser.add_argument("--json", **JSON)
 
 
-def deploy(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
-    """Ship the working tree, or the recorded release that `--release` names. `begin` creates the story."""
+def deploy(
+    project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story, hear: Hear = Listener
+) -> Result:
+    """Ship the working tree, or the recorded release that `--release` names.
+
+    `begin` creates the story, `hear` what listens afterwards.
+    """
+    env = project.environment(options.env)
     story = begin(
         project,
-        project.environment(options.env),
+        env,
         progress,
         empty_database=options.empty_database,
         forgotten=options.forget_migration,
         cancel_backup=options.cancel_backup,
+        heard_later=bool(env.watch_minutes),
     )
-    return _tell(story, options, options.release)
+    code, report = _told(story, options, options.release)
+    if env.watch_minutes and report.verdict == "proved":
+        if options.no_watch:
+            log.info(f"nobody watches it yet: `nox -s watch -- {env.name}`")
+        else:
+            record = story.records.find(str(report.number))
+            return _listen(hear(project, env, story.target, progress, record, report, begin=begin), options)
+    return code, report.document() if options.json else None
+
+
+def watch(
+    project: Project,
+    options: Namespace,
+    progress: Progress,
+    *,
+    begin: Begin = Story,
+    hear: Hear = Listener,
+    opened: Opener = open_target,
+) -> Result:
+    """Listen to the deploy that serves. `begin` creates the story of a rollback, `hear` what listens."""
+    env, target = open_environment(project, options, progress, opened)
+    if not env.watch_minutes:
+        where = f"pyproject.toml [tool.slipway.environments.{env.name}]"
+        raise UsageError(f"{where}: `watch_minutes` is not set, so there is nothing to do: for example 10")
+    records = target.records()
+    record = records.find(options.release) if options.release else records.serving()
+    if record is None:
+        raise UsageError(f"{env.name}: nothing was proved yet: `nox -s deploy -- {env.name}`")
+    try:
+        report = Report.load(read_json(record.folder / "report.json"))
+    except ValueError:
+        raise SlipwayError(f"deploy {record.number} has no report that this version can read: deploy again") from None
+    return _listen(hear(project, env, target, progress, record, report, begin=begin), options)
+
+
+def _listen(listener: Listener, options: Namespace) -> Result:
+    code, report = listener.listen()
+    said = report.watch.said if report.watch else ""
+    line = summary_line(report) if code else f"Release {short(report.release)}: {said}"
+    sys.stderr.write(annotation(f"{options.verb} {options.env}", line) if code else "")
+    if not options.json:
+        Console(highlight=False).print(tame(line), soft_wrap=True, markup=False)
+    return code, report.document() if options.json else None
 
 
 def rollback(project: Project, options: Namespace, progress: Progress, *, begin: Begin = Story) -> Result:
@@ -69,7 +130,8 @@ def rollback(project: Project, options: Namespace, progress: Progress, *, begin:
     if options.unfinished:
         return _finish(lambda: begin(project, env, progress), env, options, progress)
     story = begin(project, env, progress)
-    return _tell(story, options, options.release or str(story.records.previous().number))
+    code, report = _told(story, options, options.release or str(story.records.previous().number))
+    return code, report.document() if options.json else None
 
 
 def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, progress: Progress) -> Result:
@@ -86,7 +148,8 @@ def _finish(begin: Callable[[], Story], env: Environment, options: Namespace, pr
                 f"{env.name}: a deploy is unfinished, and none was proved before it: `nox -s deploy -- {env.name}`"
             )
         try:
-            return _tell(story, options, str(before.number))
+            code, report = _told(story, options, str(before.number))
+            return code, report.document() if options.json else None
         except LockHeld as error:
             held = error
     raise held
@@ -106,7 +169,8 @@ def _overridden(story: Story, *, built: bool) -> list[str]:
     return [line for name, line in overridden(story.project.root).items() if name not in unused]
 
 
-def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
+def _told(story: Story, options: Namespace, reference: str | None) -> tuple[int, Report]:
+    """Tell `story`, and say what came of it; return the exit code and the report."""
     for line in _overridden(story, built=reference is None):
         log.warning(line)
     try:
@@ -124,4 +188,4 @@ def _tell(story: Story, options: Namespace, reference: str | None) -> Result:
     with deaf():  # the deploy is done: nothing that comes now is about it
         if advice := first_account(story.env, story.target, report):
             log.info(advice)
-    return code, report.document() if options.json else None
+    return code, report

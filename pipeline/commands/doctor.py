@@ -22,6 +22,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.data.checkup import Checkup, check_backups
 from pipeline.data.records import DataRecords
 from pipeline.deploy.ages import old_secrets
+from pipeline.deploy.healing import left_by_watch
 from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
@@ -90,6 +91,12 @@ def _examine(project: Project, env: Environment, target: Target, records: Record
         findings.append(
             f"what a proof wrote is still in the database: {left}: `nox -s deploy -- {env.name}` tries again"
         )
+    findings += [
+        f"the watch of deploy {record.number} was killed: `nox -s watch -- {env.name} --release {record.number}` begins"
+        f" it anew, `nox -s deploy -- {env.name}` removes what it wrote"
+        for record in records.all()
+        if left_by_watch(record.folder)
+    ]
     if not deploying:
         findings += [
             f"the deploy of release record {record.number} died in stage `{record.stage}`:"

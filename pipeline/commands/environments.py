@@ -116,7 +116,7 @@ def releases(project: Project, options: Namespace, progress: Progress, *, opened
     records = target.records()
     retained = records.retained(project.retain)
     rows = [
-        _fields(record, "number", "release", "verdict", "reason", "commit", "dirty", "started", "finished")
+        _fields(record, "number", "release", "verdict", "reason", "commit", "dirty", "started", "finished", "watch")
         | {"retained": record.release in retained}
         for record in reversed(records.all())
     ]
@@ -143,7 +143,8 @@ def _print_releases(rows: Sequence[Mapping[str, Any]], back: str) -> None:
         text = Text.assemble(*cells)
         text.rstrip()
         console.print(text, soft_wrap=True)
-        for part in textwrap.wrap(str((row or {}).get("reason") or ""), max(console.width - len(INDENT), NARROWEST)):
+        said = str((row or {}).get("reason") or (row or {}).get("watch") or "")
+        for part in textwrap.wrap(said, max(console.width - len(INDENT), NARROWEST)):
             console.print(f"{INDENT}{part}", markup=False, soft_wrap=True, style="dim")
     console.print(f"* kept: `{back} --release NUMBER` ships it again", style="dim", soft_wrap=True)
 

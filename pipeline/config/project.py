@@ -18,11 +18,21 @@ from pipeline.config.slo import Slo
 from pipeline.config.sources import Source
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
+from pipeline.system.hosts import leads_here
 from pipeline.system.place import state_folder
 
-__all__ = ["ComposeEnvironment", "Environment", "KubernetesEnvironment", "LocalEnvironment", "Project", "load_project"]
+__all__ = [
+    "LONGEST_WATCH",
+    "ComposeEnvironment",
+    "Environment",
+    "KubernetesEnvironment",
+    "LocalEnvironment",
+    "Project",
+    "load_project",
+]
 
 LARGEST = 10_000
+LONGEST_WATCH = 60  # minutes: a job on GitHub has to end, and what the traffic writes stays until the end
 SHORTEST_LIMIT, LONGER = 60, 10  # of a bake, in seconds and in times of bake_seconds
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an environment: it is a folder's name and an argument
 
@@ -85,6 +95,17 @@ class Environment(Table):
     prometheus: Annotated[Text, AfterValidator(_prometheus)] | None = Field(
         default=None, examples=['"http://127.0.0.1:9090"']
     )
+    # How long a deploy listens to its alerts after the release was proved: 0 is not at all.
+    watch_minutes: Annotated[float, Field(ge=0, le=LONGEST_WATCH)] = Field(default=0, examples=["10 # 60 at most"])
+
+    @field_validator("watch_minutes")
+    @classmethod
+    def _can_listen(cls, minutes: float, info: ValidationInfo) -> float:
+        if minutes and info.data.get("prometheus", "") is None:  # a wrong address is named by itself
+            raise ValueError(
+                'needs the address of a Prometheus beside it, for example `prometheus = "http://127.0.0.1:9090"`'
+            )
+        return minutes
 
     @property
     def kept(self) -> BackupPolicy:
@@ -107,6 +128,16 @@ class KubernetesEnvironment(Environment):
     repository: Text | None = Field(default=None, examples=['"ghcr.io/owner/name"'])  # of images; IMAGE_REPOSITORY wins
     promote_from: Text | None = Field(default=None, examples=['"staging"'])
     elsewhere: ClassVar = {"replicas": "belongs to the overlay on kubernetes"}
+
+    @field_validator("watch_minutes")
+    @classmethod
+    def _can_ask(cls, minutes: float, info: ValidationInfo) -> float:
+        address = info.data.get("prometheus") or "https:"
+        if minutes and address.startswith("http:") and not leads_here(address):
+            raise ValueError(
+                f"a deploy cannot ask {address}, an address of the cluster: give `prometheus` an https one"
+            )
+        return minutes
 
 
 ON_KUBERNETES = dict.fromkeys(KubernetesEnvironment.model_fields.keys() - Environment.model_fields, "is for kubernetes")

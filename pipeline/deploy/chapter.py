@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.deploy.proving import Proof
 from pipeline.proof.comparison import Slower
@@ -21,7 +22,7 @@ from pipeline.system.protection import best_effort
 from pipeline.system.text import now
 from pipeline.targets import Fleet, Target
 
-__all__ = ["LOG", "Chapter", "source_of"]
+__all__ = ["LOG", "Chapter", "keep_log", "source_of"]
 
 LOG = "service.log"  # of the replicas of a release that failed
 
@@ -102,15 +103,7 @@ class Chapter:
 
     def keep_log(self, fleet: Fleet) -> None:
         """Keep what the replicas of the failed release logged, beside the way back, which removes them."""
-
-        def keep() -> None:
-            with best_effort():
-                said = fleet.log(self.new.name) if self.new else ""
-                if said:
-                    write_whole(self.record.folder / LOG, said)
-
-        self._keeping = threading.Thread(target=keep)
-        self._keeping.start()
+        self._keeping = keep_log(fleet, self.new.name if self.new else None, self.record.folder)
 
     def _log_command(self, target: Target) -> str:
         """Return the command that finds REQUEST_ID in what the service logged."""
@@ -122,6 +115,20 @@ class Chapter:
         yield from self.proof.remarks if self.proof else ()
         if self.unremoved:
             yield f"what the proof wrote is still there, and the next deploy tries again to remove it: {self.unremoved}"
+
+
+def keep_log(fleet: Fleet, release: str | None, folder: Path) -> threading.Thread:
+    """Start to keep in `folder` what the replicas of `release` logged; return the thread that does."""
+
+    def keep() -> None:
+        with best_effort():
+            said = fleet.log(release) if release else ""
+            if said:
+                write_whole(folder / LOG, said)
+
+    keeping = threading.Thread(target=keep)
+    keeping.start()
+    return keeping
 
 
 def source_of(record: Record) -> Source:

@@ -114,6 +114,7 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
         *_traffic_parts("The traffic", report.traffic, str(toll) if toll else None, pictures=picture == PICTURE),
         *([f"Seen from inside: {prose(report.inside[0])}."] if report.inside else []),
         *(f"Remark: {prose(line)}." for line in report.remarks),
+        *([f"Afterwards: {prose(report.watch.said)}."] if report.watch else []),
         "## Stages",
         stages_table(report.stages),
     ]

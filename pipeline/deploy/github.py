@@ -34,15 +34,17 @@ COLOURS = {
 }
 
 
-def publish(report: Report, place: str, environ: Mapping[str, str] = os.environ) -> None:
+def publish(report: Report, place: str, environ: Mapping[str, str] = os.environ, *, listen: bool = False) -> None:
     """Append `report`, which is kept at `place`, to the files that GitHub names.
 
-    A file that cannot be written is one line of the log.
+    `listen`: the output `watch` has its number, for the job that listens. A file that cannot be written is one line of
+    the log.
     """
     if environ.get("GITHUB_STEP_SUMMARY"):
         _append(environ["GITHUB_STEP_SUMMARY"], render_markdown(report, picture=chart(report)), LARGEST)
     if environ.get("GITHUB_OUTPUT"):
         outputs = {"verdict": report.verdict, "release": report.release or "", "url": report.url, "report": place}
+        outputs["watch"] = str(report.number) if listen else ""
         lines = [f"{name}={' '.join(value.split())}\n" for name, value in outputs.items()]
         _append(environ["GITHUB_OUTPUT"], "".join(lines), None)
 

@@ -10,14 +10,16 @@ from pipeline.data.records import DataRecords
 from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.proof.cleaning import clean_up
+from pipeline.releases.lock import held_by
 from pipeline.releases.records import Records
 from pipeline.targets import Target
 
-__all__ = ["JOURNAL", "clean_up_writes", "heal"]
+__all__ = ["JOURNAL", "WATCH", "clean_up_writes", "heal", "left_by_watch"]
 
 log = logging.getLogger(__name__)
 
 JOURNAL = "{}-writes.jsonl"
+WATCH = "watch"  # names its journal, and the lock that whoever watches holds
 
 
 def heal(target: Target, records: Records, data: DataRecords) -> bool:
@@ -39,6 +41,15 @@ def heal(target: Target, records: Records, data: DataRecords) -> bool:
 
 
 def clean_up_writes(target: Target, folder: Path) -> None:
-    """Remove the synthetic writes that the proofs of the record in `folder` have left in the service."""
+    """Remove the synthetic writes that the proofs of the record in `folder` have left in the service.
+
+    Those of a watch that goes on stay: it still asks for them.
+    """
     for journal in folder.glob(JOURNAL.format("*")):
-        clean_up(journal, target.url, target.fleet.token())
+        if journal.name != JOURNAL.format(WATCH) or left_by_watch(folder):
+            clean_up(journal, target.url, target.fleet.token())
+
+
+def left_by_watch(folder: Path) -> bool:
+    """Return whether a watch of the record in `folder` was killed on this machine: its journal is there, and not it."""
+    return (folder / JOURNAL.format(WATCH)).exists() and held_by(folder / WATCH) is None

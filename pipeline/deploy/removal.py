@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 
 from pipeline.config.requests import COMMAND
 from pipeline.deploy.chapter import Chapter
+from pipeline.deploy.healing import WATCH
 from pipeline.errors import SlipwayError
+from pipeline.proof.report import WATCHING
 from pipeline.proof.results import TrafficResult
 from pipeline.proof.smoke import Smoked
+from pipeline.releases.lock import held_by
 from pipeline.releases.model import Artifact
 from pipeline.releases.records import Records, read_json
 from pipeline.system.text import answer_in
 from pipeline.targets import Database
 
-__all__ = ["remove_rows", "remove_written", "unremoved"]
+__all__ = ["remove_known", "remove_rows", "remove_written", "unremoved"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,21 @@ def remove_rows(
     return None
 
 
+def remove_known(database: Database, release: Artifact, result: TrafficResult | None) -> str | None:
+    """Remove what the traffic with this `result` wrote, and nothing else; return why some of it may be there still.
+
+    For who does not hold the lock: what is older than this moment may be somebody else's.
+    """
+    if not _has_command(release):
+        return None
+    if result and result.ids:
+        try:
+            _run(database, release, result.ids, ())
+        except SlipwayError as error:
+            return error.problems[0]
+    return None if result and not result.unplaced else "the watch's traffic ended before it knew what it wrote"
+
+
 def unremoved(records: Records) -> str | None:
     """Return why rows that a proof wrote are still there, as the newest record says; None where it does not."""
     reports = (read_json(record.folder / "report.json") for record in reversed(records.all()))
@@ -77,6 +95,8 @@ def _left_over(chapter: Chapter, records: Records) -> str | None:
     report = read_json(before[-1].folder / "report.json") if before else {}
     if report.get("verdict") == "interrupted" and report.get("finished") is None:
         return f"deploy {before[-1].number} was killed"
+    if (report.get("watch") or {}).get("outcome") == WATCHING and held_by(before[-1].folder / WATCH) is None:
+        return f"the watch of deploy {before[-1].number} was killed"
     left: str | None = report.get("unremoved")
     return left
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from pipeline.deploy.ages import NOTED, ages_of
 from pipeline.deploy.chapter import Chapter, source_of
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.healing import JOURNAL, clean_up_writes, heal
+from pipeline.deploy.instead import Instead
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.readiness import degraded_checks
 from pipeline.deploy.removal import remove_written
 from pipeline.deploy.schema_check import SchemaCheck
 from pipeline.deploy.trial import try_unrouted
 from pipeline.deploy.verification import unverified
+from pipeline.deploy.whole_report import whole_report
 from pipeline.deploy.working_tree import refuse_backwards, tree_problems
 from pipeline.errors import DeployFailed, Inconclusive, Interrupted, SlipwayError, UsageError
 from pipeline.proof.report import Report
@@ -60,29 +62,34 @@ class Story:
         empty_database: bool = False,
         forgotten: str | None = None,
         cancel_backup: bool = False,
+        heard_later: bool = False,
         target: Target | None = None,
         proof: Callable[[Environment, Target, Progress, Path, bool], Proof] = Proof,
         degraded: Callable[[str], list[str]] = degraded_checks,
     ) -> None:
         """Open the environment. `empty_database`: it may start over with none; `forgotten`: an applied migration.
 
-        `cancel_backup`: migrations end a backup that runs; `target`: the environment's own by default; `proof`: what
-        watches a rollout, and judges it; `degraded`: what lists the degraded checks of the service at a URL.
+        `cancel_backup`: migrations end a backup that runs; `heard_later`: what is proved is listened to, and attested
+        after that; `target`: the environment's own by default; `proof`: what watches a rollout, and judges it;
+        `degraded`: what lists the degraded checks of the service at a URL.
         """
         self.project, self.env, self.progress = project, env, progress
         self.target: Target = target or open_target(project, env, progress)
-        self.releases, self.fleet, self.watch = self.target.releases, self.target.fleet, self.target.watch
+        self.releases, self.fleet = self.target.releases, self.target.fleet
         self._begin_proof, self._degraded = proof, degraded
         self.records = self.target.records()
-        self._empty_database = empty_database
+        self._empty_database, self._heard_later = empty_database, heard_later
         self.schema = SchemaCheck(self.target, forgotten=forgotten, cancel_backup=cancel_backup)
         self.schema.told = lambda line: progress.live("check", line)
         self._recorded = False  # whether a release in the records was asked for
 
-    def tell(self, *, reference: str | None, dry_run: bool, forward: bool = False) -> tuple[int, Report]:
+    def tell(
+        self, *, reference: str | None, dry_run: bool, forward: bool = False, instead: Instead | None = None
+    ) -> tuple[int, Report]:
         """Ship the working tree or the release that `reference` names; return the exit code and the report.
 
-        With `forward`, refuse where what is serving was deployed from a newer commit than the working tree's.
+        With `forward`, refuse where what is serving was deployed from a newer commit than the working tree's. With
+        `instead`, raise `Superseded` where that deploy no longer serves once the lock is taken.
         """
         adopted = self.releases.adopt(reference)
         kept = self.records.find(reference) if reference and not adopted else None
@@ -98,6 +105,8 @@ class Story:
                 self._refuse_undelivered(wanted)
                 stack.enter_context(self.target.lock())
                 self.records.refresh()  # another deploy may have held the lock until now
+                if instead:
+                    instead.check(self.records)
                 self._refuse_lost_data(wanted)
                 self.schema.dry_run = dry_run
                 if forward:
@@ -113,6 +122,7 @@ class Story:
             self.progress.transcript.keep(chapter.record.folder / LOG)
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
+                chapter.reason = instead.reason if instead else chapter.reason
             except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
                 self._undo(chapter, error)
             return chapter.code, self._record(chapter, dry_run=dry_run)
@@ -343,10 +353,10 @@ class Story:
             with best_effort():
                 if not dry_run:
                     chapter.unremoved = remove_written(self.target.database, chapter, self.records)
-            report = self._report(chapter)
+            report = whole_report(chapter, self.target, self.records, self.progress, self._degraded)
             place = os.path.relpath(chapter.record.folder, self.project.root)
             with best_effort():
-                github.publish(report, "" if dry_run else f"{place}/report.json")
+                github.publish(report, "" if dry_run else f"{place}/report.json", listen=self._listens(report))
             with best_effort():
                 if dry_run:
                     shutil.rmtree(chapter.record.folder)  # nothing was shipped, so there is no release to record
@@ -357,37 +367,20 @@ class Story:
             stage.note = f"{place}/report.md"
         return report
 
-    def _report(self, chapter: Chapter) -> Report:
-        """Return the report of the deploy, which ends now, with what others saw meanwhile; that is logged, too."""
-        report, inside, remarks = chapter.report(self.target), None, list[str]()
-        if report.traffic:
-            with best_effort():
-                inside = self.watch.second_view(report.traffic.failed, report.traffic.sent)
-            with best_effort():
-                remarks = self.watch.remarks()
-        with best_effort():
-            remarks += self._degraded(report.url) if report.verdict != "failed" else []
-        if inside:
-            log.info(f"from inside: {inside[0]}")
-        for line in remarks:
-            log.info(f"meanwhile {line}")
-        undoing = report.rollback.stages if report.rollback else ()
-        stages = tuple(self.progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
-        before = self.records.before(report.release) if chapter.stays else None
-        back = before.release if before else None
-        remarks = [*report.remarks, *remarks]
-        return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks), back=back)
-
     def _keep(self, chapter: Chapter, report: Report) -> None:
         """Write `report` where this environment and others look for it; remove what nobody needs any more."""
         write_evidence(chapter.record.folder, report)
         self.records.publish(chapter.record)
         with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
-            attested = beside.submit(self.releases.attest, report) if chapter.proof else None
+            attest = chapter.proof and not self._listens(report)  # else who listens does so
+            attested = beside.submit(self.releases.attest, report) if attest else None
             self.releases.prune(self.records.retained(self.project.retain))
             self.records.prune()
         if attested:
             attested.result()
+
+    def _listens(self, report: Report) -> bool:
+        return self._heard_later and report.verdict == "proved"
 
     @contextmanager
     def _stage(self, chapter: Chapter, name: str) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from rich.live import Live
 from pipeline.config.project import Environment, KubernetesEnvironment
 from pipeline.errors import SlipwayError
 from pipeline.live.screen import Look, line_of, screen_of
-from pipeline.metrics.prometheus import TOKEN, Alert, Prometheus, PrometheusError, is_here
+from pipeline.metrics.prometheus import Alert, PrometheusError, reachable
 from pipeline.metrics.rates import Rates
 from pipeline.metrics.scrapes import Scraper
 from pipeline.system.progress import PLAIN_LIVE_SECONDS, tame
@@ -37,7 +37,8 @@ class Watcher:
     ) -> None:
         self.env, self._ask = env, ask
         self.warnings = _Warnings()
-        self._prometheus = _prometheus(env, environ)
+        namespace = env.namespace if isinstance(env, KubernetesEnvironment) else None
+        self._prometheus = reachable(env.prometheus, namespace, environ)
         self._scraper = Scraper()
         self._last: tuple[datetime, Mapping[str, Any]] | None = None
 
@@ -87,14 +88,6 @@ class Watcher:
         if not rates.requests:
             return None, alerts, [f"{env.prometheus} knows no requests of this service in the last minutes"]
         return rates, alerts, []
-
-
-def _prometheus(env: Environment, environ: Mapping[str, str]) -> Prometheus | None:
-    """Return the Prometheus of `env`, if this machine can ask it."""
-    address, namespace = env.prometheus, env.namespace if isinstance(env, KubernetesEnvironment) else None
-    if not address or (namespace and address.startswith("http:") and not is_here(address)):
-        return None
-    return Prometheus(address, token=environ.get(TOKEN, "").strip() or None, namespace=namespace)
 
 
 class _Warnings(logging.Handler):

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
 from pipeline.errors import SlipwayError
 from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
-from pipeline.system.hosts import is_loopback
+from pipeline.system.hosts import leads_here
 
-__all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "is_here"]
+__all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "reachable"]
 
 TOKEN = "PROMETHEUS_TOKEN"  # noqa: S105 - the name of a variable
 # Two scrapes are in it for whoever scrapes each minute, which is the slowest that is usual.
 WINDOW_SECONDS = 120
+WATCHED = "release:requests:increase2m"  # of monitoring/rules/service.yaml
 TIMEOUT = httpx2.Timeout(3, connect=2)
 WHOLE_SECONDS, MOST_BYTES = 5.0, 8 * 2**20  # of an answer
 SAID = 200  # characters of what it says itself
@@ -33,7 +34,10 @@ class PrometheusError(SlipwayError):
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert that is firing or pending; `since` is RFC 3339."""
+    """An alert that is firing or pending; `since` is RFC 3339.
+
+    `release` is the one that it is about, None where it is about none; `rollback`: it is a reason to go back.
+    """
 
     name: str
     state: str
@@ -41,6 +45,8 @@ class Alert:
     summary: str
     since: str | None
     runbook: str | None
+    release: str | None = None
+    rollback: bool = False
 
 
 class Prometheus:
@@ -54,7 +60,7 @@ class Prometheus:
         secure = address.startswith("https:")
         self._client = httpx2.Client(
             timeout=TIMEOUT,
-            trust_env=secure and not is_here(address),  # the environment's proxy is for what is elsewhere,
+            trust_env=secure and not leads_here(address),  # the environment's proxy is for what is elsewhere,
             verify=httpx2.create_ssl_context(trust_env=secure),  # and its authorities are for all
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
@@ -75,13 +81,25 @@ class Prometheus:
             raise self._strange() from None
         return tuple(sorted(alerts, key=lambda alert: (alert.state != "firing", alert.name)))
 
+    def watched(self, release: str) -> float:
+        """Return how many requests `release` answered over the last two minutes, by the rules of monitoring/rules."""
+        chosen = [f"release={json.dumps(release)}", *self._namespace()]
+        found = self._list("/api/v1/query", {"query": f"sum({WATCHED}{{{', '.join(chosen)}}})"}, "result")
+        try:
+            counted = sum(float(one["value"][1]) for one in found)
+        except (LookupError, TypeError, ValueError):
+            raise self._strange() from None
+        return counted if math.isfinite(counted) else 0.0
+
+    def _namespace(self) -> list[str]:
+        return [f"namespace={json.dumps(self.namespace)}"] if self.namespace else []
+
     def _is_ours(self, labels: Mapping[str, str]) -> bool:
         elsewhere = self.namespace and labels.get("namespace") not in (None, "", self.namespace)
         return labels.get("alertname") != WATCHDOG and not elsewhere
 
     def _series(self, metric: str, labels: str) -> tuple[Series, ...]:
-        chosen = [f'route!~"{"|".join(PROBED)}"']
-        chosen += [f"namespace={json.dumps(self.namespace)}"] if self.namespace else []
+        chosen = [f'route!~"{"|".join(PROBED)}"', *self._namespace()]
         query = f"sum by ({labels}) (rate({metric}{{{', '.join(chosen)}}}[{WINDOW_SECONDS}s]))"
         found = self._list("/api/v1/query", {"query": query}, "result")
         try:
@@ -149,6 +167,8 @@ def _alert(found: Mapping[str, Any]) -> Alert:
         summary=_line(words.get("summary")),
         since=found.get("activeAt"),
         runbook=words.get("runbook_url"),
+        release=labels.get("release"),
+        rollback=labels.get("rollback") == "true",
     )
 
 
@@ -158,6 +178,11 @@ def _line(text: object) -> str:
     return " ".join(shown.split())[:SAID]
 
 
-def is_here(address: str) -> bool:
-    """Return whether `address` leads to this machine."""
-    return is_loopback(urlsplit(address).hostname or "")
+def reachable(address: str | None, namespace: str | None, environ: Mapping[str, str] = os.environ) -> Prometheus | None:
+    """Return the Prometheus at `address` if this machine can ask it: an http one of a cluster it cannot.
+
+    `namespace` is the environment's on a cluster, None elsewhere; the token is that of `environ`.
+    """
+    if not address or (namespace and address.startswith("http:") and not leads_here(address)):
+        return None
+    return Prometheus(address, token=environ.get(TOKEN, "").strip() or None, namespace=namespace)

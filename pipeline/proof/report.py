@@ -8,15 +8,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipeline.proof.comparison import Comparison, Slower, compare
 from pipeline.proof.results import QUIET, Bin, Failure, Latency, Phase, Share, TrafficResult
 from pipeline.proof.verdict import rate_of_failures
 from pipeline.system.progress import StageRecord
 
-__all__ = ["SCHEMA", "Answers", "Failures", "Mark", "Report", "Rollback", "Toll", "TrafficReport", "traffic_report"]
+__all__ = [
+    "SCHEMA",
+    "WATCHING",
+    "Answers",
+    "Failures",
+    "Mark",
+    "Report",
+    "Rollback",
+    "Toll",
+    "TrafficReport",
+    "Watched",
+    "traffic_report",
+]
 
 SCHEMA = "slipway.report/1"
 EXAMPLES = 5  # of each kind of failure
+WATCHING = "watching"
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,25 @@ class Rollback:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What became of the watch of a release that was proved. `said` is that in words.
+
+    `outcome`: `watching` (still, or killed), `quiet`, `nothing` (too little was seen for a verdict), `superseded`,
+    `left` (by who interrupted it), `fired`. `requests`: the most that were counted in two minutes, None where nobody
+    could be asked. `sent`, `failed`: of the watch's own traffic.
+    """
+
+    minutes: float
+    outcome: str
+    said: str
+    seconds: float = 0.0
+    requests: int | None = None
+    alert: str | None = None
+    sent: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """A deploy or rollback, in the names and the order of `report.json`. Times are RFC 3339.
 
@@ -129,6 +163,7 @@ class Report:
     log: str | None = None  # the command that finds REQUEST_ID in the service's log
     events: Sequence[Mark] = ()
     rollback: Rollback | None = None
+    watch: Watched | None = None  # what was heard afterwards, where the environment has `watch_minutes`
 
     def document(self) -> dict[str, Any]:
         """Return the content of `report.json`, whose names other programs rely on."""
@@ -136,6 +171,14 @@ class Report:
         values = json.dumps({"schema": SCHEMA, **asdict(self), "inside": inside})
         document: dict[str, Any] = json.loads(values)  # lists, where this has tuples
         return document
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any]) -> Report:
+        """Return the report of a `document`. Raise `ValueError` where that is none of this version's."""
+        values = {name: value for name, value in document.items() if name != "schema"}
+        if inside := values.get("inside"):
+            values["inside"] = (inside["said"], {name: value for name, value in inside.items() if name != "said"})
+        return TypeAdapter(cls).validate_python(values)
 
 
 def traffic_report(

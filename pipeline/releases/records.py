@@ -37,6 +37,7 @@ class Record:
     commit: str | None
     dirty: bool  # files differed from the commit
     stage: str | None
+    watch: str | None  # what became of its watch, in words
 
 
 class Records:
@@ -83,6 +84,11 @@ class Records:
         names = [record.release for record in stayed]
         first = names.index(release) if release in names else len(names)
         return stayed[first - 1] if first else None
+
+    def replaced(self, record: Record) -> Record | None:
+        """Return the newest record of another release that served before `record`; None for none."""
+        others = [one for one in self.all() if one.stayed and one.number < record.number]
+        return next((one for one in reversed(others) if one.release != record.release), None)
 
     def previous(self) -> Record:
         """Return what `rollback` goes back to: the last release before the first deploy of the one that serves.
@@ -153,6 +159,7 @@ class Records:
             commit=facts.get("commit"),
             dirty=bool(facts.get("dirty")),
             stage=begun.get("stage"),
+            watch=(report.get("watch") or {}).get("said"),
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
-__all__ = ["is_loopback"]
+__all__ = ["is_loopback", "leads_here"]
 
 
 def is_loopback(host: str) -> bool:
@@ -13,3 +14,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def leads_here(address: str) -> bool:
+    """Return whether the URL `address` leads to this machine."""
+    return is_loopback(urlsplit(address).hostname or "")

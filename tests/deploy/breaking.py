@@ -15,8 +15,10 @@ IN_SERVICE = (
     ' + str(__import__("os").environ.get("BACKEND_SOCKET")) + __import__("socket").gethostname())'
 )
 
-# The outermost layer of the service: it may change what every route answers.
+# A layer of the service: it may change what every route answers.
 LAYER = """
+from starlette.middleware import Middleware
+
 _sound_app = create_app
 
 
@@ -47,7 +49,7 @@ class _Breakage:
 
 def create_app(*arguments, **options):
     app = _sound_app(*arguments, **options)
-    app.add_middleware(_Breakage)
+    app.user_middleware.{place}
     return app
 """
 
@@ -68,12 +70,15 @@ def upgrade() -> None:
 '''
 
 
-def wrap_service(checkout: Checkout, breakage: str, *, when: str = IN_SERVICE) -> None:
+def wrap_service(checkout: Checkout, breakage: str, *, when: str = IN_SERVICE, counted: bool = False) -> None:
     """Run `breakage` before each request: it sees `path`, `method`, `self.asked`, and may set `status` and `body`.
 
-    `when` it does so is an expression: by default not in the trial, which would refuse the release.
+    `when` it does so is an expression: by default not in the trial, which would refuse the release. `counted`: it is
+    what the service itself takes for its answer, so that its metrics have it, too.
     """
-    checkout.append("backend/app.py", LAYER.format(when=when, breakage=textwrap.indent(breakage, " " * 12)))
+    place = "append(Middleware(_Breakage))" if counted else "insert(0, Middleware(_Breakage))"
+    text = LAYER.format(when=when, place=place, breakage=textwrap.indent(breakage, " " * 12))
+    checkout.append("backend/app.py", text)
 
 
 def add_migration(

@@ -33,7 +33,7 @@ __all__ = ["Checkout"]
 ROOT = Path(__file__).parents[2]
 IDENTITY = ("-c", "user.name=e2e", "-c", "user.email=e2e@example.org", "-c", "commit.gpgsign=false")
 ENVIRONMENT_VERBS = (
-    *("deploy", "rollback", "rotate", "status", "doctor", "releases", "logs", "down"),
+    *("deploy", "rollback", "watch", "rotate", "status", "doctor", "releases", "logs", "down"),
     *("backup", "backups", "restore", "drill", "upgrade-database"),
 )
 EVERYTHING = {"supervisord": 1, "postgres": 1, "valkey": 1, "edge": 1, "replica": 2, "watchdog": 1}

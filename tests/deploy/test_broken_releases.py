@@ -28,9 +28,9 @@ class Case:
     says: tuple[str, ...]  # words in the reason; {release} is the broken one
 
 
-def layer(breakage: str, **options: str) -> Callable[[Checkout], None]:
+def layer(breakage: str, when: str = IN_SERVICE) -> Callable[[Checkout], None]:
     """Return a breakage in a layer around the whole service, by default of the replicas that people are sent to."""
-    return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip(), **options)
+    return lambda checkout: wrap_service(checkout, textwrap.dedent(breakage).strip(), when=when)
 
 
 def code(text: str) -> Callable[[Checkout], None]:

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 # The map: what a package may import, beside itself and `errors`. What is further down knows nothing of what is above.
 ALLOWED = {
     "__main__": {"commands", "config", "system"},
-    "commands": {"rotation", "restore", "deploy", "data", "live", "targets", "targets.common", "supply", "images",
-                 "releases", "monitoring", "config", "engines", "registry", "system"},
+    "commands": {"rotation", "restore", "deploy", "data", "live", "targets", "targets.common", "proof", "supply",
+                 "images", "releases", "monitoring", "config", "engines", "registry", "system"},
     "rotation": {"deploy", "targets", "releases", "config", "system"},
     "restore": {"deploy", "data", "targets", "proof", "releases", "config", "system"},
-    "deploy": {"data", "targets", "proof", "supply", "releases", "config", "system"},
+    "deploy": {"data", "targets", "metrics", "proof", "supply", "releases", "config", "system"},
     "data": {"targets", "proof", "releases", "config", "system"},
     "targets": {"targets.local", "targets.compose", "targets.kubernetes", "targets.common", "releases", "config",
                 "system"},

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pipeline.commands.changes import JOBS
+from pipeline.config.project import LONGEST_WATCH
 from tests.project import deploy_minutes
 
 __all__ = [
@@ -40,6 +41,7 @@ PASSES = (
     ' or (.value.result == "skipped" and IN(.key; $left[])))\' <<< "$NEEDS"'
 )
 WORDS = "${{ needs.changes.outputs.e2e }}"
+WATCH = "deploy.watch"
 DEPLOYS = "$/.github/workflows/deploy.yml"
 LOCAL = ("$/.github/workflows/image.yml", "$/.github/workflows/ci.yml", DEPLOYS)
 
@@ -66,6 +68,7 @@ PERMISSIONS: dict[str, dict[str, str]] = {
     "cd.sign": {**READ, "packages": "write", **SIGN},
     "cd.staging": {**DEPLOY, **SIGN},
     "deploy.deploy": {**DEPLOY, **SIGN},
+    "deploy.watch": DEPLOY,
     "ci.all-green": {},
     "ci.changes": READ,
     "ci.e2e": READ,
@@ -221,10 +224,10 @@ def _jobs(flows: Flows) -> Iterator[str]:
             yield f"{name}: searches the last commit for secrets, and not each one"
         if "name" not in job:
             yield f"{name}: no name"
-        longest = deploy_minutes() if name == "deploy.deploy" else 30
+        longest = deploy_minutes() + (LONGEST_WATCH if name == WATCH else 0) if name in ("deploy.deploy", WATCH) else 30
         if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= longest:
             yield f"{name}: no timeout of {longest} minutes or less"
-        if name == "deploy.deploy" and int(job.get("timeout-minutes", 0)) < longest - 10:
+        if name in ("deploy.deploy", WATCH) and int(job.get("timeout-minutes", 0)) < longest - 10:
             yield f"{name}: ends a deploy that is still in time: it may take {longest} minutes"
         if "continue-on-error" in job:
             yield f"{name}: continues on an error"
@@ -315,9 +318,13 @@ def _groups(flows: Flows) -> Iterator[str]:
             yield f"{name}: its concurrency group does not begin with its own name: {group}"
         if "github.workflow" in group:
             yield f"{name}: a concurrency group by the caller's name"
-    for name, job in flows.jobs():
-        if "environment" in job:
-            wanted = {"group": f"deploy-{job['environment']['name']}", "cancel-in-progress": "false", "queue": "max"}
+    jobs = dict(flows.jobs())
+    for name, job in jobs.items():
+        guarded = job.get("environment", {}).get("name")
+        if name == WATCH and ("concurrency" in job or guarded == jobs["deploy.deploy"]["environment"]["name"]):
+            yield f"{name}: holds up the next deploy, or asks for a second approval"
+        if name != WATCH and guarded:
+            wanted = {"group": f"deploy-{guarded}", "cancel-in-progress": "false", "queue": "max"}
             if job.get("concurrency") != wanted:
                 found = job.get("concurrency")
                 yield f"{name}: two deploys at once, or one that is cancelled or loses its place: {found}"
@@ -353,7 +360,7 @@ def _deploys(flows: Flows) -> Iterator[str]:
         if "environment" not in job:
             continue
         used = [(step.get("if"), step["with"]) for step in job["steps"] if step.get("uses") == NOX]
-        heal = {"session": "rollback", "args": f"{job['environment']['name']} --unfinished"}
+        heal = {"session": "rollback", "args": f"{job['environment']['name'].removesuffix('-watch')} --unfinished"}
         if used[-1] != ("failure() || cancelled()", heal):
             yield f"{name}: nothing undoes what a killed runner has begun"
     for source, name in (("kind", "staging"), ("staging", "production"), ("sign", "kind")):

@@ -57,9 +57,9 @@ BROKEN = {
     "a secret for strangers": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { X: "${{ secrets.X }}" }', "ci.lint: a pull request reaches a secret"),
     "a pull request that decrypts": ("ci", 'cache: "true" }', 'cache: "true" }\n        env: { SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }', "ci.lint: a pull request reaches a secret"),
     "a login for strangers": ("image", "      - if: inputs.image != ''\n        uses: docker", "      - uses: docker", "image.image: logs in for a pull request"),
-    "all secrets": ("rollback", 'secrets: { KUBECONFIG: "${{ secrets.KUBECONFIG }}", RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}", SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }',
+    "all secrets": ("rollback", 'secrets: { KUBECONFIG: "${{ secrets.KUBECONFIG }}", RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}", SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}", PROMETHEUS_TOKEN: "${{ secrets.PROMETHEUS_TOKEN }}" }',
                     "secrets: inherit", "rollback.rollback: hands on other secrets"),
-    "a secret that does not arrive": ("cd", ', RELEASE_BOARD_TOKEN: "${{ secrets.RELEASE_BOARD_TOKEN }}", SOPS_AGE_KEY: "${{ secrets.SOPS_AGE_KEY }}" }', " }", "cd.staging: hands on other secrets"),
+    "a secret that does not arrive": ("cd", ', PROMETHEUS_TOKEN: "${{ secrets.PROMETHEUS_TOKEN }}" }', " }", "cd.staging: hands on other secrets"),
     "a right that is not granted": ("rollback", "packages: write", "packages: read", "rollback.rollback: does not grant packages, which deploy asks for"),
     "an unguarded secret": ("cd", "linux/arm64' }}\" }", "linux/arm64' }}\", X: \"${{ secrets.X }}\" }", "cd.push: a secret without an environment"),
     "a cache where it is published": ("cd", "with: { session: push }", 'with: { session: push, cache: "true" }', "cd.push: a cache"),
@@ -68,6 +68,9 @@ BROKEN = {
     "a caller's session that is none": ("rollback", "session: rollback", "session: rolback", "deploy.deploy: there is no session rolback"),
     "no healing": ("deploy", "if: failure() || cancelled()", "if: failure()", "deploy.deploy: nothing undoes"),
     "the wrong one healed": ("deploy", "${{ inputs.environment }} --unfinished", "staging --unfinished", "deploy.deploy: nothing undoes"),
+    "a watch that the next deploy waits for": ("deploy", "    needs: [deploy]\n", "    needs: [deploy]\n    concurrency: deploy-x\n", "deploy.watch: holds up the next"),
+    "a watch that asks for a second approval": ("deploy", "environment }}-watch\", url", "environment }}\", url", "or asks for a second approval"),
+    "a watch that may not take its time": ("deploy", "timeout-minutes: 140", "timeout-minutes: 100", "deploy.watch: ends a deploy that is"),
     "production apart": ("cd", "environment: production", "environment: elsewhere", "staging and production differ"),
     "production first": ("cd", "needs: [push, staging]", "needs: [push, kind]", "cd.production: does not wait for staging"),
     "a script": ("security", "        run: echo", "        run: |\n          true\n          echo", "a script of more than a line"),
@@ -81,7 +84,7 @@ def test_a_pull_request_decrypts_nothing() -> None:
     """
     flows = read()
     holders = {name for name, job in flows.jobs() if "SOPS_AGE_KEY" in json.dumps(job)}
-    assert holders == {"deploy.deploy", "cd.staging", "cd.production", "rollback.rollback"}
+    assert holders == {"deploy.deploy", "deploy.watch", "cd.staging", "cd.production", "rollback.rollback"}
     assert dict(flows.jobs())["deploy.deploy"]["environment"]["name"] == "${{ inputs.environment }}"
     started = {name for name, flow in flows.flows.items() if "pull_request" in flow["on"]}
     assert started

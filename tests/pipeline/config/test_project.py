@@ -163,6 +163,64 @@ class TestLoadProject:
         assert f"prometheus: {message}" in problem
         assert "secret" not in problem
 
+    def test_knows_for_how_long_a_deploy_listens(self, tmp_path: Path) -> None:
+        """It does not by default."""
+        address = 'prometheus = "http://127.0.0.1:9090"\n'
+        for keys, minutes in (
+            ("", 0),
+            ("watch_minutes = 0\n", 0),
+            (f"{address}watch_minutes = 2\n", 2),
+            (f"watch_minutes = 2\n{address}", 2),
+        ):
+            project = load_project(write(tmp_path, f"{GOOD}{keys}"))
+            assert project.environment("local").watch_minutes == minutes
+
+    @pytest.mark.parametrize(
+        ("keys", "says"),
+        [
+            ("watch_minutes = 10\n", "needs the address of a Prometheus beside it, for example `prometheus = "),
+            ('watch_minutes = 61\nprometheus = "http://127.0.0.1:9"\n', "must be 60 or less; for example"),
+            ('watch_minutes = -1\nprometheus = "http://127.0.0.1:9"\n', "must be 0 or more; for example"),
+            ('watch_minutes = "10"\nprometheus = "http://127.0.0.1:9"\n', "must be a number; for example"),
+        ],
+    )
+    def test_refuses_to_listen_to_nothing(self, tmp_path: Path, keys: str, says: str) -> None:
+        """By name, before anything ships."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, f"{GOOD}{keys}"))
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"pyproject.toml [tool.slipway.environments.local]: watch_minutes: {says}")
+
+    def test_names_a_wrong_prometheus_once(self, tmp_path: Path) -> None:
+        """There is one, so none is missing."""
+        with pytest.raises(UsageError) as caught:
+            load_project(write(tmp_path, f'{GOOD}watch_minutes = 10\nprometheus = "h:9090"\n'))
+        (problem,) = caught.value.problems
+        assert "prometheus: must be an http or https address" in problem
+
+    @pytest.mark.parametrize(
+        ("address", "says"),
+        [
+            ("http://prometheus.monitoring:9090", "cannot ask http://prometheus.monitoring:9090, an address of"),
+            ("https://metrics.example.com", None),
+            ("http://127.0.0.1:9090", None),
+        ],
+    )
+    def test_on_a_cluster_listens_to_what_a_deploy_can_ask(
+        self, tmp_path: Path, address: str, says: str | None
+    ) -> None:
+        """Nothing in the cluster asks for it."""
+        text = (
+            f'{GOOD}[tool.slipway.environments.prod]\ntarget = "kubernetes"\nurl = "https://x"\noverlay = "o"\n'
+            'context = "c"\nnamespace = "n"\nrepository = "r.example.com/x"\n'
+            f'prometheus = "{address}"\nwatch_minutes = 10\n'
+        )
+        if says is None:
+            assert load_project(write(tmp_path, text)).environment("prod").watch_minutes == 10
+            return
+        with pytest.raises(UsageError, match=says):
+            load_project(write(tmp_path, text))
+
     def test_refuses_a_name_that_leads_out_of_its_folder(self, tmp_path: Path) -> None:
         """An environment's name is the name of its folder below `.slipway/`."""
         with pytest.raises(UsageError, match="a name is letters, digits, - and _"):

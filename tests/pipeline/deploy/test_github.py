@@ -59,7 +59,14 @@ class TestPublish:
         assert warned == []
         assert summary.startswith("# ")
         assert "timeline.svg" not in summary
-        assert output == f"verdict={report.verdict}\nrelease={report.release or ''}\nurl={report.url}\nreport={PLACE}\n"
+        lines = [f"verdict={report.verdict}", f"release={report.release or ''}", f"url={report.url}", f"report={PLACE}"]
+        assert output.splitlines() == [*lines, "watch="]
+
+    def test_says_what_the_next_job_has_to_watch(self, tmp_path: Path) -> None:
+        """By its number: another deploy may serve by then."""
+        output = tmp_path / "output"
+        github.publish(FACTS, PLACE, {"GITHUB_OUTPUT": str(output)}, listen=True)
+        assert output.read_text().splitlines()[-1] == f"watch={FACTS.number}"
 
     def test_adds_to_what_is_there(self, tmp_path: Path) -> None:
         """A job may deploy twice."""
@@ -103,7 +110,7 @@ class TestPublish:
             rollback=Rollback(release=OLD, verdict="failed", reason=NASTY),
         )
         summary, output, _ = publish(report, tmp_path)
-        assert output.count("\n") == 4
+        assert output.count("\n") == 5
         assert re.findall(r"(?m)^#+ .*owned.*$", summary) == [summary.splitlines()[0]], "one heading, which is ours"
         assert summary.count("\n```") == 2, "our chart opens and ends"
         chart = summary[summary.index("```mermaid") : summary.rindex("\n```")]

@@ -14,6 +14,7 @@ from rich.console import Console
 from pipeline.__main__ import parser
 from pipeline.config.project import Environment, LocalEnvironment, Project
 from pipeline.config.requests import RequestSpec
+from pipeline.deploy.listening import Listener
 from pipeline.deploy.proving import Proof
 from pipeline.deploy.story import Story
 from pipeline.proof.report import Report, Rollback, TrafficReport
@@ -21,6 +22,7 @@ from pipeline.releases.model import Artifact, Migration
 from pipeline.releases.records import Record, read_json, write_json
 from pipeline.system.git import Source
 from pipeline.system.progress import Progress
+from tests.pipeline.deploy.fake_prometheus import FakePrometheus
 from tests.pipeline.deploy.fake_target import FakeTarget
 from tests.pipeline.deploy.fake_traffic import FakeTraffic
 
@@ -102,6 +104,7 @@ class World:
     target: FakeTarget
     stories: list[Story] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)  # what /ready says
+    prometheus: FakePrometheus = field(default_factory=FakePrometheus)
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=200, highlight=False))
 
     def begin(self, project: Project, env: Environment, progress: Progress, **options: Any) -> Story:
@@ -110,6 +113,12 @@ class World:
         told: dict[str, Any] = {"target": self.target, "proof": proof, "degraded": lambda _: list(self.degraded)}
         self.stories.append(Story(project, env, progress, **told, **options))
         return self.stories[-1]
+
+    def hear(self, *arguments: Any, **options: Any) -> Listener:
+        """Listen as a `Listener` would, on the fake: by its clock, in no time."""
+        fake: dict[str, Any] = {"ask": lambda _: self.prometheus, "traffic": partial(FakeTraffic, self.target)}
+        fake |= {"clock": self.prometheus.clock, "sleep": self.prometheus.sleep}
+        return Listener(*arguments, **{**fake, **options})
 
     def progress(self) -> Progress:
         """Say it all to `said`."""
@@ -136,7 +145,9 @@ class World:
     def run(self, verb: str, *arguments: str) -> tuple[int, Any]:
         """Run a verb of the command line on the fake."""
         options = parser(verb).parse_args([verb, self.target.env.name, *arguments])
-        fake = {"begin": self.begin} if verb in ("deploy", "rollback") else {"opened": self.target.opened}
+        fake: dict[str, Any] = {"begin": self.begin} if verb in ("deploy", "rollback", "watch") else {}
+        fake |= {"hear": self.hear} if verb in ("deploy", "watch") else {}
+        fake |= {"opened": self.target.opened} if verb not in ("deploy", "rollback") else {}
         result: tuple[int, Any] = options.run(self.target.project, options, self.progress(), **fake)
         return result
 

@@ -8,12 +8,14 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.metrics.prometheus import Alert, Prometheus, PrometheusError, is_here
+from pipeline.metrics.prometheus import Alert, Prometheus, PrometheusError, reachable
+from pipeline.system.hosts import leads_here
 from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from tests.certificates import certificates
@@ -31,10 +33,12 @@ groups:
   - name: tests
     rules:
       - { alert: Watchdog, expr: vector(1) }
+      - record: release:requests:increase2m
+        expr: sum by (release) (increase(http_requests_total{route!="/ready"}[2m]))
       - { alert: Waiting, expr: vector(1), for: 1h, labels: { severity: ticket } }
       - alert: Failing
         expr: vector(1)
-        labels: { severity: page }
+        labels: { severity: page, rollback: "true", release: v1 }
         annotations: { summary: "two\\nlines", runbook_url: "https://example.com/runbook" }
 """
 PAGE = """
@@ -68,7 +72,7 @@ def _real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             prometheus = Prometheus(f"http://127.0.0.1:{port}/")
             for _ in range(STARTS_SECONDS * 5):
                 try:
-                    if prometheus.rates().requests and len(prometheus.alerts()) > 1:
+                    if prometheus.rates().requests and len(prometheus.alerts()) > 1 and prometheus.watched("v1"):
                         break
                 except PrometheusError:
                     pass  # it starts
@@ -96,6 +100,15 @@ class TestReal:
             *("Failing", "firing", "page", "two lines"),
         )
         assert (failing.runbook, waiting.name, waiting.state) == ("https://example.com/runbook", "Waiting", "pending")
+        assert [(one.release, one.rollback) for one in (failing, waiting)] == [("v1", True), (None, False)]
+        since = datetime.fromisoformat(failing.since or "")
+        assert 0 <= (datetime.now(UTC) - since).total_seconds() < 600
+
+    def test_has_the_requests_of_a_release(self, real: Prometheus) -> None:
+        """None of one that it does not know, or that is another namespace's."""
+        assert real.watched("v1") > 0
+        assert real.watched('v"2') == 0
+        assert Prometheus(real.address, namespace="shop").watched("v1") == 0
 
     def test_says_what_it_does_not_accept(self, real: Prometheus) -> None:
         """In its own words."""
@@ -225,6 +238,35 @@ class TestProxy:
             assert Prometheus(f"http://{socket.gethostbyname('localhost')}:{port}").alerts() == ()
 
 
+@pytest.mark.parametrize("result", [[{"value": [1, "no"]}], [{"value": []}], [{}]])
+def test_says_that_a_count_is_none(result: list[dict[str, Any]]) -> None:
+    """One line."""
+    with serving(lambda *_: (200, {}, found("result", *result))) as port:
+        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        with pytest.raises(PrometheusError, match="answers, but not as a Prometheus does"):
+            prometheus.watched("v1")
+
+
+@pytest.mark.parametrize(
+    ("address", "namespace", "can"),
+    [
+        (None, None, False),
+        ("http://127.0.0.1:9090", None, True),
+        ("http://prometheus.monitoring:9090", None, True),
+        ("http://prometheus.monitoring:9090", "shop", False),
+        ("http://127.0.0.1:9090", "shop", True),
+        ("https://metrics.example.com", "shop", True),
+    ],
+)
+def test_is_reachable_where_this_machine_can_ask_it(address: str | None, namespace: str | None, can: bool) -> None:
+    """An http address of a cluster it cannot; who is asked gets the token."""
+    prometheus = reachable(address, namespace, {"PROMETHEUS_TOKEN": " t "})
+    assert (prometheus is not None) is can
+    if prometheus:
+        assert prometheus.namespace == namespace
+        assert prometheus._headers == ({"Authorization": "Bearer t"} if prometheus.address[:6] == "https:" else {})
+
+
 @pytest.mark.parametrize(
     ("address", "here"),
     [
@@ -237,4 +279,4 @@ class TestProxy:
 )
 def test_knows_this_machine(address: str, here: bool) -> None:
     """By the address alone: nobody is asked for a name."""
-    assert is_here(address) is here
+    assert leads_here(address) is here

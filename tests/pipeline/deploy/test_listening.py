@@ -1,0 +1,458 @@
+"""A deploy that listens: what it hears afterwards, and what it does about it."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.deploy.healing import JOURNAL, WATCH
+from pipeline.deploy.listening import LEAST_REQUESTS
+from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, UsageError
+from pipeline.proof.report import Report
+from pipeline.proof.traffic import GeneratorDied, TrafficPlan
+from pipeline.releases.lock import hold_lock
+from pipeline.system.text import duration
+from tests.pipeline.deploy.fake_prometheus import FAILING
+from tests.pipeline.deploy.fake_target import FakeTarget
+from tests.pipeline.deploy.fake_traffic import FakeTraffic
+from tests.pipeline.deploy.script import Killed
+from tests.pipeline.deploy.test_removal import WRITE
+from tests.pipeline.deploy.world import World, release
+
+MINUTES = 3.0
+RULES = Path(__file__).parents[3] / "monitoring/rules/service.yaml"
+
+
+def listens(world: World) -> World:
+    """Let the environment of `world` watch."""
+    env = world.target.env.model_copy(update={"watch_minutes": MINUTES, "prometheus": "http://127.0.0.1:9"})
+    world.target.env = world.target.project.environments[env.name] = env
+    return world
+
+
+@pytest.fixture(name="heard")
+def _heard(served: World) -> World:
+    """Release a serves, the working tree has b, and the environment watches."""
+    served.target.releases.tree = release("b")
+    return listens(served)
+
+
+def deploy(world: World, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run the verb as a person would; return the exit code and the report."""
+    code, report = world.run("deploy", "--json", *arguments) or (0, None)
+    return code, report
+
+
+class TestAnAlert:
+    def test_brings_the_release_before_back(self, heard: World) -> None:
+        """By the rollback that a person would run, with the alert as its reason."""
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        code, report = deploy(heard)
+        reason = (
+            "ReleaseFailing fired 60 s after the release was proved: Release b fails more requests than the one before."
+        )
+        assert (code, report["verdict"], report["reason"]) == (1, "rolled_back", reason)
+        assert heard.serving == ["a", "a"]
+        assert [(one.release, one.verdict) for one in heard.records] == [
+            *(("a", "proved"), ("b", "rolled_back"), ("a", "proved"))
+        ]
+        assert heard.records[-1].reason == f"back from deploy 2, as {reason}"
+        assert heard.file(2, "report.json") == report
+        back = report["rollback"]
+        assert (back["release"], back["verdict"], back["reason"]) == ("a", "proved", None)
+        assert [stage["name"] for stage in back["stages"]] == ["plan", "build", "check", "migrate", "roll out", "prove"]
+        assert back["traffic"]["by_release"]["a"]["failed"] == 0
+        watch = report["watch"]
+        assert (watch["outcome"], watch["alert"], watch["seconds"]) == ("fired", "ReleaseFailing", 60.0)
+        assert heard.target.records().serving() == heard.records[-1]
+
+    def test_is_what_people_are_told(self, heard: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """In the last line, in the report, and in the list of releases."""
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        assert heard.run("deploy")[0] == 1
+        line = "Release b was undone on here: ReleaseFailing fired 60 s after the release was proved: "
+        out = capsys.readouterr().out
+        assert out.splitlines()[-1].startswith(line)
+        assert out.endswith("release a serves again\n")
+        assert (heard.records[1].folder / "report.md").read_text().startswith(f"# {line}")
+        heard.run("releases")
+        assert "ReleaseFailing fired 60 s" in capsys.readouterr().out
+
+    def test_keeps_what_the_release_logged(self, heard: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The way back removes its replicas."""
+        monkeypatch.setattr(heard.target.fleet, "log", lambda release: f"{release} said no\n", raising=False)
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        deploy(heard)
+        assert (heard.records[1].folder / "service.log").read_text() == "b said no\n"
+
+    @pytest.mark.parametrize(
+        ("alert", "ago"),
+        [
+            (replace(FAILING, release="c"), 0.0),
+            (replace(FAILING, state="pending"), 0.0),
+            (replace(FAILING, rollback=False), 0.0),
+            (FAILING, 3600.0),
+            (replace(FAILING, name="ErrorBudgetBurning", release=None), 3600.0),
+        ],
+        ids=["of another release", "pending", "that is no reason", "of before", "of a budget that burned before"],
+    )
+    def test_that_is_not_about_the_release_changes_nothing(self, heard: World, alert: Any, ago: float) -> None:
+        """A fix that ships while the budget burns is not taken back."""
+        heard.prometheus.fire(alert, ago=ago)
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "quiet")
+        assert heard.serving == ["b", "b"]
+
+    def test_of_the_budget_is_a_reason_where_it_began_afterwards(self, heard: World) -> None:
+        """It is about no release, and this one serves."""
+        burning = replace(FAILING, name="ErrorBudgetBurning", release=None)
+        heard.prometheus.meanwhile[120] = lambda: heard.prometheus.fire(burning)
+        code, report = deploy(heard)
+        assert (code, report["watch"]["alert"]) == (1, "ErrorBudgetBurning")
+
+    def test_goes_back_to_what_served_before_and_not_to_what_was_first(self, heard: World) -> None:
+        """The records know a, then c: c comes back."""
+        heard.serve(release("c"))
+        heard.target.fleet.replicas = heard.target.fleet.replicas[-2:]
+        heard.target.releases.tree = release("b")
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        deploy(heard)
+        assert heard.serving == ["c", "c"]
+
+    def test_whose_rollback_fails_says_so(self, heard: World) -> None:
+        """Somebody has to look, now."""
+
+        def fire() -> None:
+            heard.prometheus.fire()
+            heard.target.fails["prepare"] = DeployFailed("postgres ends")
+
+        heard.prometheus.meanwhile[60] = fire
+        code, report = deploy(heard)
+        assert (code, report["verdict"]) == (1, "failed")
+        assert (report["rollback"]["verdict"], report["rollback"]["reason"]) == ("failed", "postgres ends")
+
+    def test_whose_rollback_is_refused_says_so(self, heard: World) -> None:
+        """Nothing was touched."""
+
+        def fire() -> None:
+            heard.prometheus.fire()
+            heard.target.wrong = ["the disk is full"]
+
+        heard.prometheus.meanwhile[60] = fire
+        code, report = deploy(heard)
+        assert (code, report["rollback"]["reason"]) == (1, "the disk is full")
+        assert heard.serving == ["b", "b"]
+
+
+class TestTheLock:
+    def test_is_free_while_it_watches(self, heard: World) -> None:
+        """Whoever wants to deploy may."""
+        held: list[Any] = []
+        heard.prometheus.meanwhile |= {at: lambda: held.append(heard.target.holder()) for at in (5, 120)}
+        deploy(heard)
+        assert held == [None, None]
+
+    def test_is_waited_for_where_an_alert_fires(self, heard: World) -> None:
+        """Another deploy may be the fix; as it ends without one, this release goes."""
+        with ExitStack() as stack:
+            heard.prometheus.meanwhile[60] = heard.prometheus.fire
+            heard.prometheus.meanwhile[55] = lambda: stack.enter_context(heard.target.lock())
+            heard.prometheus.meanwhile[300] = stack.close  # the time of the watch is over by then
+            code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["seconds"]) == (1, "rolled_back", 300.0)
+        assert heard.said.count("ReleaseFailing fires, and another deploy holds the lock: waiting for it") == 1
+
+    def test_is_lost_to_a_deploy_that_serves_by_then(self, heard: World) -> None:
+        """It looks again when it has the lock."""
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        heard.target.meanwhile["refresh"] = bool  # of the deploy itself
+
+        def shipped() -> None:
+            record = heard.target.records().begin({"release": "c", "stage": "prove"})
+            (record.folder / "report.json").write_text('{"verdict": "proved", "release": "c"}')
+
+        heard.prometheus.meanwhile[55] = lambda: heard.target.meanwhile.update(refresh=shipped)
+        code, report = deploy(heard)
+        assert (code, report["verdict"]) == (0, "proved")
+        assert report["watch"]["said"] == "deploy 3 serves by now: the watch ends"
+        assert heard.serving == ["b", "b"]
+
+
+class TestTheEnd:
+    def test_without_an_alert_is_said(self, heard: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """With how many requests that stands on."""
+        assert heard.run("deploy")[0] == 0
+        said = "watched for 3 min: no alert, at most 600 requests in 2 min"
+        assert capsys.readouterr().out.splitlines()[-1] == f"Release b: {said}"
+        watch = heard.file(2, "report.json")["watch"]
+        assert watch == {
+            "minutes": MINUTES,
+            "outcome": "quiet",
+            "said": said,
+            "seconds": 180.0,
+            "requests": 600,
+            "alert": None,
+            "sent": watch["sent"],
+            "failed": 0,
+        }
+        assert watch["sent"] > 0
+        assert f"Afterwards: {said}." in (heard.records[-1].folder / "report.md").read_text()
+        heard.run("releases")
+        assert said in capsys.readouterr().out
+        assert set(heard.prometheus.asked) == {"b"}
+
+    def test_with_too_few_requests_is_no_verdict(self, heard: World) -> None:
+        """Silence of an alert that cannot fire says nothing."""
+        heard.prometheus.counted = LEAST_REQUESTS - 1
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "nothing")
+        said = "nothing was watched: at most 199 requests in 2 min, and a verdict needs 200"
+        assert report["watch"]["said"] == said
+
+    def test_has_a_verdict_from_as_many_requests_on_as_the_alert_has(self, heard: World) -> None:
+        """The rule and the watch have the same number."""
+        groups = yaml.safe_load(RULES.read_text())["groups"]
+        [rule] = [one for group in groups for one in group["rules"] if one.get("alert") == "ReleaseFailing"]
+        assert f"release:requests:increase2m >= {LEAST_REQUESTS}" in rule["expr"]
+        assert rule["labels"]["rollback"] == "true"
+        heard.prometheus.counted = LEAST_REQUESTS
+        assert deploy(heard)[1]["watch"]["outcome"] == "quiet"
+
+    def test_without_a_prometheus_is_said(self, heard: World) -> None:
+        """Nothing is rolled back by who knows nothing."""
+        heard.prometheus.away = "prometheus: http://127.0.0.1:9 did not answer in time"
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "nothing")
+        assert report["watch"]["said"] == f"nothing was watched: {heard.prometheus.away}"
+        assert heard.said.count(f"! {heard.prometheus.away}") == 1
+
+    def test_is_not_where_prometheus_is_away_for_a_while(self, heard: World) -> None:
+        """It is asked again."""
+        heard.prometheus.away = "prometheus: it starts"
+        heard.prometheus.meanwhile[60] = lambda: setattr(heard.prometheus, "away", None)
+        heard.prometheus.meanwhile[120] = heard.prometheus.fire
+        assert deploy(heard)[0] == 1
+
+    def test_comes_with_another_release(self, heard: World) -> None:
+        """Whoever deployed it watches that one."""
+        heard.prometheus.meanwhile[60] = lambda: heard.deploy(release("c"))
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "superseded")
+        assert report["watch"]["said"] == "deploy 3 serves by now: the watch ends"
+        assert heard.serving == ["c", "c"]
+
+    def test_comes_with_ctrl_c_and_leaves_the_release(self, heard: World) -> None:
+        """The exit code is that of the deploy."""
+
+        def interrupt() -> None:
+            raise Interrupted("stopped by SIGINT")
+
+        heard.prometheus.meanwhile[60] = interrupt
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "left")
+        assert report["watch"]["said"] == "the watch was ended after 60 s, and the release stays"
+        assert heard.serving == ["b", "b"]
+
+    def test_is_at_once_for_a_first_release(self, world: World) -> None:
+        """There is nothing to go back to."""
+        listens(world)
+        world.prometheus.fire()
+        code, report = deploy(world)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "nothing")
+        assert report["watch"]["said"] == "not watched: there is no release before it to go back to"
+        assert world.prometheus.clock() == 0.0
+
+
+class TestTheTraffic:
+    def test_goes_on_at_a_tenth_of_the_rate(self, heard: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a journal of its own."""
+        plans: list[TrafficPlan] = []
+
+        class Noted(FakeTraffic):
+            def __init__(self, target: FakeTarget, plan: TrafficPlan) -> None:
+                super().__init__(target, plan)
+                plans.append(plan)
+
+        monkeypatch.setattr("tests.pipeline.deploy.world.FakeTraffic", Noted)
+        deploy(heard)
+        plan = plans[-1]
+        assert (plan.rate, plan.phase) == (heard.target.env.rate / 10, "watch")
+        assert plan.journal == heard.records[-1].folder / JOURNAL.format(WATCH)
+        assert plan.requests == release("b").requests
+
+    def test_that_dies_ends_no_watch(self, heard: World) -> None:
+        """Users' requests say something, too."""
+
+        def die() -> None:
+            heard.target.fails["snapshot"] = GeneratorDied("the generator died")
+
+        heard.prometheus.meanwhile |= {30: die, 60: heard.prometheus.fire}
+        code, report = deploy(heard)
+        assert (code, report["verdict"]) == (1, "rolled_back")
+        assert "! the generator died" in heard.said
+
+    def test_leaves_no_journal(self, heard: World) -> None:
+        """What it wrote is removed."""
+        journal = JOURNAL.format(WATCH)
+        heard.prometheus.meanwhile[60] = lambda: (heard.records[-1].folder / journal).write_text("")
+        deploy(heard)
+        assert not (heard.records[-1].folder / journal).exists()
+
+    def test_is_no_other_deploys_to_clean_up(self, heard: World) -> None:
+        """It would remove what the watch is about to ask for; what a killed watch left goes."""
+        journal = heard.records[-1].folder / JOURNAL.format(WATCH)
+        journal.write_text("")
+        with hold_lock(journal.parent / WATCH):
+            heard.deploy(release("c"))
+            assert journal.exists()
+        heard.deploy(release("d"))
+        assert not journal.exists()
+
+    def test_that_a_command_cleans_up_takes_its_own_rows_alone(self, heard: World) -> None:
+        """Another proof may have written since."""
+        heard.target.releases.tree = release("b", None, WRITE)
+        heard.prometheus.meanwhile[60] = heard.target.asked.clear
+        assert heard.run("deploy", "--json")[0] == 0
+        [line] = [line for line in heard.target.asked if line.startswith("synthetic")]
+        assert re.fullmatch(r"synthetic \w: remove [1-9]\d*", line)
+
+    def test_that_did_not_tell_what_it_wrote_leaves_that_to_the_next_deploy(self, heard: World) -> None:
+        """That has the lock."""
+        heard.target.releases.tree = release("b", None, WRITE)
+
+        def die() -> None:
+            heard.target.asked.clear()
+            heard.target.fails["snapshot"] = GeneratorDied("the generator died")
+
+        heard.prometheus.meanwhile[60] = die
+        heard.run("deploy", "--json")
+        assert [line for line in heard.target.asked if line.startswith("synthetic")] == []
+        left = heard.records[-1].folder.joinpath("report.json").read_text()
+        assert '"unremoved": "the watch\'s traffic ended before it knew what it wrote"' in left
+
+
+class TestAKilledWatch:
+    @pytest.fixture(name="killed")
+    def _killed(self, heard: World) -> World:
+        def die() -> None:
+            (heard.records[-1].folder / JOURNAL.format(WATCH)).write_text("")
+            raise Killed
+
+        heard.prometheus.meanwhile[60] = die
+        with pytest.raises(Killed):
+            deploy(heard)
+        return heard
+
+    def test_is_seen(self, killed: World) -> None:
+        """Its report says that it is watched, and `doctor` that nobody does."""
+        assert killed.file(2, "report.json")["watch"]["outcome"] == "watching"
+        code, document = killed.run("doctor", "--json")
+        assert code == 1
+        assert any("the watch of deploy 2 was killed: `nox -s watch -- here" in one for one in document["findings"])
+
+    def test_can_be_begun_anew(self, killed: World) -> None:
+        """In another process, by the report that is stored."""
+        killed.prometheus.meanwhile[120] = killed.prometheus.fire
+        code, report = killed.run("watch", "--json")
+        assert (code, report["verdict"]) == (1, "rolled_back")
+        assert killed.serving == ["a", "a"]
+        assert killed.file(2, "report.json") == report
+        assert not killed.records[1].folder.joinpath(JOURNAL.format(WATCH)).exists()
+
+
+class TestTheProofForPromotion:
+    def test_is_attached_after_the_watch(self, heard: World) -> None:
+        """Nobody promotes what is still listened to."""
+        attested = heard.target.releases.attested
+        seen: list[int] = []
+        heard.prometheus.meanwhile[120] = lambda: seen.append(len(attested))
+        deploy(heard)
+        assert seen == [0]
+        assert [(one.release, one.verdict) for one in attested] == [("b", "proved")]
+
+    def test_says_that_the_release_was_taken_back(self, heard: World) -> None:
+        """So that the digest is not promoted."""
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        deploy(heard)
+        attested = [(one.release, one.verdict) for one in heard.target.releases.attested]
+        assert sorted(attested) == [("a", "proved"), ("b", "rolled_back")]
+
+    @pytest.mark.parametrize("end", ["superseded", "left"])
+    def test_is_not_attached_where_nobody_listened_to_the_end(self, heard: World, end: str) -> None:
+        """`nox -s watch` does, for one that still serves."""
+
+        def left() -> None:
+            raise Interrupted("stopped by SIGINT")
+
+        ends = {"left": left, "superseded": lambda: heard.serve(release("c"))}
+        heard.prometheus.meanwhile[60] = ends[end]
+        assert deploy(heard)[1]["watch"]["outcome"] == end
+        assert heard.target.releases.attested == []
+
+    def test_is_attached_at_once_where_nobody_listens(self, served: World) -> None:
+        """As ever."""
+        served.deploy(release("b"))
+        assert [one.verdict for one in served.target.releases.attested] == ["proved"]
+
+
+class TestTheVerb:
+    def test_watches_what_deploy_left_to_it(self, heard: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """On GitHub that is a job of its own."""
+        code, report = deploy(heard, "--no-watch")
+        assert (code, report["verdict"], report["watch"]) == (0, "proved", None)
+        assert "nobody watches it yet: `nox -s watch -- here`" in heard.said
+        assert heard.target.releases.attested == []
+        code, report = heard.run("watch", "--release", "2", "--json")
+        assert (code, report["watch"]["outcome"]) == (0, "quiet")
+        assert Report.load(report).document() == report
+        assert [one.verdict for one in heard.target.releases.attested] == ["proved"]
+
+    def test_leaves_another_deploy_alone(self, heard: World) -> None:
+        """It was told which one."""
+        deploy(heard, "--no-watch")
+        heard.deploy(release("c"))
+        heard.prometheus.fire(replace(FAILING, release="c"))
+        code, report = heard.run("watch", "--release", "2", "--json")
+        assert (code, report["watch"]["outcome"]) == (0, "superseded")
+        assert heard.serving == ["c", "c"]
+
+    def test_watches_a_deploy_once_at_a_time(self, heard: World) -> None:
+        """Two would send twice as much, and both go back."""
+        deploy(heard, "--no-watch")
+        with hold_lock(heard.records[-1].folder / WATCH), pytest.raises(LockHeld, match="deploy 2 is watched already"):
+            heard.run("watch")
+
+    def test_needs_something_to_do(self, heard: World) -> None:
+        """One line says what to set."""
+        heard.target.project.environments["here"] = heard.target.env.model_copy(update={"watch_minutes": 0})
+        with pytest.raises(UsageError, match=r"environments.here\]: `watch_minutes` is not set"):
+            heard.run("watch")
+
+    def test_does_not_understand_a_report_of_another_version(self, heard: World) -> None:
+        """It says so."""
+        with pytest.raises(SlipwayError, match="deploy 1 has no report that this version can read"):
+            heard.run("watch")
+
+
+@pytest.mark.parametrize("how", ["a dry run", "nothing to do", "off", "a rollback"])
+def test_is_not_for(how: str, heard: World) -> None:
+    """What was proved before, or did not ship, is not listened to."""
+    heard.prometheus.fire()
+    if how == "off":
+        off = heard.target.env.model_copy(update={"watch_minutes": 0})
+        heard.target.project.environments["here"] = heard.target.env = off
+    if how == "nothing to do":
+        heard.target.releases.tree = release("a", "0001")
+    if how == "a rollback":
+        assert deploy(heard, "--no-watch")[0] == 0
+        code, report = heard.run("rollback", "--json")
+    else:
+        code, report = deploy(heard, *(["--dry-run"] if how == "a dry run" else []))
+    assert (code, report["watch"], heard.prometheus.asked) == (0, None, [])
+    assert duration(heard.prometheus.clock()) == "0 s"
