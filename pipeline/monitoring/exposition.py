@@ -71,7 +71,8 @@ def _of_backups(backups: list[Document]) -> Iterator[Sample]:
     if backups:
         newest = max(backups, key=lambda one: _seconds(one["snapshot"]))
         yield "backup_last_success_timestamp_seconds", {}, _seconds(newest["snapshot"])
-        yield "backup_last_bytes", {}, newest["bytes"]
+        if newest.get("bytes") is not None:  # a pod that is gone took that with it
+            yield "backup_last_bytes", {}, newest["bytes"]
 
 
 def _end(record: Document) -> float:
