@@ -47,7 +47,9 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -67,6 +69,7 @@ __all__ = ["main"]
 
 SCHEDULING = ("schedule", "check")
 REPLACING = ("compare", "swap", "drop")
+TERMINATION = Path("/dev/termination-log")  # of a container on Kubernetes: the pod's status has it
 READING = ("verify", "restore", "drill")  # which may be told on standard input what is meant
 
 
@@ -89,7 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (asyncio.CancelledError, KeyboardInterrupt):
         return _end("it was stopped, and nothing is left of it", FAILED)
     sys.stdout.write(json.dumps(answer) + "\n")
+    if given.verb == "backup":
+        _leave(answer["backup"])
     return FAILED if "problem" in answer else 0
+
+
+def _leave(made: Mapping[str, Any]) -> None:
+    """Leave the time and the size of the backup `made` in the status of this pod, where this is one."""
+    if TERMINATION.exists():
+        TERMINATION.write_text(json.dumps({"backup": {"snapshot": made["snapshot"], "bytes": made["bytes"]}}))
 
 
 def _schedule(verb: str, own: BackupSettings) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.commands import Verbs
 from pipeline.config.project import Project
 from pipeline.engines.kind import CONTEXT, EDGE_PORT, REGISTRY, Cluster
+from pipeline.errors import UsageError
 from pipeline.releases.lock import hold_lock
 from pipeline.system.progress import Progress
 
@@ -21,6 +22,7 @@ def add_parsers(verbs: Verbs) -> None:
     add = verbs.add("cluster", cluster, "create or remove a Kubernetes cluster on this machine, with kind").add_argument
     add("action", nargs="?", choices=("up", "down"), default="up", help="up by default")
     add("--all", action="store_true", help="with `down`: even if another service is in it")
+    add("--monitoring", action="store_true", help="with `up`: Prometheus and Alertmanager, too")
     add("--gateway-api", type=Path, metavar="FILE", help="the Gateway API's manifest, if GitHub cannot be reached")
 
 
@@ -29,7 +31,9 @@ def cluster(project: Project, options: Namespace, progress: Progress) -> None:
 
     Services of this template share one: it is removed only where no other is in it, or with `--all`.
     """
-    kind = Cluster(project.root, project.name, progress)
+    if options.monitoring and options.action == "down":
+        raise UsageError("--monitoring goes with `up`: `down` removes it with the cluster")
+    kind = Cluster(project.root, project.name, progress, monitoring=options.monitoring)
     # Not the project's lock: another project may be at the same cluster.
     with hold_lock(Path.home() / ".kube" / f"{CONTEXT}.lock"):
         if options.action == "down":

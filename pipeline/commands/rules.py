@@ -9,6 +9,7 @@ from argparse import Namespace
 from pipeline.commands import Verbs
 from pipeline.config.project import Project
 from pipeline.errors import SlipwayError
+from pipeline.monitoring.collector import collector_problems
 from pipeline.monitoring.made import rule_files
 from pipeline.monitoring.metrics import service_metrics
 from pipeline.monitoring.problems import PROMTOOL, parse_problems, rule_problems
@@ -34,6 +35,7 @@ def rules(project: Project, _: Namespace, __: Progress) -> None:
         raise SlipwayError(unparsed)
     if parsed is None:
         log.warning(unparsed)
-    if problems := [*(parsed or ()), *rule_problems(project.root, service_metrics())]:
+    problems = [*(parsed or ()), *rule_problems(project.root, service_metrics()), *collector_problems(project.root)]
+    if problems:
         raise SlipwayError(*problems)
     log.info(f"monitoring/: {len(files)} files with rules, and nothing wrong with them")

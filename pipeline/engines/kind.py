@@ -16,21 +16,19 @@ from pathlib import Path
 from pipeline.engines import gateway_api
 from pipeline.engines.docker import Docker
 from pipeline.engines.kind_needs import cluster_problems, inotify_hint
+from pipeline.engines.kind_objects import CLUSTER, CONTEXT, apply, differs, essence, kubectl_command, rendered
 from pipeline.engines.occupant import occupant_of
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.registry.reference import PARTS, parse_reference
 from pipeline.system.ports import port_free
 from pipeline.system.progress import Progress
 from pipeline.system.run import CommandFailed, run
-from pipeline.system.text import shorten
 from pipeline.system.waiting import attempts
 
 __all__ = ["CLUSTER", "CONTEXT", "EDGE_PORT", "REGISTRY", "Cluster", "cluster_problems", "full_name", "images_named"]
 
 log = logging.getLogger(__name__)
 
-CLUSTER = "slipway"
-CONTEXT = f"kind-{CLUSTER}"
 NODES = tuple(f"{CLUSTER}-{role}" for role in ("control-plane", "worker", "worker2"))
 NODE_IMAGE = "kindest/node:v1.37.0"  # KIND_NODE_IMAGE names another
 EDGE_PORT = 8088  # k8s/cluster/kind.yaml maps it to Traefik's NodePort
@@ -44,6 +42,9 @@ HOSTS = f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml"
 MANIFESTS = "k8s/cluster"
 BOOTSTRAP = "k8s/bootstrap/kind"
 OVERLAY = "k8s/overlays/kind"
+# What watches, and what this service's namespace has for it, with the nodes that run it.
+MONITORING = {f"{MANIFESTS}/monitoring": NODES[:1], f"{MANIFESTS}/monitoring/service": NODES}
+WATCHERS = ("prometheus", "alertmanager", "kube-state-metrics")
 # The labels of the namespaces that an administrator's bootstrap makes.
 BOOTSTRAPPED, SERVICE = "app.kubernetes.io/managed-by=administrator", "app.kubernetes.io/part-of"
 ANSWER_SECONDS, ASK_SECONDS, CREATE_SECONDS, WAIT_SECONDS = 20, 60, 600, 180
@@ -81,20 +82,6 @@ def proxy_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, **dict.fromkeys(names, f"{known},{direct}" if known else direct)}
 
 
-def kubectl_command(*arguments: str) -> list[str]:
-    """Return the command line of kubectl for this cluster, whatever the current context is."""
-    return ["kubectl", f"--context={CONTEXT}", *arguments]
-
-
-def apply_command(verb: str, *what: str) -> list[str]:
-    """Return the command line of a server-side `verb` (`apply` or `diff`) for what an administrator owns here.
-
-    Hand edits are taken over.
-    """
-    # Client-side apply copies an object into an annotation, and a CRD of the Gateway API is too large for one.
-    return kubectl_command(verb, "--server-side", "--force-conflicts", "--field-manager=slipway-cluster", *what)
-
-
 def load_command(image: str, nodes: Iterable[str]) -> list[str]:
     """Return the command line that copies an image of this machine to `nodes`."""
     return ["kind", "load", "docker-image", "--name", CLUSTER, f"--nodes={','.join(nodes)}", image]
@@ -118,8 +105,8 @@ class Cluster:
     Other services of this template share it, each with a namespace of its own.
     """
 
-    def __init__(self, root: Path, service: str, progress: Progress) -> None:
-        self.root, self.service, self.progress = root, service, progress
+    def __init__(self, root: Path, service: str, progress: Progress, *, monitoring: bool = False) -> None:
+        self.root, self.service, self.progress, self.monitoring = root, service, progress, monitoring
         self.docker = Docker(root)
 
     def up(self, file: Path | None) -> bool:
@@ -137,6 +124,8 @@ class Cluster:
         if (self.root / BOOTSTRAP).is_dir():
             # What an administrator gives an environment: its namespace and the deployer's account.
             steps.append(("bootstrap", lambda: self._apply(self.root / BOOTSTRAP)))
+        if self.monitoring:
+            steps.append(("monitoring", self.watch))
         changed = False
         with self.progress.stage("plan"):
             self._plan()
@@ -176,7 +165,7 @@ class Cluster:
         done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
         every = "`nox -s cluster -- down --all` removes it with all that is in it"
         if done.returncode:
-            unknown = f"the cluster cannot be asked who else is in it ({_essence(done.stderr)})"
+            unknown = f"the cluster cannot be asked who else is in it ({essence(done.stderr)})"
             raise UsageError(f"{unknown}: `nox -s cluster` mends it, or {every}")
         others = [name.partition("/")[2] for name in done.stdout.split()]
         if others:
@@ -231,7 +220,7 @@ class Cluster:
             if self._existing():
                 self._kind("delete", "cluster", "--name", CLUSTER)
             if isinstance(error, CommandFailed):
-                raise SlipwayError(f"kind create cluster: {_essence(error.output)}{inotify_hint()}") from None
+                raise SlipwayError(f"kind create cluster: {essence(error.output)}{inotify_hint()}") from None
             raise
         self._kubectl("wait", "--for=condition=Ready", "nodes", "--all", f"--timeout={WAIT_SECONDS}s")
 
@@ -292,24 +281,19 @@ class Cluster:
     def _gateway(self, manifest: bytes | None) -> bool:
         if manifest is None:
             return False
-        command = apply_command("apply", "--filename=-")
-        log.info(f"$ {' '.join(command)}")
-        done = subprocess.run(command, input=manifest, capture_output=True, check=False, timeout=ASK_SECONDS)
-        if done.returncode:
-            said = done.stderr.decode(errors="replace")
-            raise SlipwayError(f"the Gateway API could not be applied: {_essence(said)}")
+        apply(manifest.decode(), "the Gateway API")
         crds = [f"crd/{name}" for name in gateway_api.CRDS]
         self._kubectl("wait", "--for=condition=Established", *crds, f"--timeout={ASK_SECONDS}s")
         return True
 
     def _images(self) -> bool:
         """Copy the cluster's images that this machine has to the nodes, which pull the rest; return if any was."""
+        trees = [(MANIFESTS, NODES[:1]), (OVERLAY, NODES), *(MONITORING.items() if self.monitoring else ())]
         loaded = False
-        for image in images_named(self._kubectl("kustomize", str(self.root / MANIFESTS), quiet=True)):
-            loaded = self._load(image, NODES[:1]) or loaded
-        if (self.root / OVERLAY).is_dir():
-            for image in images_named(self._kubectl("kustomize", str(self.root / OVERLAY), quiet=True)):
-                loaded = self._load(image, NODES) or loaded
+        for tree, nodes in trees:
+            if (self.root / tree).is_dir():
+                for image in images_named(rendered(self.root / tree)):
+                    loaded = self._load(image, nodes) or loaded
         return loaded
 
     def _load(self, image: str, nodes: Sequence[str]) -> bool:
@@ -334,14 +318,7 @@ class Cluster:
     def _add_ons(self) -> bool:
         changed = self._apply(self.root / MANIFESTS)
         for namespace, name in (("traefik", "traefik"), ("kube-system", "metrics-server")):
-            where = f"--namespace={namespace}"
-            try:
-                self._kubectl("rollout", "status", where, f"deployment/{name}", f"--timeout={WAIT_SECONDS}s")
-            except SlipwayError:
-                asked = " ".join(kubectl_command("describe", "pods", where))
-                raise SlipwayError(
-                    f"{name} is not ready after {WAIT_SECONDS} s: `{asked}` says why; fix it, then `nox -s cluster`"
-                ) from None
+            self._rolled_out(namespace, name)
         for condition, name in (
             ("Accepted", "gatewayclass/traefik"),
             ("Available", "apiservice/v1beta1.metrics.k8s.io"),
@@ -349,19 +326,29 @@ class Cluster:
             self._kubectl("wait", f"--for=condition={condition}", name, f"--timeout={WAIT_SECONDS}s", quiet=not changed)
         return changed
 
+    def _rolled_out(self, namespace: str, name: str) -> None:
+        """Wait for the Deployment `name` of `namespace`. Raise `SlipwayError` where it does not get ready."""
+        where = f"--namespace={namespace}"
+        try:
+            self._kubectl("rollout", "status", where, f"deployment/{name}", f"--timeout={WAIT_SECONDS}s")
+        except SlipwayError:
+            asked = " ".join(kubectl_command("describe", "pods", where))
+            raise SlipwayError(
+                f"{name} is not ready after {WAIT_SECONDS} s: `{asked}` says why; fix it, then `nox -s cluster`"
+            ) from None
+
+    def watch(self) -> bool:
+        """Apply what watches, and what lets it see this service; wait until it runs. Return whether it changed."""
+        changed = [self._apply(self.root / tree) for tree in MONITORING]
+        for name in WATCHERS:
+            self._rolled_out("monitoring", name)
+        return any(changed)
+
     def _apply(self, folder: Path) -> bool:
-        differs = subprocess.run(
-            apply_command("diff", f"--kustomize={folder}"),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WAIT_SECONDS,
-            env={**os.environ, "KUBECTL_EXTERNAL_DIFF": "diff -q"},
-        )
-        if differs.returncode == 0:
+        manifest = rendered(folder)
+        if not differs(manifest):
             return False
-        # 1 is a difference. It also exits with more for an object whose namespace does not exist yet.
-        self._do(apply_command("apply", f"--kustomize={folder}"))
+        apply(manifest, str(folder.relative_to(self.root)))
         return True
 
     def _existing(self) -> set[str]:
@@ -383,11 +370,4 @@ class Cluster:
             return run(command, level=logging.DEBUG if quiet else logging.INFO, cwd=self.root, timeout=CREATE_SECONDS)
         except CommandFailed as error:
             words = [word for word in command[:5] if not word.startswith("-")]
-            raise SlipwayError(f"{' '.join(words)}: {_essence(error.output)}") from error
-
-
-def _essence(said: str) -> str:
-    """Return the line that says why: kind and kubectl put it after `ERROR:` or `error:`."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if line.lower().startswith("error")]
-    return shorten(re.sub(r"^error: ", "", (telling or lines or ["it said nothing"])[0], flags=re.IGNORECASE))
+            raise SlipwayError(f"{' '.join(words)}: {essence(error.output)}") from error

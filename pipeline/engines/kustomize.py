@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.engines.component_kinds import component_kinds
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.registry.reference import PARTS
 from pipeline.system.run import CommandFailed, run
@@ -32,19 +33,9 @@ Document = dict[str, Any]
 SETTINGS = "settings"  # the ConfigMap of the base, whose name gets a hash of its content
 RENDER_SECONDS = 60
 VERSIONS = ("1.35", "1.36", "1.37")
-# Kubernetes brings no schema for these: the API server of a cluster that has their CRDs checks them (`kubectl diff`
-# in each plan, the end-to-end tests on kind).
-CUSTOM = frozenset(
-    {
-        ("gateway.networking.k8s.io/v1", "Gateway"),
-        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-        ("monitoring.coreos.com/v1", "PrometheusRule"),
-        ("monitoring.coreos.com/v1", "ServiceMonitor"),
-        ("external-secrets.io/v1", "ExternalSecret"),
-    }
-)
 # Names and addresses reserved for examples, which lead nowhere (RFC 2606, RFC 5737).
 PLACEHOLDERS = (".invalid", "192.0.2.")
+OWN_GROUPS = ("networking.k8s.io",)  # of those that components name: Kubernetes' own
 CHECKOV = "k8s/checkov.yaml"
 # Stands for a digest that a registry gave.
 SAMPLE_DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -70,12 +61,14 @@ def kubectl() -> str:
 def trees(root: Path) -> Iterator[Tree]:
     """Yield the trees of the project at `root`.
 
-    Each overlay as the target renders it, each bootstrap, and each component on the base.
+    Each overlay as the target renders it, each bootstrap, what watches a kind cluster, and each component on the base.
     """
     for folder in sorted((root / "k8s/overlays").iterdir()):
         yield Tree(f"k8s/overlays/{folder.name}", with_release(folder, SAMPLE_DIGEST, _digests()))
     for folder in sorted((root / "k8s/bootstrap").iterdir()):
         yield Tree(f"k8s/bootstrap/{folder.name}", {"resources": [folder]})
+    for folder in (root / "k8s/cluster/monitoring", root / "k8s/cluster/monitoring/service"):
+        yield Tree(folder.relative_to(root).as_posix(), {"resources": [folder]})
     for folder in sorted((root / "k8s/components").iterdir()):
         component = {"resources": [root / "k8s/base"], "components": [folder], "namespace": "example"}
         yield Tree(f"k8s/components/{folder.name}", {**component, "images": _digests()})
@@ -100,7 +93,9 @@ def render(kustomization: Mapping[str, Any]) -> list[Document]:
         text = yaml.safe_dump(_relative(dict(kustomization), folder), sort_keys=False)
         (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
         try:
-            rendered = run([kubectl(), "kustomize", str(folder)], level=logging.DEBUG, timeout=RENDER_SECONDS)
+            # A component may take a program or rules from where they are kept, which is above k8s/.
+            command = [kubectl(), "kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder)]
+            rendered = run(command, level=logging.DEBUG, timeout=RENDER_SECONDS)
         except CommandFailed as error:
             raise SlipwayError(f"kustomize: {' '.join(error.output.split()).removeprefix('error: ')}") from error
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
@@ -141,13 +136,23 @@ def _relative(kustomization: dict[str, Any], folder: Path) -> dict[str, Any]:
     return kustomization
 
 
-def schema_problems(name: str, documents: Iterable[Document]) -> list[str]:
-    """Return what the schemas of each version refuse in `documents` of the tree `name`, one line each."""
+def custom_kinds(root: Path) -> set[tuple[str, str]]:
+    """Return API version and kind of what the components below `root` have and Kubernetes itself does not."""
+    kinds = component_kinds(root).items()
+    return {(one.api_version, kind) for kind, one in kinds if one.group not in OWN_GROUPS}
+
+
+def schema_problems(name: str, documents: Iterable[Document], custom: Collection[tuple[str, str]]) -> list[str]:
+    """Return what the schemas of each version refuse in `documents` of the tree `name`, one line each.
+
+    Kubernetes brings no schema for `custom` (API version, kind): the API server of a cluster that has their CRDs checks
+    them (`kubectl diff` in each plan, the end-to-end tests on kind).
+    """
     import kubernetes_validate
 
     problems = []
     for document in documents:
-        if (document["apiVersion"], document["kind"]) in CUSTOM:
+        if (document["apiVersion"], document["kind"]) in custom:
             continue
         for version in VERSIONS:
             try:
@@ -197,9 +202,10 @@ def main() -> int:
     problems: list[str] = []
     seen: set[str] = set()
     try:
+        custom = custom_kinds(root)
         for tree in trees(root):
             rendered[tree.name] = _unseen(render(tree.kustomization), seen)
-            problems += schema_problems(tree.name, rendered[tree.name])
+            problems += schema_problems(tree.name, rendered[tree.name], custom)
         problems += checkov_problems(root, rendered)
     except SlipwayError as error:
         problems += error.problems
@@ -207,7 +213,7 @@ def main() -> int:
         sys.stderr.write(f"{problem}\n")
     if problems:
         return 1
-    skipped = ", ".join(sorted(kind for _, kind in CUSTOM))
+    skipped = ", ".join(sorted(kind for _, kind in custom))
     sys.stdout.write(
         f"k8s/: {len(rendered)} trees, {len(seen)} different objects, valid for {', '.join(VERSIONS)} (a cluster checks"
         f" {skipped}); checkov found nothing unexplained; {time.monotonic() - began:.0f} s\n"

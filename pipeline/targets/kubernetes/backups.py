@@ -12,7 +12,10 @@ from typing import Any
 from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.engines.kubectl import Object, Refused, name_of
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.monitoring.cluster import BACKUP_FACTS
 from pipeline.releases.model import Artifact
+from pipeline.system.protection import best_effort
+from pipeline.system.text import answer_in, now
 from pipeline.targets.common import roles
 from pipeline.targets.common.backups import IDENTITY, SUPERUSER, Needs, answer_of, needs_of
 from pipeline.targets.common.migrating import Limits
@@ -20,6 +23,7 @@ from pipeline.targets.kubernetes.data import find_store
 from pipeline.targets.kubernetes.drill import DRILL, newest_drill, run_drill
 from pipeline.targets.kubernetes.followed import FollowedJob
 from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, add_secret, job_from
+from pipeline.targets.kubernetes.records import facts_object
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.site import Site
 
@@ -53,13 +57,23 @@ class KubernetesBackups(roles.Backups):
             needs = replace(needs, superuser=False)
         job = backup_job(cron, name, (verb, *arguments), seconds, needs, given=given is not None)
         followed = FollowedJob(self.site.kubectl, job, told, f"the Job {name}", Limits({}, seconds))
+        began = now()
         try:
             said, code = followed.do(job, verb, None if given is None else json.dumps(given)), 0
         except Ended as error:
             said, code = error.output, error.code
         except Refused as error:
             raise self._refusal(error) from error
+        if verb == BACKUP:  # its Job is gone; those of the clock stay, and say it themselves
+            self._leave_facts(began, answer_in(said, BACKUP) if code == 0 else None)
         return answer_of(code, said, said)
+
+    def _leave_facts(self, started: str, made: Mapping[str, Any] | None) -> None:
+        """Tell the exporter how a backup on demand ended: `made`, or None where it failed."""
+        found = {name: made[name] for name in ("snapshot", "bytes")} if made else None
+        ended = {"finished": now(), "verdict": "done" if made else "failed", "backup": found}
+        with best_effort():
+            self.site.kubectl.apply([facts_object(BACKUP_FACTS, {"kind": BACKUP, "started": started, **ended})])
 
     def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:
         """Refuse, and say how to get them: a deployer enters no pod, and what a pod logs is kept by others."""

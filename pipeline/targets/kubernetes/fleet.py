@@ -26,14 +26,14 @@ from pipeline.targets.common.tokens import CURRENT, PREVIOUS, Tokens
 from pipeline.targets.kubernetes.changes import key_of
 from pipeline.targets.kubernetes.logs import log_streams
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
-from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
+from pipeline.targets.kubernetes.permissions import pruned
 from pipeline.targets.kubernetes.release import Release, must_run
 from pipeline.targets.kubernetes.rights import see_to_roles
 from pipeline.targets.kubernetes.rollout.bake import Bake
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
 from pipeline.targets.kubernetes.secret import missing_keys, needed_beside, pod_mark, unread_keys
-from pipeline.targets.kubernetes.site import DATA, OURS, Site, resource_list
+from pipeline.targets.kubernetes.site import DATA, OURS, Site
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 from pipeline.targets.kubernetes.trial import end_trials, try_pod
 
@@ -239,12 +239,11 @@ class KubernetesFleet(roles.Fleet):
         site, kubectl = self.site, self.site.kubectl
         served = kubectl.ask("api-resources", "--output=name").split()
         there = {name.partition(".")[0] for name in served}
-        kinds = [
-            kind for kind in (*PRUNED, "StatefulSet", "Job") if kind != "ConfigMap" and RESOURCES[kind][1] in there
-        ]
+        kinds = {*pruned(site.resources), "StatefulSet", "Job"} - {"ConfigMap"}
+        known = [kind for kind in kinds if site.resources[kind][1] in there]
         # In the foreground: when the command ends, everything is gone, and the pods have drained.
         options = ["--ignore-not-found", "--cascade=foreground"]
-        kubectl.do("delete", resource_list(kinds), f"--selector={OURS}", *options, timeout=180)
+        kubectl.do("delete", site.resource_list(known), f"--selector={OURS}", *options, timeout=180)
         if volumes:
             kubectl.do("delete", "configmaps", f"--selector={OURS}", "--ignore-not-found")
             kubectl.do("delete", "persistentvolumeclaims", f"--selector={DATA}", "--ignore-not-found", timeout=120)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.config.settings import grace_seconds
 from pipeline.engines.kubectl import FIELD_MANAGER, Object, name_of
 from pipeline.targets.kubernetes.changes import Key, key_of
-from pipeline.targets.kubernetes.permissions import PRUNED
 from pipeline.targets.kubernetes.release import SERVICE, Release, settings_of
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
@@ -18,7 +17,7 @@ COMPONENT = "app.kubernetes.io/component"
 STORES = ("postgres", "redis", "migrate", "backup")
 # These exist before the migrations run; all others change with the rollout, under traffic.
 FIRST = ("ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "StatefulSet", "ExternalSecret")
-RECORD = "slipway/record"
+RECORD, FACTS = "slipway/record", "slipway/facts"
 GRACE = "terminationGracePeriodSeconds"
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own
 
@@ -68,10 +67,10 @@ def marked(objects: Iterable[Object], marks: Mapping[str, str]) -> list[Object]:
     return copies
 
 
-def leftovers(live: Sequence[Object], needed: Iterable[Key]) -> list[Object]:
-    """Return those of the `live` objects that deploys applied and that are not among `needed` any more."""
+def leftovers(live: Sequence[Object], needed: Iterable[Key], kinds: Collection[str]) -> list[Object]:
+    """Return those of the `live` objects of `kinds` that deploys applied and that are not among `needed` any more."""
     needed = set(needed)
-    return [one for one in live if key_of(one) not in needed and one["kind"] in PRUNED and _applied_by_deploys(one)]
+    return [one for one in live if key_of(one) not in needed and one["kind"] in kinds and _applied_by_deploys(one)]
 
 
 def _component(one: Object) -> str:
@@ -79,6 +78,6 @@ def _component(one: Object) -> str:
 
 
 def _applied_by_deploys(one: Object) -> bool:
-    if RECORD in one["metadata"].get("labels", {}):
-        return False  # a release record: `Records` decides when it is removed
+    if {RECORD, FACTS} & {*one["metadata"].get("labels", {})}:
+        return False  # a release record: `Records` decides when it is removed; what is known for the metrics stays
     return any(field["manager"] == FIELD_MANAGER for field in one["metadata"].get("managedFields", []))

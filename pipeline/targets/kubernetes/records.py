@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines.kubectl import Kubectl, Object, Unreachable, name_of
+from pipeline.config.project import KubernetesEnvironment
+from pipeline.engines.kubectl import Kubectl, Object, Unreachable, as_list, name_of
+from pipeline.monitoring.cluster import DEPLOY_FACTS, FACTS
 from pipeline.releases.records import Record, Records, read_json
 from pipeline.system.files import write_whole
 from pipeline.targets.kubernetes.release import KeptReleases, Release
 
-__all__ = ["NAMESPACE_MARK", "ClusterRecords"]
+__all__ = ["NAMESPACE_MARK", "ClusterRecords", "facts_object"]
 
-LABEL = "slipway/record"
+LABEL, FACTS_LABEL = "slipway/record", "slipway/facts"
+OURS = {"app.kubernetes.io/part-of": "slipway", "app.kubernetes.io/managed-by": "slipway"}
+OF_DEPLOY = ("started", "finished", "verdict", "dry_run")
 KEPT = 10
 PARTS = ("begun.json", "report.json", "report.md")
 RELEASE = "release.json"
@@ -30,9 +35,9 @@ NAMESPACE_MARK = "kube-root-ca.crt"  # every namespace has this ConfigMap; a nam
 class ClusterRecords(Records):
     """See `Records`. `releases.retain`: how many proved releases one can go back to."""
 
-    def __init__(self, folder: Path, releases: KeptReleases, kubectl: Kubectl) -> None:
+    def __init__(self, folder: Path, releases: KeptReleases, kubectl: Kubectl, env: KubernetesEnvironment) -> None:
         super().__init__(folder)
-        self.releases, self.kubectl = releases, kubectl
+        self.releases, self.kubectl, self.env = releases, kubectl, env
 
     def refresh(self) -> None:
         """Copy what the cluster knows to this machine; forget what is here of a namespace that is gone."""
@@ -72,7 +77,7 @@ class ClusterRecords(Records):
             data["report.json"] = _shortened(data["report.json"])
         self.kubectl.ask(
             "apply", "--server-side", "--field-manager=slipway", "--force-conflicts", "--filename=-",
-            given=json.dumps(_configmap(record.number, data)),
+            given=as_list([_configmap(record.number, data), facts_object(DEPLOY_FACTS, self._facts())]),
         )  # fmt: skip
 
     def prune(self) -> None:
@@ -86,6 +91,16 @@ class ClusterRecords(Records):
         if gone:
             self.kubectl.ask("delete", "configmap", "--ignore-not-found", *gone)
 
+    def _facts(self) -> dict[str, Any]:
+        """Return what the exporter in the cluster makes metrics of."""
+        newest = self.all()[-KEPT:]
+        known = [{**read_json(one.folder / "begun.json"), **read_json(one.folder / "report.json")} for one in newest]
+        return {
+            "environment": self.env.name,
+            "deploys": [{name: one[name] for name in OF_DEPLOY if name in one} for one in known],
+            "max_age_seconds": self.env.backups.seconds if self.env.backups else None,
+        }
+
     def _forget_another_life(self) -> None:
         mark = self.kubectl.get("configmap", NAMESPACE_MARK)
         life = mark[0]["metadata"]["uid"] if mark else ""
@@ -97,18 +112,17 @@ class ClusterRecords(Records):
         write_whole(path, life)
 
 
+def facts_object(name: str, facts: Mapping[str, Any]) -> Object:
+    """Return the ConfigMap `name` with `facts` for the exporter in the cluster."""
+    metadata = {"name": name, "labels": {**OURS, FACTS_LABEL: "true"}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {FACTS: json.dumps(facts)}}
+
+
 def _configmap(number: int, data: dict[str, str]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": f"slipway-release-{number}",
-            "labels": {
-                "app.kubernetes.io/part-of": "slipway",
-                "app.kubernetes.io/managed-by": "slipway",
-                LABEL: str(number),
-            },
-        },
+        "metadata": {"name": f"slipway-release-{number}", "labels": {**OURS, LABEL: str(number)}},
         "data": data,
     }
 

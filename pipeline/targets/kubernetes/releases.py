@@ -13,10 +13,10 @@ from pipeline.targets.common import roles
 from pipeline.targets.common.difference import describe_difference
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
 from pipeline.targets.kubernetes.objects import leftovers
-from pipeline.targets.kubernetes.permissions import PRUNED, RESOURCES
+from pipeline.targets.kubernetes.permissions import pruned
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica
-from pipeline.targets.kubernetes.site import MANAGERS, OURS, Site, resource_list
+from pipeline.targets.kubernetes.site import MANAGERS, OURS, Site
 
 __all__ = ["KubernetesReleases"]
 
@@ -48,12 +48,13 @@ class KubernetesReleases(roles.Releases):
         serving = {replica(pod, current=True).release for pod in current_pods(site.rollout.glance())}
         known = [site.kept.find(name) for name in {*retained, *serving} if site.kept.knows(name)]
         needed = {key_of(each) for release in known if release.name in serving for each in site.whole(release)}
-        kinds = {each["kind"] for release in known for each in release.manifests} & PRUNED
+        kinds = {each["kind"] for release in known for each in release.manifests} & pruned(site.resources)
         if not needed:
             return
-        gone = leftovers(site.kubectl.get(resource_list(kinds), f"--selector={OURS}", MANAGERS), needed)
+        live = site.kubectl.get(site.resource_list(kinds), f"--selector={OURS}", MANAGERS)
+        gone = leftovers(live, needed, kinds)
         if gone:
-            names = [f"{RESOURCES[each['kind']][1]}/{name_of(each)}" for each in gone]
+            names = [f"{site.resources[each['kind']][1]}/{name_of(each)}" for each in gone]
             site.kubectl.do("delete", "--ignore-not-found", "--wait=false", *names)
 
     def adopt(self, reference: str | None) -> str | None:

@@ -17,7 +17,7 @@ from pipeline.targets.kubernetes.changes import Key
 from pipeline.targets.kubernetes.drill import smoke_config
 from pipeline.targets.kubernetes.lease import Lease
 from pipeline.targets.kubernetes.objects import marked
-from pipeline.targets.kubernetes.permissions import RESOURCES
+from pipeline.targets.kubernetes.permissions import resources_of
 from pipeline.targets.kubernetes.records import ClusterRecords
 from pipeline.targets.kubernetes.release import KeptReleases, Release, release_of, settings_of
 from pipeline.targets.kubernetes.rollout.watch import RolloutWatch, replica, service_pods
@@ -33,7 +33,7 @@ from pipeline.targets.kubernetes.secret import (
     secrets_fingerprint,
 )
 
-__all__ = ["DATA", "MANAGERS", "OURS", "Site", "resource_list"]
+__all__ = ["DATA", "MANAGERS", "OURS", "Site"]
 
 # Not by our name (`part-of`): the account that deploys and its limits carry it, too, but belong to an administrator.
 OURS = "app.kubernetes.io/managed-by=slipway"
@@ -48,11 +48,12 @@ class Site:
     def __init__(self, project: Project, env: KubernetesEnvironment, progress: Progress) -> None:
         self.project, self.env, self.progress = project, env, progress
         self.home = project.state(env.name)
+        self.resources = resources_of(project.root)  # what its overlay may hold
         self.kubectl = Kubectl(env.context, env.namespace)
         self.docker = Docker(project.root)
         self.kept = KeptReleases(self.home / "artifacts", project.retain)
         self.artifacts = Artifacts(project, env, self.kept)
-        self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl)
+        self.records = ClusterRecords(self.home / "releases", self.kept, self.kubectl, env)
         self.rollout, self.lease = RolloutWatch(self.kubectl), Lease(self.kubectl)
         self.values: dict[str, str] = read_values(project.root)
         self.secrets: dict[str, str] = {}  # once `problems` has read them,
@@ -139,16 +140,19 @@ class Site:
 
     def live(self, objects: list[Object]) -> list[Object]:
         """Return those of `objects` that exist in the cluster, as they are there."""
-        places = [(*RESOURCES[each["kind"]], name_of(each)) for each in objects]
+        places = [(*self._resource(each), name_of(each)) for each in objects]
         names = [f"{kind}{f'.{group}' if group else ''}/{name}" for group, kind, name in places]
         return self.kubectl.get(*names, MANAGERS) if names else []
+
+    def _resource(self, one: Object) -> tuple[str, str]:
+        """Return group and resource of `one`; of a recorded release, whose component may be gone, the singular."""
+        return self.resources.get(one["kind"]) or (one["apiVersion"].rpartition("/")[0], one["kind"].lower())
+
+    def resource_list(self, kinds: Iterable[str]) -> str:
+        """Return the plural names of `kinds`, separated by commas, as kubectl takes them."""
+        return ",".join(self.resources[kind][1] for kind in sorted(kinds))
 
     @property
     def secret(self) -> str:
         """The name of the service's Secret."""
         return secret_name(self.project.name)
-
-
-def resource_list(kinds: Iterable[str]) -> str:
-    """Return the plural names of `kinds`, separated by commas, as kubectl takes them."""
-    return ",".join(RESOURCES[kind][1] for kind in sorted(kinds))

@@ -19,7 +19,7 @@ from pipeline.targets.kubernetes.backups import KubernetesBackups
 from pipeline.targets.kubernetes.database import KubernetesDatabase
 from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.objects import grace_problems
-from pipeline.targets.kubernetes.permissions import RESOURCES, access_problems
+from pipeline.targets.kubernetes.permissions import access_problems
 from pipeline.targets.kubernetes.records import NAMESPACE_MARK, ClusterRecords
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.releases import KubernetesReleases
@@ -83,12 +83,12 @@ class KubernetesTarget:
             return [f"the cluster has no namespace {self.env.namespace}: `nox -s cluster` makes it"]
         _, objects = self.site.artifacts.render(NOTHING_YET)
         self.site.objects = objects
-        unknown = sorted({each["kind"] for each in objects} - RESOURCES.keys())
+        unknown = sorted({each["kind"] for each in objects} - self.site.resources.keys())
         what = "is not something that a deploy applies: move it to k8s/bootstrap"
         problems = [f"{self.env.overlay}: {kind} {what}" for kind in unknown]
         problems += unfilled(objects)
         problems += grace_problems(objects, self.env.overlay)
-        problems += access_problems(self.site.kubectl, (each["kind"] for each in objects))
+        problems += access_problems(self.site.kubectl, (each["kind"] for each in objects), self.site.resources)
         return problems or self._secret_problems(objects)
 
     def _secret_problems(self, objects: list[Object]) -> list[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.engines import gateway_api
+from pipeline.engines import gateway_api, kind_objects
 from pipeline.engines import kind as cluster
-from pipeline.errors import UsageError
+from pipeline.errors import SlipwayError, UsageError
 from pipeline.system.progress import Progress
 from tests.logs import logged
 from tests.played import serving
+from tests.tools import need
 
 ROOT = Path(__file__).parents[3]
 DIGEST = f"sha256:{'1' * 64}"
@@ -53,7 +54,7 @@ class TestCommands:
 
     def test_kubectl_never_goes_by_the_current_context(self) -> None:
         """Which may be a production cluster's."""
-        assert cluster.kubectl_command("get", "pods") == ["kubectl", "--context=kind-slipway", "get", "pods"]
+        assert kind_objects.kubectl_command("get", "pods") == ["kubectl", "--context=kind-slipway", "get", "pods"]
 
     def test_images_go_to_the_nodes_that_lack_them(self) -> None:
         """One command for all."""
@@ -208,3 +209,35 @@ class TestGatewayApi:
         for path in (file, tmp_path / "missing.yaml"):
             with pytest.raises(UsageError, match=f"--gateway-api {path}"):
                 gateway_api.read(path)
+
+
+class TestMonitoring:
+    @pytest.fixture
+    def applied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder with what was applied, by a kubectl that renders and lets the cluster lack everything."""
+        real, folder = need("kubectl"), tmp_path / "applied"
+        folder.mkdir()
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        rendered = f'kustomize*) exec {real} "$@";; *diff*) cat >/dev/null; exit 1;;'
+        asked = f'*apply*) cat >{folder}/$$;; *) echo "$*" >>{folder}/done;;'
+        program(tmp_path, "kubectl", f'case "$*" in {rendered} {asked} esac')
+        return folder
+
+    @pytest.mark.needs("kubectl")
+    def test_is_applied_with_what_lets_it_see_the_service(self, applied: Path) -> None:
+        """And waited for."""
+        kind = cluster.Cluster(ROOT, "shop", Progress(Console(quiet=True)), monitoring=True)
+        assert kind.watch()
+        waited = (applied / "done").read_text().splitlines()
+        assert [re.findall(r"deployment/(\S+)", line) for line in waited] == [[name] for name in cluster.WATCHERS]
+        texts = [path.read_text() for path in applied.iterdir() if path.name != "done"]
+        assert sorted("name: monitoring-to-exporter" in text for text in texts) == [False, True]
+        assert any("alert: Watchdog" in text for text in texts), "the rules are those of monitoring/"
+
+    def test_a_difference_alone_is_applied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So a second run changes nothing, and pods stay."""
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        program(tmp_path, "kubectl", 'case "$*" in *diff*) cat >/dev/null;; *) exit 1;; esac')
+        assert not kind_objects.differs("kind: Namespace")
+        with pytest.raises(SlipwayError, match="rules could not be applied: it said nothing"):
+            kind_objects.apply("kind: Namespace", "rules")

@@ -27,6 +27,14 @@ class TestFindPins:
             ("k8s/components/backup/drill.yaml", "postgres:18-trixie"),
             ("k8s/components/postgres/postgres.yaml", "postgres:18-trixie"),
             ("k8s/components/redis/redis.yaml", "redis:8-trixie"),
+            ("k8s/bootstrap/logs/collector.yaml", "otel/opentelemetry-collector-contrib:0.161.0"),
+            ("k8s/components/telemetry/exporter.yaml", "python:3.13-slim-trixie"),
+            ("k8s/cluster/monitoring/alertmanager.yaml", "prom/alertmanager:v0.35.0"),
+            (
+                "k8s/cluster/monitoring/kube-state-metrics.yaml",
+                "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.20.0",
+            ),
+            ("k8s/cluster/monitoring/prometheus.yaml", "prom/prometheus:v3.16.0"),
             ("k8s/cluster/metrics-server.yaml", "registry.k8s.io/metrics-server/metrics-server:v0.9.0"),
             ("k8s/cluster/traefik.yaml", "traefik:v3.7"),
         }

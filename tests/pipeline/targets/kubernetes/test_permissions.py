@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.targets.kubernetes.permissions import missing_access, needed_access
+from pipeline.targets.kubernetes.permissions import missing_access, needed_access, resources_of
+from tests.services import ROOT
 
+RESOURCES = resources_of(ROOT)
 ADMIN = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
 
 
@@ -17,18 +19,18 @@ def rule(group: str, resource: str, *verbs: str) -> dict[str, list[str]]:
 class TestNeededAccess:
     def test_names_no_kind_that_the_overlay_has_not(self) -> None:
         """A team without a Gateway needs no permission for one."""
-        assert not [need for need in needed_access(["Deployment"]) if need[2] in ("gateways", "ingresses")]
+        assert not [need for need in needed_access(["Deployment"], RESOURCES) if need[2] in ("gateways", "ingresses")]
 
     def test_applies_what_the_overlay_has(self) -> None:
         """Server-side apply reads, creates and patches; what a release no longer has is deleted."""
-        needs = needed_access(["HTTPRoute"])
+        needs = needed_access(["HTTPRoute"], RESOURCES)
         assert {verb for verb, _, resource in needs if resource == "httproutes"} == {"get", "create", "patch", "delete"}
 
 
 class TestMissingAccess:
     def test_is_nothing_for_an_administrator(self) -> None:
         """A star allows everything."""
-        assert missing_access(needed_access(["Deployment", "Secret"]), ADMIN) == []
+        assert missing_access(needed_access(["Deployment", "Secret"], RESOURCES), ADMIN) == []
 
     @pytest.mark.parametrize(
         "rules",

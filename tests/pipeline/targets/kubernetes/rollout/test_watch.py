@@ -122,8 +122,10 @@ class TestLeftovers:
         gone, needed = thing("Service", "gone"), thing("Service", "needed")
         record = thing("ConfigMap", "slipway-release-1")
         record["metadata"]["labels"]["slipway/record"] = "1"
-        live = [gone, needed, record, thing("ConfigMap", "theirs", "kubectl"), thing("StatefulSet", "postgres")]
-        assert leftovers(live, [key_of(needed)]) == [gone]
+        facts = thing("ConfigMap", "deploy-facts")
+        facts["metadata"]["labels"]["slipway/facts"] = "true"
+        live = [gone, needed, record, facts, thing("ConfigMap", "theirs", "kubectl"), thing("StatefulSet", "postgres")]
+        assert leftovers(live, [key_of(needed)], {"Service", "ConfigMap"}) == [gone]
 
 
 class TestMarked:
