@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.project import Environment, Project
+from pipeline.data.metrics import leave_metrics
 from pipeline.data.records import DataRecords
 from pipeline.data.report import DataReport, Kind, write_report
 from pipeline.data.summaries import Backup
@@ -50,7 +51,7 @@ class Telling:
 
     def __init__(self, kind: Kind, project: Project, env: Environment, progress: Progress, target: Target) -> None:
         self.kind, self.env, self.progress, self.target = kind, env, progress, target
-        self.root = project.root
+        self.project = project
         self.records = DataRecords.of(project, env.name)
 
     @contextmanager
@@ -120,9 +121,10 @@ class Telling:
         with best_effort():
             if account.report:
                 write_report(account.record.folder, account.report)
+        leave_metrics(self.project, self.env)
         with best_effort():
             self.records.prune()
-        return f"{os.path.relpath(account.record.folder, self.root)}/report.md"
+        return f"{os.path.relpath(account.record.folder, self.project.root)}/report.md"
 
 
 def serving_release(target: Target) -> Artifact:

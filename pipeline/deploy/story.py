@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.config.project import Environment, Project
 from pipeline.config.settings import needed_secrets
+from pipeline.data.metrics import leave_metrics
 from pipeline.data.records import DataRecords
 from pipeline.deploy import board, github
 from pipeline.deploy.ages import NOTED, ages_of
@@ -109,6 +110,7 @@ class Story:
             facts[NOTED] = ages_of(self.records, self.target.secrets.read(), now())
             chapter = Chapter(self.records.begin(facts), source)
             self.progress.transcript.keep(chapter.record.folder / LOG)
+            leave_metrics(self.project, self.env)
             try:
                 self._ship(chapter, wanted, dry_run=dry_run, unfinished=unfinished)
             except (Exception, Interrupted) as error:  # noqa: BLE001 - a fault of our own is undone like any other
@@ -379,6 +381,7 @@ class Story:
     def _keep(self, chapter: Chapter, report: Report) -> None:
         """Write `report` where this environment and others look for it; remove what nobody needs any more."""
         write_evidence(chapter.record.folder, report)
+        leave_metrics(self.project, self.env)
         self.records.publish(chapter.record)
         with ThreadPoolExecutor(1) as beside:  # a registry may have to be read again after a second
             attested = beside.submit(self.releases.attest, report) if chapter.proof else None

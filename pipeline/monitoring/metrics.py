@@ -18,7 +18,7 @@ PIPELINE: Mapping[str, str] = {
     "slipway_deploy_last_seconds": "how long it took",
     "slipway_deploy_last_verdict": "1, labelled `verdict`: as in its report",
     "slipway_backup_last_timestamp_seconds": "when the last one ended",
-    "slipway_backup_last_success_timestamp_seconds": "when the newest whole one was made",
+    "slipway_backup_last_success_timestamp_seconds": "of when the data of the newest whole one is",
     "slipway_backup_max_age_seconds": "how old that may be; only where the environment's table has `backups`",
     "slipway_backup_last_seconds": "how long the last one took",
     "slipway_backup_last_bytes": "the size of the newest whole one",

@@ -11,12 +11,13 @@ from pipeline.errors import UsageError
 __all__ = ["read_secret", "write_whole"]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Make `text` the content of `path`, readable only by its owner; on a full disk the old content stays."""
+def write_whole(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Make `text` the content of `path`, by default readable only by its owner; on a full disk the old one stays."""
     part = path.with_name(f".{path.name}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
+        part.chmod(mode)  # whatever the umask
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
