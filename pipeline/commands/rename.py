@@ -49,7 +49,7 @@ KEPT = re.compile(
     | kind-slipway | cluster\ `slipway | slipway-(?:cluster|registry|control-plane|worker)
     | slipway-(?:deploy|proof|release|synthetic)
     | slipway/(?:record|release|secrets)
-    | slipway\.(?:config|drain|needs|password|proof|release|report|schema|slot|socket|throwaway|token)
+    | slipway\.(?:config|drain|monitoring|needs|password|proof|release|report|schema|slot|socket|throwaway|token)
     | rename\ --\ [\w-]+
     """,
     re.VERBOSE,

@@ -10,6 +10,7 @@ from pipeline.commands import Verbs
 from pipeline.config.project import Project
 from pipeline.errors import SlipwayError
 from pipeline.monitoring.collector import collector_problems
+from pipeline.monitoring.dashboards import dashboard_files, dashboard_problems
 from pipeline.monitoring.made import rule_files
 from pipeline.monitoring.metrics import service_metrics
 from pipeline.monitoring.problems import PROMTOOL, parse_problems, rule_problems
@@ -21,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def add_parsers(verbs: Verbs) -> None:
-    verbs.add("rules", rules, "check the rules of monitoring/").prog = "nox -s lint"
+    verbs.add("rules", rules, "check the rules and dashboards of monitoring/").prog = "nox -s lint"
 
 
 def rules(project: Project, _: Namespace, __: Progress) -> None:
-    """Check the rules of `monitoring/`, where the service has any; say so where they cannot be parsed here."""
+    """Check the rules and dashboards of `monitoring/`, where there are any; say so where they cannot be parsed here."""
     files = rule_files(project.root)
     if not files:
         return
@@ -35,7 +36,11 @@ def rules(project: Project, _: Namespace, __: Progress) -> None:
         raise SlipwayError(unparsed)
     if parsed is None:
         log.warning(unparsed)
-    problems = [*(parsed or ()), *rule_problems(project.root, service_metrics()), *collector_problems(project.root)]
+    known = service_metrics()
+    problems = [*(parsed or ()), *rule_problems(project.root, known), *collector_problems(project.root)]
+    # A dashboard may ask for what a rule records, so those have to be read.
+    problems = problems or dashboard_problems(project.root, known)
     if problems:
         raise SlipwayError(*problems)
-    log.info(f"monitoring/: {len(files)} files with rules, and nothing wrong with them")
+    boards = len(dashboard_files(project.root))
+    log.info(f"monitoring/: {len(files)} files with rules, {boards} dashboards, and nothing wrong with them")

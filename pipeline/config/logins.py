@@ -37,6 +37,11 @@ class Logins:
         return owner_of(self.login)
 
     @property
+    def monitor(self) -> str:
+        """The login that sees the server's figures, and no row."""
+        return f"{self.owner}-monitor"
+
+    @property
     def other_login(self) -> str:
         """The login of the owner that nobody needs any more, if it is there."""
         return other_login(self.login)

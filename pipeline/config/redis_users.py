@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["ADMIN", "COMMANDS", "SERVICE", "digest", "rules", "users"]
+__all__ = ["ADMIN", "COMMANDS", "MONITOR", "SERVICE", "digest", "monitor_rules", "rules", "users"]
 
 ADMIN, SERVICE = "admin", "default"  # the latter logs in with a password alone, as each release does
+MONITOR = "monitor"  # sees the server's figures, and no key
 # Each by its name: of the cache and the limits, of a connection, and for `doctor`. The tests of the service run with
 # these alone (tests/conftest.py), so that one that is missing fails there. A service that uses more adds them here.
 COMMANDS = (
@@ -29,14 +30,21 @@ def rules() -> list[str]:
     return ["on", "resetchannels", "~*", "-@all", *(f"+{command}" for command in COMMANDS)]
 
 
-def users(passwords: Iterable[str], admin: str) -> str:
+def monitor_rules(password: str) -> list[str]:
+    """Return what `ACL SETUSER` takes for whoever measures Redis, with its `password`."""
+    return ["on", digest(password), "resetkeys", "resetchannels", "-@all", "+info", "+ping", "+slowlog|len"]
+
+
+def users(passwords: Iterable[str], admin: str, monitor: str = "") -> str:
     """Return the file: the service with the hashes of its `passwords`, and the administrator with one of `admin`.
 
-    Two passwords of the service are accepted while it changes from one to the other.
+    Two passwords of the service are accepted while it changes from one to the other. `monitor`: the password of whoever
+    measures it, if somebody does.
     """
     on, *allowed = rules()
     hashes = " ".join(dict.fromkeys(passwords))
     lines = [f"user {SERVICE} {on} {hashes} {' '.join(allowed)}", f"user {ADMIN} on {digest(admin)} ~* &* +@all"]
+    lines += [f"user {MONITOR} {' '.join(monitor_rules(monitor))}"] if monitor else []
     return "\n".join(lines) + "\n"
 
 

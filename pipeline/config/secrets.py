@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets as randomness
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.config.managed import FILES
-from pipeline.config.redis_users import SERVICE, digest, users
+from pipeline.config.redis_users import MONITOR, SERVICE, digest, users
 from pipeline.config.settings import service_secrets
 from pipeline.system.files import write_whole
 from pipeline.system.place import state_folder
 
 __all__ = [
     "ADDRESS_SECRET",
+    "ALERTMANAGER",
     "BY_HAND",
+    "POSTGRES_MONITOR",
     "PROVED",
     "REDIS_ACL",
     "REDIS_ADMIN",
+    "REDIS_MONITOR",
     "SECRET_FILES",
     "SUPERUSER_PASSWORD",
     "allow_by_hand",
@@ -27,6 +31,7 @@ __all__ = [
     "forget_redis_passwords",
     "redis_acl",
     "redis_hashes",
+    "redis_monitor_password",
     "secret_files",
     "write_secret_files",
 ]
@@ -37,6 +42,11 @@ SECRET_FILES = f"${{SLIPWAY_SECRETS:-${{SLIPWAY_STATE:-.slipway}}/compose/{BY_HA
 PROVED = "surroundings.json"  # in the folder of an environment of compose: a deploy runs, or ran, there
 SUPERUSER_PASSWORD = "POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105 - a name
 REDIS_ACL, REDIS_ADMIN = "REDIS_ACL", "REDIS_ADMIN_PASSWORD"
+# Of what watches the service: the passwords as which the exporters log in, the second with the address to which it
+# belongs; Grafana's administrator; who is told of alerts.
+POSTGRES_MONITOR, REDIS_MONITOR = "POSTGRES_MONITOR_PASSWORD", "REDIS_MONITOR"
+GRAFANA, ALERTMANAGER = "GRAFANA_PASSWORD", "ALERTMANAGER"
+REDIS_ADDRESS = f"redis://{MONITOR}@redis:6379"
 ADDRESS_SECRET = "BACKUP_ADDRESS_SECRET"  # noqa: S105 - a name
 OWNER_ALONE = 0o077
 SERVICE_LINE = re.compile(rf"^user {SERVICE} .*", re.MULTILINE)  # in Redis' file of users
@@ -63,9 +73,9 @@ def allow_by_hand(folder: Path, *, allowed: bool) -> None:
 
 
 def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: str | None = None) -> None:
-    """Write to `folder` each secret of the service, Redis' file of users and, once, the administrators' passwords.
+    """Write to `folder` each secret of the service, Redis' file of users and, once, what administers and measures.
 
-    `superuser` is that of PostgreSQL where it is known; otherwise it is made. No container gets that of Redis.
+    `superuser` is PostgreSQL's where it is known; otherwise it is made. No container gets that of Redis.
 
     Redis' file has the passwords of before, too, until `forget_redis_passwords`. The URLs of stores have a file, too,
     mostly an empty one. The folder has mode 0700, the files 0444. A file is replaced, never changed: what runs keeps
@@ -77,14 +87,28 @@ def write_secret_files(folder: Path, secrets: Mapping[str, str], *, superuser: s
     folder.chmod(0o700)
     texts = {name: secrets.get(name, "") for name in delivered_secrets()}
     texts |= {name: secrets.get(name, "") for name in (*FILES, ADDRESS_SECRET)}
-    admin, known = folder / REDIS_ADMIN, folder / REDIS_ACL
-    texts[REDIS_ADMIN] = admin.read_text(encoding="utf-8") if admin.exists() else randomness.token_urlsafe(36)
-    hashes = [digest(texts["REDIS_PASSWORD"]), *(redis_hashes(folder) if known.exists() else [])]
-    texts[REDIS_ACL] = users(hashes, texts[REDIS_ADMIN])
+    texts |= {name: _kept(folder / name) for name in (REDIS_ADMIN, POSTGRES_MONITOR, GRAFANA)}
+    texts[REDIS_MONITOR] = _kept(folder / REDIS_MONITOR, lambda password: json.dumps({REDIS_ADDRESS: password}))
+    hashes = [digest(texts["REDIS_PASSWORD"]), *(redis_hashes(folder) if (folder / REDIS_ACL).exists() else [])]
+    texts[REDIS_ACL] = users(hashes, texts[REDIS_ADMIN], _monitor_password(texts[REDIS_MONITOR]))
     if superuser or not (folder / SUPERUSER_PASSWORD).exists():
         texts[SUPERUSER_PASSWORD] = superuser or randomness.token_urlsafe(36)
     for name, text in texts.items():
         _write(folder / name, text)
+
+
+def _kept(path: Path, form: Callable[[str], str] = str) -> str:
+    """Return what the file at `path` has; where there is none, a fresh password in the `form` that it has there."""
+    return path.read_text(encoding="utf-8") if path.exists() else form(randomness.token_urlsafe(36))
+
+
+def redis_monitor_password(folder: Path) -> str:
+    """Return the password in `folder` of whoever measures Redis."""
+    return _monitor_password((folder / REDIS_MONITOR).read_text(encoding="utf-8"))
+
+
+def _monitor_password(text: str) -> str:
+    return str(json.loads(text)[REDIS_ADDRESS])
 
 
 def _write(path: Path, text: str) -> None:
@@ -101,7 +125,8 @@ def redis_hashes(folder: Path) -> list[str]:
 
 def forget_redis_passwords(folder: Path) -> None:
     """Let Redis' file of users in `folder` have the service's password of now alone."""
-    _write(folder / REDIS_ACL, users(redis_hashes(folder)[:1], (folder / REDIS_ADMIN).read_text(encoding="utf-8")))
+    admin = (folder / REDIS_ADMIN).read_text(encoding="utf-8")
+    _write(folder / REDIS_ACL, users(redis_hashes(folder)[:1], admin, redis_monitor_password(folder)))
 
 
 def redis_acl(password: str, admin: str) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import secrets as randomness
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dotenv.parser import parse_stream
@@ -15,6 +15,7 @@ from dotenv.parser import parse_stream
 from pipeline.config.variables import (
     BACKUPS,
     COMPOSE_IMAGES,
+    MONITORING,
     Variable,
     backup_variables,
     documented,
@@ -45,6 +46,7 @@ __all__ = [
     "env_text",
     "fill_env",
     "grace_seconds",
+    "monitoring_settings",
     "needed_secrets",
     "overridden",
     "read_env",
@@ -120,7 +122,8 @@ def read_values(root: Path, environ: Mapping[str, str] | None = None) -> dict[st
     environ = os.environ if environ is None else environ
     secrets = secret_names()
     known = {variable.name for variable in documented()} | secrets | {f"{name}_FILE" for name in secrets}
-    overriding = known - set(DECISIVE) if env_file(root).exists() else known
+    # Nor does a shell decide what else is run: it may mean another project's profiles.
+    overriding = (known - set(DECISIVE) if env_file(root).exists() else known) - {"COMPOSE_PROFILES"}
     written = {name: value for name, value in read_env(root)[0].items() if value is not None}
     merged = {**written, **{name: environ[name] for name in overriding if name in environ}}
     return {name: value for name, value in merged.items() if name in known and value != ""}
@@ -173,7 +176,7 @@ def overridden(root: Path, environ: Mapping[str, str] | None = None) -> dict[str
     written, secret, lines = read_env(root)[0], secret_names(), {}
     defaults = {variable.name: "" if variable.name in secret else variable.default for variable in documented()}
     defaults |= {f"{name}_FILE": "" for name in secret}
-    for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE}):
+    for name in sorted(defaults.keys() & environ.keys() - {*DECISIVE, "COMPOSE_PROFILES"}):
         given, own = environ[name].strip(), (written.get(name) or "").strip() or defaults[name]
         if given != own:
             says = "another one than .env" if name in secret else f"`{given}`, where .env has `{own}`"
@@ -191,21 +194,30 @@ def edge_port(values: Mapping[str, str]) -> int:
 def split_secrets(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Split `values` into what may be shown and the secrets, which are read from their files where those are given.
 
-    Those of backups are in neither: no replica needs them.
+    Those of backups and of monitoring are in neither: no replica needs them.
     """
-    own = _backup_names()
+    own = _named(backup_variables()) | _named(MONITORING)
     return _split({name: value for name, value in values.items() if name not in own})
 
 
 def backup_settings(values: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of backups in `values`; the secrets are read from their files where those are given."""
-    own = _backup_names()
-    plain, secrets = _split({name: value for name, value in values.items() if name in own})
+    return _own(values, backup_variables())
+
+
+def monitoring_settings(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of what watches in `values`, each with its default; the secrets are read from their files."""
+    return {variable.name: variable.default for variable in MONITORING} | _own(values, MONITORING)
+
+
+def _own(values: Mapping[str, str], known: Iterable[Variable]) -> dict[str, str]:
+    names = _named(known)
+    plain, secrets = _split({name: value for name, value in values.items() if name in names})
     return plain | secrets
 
 
-def _backup_names() -> set[str]:
-    names = {variable.name for variable in backup_variables()}
+def _named(known: Iterable[Variable]) -> set[str]:
+    names = {variable.name for variable in known}
     return names | {f"{name}_FILE" for name in names}
 
 
@@ -226,7 +238,7 @@ def release_settings(values: Mapping[str, str]) -> dict[str, str]:
 
 def secret_names() -> set[str]:
     """Return every secret that `.env` may hold."""
-    return {variable.name for variable in (*variables(), *backup_variables()) if variable.secret}
+    return {one.name for one in (*variables(), *MONITORING, *backup_variables()) if one.secret}
 
 
 def grace_seconds(config: Mapping[str, str]) -> int:

@@ -12,7 +12,16 @@ from typing import Any
 
 from pipeline.errors import UsageError
 
-__all__ = ["BACKUPS", "COMPOSE_IMAGES", "Variable", "backup_variables", "documented", "schema_of", "variables"]
+__all__ = [
+    "BACKUPS",
+    "COMPOSE_IMAGES",
+    "MONITORING",
+    "Variable",
+    "backup_variables",
+    "documented",
+    "schema_of",
+    "variables",
+]
 
 BACKUPS = "backend.backups.settings"
 
@@ -40,6 +49,37 @@ def _image(name: str, store: str) -> Variable:
 
 # docker-compose.yml reads these; the service does not.
 COMPOSE_IMAGES = (_image("POSTGRES_IMAGE", "PostgreSQL"), _image("REDIS_IMAGE", "Redis"))
+
+
+def _watching(name: str, text: str, default: str = "", *, secret: bool = False) -> Variable:
+    return Variable(name, section="monitoring", description=text, default=default, secret=secret)
+
+
+def _page(name: str, what: str, port: str) -> Variable:
+    return _watching(name, f"Port of {what} on 127.0.0.1 of the host, with the profile monitoring.", port)
+
+
+# docker/compose.monitoring.yml reads these, and the deploy to it; the service does not.
+MONITORING = (
+    _watching("COMPOSE_PROFILES", "monitoring: a deploy to compose runs what watches the service beside it."),
+    _page("PROMETHEUS_PORT", "Prometheus", "9090"),
+    _page("ALERTMANAGER_PORT", "Alertmanager", "9093"),
+    _page("GRAFANA_PORT", "Grafana", "3001"),
+    _page("LOGS_PORT", "VictoriaLogs", "9428"),
+    _page("TRACES_PORT", "Jaeger", "16686"),
+    _watching("ALERT_WEBHOOK_URL", "Address that Alertmanager posts alerts to, as JSON.", secret=True),
+    _watching("ALERT_SLACK_URL", "Address of an incoming webhook of Slack, for alerts.", secret=True),
+    _watching("ALERT_EMAIL_TO", "Address that alerts are mailed to; needs ALERT_EMAIL_FROM and ALERT_SMTP_HOST."),
+    _watching("ALERT_EMAIL_FROM", "Address that alerts are mailed from."),
+    _watching("ALERT_SMTP_HOST", "HOST:PORT of the server that mails alerts; it must offer TLS."),
+    _watching("ALERT_SMTP_USER", "Who logs in there; unset: nobody does."),
+    _watching("ALERT_SMTP_PASSWORD", "Password of that user.", secret=True),
+    _watching(
+        "ALERT_HEARTBEAT_URL",
+        "Address that is posted to every 5 minutes while alerts would arrive: let it call you when that ends.",
+        secret=True,
+    ),
+)
 
 
 def variables() -> list[Variable]:
@@ -72,7 +112,7 @@ def _variables(fields: Any) -> list[Variable]:
 
 def documented() -> list[Variable]:
     """Return all settings that `.env` may contain."""
-    return [*variables(), *COMPOSE_IMAGES, *backup_variables()]
+    return [*variables(), *COMPOSE_IMAGES, *MONITORING, *backup_variables()]
 
 
 def schema_of(module: str = "backend.settings") -> Any:

@@ -15,11 +15,16 @@ __all__ = ["Pin", "current_digests", "find_pins", "pinned", "write_pins"]
 
 # The files that name other people's images: in a Dockerfile's ARG, in the default of a variable of docker-compose.yml,
 # and in what a manifest of k8s/ runs (the release's own images have no tag there: a deploy names them by digest).
-FILES = ("docker/Dockerfile.backend", "docker/Dockerfile.frontend", "docker-compose.yml")
+FILES = (
+    "docker/Dockerfile.backend",
+    "docker/Dockerfile.frontend",
+    "docker-compose.yml",
+    "docker/compose.monitoring.yml",
+)
 MANIFESTS = "k8s"
 NAMED = re.compile(
     r"(?P<lead>^ARG \w+_IMAGE=|\$\{(?:POSTGRES|REDIS)_IMAGE:-|^ +(?:- )?image: )"
-    r"(?P<name>[a-z0-9][a-z0-9./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    r"(?P<name>[a-z0-9][a-z0-9_./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.MULTILINE,
 )
 

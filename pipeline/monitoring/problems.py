@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.monitoring.made import RULES, rule_files
 from pipeline.monitoring.metrics import metric_problem, metrics_in
 from pipeline.system.run import CommandFailed, run
 
-__all__ = ["PROMTOOL", "TESTS", "parse_problems", "rule_problems", "rules_in"]
+__all__ = ["PROMTOOL", "TESTS", "parse_problem", "parse_problems", "rule_problems", "rules_in"]
 
 PROMTOOL = "promtool"
 TESTS = "monitoring/tests"
@@ -83,16 +84,34 @@ def _alert_problems(root: Path, alert: Rule, headings: Collection[str]) -> Itera
         yield f"there is no test: write {TESTS}/{alert['alert']}.yaml, with a series that fires it, and one that not"
 
 
+def parse_problem(*expressions: str) -> str | None:
+    """Return why promtool cannot parse one of the PromQL `expressions`; None where it can, or is not installed."""
+    if shutil.which(PROMTOOL) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rule.yaml"
+        rules = [{"record": f"a:rule{number}", "expr": one} for number, one in enumerate(expressions)]
+        path.write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": rules}]}), encoding="utf-8")
+        said = _checked(path)
+    return said[-1].rpartition("could not parse expression: ")[2] if said else None
+
+
 def parse_problems(root: Path) -> list[str] | None:
     """Return what promtool cannot parse in the rules below `root`, None where it is not installed."""
     if shutil.which(PROMTOOL) is None:
         return None
     problems = []
     for path in rule_files(root):
-        try:
-            run([PROMTOOL, "check", "rules", str(path)], level=logging.DEBUG, timeout=60)
-        except CommandFailed as error:
-            lines = [line.strip() for line in error.output.splitlines() if line.strip()]
-            said = [line for line in lines if not line.startswith("Checking ") and not line.endswith("FAILED:")]
-            problems += [f"{RULES}/{path.name}: {line.removeprefix(f'{path}: ')}" for line in said]
+        problems += [f"{RULES}/{path.name}: {line}" for line in _checked(path)]
     return problems
+
+
+def _checked(path: Path) -> list[str]:
+    """Return what promtool says against the rules in `path`."""
+    try:
+        run([PROMTOOL, "check", "rules", str(path)], level=logging.DEBUG, timeout=60)
+    except CommandFailed as error:
+        lines = [line.strip() for line in error.output.splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("Checking ") and not line.endswith("FAILED:")]
+        return [line.removeprefix(f"{path}: ") for line in said]
+    return []

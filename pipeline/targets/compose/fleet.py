@@ -29,6 +29,7 @@ from pipeline.targets.common.rolling import roll
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.compose.drill import throwaway_of
 from pipeline.targets.compose.https import certificate_problem
+from pipeline.targets.compose.monitoring import Monitoring
 from pipeline.targets.compose.problems import login_problems, superuser_psql, taken_problems, volume_findings
 from pipeline.targets.compose.redis import accept_passwords, forget_passwords
 from pipeline.targets.compose.replicas import SERVICE, SOCKETS, slot_of
@@ -82,7 +83,7 @@ class ComposeFleet(roles.Fleet):
     """See `pipeline.targets.common.roles.Fleet`. `watch` is told which containers a rollout started."""
 
     def __init__(self, site: Site, watch: ComposeWatch) -> None:
-        self.site, self.watch = site, watch
+        self.site, self.watch, self.monitoring = site, watch, Monitoring(site)
 
     def running(self) -> Running:
         """Return the replicas, and what is wrong with the edge and the data stores around them."""
@@ -95,7 +96,7 @@ class ComposeFleet(roles.Fleet):
         ]
         changed = [name for name in site.surroundings.changed() if name in site.variables.surroundings]
         problems += [f"{name} no longer matches {FILES[0]} and .env" for name in changed]
-        problems += site.backups.drift()
+        problems += [*site.backups.drift(), *self.monitoring.drift()]
         routed = site.replicas.routed()
         problems += [
             f"the edge does not route to {replica.name}"
@@ -119,7 +120,7 @@ class ComposeFleet(roles.Fleet):
         for each in site.stack.containers("postgres"):
             if each.running:
                 findings += volume_findings(each.name, site.docker.ask("exec", each.ident, "df", "-Pk", DATA_FOLDER))
-        return [*findings, *site.backups.findings(), *_https_findings(site)]
+        return [*findings, *site.backups.findings(), *self.monitoring.findings(), *_https_findings(site)]
 
     def stores(self, release: str) -> Mapping[str, Any]:
         """Ask PostgreSQL and Redis from within a replica of the release."""
@@ -244,7 +245,8 @@ class ComposeFleet(roles.Fleet):
     def keep(self) -> None:
         """Note their definitions, which `put_back` needs; from now on a plain `docker compose up` replaces nothing.
 
-        The container that makes backups follows: its first one would be in the way of a proof.
+        The container that makes backups follows, and what watches the service: a first backup and the start of those
+        would be in the way of a proof.
         """
         self.site.surroundings.keep()
         forget_passwords(self.site)
@@ -252,6 +254,7 @@ class ComposeFleet(roles.Fleet):
         allow_by_hand(self.site.secrets, allowed=any(map(started_by_hand, self.site.stack.containers())))
         if kept := self.site.backups.serving():
             self.site.backups.roll(kept)
+        self.monitoring.start()
 
     def roll_out(self, new: Artifact, watch: Callable[[str], None], *, back: bool = False) -> None:
         """Roll out by `pipeline.targets.common.rolling`."""

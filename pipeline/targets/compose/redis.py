@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.config.redis_users import ADMIN, SERVICE
-from pipeline.config.secrets import REDIS_ADMIN, forget_redis_passwords, redis_hashes
+from pipeline.config.redis_users import ADMIN, MONITOR, SERVICE, monitor_rules
+from pipeline.config.secrets import REDIS_ADMIN, forget_redis_passwords, redis_hashes, redis_monitor_password
 from pipeline.errors import SlipwayError
+from pipeline.targets.common.container import Container
 from pipeline.targets.compose.site import Site
 
-__all__ = ["accept_passwords", "forget_passwords"]
+__all__ = ["accept_passwords", "forget_passwords", "let_monitor_in"]
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,24 @@ def forget_passwords(site: Site) -> None:
         _change(site, ["resetpass", now])
 
 
+def let_monitor_in(site: Site) -> None:
+    """Let the Redis that runs know who measures it: it may have started before its file did."""
+    rules = monitor_rules(redis_monitor_password(site.secrets))
+    for redis in [each for each in site.stack.containers("redis") if each.running]:
+        _set_user(site, redis, MONITOR, ["reset", *rules])
+
+
+def _set_user(site: Site, redis: Container, user: str, rules: list[str]) -> None:
+    password = (site.secrets / REDIS_ADMIN).read_text(encoding="utf-8")
+    command = f"ACL SETUSER {user} {' '.join(rules)}"
+    site.docker.ask("exec", "--interactive", redis.ident, "sh", "-c", ASK, given=f"{password}\n{command}\n")
+
+
 def _change(site: Site, rules: list[str]) -> None:
     """Change the service's user as the administrator; start Redis anew, with its file, where it knows none."""
-    password = (site.secrets / REDIS_ADMIN).read_text(encoding="utf-8")
-    command = f"ACL SETUSER {SERVICE} {' '.join(rules)}"
     for redis in [each for each in site.stack.containers("redis") if each.running]:
         try:
-            site.docker.ask("exec", "--interactive", redis.ident, "sh", "-c", ASK, given=f"{password}\n{command}\n")
+            _set_user(site, redis, SERVICE, rules)
         except SlipwayError as error:
             why = f"Redis does not let its administrator in ({error.problems[0]})"
             log.warning(f"{why}: it is started anew, and nothing is cached meanwhile")

@@ -29,8 +29,11 @@ __all__ = [
     "same_folder",
 ]
 
-FILES = ("docker-compose.yml", "docker/compose.rollout.yml")
+FILES = ("docker-compose.yml", "docker/compose.monitoring.yml", "docker/compose.rollout.yml")
 HTTPS = "docker/compose.https.yml"  # besides, where EDGE_DOMAIN is set
+# Compose reads `.env` itself. What a deploy does to the service must not depend on the profiles that are named there:
+# next to one, that without a name is no longer the default, and it is PostgreSQL's.
+NO_PROFILE = {"COMPOSE_PROFILES": ""}
 DEFINITION = "com.docker.compose.config-hash"  # the label with Compose's hash of what a container was created from
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 PROJECT_LABEL = "com.docker.compose.project"
@@ -61,6 +64,7 @@ class Stack:
 
         `options` are those of `Docker.do`.
         """
+        env = {**NO_PROFILE, **env}
         if arguments[0] in ("up", "run"):
             # Of a service in a profile that is not asked for, Compose makes no volume.
             env = {**env, **{f"SLIPWAY_PROFILE_{store.upper()}": "elsewhere" for store in self.elsewhere}}
@@ -79,12 +83,13 @@ class Stack:
 
         A label of each container has the hash of the definition that it was created from.
         """
-        hashes = self.docker.ask(*self.command("config", "--hash", "*"), env=env)
+        hashes = self.docker.ask(*self.command("config", "--hash", "*"), env={**NO_PROFILE, **env})
         return dict(line.split() for line in hashes.splitlines())
 
     def config(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return the whole configuration as the files and `env` define it."""
-        config: dict[str, Any] = json.loads(self.docker.ask(*self.command("config", "--format", "json"), env=env))
+        said = self.docker.ask(*self.command("config", "--format", "json"), env={**NO_PROFILE, **env})
+        config: dict[str, Any] = json.loads(said)
         return config
 
     def services(self, env: Mapping[str, str]) -> dict[str, Any]:
@@ -104,7 +109,7 @@ class Stack:
             "-",
         ]
         up = ("up", "--detach", "--no-build", *arguments)
-        self.docker.do(*command, *up, given=json.dumps(config), timeout=timeout)
+        self.docker.do(*command, *up, env=NO_PROFILE, given=json.dumps(config), timeout=timeout)
 
     @property
     def backups(self) -> str:

@@ -74,7 +74,7 @@ class ComposeTarget(KeptHere):
         problems += settings_problems(
             root, site.values, runs, STORES, managed=managed.names, source=secrets_place(self.env.secrets)
         )
-        problems += managed.container_problems()
+        problems += [*managed.container_problems(), *self.fleet.monitoring.problems()]
         named, closed = project_name_problem(site.stack.name), closed_problem(site.secrets)
         problems += [problem for problem in (named, closed) if problem]
         scripts = root / "docker/postgres/init-scripts"

@@ -26,7 +26,7 @@ PIPELINES = re.compile(
     r"tool\.slipway|urn:slipway|"
     r"\.slipway[/}`]|/var/lib/slipway|managed-by: slipway|kind-slipway|cluster `slipway`|manager=slipway|"
     r"manager \(`slipway`|slipway-(?:registry|deploy|release-N|proof|synthetic)|slipway/(?:release|secrets)|"
-    r"slipway\.(?:release|config|slot|token|drain|needs|password|schema|socket)|rename -- [\w-]+|"
+    r"slipway\.(?:release|config|slot|token|drain|monitoring|needs|password|schema|socket)|rename -- [\w-]+|"
     r"slipway_(?:deploy|backup|drill)_"
 )
 

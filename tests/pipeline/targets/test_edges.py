@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.targets.common.edge import HEALTH_FAILS, HEALTH_INTERVAL_SECONDS, HEALTH_URI, REPLICA_HEADER, SYNTHETIC
 from tests.edge import CADDY, CADDYFILE, adapted, handlers
@@ -57,6 +58,18 @@ class TestCompose:
         """FRONTEND_PORT, on every address of its container."""
         [server] = compose["apps"]["http"]["servers"].values()
         assert server["listen"] == [":3456"]
+
+    def test_counts_on_a_listener_of_its_own(self, tmp_path: Path) -> None:
+        """As docker-compose.yml asks for it; what the rules select by is the handler of the page and of the service."""
+        text = (CADDYFILE.parents[2] / "docker-compose.yml").read_text(encoding="utf-8")
+        given = yaml.safe_load(text)["services"]["frontend"]["environment"]
+        config = adapted(tmp_path, **{name: given[name] for name in ("EDGE_COUNTS", "EDGE_METRICS")})
+        assert config["admin"]["disabled"] is True
+        assert config["apps"]["http"]["metrics"] == {}
+        served, counted = config["apps"]["http"]["servers"].values()
+        assert counted["listen"] == [":9091"]
+        assert [[one["handler"] for one in route["handle"]] for route in counted["routes"]] == [["metrics"]]
+        assert {one["handler"] for route in served["routes"] for one in route["handle"]} == {"subroute"}
 
     def test_cannot_be_changed_while_it_runs(self, compose: dict[str, Any]) -> None:
         """No API of its own listens, and nothing is written to the disk: the root may be read-only."""

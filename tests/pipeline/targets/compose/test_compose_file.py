@@ -17,7 +17,9 @@ from pipeline.config.derived import SET_BY
 from pipeline.config.managed import FILES as STORES_OF_OTHERS
 from pipeline.config.managed import MIGRATORS
 from pipeline.config.settings import OWNER_PASSWORD, PLACED, backup_variables, service_secrets, variables
-from pipeline.targets.compose.stack import FILES, passed_secrets
+from pipeline.engines.docker import Docker
+from pipeline.targets.compose.stack import FILES, Stack, passed_secrets
+from tests.project import copied
 from tests.tools import missing
 
 ROOT = Path(__file__).parents[4]
@@ -29,6 +31,8 @@ OWN = {"BACKEND_IMAGE", "BACKUP_IMAGE", "MIGRATE_IMAGE", "FRONTEND_IMAGE", "POST
        "SLIPWAY_PROFILE_POSTGRES", "SLIPWAY_PROFILE_REDIS",
        "SLIPWAY_SECRETS", "SLIPWAY_SLOT", "SLIPWAY_STATE", "SLIPWAY_TOKEN",
       }  # fmt: skip
+WATCHES = ("prometheus", "alertmanager", "grafana", "deploys", "postgres-exporter", "redis-exporter", "collector",
+           "logs", "traces")  # fmt: skip
 SERVICES = ("frontend", "backend", "migrate", "backup", "postgres", "redis", "debug")
 
 
@@ -57,6 +61,12 @@ def project() -> dict[str, Any]:
     return read("docker-compose.yml")
 
 
+@pytest.fixture(scope="module")
+def watched() -> dict[str, Any]:
+    """The files of a deploy, with what watches the service."""
+    return read(*FILES)
+
+
 class TestEachService:
     @pytest.mark.parametrize("name", SERVICES)
     def test_has_no_right_that_it_does_not_need(self, name: str, project: dict[str, Any]) -> None:
@@ -72,7 +82,15 @@ class TestEachService:
         """CPU, memory, processes; three files of ten megabytes."""
         service = project["services"][name]
         assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
-        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+        options = service["logging"]["options"]
+        assert (options["max-size"], options["max-file"]) == ("10m", "3")
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_says_whose_output_it_is(self, name: str, project: dict[str, Any]) -> None:
+        """To what collects it; but a store's definition stays what it was, as another would end its container."""
+        labels = project["services"][name]["logging"]["options"].get("labels", "")
+        wanted = "" if name in ("postgres", "redis") else "com.docker.compose.project,com.docker.compose.service"
+        assert labels == wanted
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_comes_back_unless_it_was_stopped(self, name: str, project: dict[str, Any]) -> None:
@@ -176,7 +194,7 @@ class TestNetworks:
         assert backend["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
         for name in ("postgres", "redis", "migrate"):
             assert set(project["services"][name]["networks"]) == {"backend"}, name
-        assert set(project["services"]["frontend"]["networks"]) == {"frontend"}
+        assert set(project["services"]["frontend"]["networks"]) == {"frontend", "monitoring"}
 
     def test_who_migrates_a_database_elsewhere_has_a_way_out(self) -> None:
         """A deploy says so; the service has one anyway."""
@@ -201,6 +219,55 @@ class TestNetworks:
         """A container without a word, as those of a build, has 1024 shares."""
         serving = ("frontend", "backend", "postgres", "redis")
         assert {project["services"][name]["cpu_shares"] for name in serving} == {4096}
+
+
+class TestMonitoring:
+    def test_is_asked_for(self, watched: dict[str, Any]) -> None:
+        """One profile has them all; nothing of a plain `docker compose up` is in it."""
+        services = watched["services"]
+        assert {name for name, one in services.items() if "monitoring" in one.get("profiles", ())} == {*WATCHES}
+
+    @pytest.mark.parametrize("name", WATCHES)
+    def test_has_no_right_and_has_limits(self, name: str, watched: dict[str, Any]) -> None:
+        """As everything else here: the collector is root, and no more than who owns the files that it reads."""
+        service = watched["services"][name]
+        assert service["read_only"] is True
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+        assert {"cap_add", "privileged"} & service.keys() == set()
+        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+        assert service["restart"] == "unless-stopped"
+        assert (service.get("user") == "0:0") == (name == "collector")
+
+    def test_a_profile_in_the_env_file_changes_nothing_of_the_service(self, tmp_path: Path) -> None:
+        """Compose reads that file itself, and a profile that is named switches off PostgreSQL's, which has no name."""
+        stack = Stack(copied(tmp_path, "docker"), "shop", Docker(tmp_path))
+        (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring\nPOSTGRES_DB=board\nPOSTGRES_USER=board\n")
+        env = {"SLIPWAY_SECRETS": "/secrets"}
+        assert stack.services(env).keys() == {"frontend", "backend", "migrate", "rights", "postgres", "redis"}
+        assert stack.definitions(env).keys() == stack.services(env).keys()
+        assert {*WATCHES} <= stack.services({**env, "COMPOSE_PROFILES": "monitoring"}).keys()
+
+    def test_opens_its_pages_to_this_host_alone(self, watched: dict[str, Any]) -> None:
+        """Only who has one, or tells somebody, is in a network with a way out."""
+        services = {name: watched["services"][name] for name in WATCHES}
+        assert {port["host_ip"] for one in services.values() for port in one.get("ports", ())} == {"127.0.0.1"}
+        with_pages = {"prometheus", "alertmanager", "grafana", "logs", "traces"}
+        assert {name for name, one in services.items() if one.get("ports")} == with_pages
+        assert {name for name, one in services.items() if "pages" in one["networks"]} == with_pages
+        assert watched["networks"]["monitoring"]["internal"] is True
+
+    def test_reaches_replicas_in_one_network(self, watched: dict[str, Any]) -> None:
+        """A name that it could look up in two would give it each replica twice."""
+        shared = set(watched["services"]["prometheus"]["networks"]) & set(watched["services"]["backend"]["networks"])
+        assert shared == {"backend"}
+
+    def test_writes_nothing_that_is_not_its_own(self, watched: dict[str, Any]) -> None:
+        """What it reads of the host, and the backups, are mounted read-only."""
+        own = {"prometheus", "alertmanager", "grafana", "collector", "logs"}
+        for name in WATCHES:
+            for mount in watched["services"][name].get("volumes", ()):
+                assert mount.get("read_only") is True or mount["source"] in own, (name, mount)
 
 
 class TestSettings:

@@ -88,7 +88,8 @@ class TestStack:
         """So that neither COMPOSE_FILE nor an override changes what a deploy does."""
         stack = Stack(tmp_path, "shop", Docker(tmp_path))
         assert stack.command("up", "backend") == [
-            "compose", "--project-name", "shop", "--file", "docker-compose.yml", "--file", "docker/compose.rollout.yml",
+            "compose", "--project-name", "shop", "--file", "docker-compose.yml",
+            "--file", "docker/compose.monitoring.yml", "--file", "docker/compose.rollout.yml",
             "up", "backend"]  # fmt: skip
         assert stack.network("frontend") == "shop_frontend"
 
