@@ -133,6 +133,10 @@ def test_what_fails_its_proof_is_undone(old: ComposeCheckout, add_row: AddRow) -
     again = old.run("upgrade-database", "--yes", "--json")
     assert again.code == 2
     assert f"`docker volume rm {old.project}_postgres-18` if nobody needs it" in again.problems()[0]
+    deploy = old.deploy()
+    assert deploy.code == 1, str(deploy)
+    assert "has a copy of the data, and what was written since is not in it" in deploy.reason
+    assert old.sql(VERSION) == "17"
     add_row(UPGRADES, f"a proof that fails              {outcome.report['said'][:110]}")
 
 
