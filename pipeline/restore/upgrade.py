@@ -27,7 +27,7 @@ from pipeline.releases.model import Artifact, short
 from pipeline.restore.story import QUIET_SECONDS, RECOVERY_SECONDS, WRITES, Agree, Answered, traffic_of, turned_away
 from pipeline.restore.window import Seen, Window, ask_over_http
 from pipeline.system.progress import Progress
-from pipeline.system.protection import deaf, problems_of
+from pipeline.system.protection import best_effort, deaf, problems_of
 from pipeline.system.text import duration, now, size
 from pipeline.system.waiting import attempts
 from pipeline.targets import NextMajor, Target, Upgrade
@@ -102,7 +102,7 @@ class UpgradeStory(Telling):
         backup = self._dump(told, "dump")
         with self.stage(told, "restore", begun=True) as stage:
             told.facts["begun"] = True
-            upgrade.begin(lambda line: self.live("restore", line))
+            upgrade.begin(plan.place, lambda line: self.live("restore", line))
             began = time.monotonic()
             stage.note = self._fill("restore", backup, upgrade)
         restored = time.monotonic() - began
@@ -180,8 +180,9 @@ class UpgradeStory(Telling):
                 f"the next backup needs the programs of PostgreSQL {plan.new}: `nox -s deploy -- {self.env.name}` ships"
                 " a release that has them"
             )
-        self.target.fleet.keep()
         told.verdict, told.code = "proved", 0
+        with best_effort():  # what is put back is the new server since the switch
+            self.target.fleet.keep()
         told.said = (
             f"PostgreSQL {plan.new} serves {self.env.name}: writes were refused for"
             f" {duration(told.facts['closed_seconds'])}; of reads, {turned_away(seen)}; the data of before is kept in"

@@ -88,8 +88,11 @@ class Upgrade(Protocol):
         Raise `UsageError` with the fix where it cannot be done. Touch nothing.
         """
 
-    def begin(self, tell: Callable[[str], None]) -> None:
-        """Start the new server, whose data is empty, and make the roles of the old one there."""
+    def begin(self, place: str, tell: Callable[[str], None]) -> None:
+        """Start the new server with its data in `place`, which is empty, and make the roles of the old one there.
+
+        Until `switch`, and after `switch_back`, no deploy may take what is in `place` for the data that serves.
+        """
 
     def fill(self, backup: str, told: Callable[[str], None]) -> dict[str, Any]:
         """Restore the `backup` into the new server, in place of what is there; return what the program says of it."""

@@ -38,6 +38,7 @@ from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES, passed_secrets
 from pipeline.targets.compose.surroundings import started_by_hand
 from pipeline.targets.compose.trial import try_container
+from pipeline.targets.compose.upgrade import copy_problems
 
 __all__ = ["ComposeFleet", "ComposeWatch"]
 
@@ -193,7 +194,7 @@ class ComposeFleet(roles.Fleet):
             way = f"run `nox -s down -- {site.env.name}`, which keeps the data, then deploy"
             return [f"{', '.join(by_name)}: of an earlier Slipway, whose edge asked names and not sockets: {way}"]
         site.write_secrets()
-        return site.surroundings.problems()
+        return copy_problems(site) or site.surroundings.problems()
 
     def prepare(self, new: Artifact) -> None:
         """Start PostgreSQL, Redis and the edge, none of which is part of a release."""

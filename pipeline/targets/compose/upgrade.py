@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
 from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact
+from pipeline.system.files import write_whole
 from pipeline.system.text import size
 from pipeline.system.waiting import attempts
 from pipeline.targets.common import roles
@@ -28,12 +29,13 @@ from pipeline.targets.compose.site import Site
 from pipeline.targets.compose.stack import FILES
 from pipeline.targets.compose.trial import try_container
 
-__all__ = ["ComposeUpgrade", "missing_roles"]
+__all__ = ["ComposeUpgrade", "copy_problems", "missing_roles"]
 
 log = logging.getLogger(__name__)
 
 SERVICE = "postgres"
 SAVED = "before-upgrade.json"
+COPY = "copy-of-data"  # the file that names the volume with a copy, which is older than the data unless it serves
 ROOM = 1.5  # of the database's size: its copy, with the log that writing it makes
 START_SECONDS = 120  # of an empty PostgreSQL on a busy machine
 STOP_SECONDS = 60
@@ -132,12 +134,13 @@ class ComposeUpgrade(roles.Upgrade):
             )
         return home.source
 
-    def begin(self, tell: Callable[[str], None]) -> None:
+    def begin(self, place: str, tell: Callable[[str], None]) -> None:
         """Start it as the file defines it, by a name that nobody asks for, and copy the roles with their passwords."""
         site, running = self.site, self._running()
         site.write_secrets()
         self._saved.unlink(missing_ok=True)
         self._end_next()
+        write_whole(site.home / COPY, place)
         mark = ("--name", self._next, "--label", f"{THROWAWAY}={site.stack.name}")  # by which `heal` finds it
         site.stack.do("run", "--detach", "--no-deps", *mark, SERVICE, env=site.variables.environment(None))
         for _ in attempts(START_SECONDS, every=0.2, watch=lambda: tell("starting the new server")):
@@ -203,8 +206,7 @@ class ComposeUpgrade(roles.Upgrade):
 
     def switched(self, place: str) -> bool:
         """Read which volume the definition mounts that is put back now."""
-        config = self.site.surroundings.proved_config()
-        return bool(config) and place in {one.source for one in Wanted.of(config).mounts}
+        return _mounts(place, self.site.surroundings.proved_config())
 
     def go_on(self) -> None:
         """Start it, if a kill came between."""
@@ -244,6 +246,24 @@ class ComposeUpgrade(roles.Upgrade):
         if docker.inspect(self._next):
             docker.do("stop", "--time", str(STOP_SECONDS), self._next)
             docker.do("rm", "--volumes", self._next)
+
+
+def copy_problems(site: Site) -> list[str]:
+    """Refuse to serve from a copy of the data that was not switched to, or was switched back from."""
+    file = site.home / COPY
+    if site.variables.managed.database or not file.exists():
+        return []
+    place, proved = file.read_text(encoding="utf-8"), site.surroundings.proved_config()
+    if not _mounts(place, site.stack.config(site.variables.environment(None))) or _mounts(place, proved):
+        return []
+    if place not in site.docker.ask("volume", "ls", "--format", "{{.Name}}").split():
+        return []
+    what = f"{SERVICE}: volume {place} has a copy of the data, and what was written since is not in it"
+    return [f"{what}: `docker volume rm {place}`, then {upgrade_command(site.env.name)}, which copies it anew"]
+
+
+def _mounts(place: str, config: Mapping[str, Any]) -> bool:
+    return bool(config) and place in {one.source for one in Wanted.of(config).mounts}
 
 
 def missing_roles(dumped: str, there: list[str]) -> str:

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.e2e
 
 UPGRADES = "compose: PostgreSQL 17 to 18"
 HOME = "/var/lib/postgresql"
-OLD_MOUNT, NEW_MOUNT = f"- postgres:{HOME}/data #", f"- postgres-18:{HOME} #"
+OLD_MOUNT, NEW_MOUNT = f"- postgres:{HOME} #", f"- postgres-18:{HOME} #"
+# Images since 18 keep their data so, which the move after this one begins with.
+USER = "      POSTGRES_USER: postgres\n"
+FOLDER_OF_17 = f"{USER}      PGDATA: {HOME}/17/docker\n"
 VERSION = "SELECT current_setting('server_version_num')::int / 10000"
 LONG_BAKE, SHORT_BAKE = 20, 3  # seconds: something breaks in the first, however busy the machine is
 # Fails on 18 alone, with each row that is copied there.
@@ -38,7 +41,7 @@ ONLY_17 = (
 def old(template: Path, tmp_path: Path) -> Iterator[ComposeCheckout]:
     """A clone whose release was proved on PostgreSQL 17, with notes; docker-compose.yml names 18 and its volume now."""
     one = ComposeCheckout.make(template, tmp_path / "clone")
-    one.patch("docker-compose.yml", f"- postgres:{HOME} #", OLD_MOUNT)
+    one.patch("docker-compose.yml", USER, FOLDER_OF_17)
     one.commit()
     one.set_env(POSTGRES_IMAGE="postgres:17-trixie")
     one.proved()
@@ -53,6 +56,7 @@ def old(template: Path, tmp_path: Path) -> Iterator[ComposeCheckout]:
 
 def define_18(one: ComposeCheckout) -> None:
     one.patch("docker-compose.yml", OLD_MOUNT, NEW_MOUNT)
+    one.patch("docker-compose.yml", FOLDER_OF_17, USER)
     one.patch("docker-compose.yml", "\n  postgres:\n  redis:\n", "\n  postgres-18:\n  redis:\n")
     one.set_env(POSTGRES_IMAGE="postgres:18-trixie")
 
@@ -133,6 +137,10 @@ def test_what_fails_its_proof_is_undone(old: ComposeCheckout, add_row: AddRow) -
     again = old.run("upgrade-database", "--yes", "--json")
     assert again.code == 2
     assert f"`docker volume rm {old.project}_postgres-18` if nobody needs it" in again.problems()[0]
+    deploy = old.deploy()
+    assert deploy.code == 1, str(deploy)
+    assert "has a copy of the data, and what was written since is not in it" in deploy.reason
+    assert old.sql(VERSION) == "17"
     add_row(UPGRADES, f"a proof that fails              {outcome.report['said'][:110]}")
 
 

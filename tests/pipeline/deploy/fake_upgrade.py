@@ -48,8 +48,9 @@ class FakeUpgrade(Upgrade):
             raise UsageError(self.refuses)
         return None if self.new_serves else self.planned
 
-    def begin(self, tell: Callable[[str], None]) -> None:
+    def begin(self, place: str, tell: Callable[[str], None]) -> None:
         """Make it."""
+        assert place
         self.there = True
         tell("starting the new server")
         self.script.do("begin")

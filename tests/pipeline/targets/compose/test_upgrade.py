@@ -21,7 +21,7 @@ from pipeline.targets.common.rights import PSQL
 from pipeline.targets.compose import upgrade as module
 from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.surroundings import Surroundings
-from pipeline.targets.compose.upgrade import PLAIN, ComposeUpgrade, missing_roles
+from pipeline.targets.compose.upgrade import PLAIN, ComposeUpgrade, copy_problems, missing_roles
 
 HOME = "/var/lib/postgresql"
 OLD = {"Type": "volume", "Name": "shop_postgres", "Destination": f"{HOME}/data", "RW": True}
@@ -332,6 +332,27 @@ class TestExchange:
             around.exchange_back(saved)
             assert stack.volume == "postgres"
             assert around.proved_config()["volumes"].keys() == {"postgres"}
+
+
+class TestCopyProblems:
+    def test_refuses_to_serve_from_a_copy(self, engine: Engine, tmp_path: Path) -> None:
+        """What was switched back from has all but the newest writes, and looks like the data."""
+        one = upgrade(engine, tmp_path)
+        assert copy_problems(one.site) == []
+        (tmp_path / "copy-of-data").write_text("shop_postgres-18")
+        assert copy_problems(one.site) == []  # it is gone
+        engine.volumes.append("shop_postgres-18")
+        [line] = copy_problems(one.site)
+        assert "shop_postgres-18 has a copy of the data, and what was written since is not in it" in line
+        assert "`docker volume rm shop_postgres-18`, then `nox -s upgrade-database -- compose`" in line
+
+    def test_lets_serve_what_was_switched_to(self, engine: Engine, tmp_path: Path) -> None:
+        """And the old volume, where docker-compose.yml mounts that again."""
+        engine.volumes.append("shop_postgres-18")
+        (tmp_path / "copy-of-data").write_text("shop_postgres-18")
+        assert copy_problems(upgrade(engine, tmp_path, "postgres").site) == []
+        (tmp_path / "proved.json").write_text(json.dumps({"config": config("postgres-18")}))
+        assert copy_problems(upgrade(engine, tmp_path).site) == []
 
 
 class TestMissingRoles:
