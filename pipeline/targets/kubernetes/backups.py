@@ -70,9 +70,9 @@ class KubernetesBackups(roles.Backups):
 
     def _leave_facts(self, started: str, made: Mapping[str, Any] | None) -> None:
         """Tell the exporter how a backup on demand ended: `made`, or None where it failed."""
-        found = {name: made[name] for name in ("snapshot", "bytes")} if made else None
-        ended = {"finished": now(), "verdict": "done" if made else "failed", "backup": found}
         with best_effort():
+            found = {name: made[name] for name in ("snapshot", "bytes")} if made is not None else None
+            ended = {"finished": now(), "verdict": "failed" if made is None else "done", "backup": found}
             self.site.kubectl.apply([facts_object(BACKUP_FACTS, {"kind": BACKUP, "started": started, **ended})])
 
     def fetch(self, name: str, folder: Path, told: Callable[[str], None]) -> None:

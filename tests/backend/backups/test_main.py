@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backend.backups import __main__ as program
 from tests.backend.backups.conftest import ALL_ROWS, Place
 from tests.project import NAME
 
@@ -95,3 +96,20 @@ def test_help_is_the_protocol() -> None:
     for verb in ("backup", "list", "fetch", "verify", "prune", "restore", "compare", "swap", "drop", "drill"):
         assert f"\n    {verb}" in program.__doc__
     assert NAME
+
+
+class TestTermination:
+    def test_a_backup_leaves_its_time_and_size_in_the_status_of_its_pod(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Where Kubernetes gives each container a file for that; another verb leaves nothing."""
+        file = tmp_path / "termination-log"
+        file.touch()
+        monkeypatch.setattr(program, "TERMINATION", file)
+        for name, value in place.environ.items():
+            monkeypatch.setenv(name, value)
+        assert program.main(["list"]) == 0
+        assert file.read_text() == ""
+        assert program.main(["backup"]) == 0
+        made = json.loads(capsys.readouterr().out.splitlines()[-1])["backup"]
+        assert json.loads(file.read_text()) == {"backup": {"snapshot": made["snapshot"], "bytes": made["bytes"]}}

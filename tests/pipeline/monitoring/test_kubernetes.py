@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.engines.kustomize import Document, render
+from pipeline.monitoring.cluster import PORT
 from tests.pipeline.engines.rendered import component, one
 from tests.pipeline.monitoring.promtool import RULES
 from tests.services import ROOT
@@ -126,3 +128,19 @@ class TestWays:
         documents = render({"resources": [ROOT / WATCHES / "service"]})
         owners = {each["metadata"]["labels"].get("app.kubernetes.io/managed-by") for each in documents}
         assert owners == {"administrator"}
+
+
+def test_the_exporter_needs_what_is_mounted_and_nothing_else(tmp_path: Path) -> None:
+    """Python's image has neither the pipeline nor any package."""
+    documents = component("telemetry")
+    spec = one(documents, "Deployment", "exporter")["spec"]["template"]["spec"]
+    [volume] = [each["configMap"] for each in spec["volumes"] if "configMap" in each]
+    for item in volume["items"]:
+        path = tmp_path / item["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(one(documents, "ConfigMap", volume["name"])["data"][item["key"]], encoding="utf-8")
+    _, *flags, _, module = spec["containers"][0]["command"]
+    code = f"import sys; sys.path[:] = [{str(tmp_path)!r}, *filter(lambda it: 'site-packages' not in it, sys.path)]"
+    done = subprocess.run([sys.executable, "-I", *flags, "-c", f"{code}; import {module}; print({module}.PORT)"],
+                          check=False, capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{PORT}\n", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -266,6 +268,30 @@ class TestKubernetesBackups:
     def test_returns_what_the_program_printed_last(self) -> None:
         """Of the release that was proved last, also where it does not serve any more."""
         assert self.run(Cluster(pod("Succeeded")), manifests()) == {"backup": {}}
+
+    @pytest.mark.parametrize(
+        ("phase", "verdict", "backup"),
+        [("Succeeded", "done", {"snapshot": "2026-11-28T16:00:00+00:00", "bytes": 7}), ("Failed", "failed", None)],
+    )
+    def test_leaves_how_one_on_demand_ended(
+        self, phase: str, verdict: str, backup: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For the exporter, as the Job is gone; of other verbs nothing."""
+        applied: list[Object] = []
+        said = json.dumps({"backup": {"snapshot": "2026-11-28T16:00:00+00:00", "bytes": 7, "name": "x"}})
+        monkeypatch.setattr(sys.modules[__name__], "LINES", [*LINES[:2], f"2026-11-28T16:00:01.0Z {said}"])
+
+        class Noted(Cluster):
+            def apply(self, objects: list[Object]) -> list[Object]:
+                applied.extend(one for one in objects if one["kind"] == "ConfigMap")
+                return super().apply(objects)
+
+        with contextlib.suppress(SlipwayError):
+            self.run(Noted(pod(phase, 1)), manifests())
+        self.run(Noted(pod("Succeeded")), manifests(), "list")
+        [left] = applied
+        facts = json.loads(left["data"]["facts.json"])
+        assert (left["metadata"]["name"], facts["verdict"], facts["backup"]) == ("backup-facts", verdict, backup)
 
     def test_has_no_superuser_where_the_database_is_outside(self) -> None:
         """Nobody has that password: no pod may wait for it."""
