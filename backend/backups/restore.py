@@ -7,19 +7,19 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
 
 from backend.backups import facts, store
 from backend.backups.errors import BackupFailed
-from backend.backups.feed import fed
 from backend.backups.manifest import Manifest
 from backend.backups.outside import give_outside, make_database, make_extensions, without_extensions
+from backend.backups.plain import write_plain
 from backend.backups.programs import run
 from backend.backups.server import MAINTENANCE, Server, checked_name, mark, marks, pointed
-from backend.backups.verify import Checked, contents, write_toc
+from backend.backups.verify import Checked, contents
 from backend.backups.words import in_bytes
 from backend.migrations.connection import MigrationFailed
 from backend.migrations.runner import Wanted, upgrade
@@ -32,6 +32,8 @@ Say = Callable[[str], None]
 BEFORE = "-before-"  # between the name of a database that served and when it was put aside
 PARALLEL_BYTES = 256 << 20  # of a backup, from which on its restore has several jobs
 JOBS = 4
+PROGRESS_SECONDS = 2.0
+SIZE = "SELECT pg_database_size(current_database())"
 
 
 async def restore(server: Server, checked: Checked, database: str, say: Say, *, beside: bool = True) -> dict[str, Any]:
@@ -149,18 +151,38 @@ async def _fill(server: Server, checked: Checked, database: str, say: Say) -> No
     with store.part(server.own.backup_folder, f"restore-{secrets.token_hex(6)}") as (part, lock):
         dump = part / "dump"
         dump.mkdir()
-        await asyncio.to_thread(write_toc, checked.path, dump, checked.identity)
+        await asyncio.to_thread(write_plain, checked, dump, say)
         listed = part / "list"
         listed.write_text(without_extensions(await contents(dump), manifest), encoding="utf-8")
         jobs = JOBS if manifest.bytes >= PARALLEL_BYTES else 1
         # Each error ends it. What belongs to whom, the owner and `backend.rights` decide, not the dump.
         arguments = ("--format=directory", "--exit-on-error", "--no-owner", "--no-privileges", "--no-subscriptions",
                      f"--jobs={jobs}", f"--use-list={listed}", f"--dbname={database}", str(dump))  # fmt: skip
-        async with fed(checked, dump, say):
+        async with _told(server, database, say):
             await run("pg_restore", *arguments, variables=server.variables(database), held=(lock,))
     async with server.as_owner(database) as connection:
         await connection.execute("ANALYZE")  # a dump has no statistics, and plans without them are slow
     await give_outside(server, manifest, database, say)
+
+
+@contextlib.asynccontextmanager
+async def _told(server: Server, database: str, say: Say) -> AsyncIterator[None]:
+    """Say while the block runs how much is in `database`."""
+    async with server.as_owner(database) as connection:
+        telling = asyncio.create_task(_tell(connection, say))
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
+
+
+async def _tell(connection: asyncpg.Connection[Any], say: Say) -> None:
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        there, seconds = await connection.fetchval(SIZE), time.monotonic() - began
+        say(f"{seconds:.0f} s: {in_bytes(there)} in the database, {in_bytes(there / seconds)}/s")
 
 
 async def _compare(server: Server, manifest: Manifest, database: str, say: Say) -> int:

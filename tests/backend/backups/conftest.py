@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,14 @@ class Place:
             f"SELECT md5(string_agg(line, ',' ORDER BY line)) FROM ({union}) AS lines", database
         )
         return found
+
+
+@pytest.fixture(name="turn")
+def _turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Wait until no other test restores or swaps: a server lets only one do so, and all workers share it."""
+    with (tmp_path_factory.getbasetemp().parent / "restores.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session", name="owned_template")

@@ -15,6 +15,8 @@ from backend.backups import __main__ as program
 from tests.backend.backups.conftest import ALL_ROWS, Place
 from tests.project import NAME
 
+pytestmark = pytest.mark.usefixtures("turn")
+
 
 def _run(place: Place, *arguments: str, given: str | None = None, **changed: str) -> tuple[int, Any, list[str]]:
     """Run it; return its exit code, the JSON of its last line, and the lines of its standard error."""

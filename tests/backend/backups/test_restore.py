@@ -6,19 +6,25 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from backend.backups.drill import drill
 from backend.backups.errors import BackupFailed
 from backend.backups.manifest import MANIFEST
+from backend.backups.plain import write_plain
 from backend.backups.restore import drop, restore
 from backend.backups.swap import compare
+from backend.backups.verify import TOC, plain_name
 from backend.migrations.runner import Wanted, upgrade
 from tests.backend.backups.conftest import ALL_ROWS, REVISIONS, Place
 from tests.services import psql
+
+pytestmark = pytest.mark.usefixtures("turn")
 
 
 @pytest.fixture(name="new")
@@ -44,10 +50,22 @@ class TestSame:
         assert [path.name for path in place.folder.iterdir()] == [done["name"]]
 
     async def test_with_several_jobs(self, place: Place, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Which read several pipes at once."""
+        """Which read several files at once."""
         monkeypatch.setattr("backend.backups.restore.PARALLEL_BYTES", 1)
         await _restored(place, new, **place.encrypted())
         assert await place.checksum(new) == await place.checksum(place.database)
+
+    @pytest.mark.parametrize("encrypted", [False, True])
+    async def test_pg_restore_reads_regular_files(self, place: Place, tmp_path: Path, *, encrypted: bool) -> None:
+        """Newer ones take neither a pipe nor a symbolic link. What was encrypted is for nobody else."""
+        given = place.encrypted() if encrypted else {}
+        manifest = await place.back_up(given=given)
+        (dump := tmp_path / "dump").mkdir()
+        write_plain(await place.check(manifest.name, given=given), dump, place.say)
+        there = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in os.scandir(dump)}
+        assert there.keys() == {plain_name(file.path) for file in manifest.files}
+        assert all(stat.S_ISREG(mode) for mode in there.values())
+        assert not any(mode & 0o077 for name, mode in there.items() if name != TOC)
 
     async def test_owner_has_everything_and_the_service_may_write(self, place: Place, new: str) -> None:
         """The owner is no superuser; the group of the service has its rights again."""
@@ -192,6 +210,15 @@ class TestFailure:
         data = max((place.folder / manifest.name).glob("*.dat.gz.age"), key=lambda path: path.stat().st_size)
         data.write_bytes(data.read_bytes()[:-10])
         with pytest.raises(BackupFailed, match=rf"{data.name} cannot be decrypted: it ends too early"):
+            await restore(place.server(**place.encrypted()), checked, new, place.say)
+        assert new not in await place.databases()
+
+    async def test_without_room_to_decrypt(self, place: Place, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says how much it takes, and leaves no database."""
+        manifest = await place.back_up(given=place.encrypted())
+        checked = await place.check(manifest.name, given=place.encrypted())
+        monkeypatch.setattr("backend.backups.store.free_bytes", lambda _: manifest.bytes - 1)
+        with pytest.raises(BackupFailed, match=rf"to decrypt {manifest.name} takes .*: make room"):
             await restore(place.server(**place.encrypted()), checked, new, place.say)
         assert new not in await place.databases()
 

@@ -26,6 +26,8 @@ from tests.backend.backups.conftest import Place
 from tests.conftest import KEY, TOKEN, asgi_client
 from tests.notes import NOTES, TABLES
 
+pytestmark = pytest.mark.usefixtures("turn")
+
 
 @pytest.fixture(name="new")
 async def _new(place: Place, redis_url: str) -> str:
