@@ -332,7 +332,7 @@ class TestCollectorAway:
                     took[name] = time.monotonic() - began
                     assert len(service.events(NOT_TAKEN)) <= 1
                     assert not [line for line in service.printed().splitlines() if '"error"' in line]
-        # The next test measures the second; here a busy machine adds its own, and one batch alone would take five.
+        # The next test measures it; here a busy machine adds its own, and one batch alone would take five.
         assert took[kind] - took["none"] < EXPORT_SECONDS - 1
 
     def test_is_said_when_it_is_there_again(self) -> None:
@@ -350,7 +350,7 @@ class TestCollectorAway:
         assert logged[1]["dropped"] == 1
 
     def test_fills_no_memory_and_ends_in_time(self) -> None:
-        """While one batch hangs, so many spans wait and the others are dropped; the end waits less than a second."""
+        """While one batch hangs, so many spans wait and the others are dropped; the end waits half a second."""
         exporter = Exporter(SpanExportResult.SUCCESS)
         exporter.go.clear()
         batches = Batches(exporter)
