@@ -51,7 +51,7 @@ class Tracing:
     def __init__(self, tracer: Tracer, close: Callable[[], None]) -> None:
         self._tracer = tracer
         self._propagator = TraceContextTextMapPropagator()
-        self.close = close  # sends what is left; takes less than a second, whatever hangs
+        self.close = close  # sends what is left; takes half a second, whatever hangs
 
     def begin(self, method: str, headers: Mapping[str, str]) -> Span:
         """Begin the span of a request, in the trace that `headers` have, if they do. The current task is in it."""

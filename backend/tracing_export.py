@@ -22,7 +22,7 @@ QUEUED_SPANS = 4096  # about 6 MB; one more is dropped
 BATCH_SPANS = 128  # to encode one takes 2 ms, for which other threads wait
 EVERY_SECONDS = 1.0
 EXPORT_SECONDS = 5.0  # for a collector to take a batch
-CLOSE_SECONDS = 0.9  # for it to take the last ones
+CLOSE_SECONDS = 0.5  # for it to take the last ones; the end of Python itself takes as long again on a busy machine
 
 
 def begin_export(settings: Settings) -> tuple[TracerProvider, Callable[[], None]]:
