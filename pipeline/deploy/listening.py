@@ -102,6 +102,8 @@ class Listener:
                 heard = self._watch(before)
             except Interrupted:
                 heard = Heard("left", f"the watch was ended after {self._age()}, and the release stays")
+            except (SlipwayError, OSError) as error:
+                heard = Heard("nothing", f"nothing was watched: {problems_of(error)[0]}")
             with deaf():
                 self._settle()
                 self._conclude(heard)
@@ -134,6 +136,7 @@ class Listener:
                 return Heard("superseded", f"{late}: the watch ends")
             except LockHeld as held:  # in the moment between
                 self._warn(held.problems[0])
+                self._resume()
                 continue
             return heard
 
@@ -144,8 +147,7 @@ class Listener:
             if serving != self.record.number:
                 return Heard("superseded", f"{superseded(serving)}: the watch ends")
             alert = self._alert(prometheus)
-            holder = self.target.holder() if alert else None
-            if alert and not holder:
+            if alert and not self._locked():
                 after = f"{alert.name} fired {self._age()} after the release was proved"
                 return Heard("fired", f"{after}: {alert.summary}".rstrip(": "), alert)
             if alert:
@@ -154,6 +156,14 @@ class Listener:
                 return self._quiet()
             self.progress.live(WATCH, self._standing(until))
             self.sleep(LOOK_SECONDS)
+
+    def _locked(self) -> bool:
+        """Return whether somebody holds the lock, or nobody can say."""
+        try:
+            return self.target.holder() is not None
+        except (SlipwayError, OSError) as error:
+            self._warn(problems_of(error)[0])
+            return True
 
     def _serving(self) -> int | None:
         """Return the number of the deploy that serves; this one's where nobody can say."""
@@ -208,7 +218,15 @@ class Listener:
             phase=WATCH,
         )
         self._sending = self.traffic(plan)
-        self._sending.start()
+        try:
+            self._sending.start()
+        except GeneratorDied as died:  # users' requests are counted, too
+            self._warn(died.problems[0])
+
+    def _resume(self) -> None:
+        with best_effort():
+            if self._sending:
+                self._sending.phase(WATCH)
 
     def _go_back(self, before: Record, heard: Heard) -> None:
         """Bring the release of `before` back by the story of a rollback, whatever becomes of that."""
@@ -275,8 +293,9 @@ class Listener:
         )
         self.report = replace(self.report, watch=watch)
         with best_effort():
+            records = self.target.records()  # before: a cluster's are copied here, and this one is older there
             write_evidence(self.record.folder, self.report)
-            self.target.records().publish(self.record)
+            records.publish(self.record)
 
     # --- what is said ---
 
@@ -296,7 +315,7 @@ class Listener:
         parts += [] if self._most is None else [f"{self._most:.0f} requests in 2 min"]
         try:
             snapshot = self._sending.snapshot() if self._sending else None
-        except GeneratorDied as died:  # users' requests go on
+        except GeneratorDied as died:
             self._warn(died.problems[0])
             snapshot = None
         return " · ".join([*parts, *([f"{snapshot.sent} sent, {snapshot.failed} failed"] if snapshot else [])])

@@ -146,20 +146,22 @@ class Records:
     def _read(self, number: int) -> Record:
         folder = self.folder / str(number)
         begun, report = read_json(folder / "begun.json"), read_json(folder / "report.json")
-        facts, verdict = {**begun, **report}, report.get("verdict")
+        facts, verdict, watch = {**begun, **report}, report.get("verdict"), report.get("watch") or {}
+        # What an alert wanted undone, and could not be: until somebody does, that is what one goes back from.
+        stuck = verdict == "failed" and watch.get("outcome") == "fired"
         return Record(
             number=number,
             folder=folder,
             release=facts.get("release"),
             verdict=verdict,
-            stayed=stays(verdict, undone=report.get("rollback") is not None),
+            stayed=stuck or stays(verdict, undone=report.get("rollback") is not None),
             reason=facts.get("reason"),
             started=facts.get("started"),
             finished=facts.get("finished"),
             commit=facts.get("commit"),
             dirty=bool(facts.get("dirty")),
             stage=begun.get("stage"),
-            watch=(report.get("watch") or {}).get("said"),
+            watch=watch.get("said"),
         )
 
 

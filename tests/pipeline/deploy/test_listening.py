@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config.requests import RequestSpec
 from pipeline.deploy.healing import JOURNAL, WATCH
 from pipeline.deploy.listening import LEAST_REQUESTS
 from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError, UsageError
@@ -136,6 +138,10 @@ class TestAnAlert:
         code, report = deploy(heard)
         assert (code, report["verdict"]) == (1, "failed")
         assert (report["rollback"]["verdict"], report["rollback"]["reason"]) == ("failed", "postgres ends")
+        attested = [(one.release, one.verdict) for one in heard.target.releases.attested]
+        assert attested == [("a", "rolled_back"), ("b", "failed")]
+        assert heard.target.records().serving() == heard.records[1]
+        assert heard.target.records().previous() == heard.records[0], "a rollback by hand goes where this one wanted to"
 
     def test_whose_rollback_is_refused_says_so(self, heard: World) -> None:
         """Nothing was touched."""
@@ -167,6 +173,28 @@ class TestTheLock:
             code, report = deploy(heard)
         assert (code, report["verdict"], report["watch"]["seconds"]) == (1, "rolled_back", 300.0)
         assert heard.said.count("ReleaseFailing fires, and another deploy holds the lock: waiting for it") == 1
+
+    def test_that_is_taken_in_the_last_moment_is_waited_for(
+        self, heard: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The traffic goes on meanwhile."""
+        told: list[str] = []
+
+        class Noted(FakeTraffic):
+            def hold(self) -> None:
+                told.append("hold")
+
+            def phase(self, name: str, requests: Sequence[RequestSpec] | None = None) -> None:
+                super().phase(name, requests)
+                told.append(name)
+
+        monkeypatch.setattr("tests.pipeline.deploy.world.FakeTraffic", Noted)
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        heard.prometheus.meanwhile[55] = lambda: heard.target.fails.update(problems=LockHeld("somebody has it"))
+        code, report = deploy(heard)
+        assert (code, report["verdict"]) == (1, "rolled_back")
+        assert "! somebody has it" in heard.said
+        assert told[told.index("watch") - 1] == "hold"
 
     def test_is_lost_to_a_deploy_that_serves_by_then(self, heard: World) -> None:
         """It looks again when it has the lock."""
@@ -231,6 +259,14 @@ class TestTheEnd:
         assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "nothing")
         assert report["watch"]["said"] == f"nothing was watched: {heard.prometheus.away}"
         assert heard.said.count(f"! {heard.prometheus.away}") == 1
+
+    def test_comes_where_the_release_is_lost(self, heard: World) -> None:
+        """What it sends is not known any more; nothing is rolled back."""
+        deploy(heard, "--no-watch")
+        del heard.target.releases.kept["b"]
+        code, report = heard.run("watch", "--json")
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (0, "proved", "nothing")
+        assert report["watch"]["said"].startswith("nothing was watched: ")
 
     def test_is_not_where_prometheus_is_away_for_a_while(self, heard: World) -> None:
         """It is asked again."""
