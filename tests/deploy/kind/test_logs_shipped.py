@@ -136,7 +136,7 @@ def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
     time.sleep(AWAY_SECONDS / 2)
     kubectl("scale", "deployment/store", "--replicas=1", namespace=SPACE)
     kubectl("rollout", "status", "deployment/store", "--timeout=120s", namespace=SPACE)
-    of_writer = '{k8s.pod.name="writer"}'
+    of_writer = '{"k8s.pod.name"="writer"}'
     with forwarded(SPACE, "deployment/store", 9428) as address:  # the pod is another one
         wait_until(lambda: asked(address, f'{of_writer} "the end"'), "the last line arrives", 300)
         time.sleep(5)
@@ -150,8 +150,8 @@ def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
 
 def odd(address: str, of_writer: str) -> None:
     """What is no JSON, is long or has garbage in it arrives as it was; what one looks for is a field."""
-    [line] = asked(address, f'{of_writer} "id-77" | fields _msg, release, trace_id, level, k8s.namespace.name,'
-                   " k8s.container.name, severity | limit 1")  # fmt: skip
+    [line] = asked(address, f'{of_writer} "id-77" | fields _msg, release, trace_id, level, "k8s.namespace.name",'
+                   ' "k8s.container.name", severity | limit 1')  # fmt: skip
     assert (line["release"], line["trace_id"], line["k8s.container.name"]) == ("r1", TRACE, "writer")
     assert line["k8s.namespace.name"] == SPACE
     assert json.loads(line["_msg"])["n"] == 77
