@@ -99,9 +99,9 @@ def shipped(made: str) -> Iterator[str]:
     """The address of a store that gets the lines of all containers."""
     assert made
     load(STORE, WRITER, COLLECTOR)
-    kubectl("apply", "--server-side", "--filename=-", given=store())
+    kubectl("apply", "--server-side", "--filename=-", given=store(), namespace=SPACE)
     kubectl("rollout", "status", "deployment/store", "--timeout=120s", namespace=SPACE)
-    kubectl("apply", "--server-side", "--filename=-", given=agent())
+    kubectl("apply", "--server-side", "--filename=-", given=agent(), namespace="logs")
     kubectl("rollout", "status", "daemonset/collector", "--timeout=120s", namespace="logs")
     with forwarded(SPACE, "service/store", 9428) as address:
         yield address
@@ -125,7 +125,7 @@ def kill_collector(node: str) -> None:
 
 def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
     """With the store away for a while, files that are rotated, and a collector that is killed meanwhile."""
-    kubectl("apply", "--server-side", "--filename=-", given=writer())
+    kubectl("apply", "--server-side", "--filename=-", given=writer(), namespace=SPACE)
     kubectl("wait", "--for=condition=Ready", "pod/writer", "--timeout=120s", namespace=SPACE)
     node = kubectl("get", "pod", "writer", "--output=jsonpath={.spec.nodeName}", namespace=SPACE)
     time.sleep(10)
