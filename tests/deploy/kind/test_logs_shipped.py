@@ -99,9 +99,9 @@ def shipped(made: str) -> Iterator[str]:
     """The address of a store that gets the lines of all containers."""
     assert made
     load(STORE, WRITER, COLLECTOR)
-    kubectl("apply", "--server-side", "--filename=-", given=store())
+    kubectl("apply", "--server-side", "--filename=-", given=store(), namespace=SPACE)
     kubectl("rollout", "status", "deployment/store", "--timeout=120s", namespace=SPACE)
-    kubectl("apply", "--server-side", "--filename=-", given=agent())
+    kubectl("apply", "--server-side", "--filename=-", given=agent(), namespace="logs")
     kubectl("rollout", "status", "daemonset/collector", "--timeout=120s", namespace="logs")
     with forwarded(SPACE, "service/store", 9428) as address:
         yield address
@@ -125,7 +125,7 @@ def kill_collector(node: str) -> None:
 
 def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
     """With the store away for a while, files that are rotated, and a collector that is killed meanwhile."""
-    kubectl("apply", "--server-side", "--filename=-", given=writer())
+    kubectl("apply", "--server-side", "--filename=-", given=writer(), namespace=SPACE)
     kubectl("wait", "--for=condition=Ready", "pod/writer", "--timeout=120s", namespace=SPACE)
     node = kubectl("get", "pod", "writer", "--output=jsonpath={.spec.nodeName}", namespace=SPACE)
     time.sleep(10)
@@ -136,7 +136,7 @@ def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
     time.sleep(AWAY_SECONDS / 2)
     kubectl("scale", "deployment/store", "--replicas=1", namespace=SPACE)
     kubectl("rollout", "status", "deployment/store", "--timeout=120s", namespace=SPACE)
-    of_writer = '{k8s.pod.name="writer"}'
+    of_writer = '{"k8s.pod.name"="writer"}'
     with forwarded(SPACE, "deployment/store", 9428) as address:  # the pod is another one
         wait_until(lambda: asked(address, f'{of_writer} "the end"'), "the last line arrives", 300)
         time.sleep(5)
@@ -150,8 +150,8 @@ def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
 
 def odd(address: str, of_writer: str) -> None:
     """What is no JSON, is long or has garbage in it arrives as it was; what one looks for is a field."""
-    [line] = asked(address, f'{of_writer} "id-77" | fields _msg, release, trace_id, level, k8s.namespace.name,'
-                   " k8s.container.name, severity | limit 1")  # fmt: skip
+    [line] = asked(address, f'{of_writer} "id-77" | fields _msg, release, trace_id, level, "k8s.namespace.name",'
+                   ' "k8s.container.name", severity | limit 1')  # fmt: skip
     assert (line["release"], line["trace_id"], line["k8s.container.name"]) == ("r1", TRACE, "writer")
     assert line["k8s.namespace.name"] == SPACE
     assert json.loads(line["_msg"])["n"] == 77
