@@ -323,7 +323,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Test each target's deploy story; named ones with faults (-- [local compose kind own page | all | ARGS])."""
+    """Test each target's deploy story; named ones with faults (-- [local compose kind observe own page|all|ARGS])."""
     # Two deploys at once for two cores, all tests of a file by one worker; of clusters there is one.
     beside, aside = ("-n", "2", "--dist", "loadfile"), "--ignore=tests/deploy/kind"
     machine = (*beside, "tests/deploy", "tests/page", "tests/pipeline/proof", "tests/pipeline/supply", aside)
@@ -334,6 +334,7 @@ def e2e(session: nox.Session) -> None:
         "compose": [(*beside, "tests/deploy/compose")],
         "kind": [("tests/deploy/kind",)],
         "own": [(*beside, "-m", "own", "tests/deploy", aside)],  # the story of the service that is here
+        "observe": [("tests/deploy/compose/test_monitoring.py",)],  # with the programs that watch the service
         "page": [("tests/page",)],
     }
     tier, asked = ("e2e" if session.posargs else "e2e and gate"), session.posargs or [""]

@@ -30,6 +30,7 @@ __all__ = [
     "COMPOSE_IMAGES",
     "DECISIVE",
     "DEFAULT_EDGE_PORT",
+    "MONITORING",
     "OWNER_PASSWORD",
     "PLACED",
     "RETIRED",

@@ -13,6 +13,7 @@ from pipeline.config.secrets import (
     forget_redis_passwords,
     redis_acl,
     redis_hashes,
+    redis_monitor_password,
     write_secret_files,
 )
 
@@ -36,10 +37,11 @@ class TestWriteSecretFiles:
         """The file that its command line names does not tell the password."""
         write_secret_files(tmp_path, SECRETS)
         acl = (tmp_path / "REDIS_ACL").read_text()
-        service, admin = acl.splitlines()
+        service, admin, monitor = acl.splitlines()
         assert f"user default on #{hashlib.sha256(b'canary-of-redis').hexdigest()} " in service
         assert (" -@all " in service, "+@all" in service) == (True, False)
         assert admin.startswith("user admin on #")
+        assert monitor.endswith(" resetkeys resetchannels -@all +info +ping +slowlog|len")
         assert "canary" not in acl
         assert (tmp_path / REDIS_ADMIN).read_text() not in acl
 
@@ -60,7 +62,9 @@ class TestWriteSecretFiles:
         assert redis_hashes(tmp_path) == hashes
         forget_redis_passwords(tmp_path)
         assert redis_hashes(tmp_path) == hashes[:1]
-        assert (tmp_path / "REDIS_ACL").read_text() == redis_acl("third", (tmp_path / REDIS_ADMIN).read_text())
+        acl = (tmp_path / "REDIS_ACL").read_text()
+        assert acl.startswith(redis_acl("third", (tmp_path / REDIS_ADMIN).read_text()))
+        assert f"user monitor on {digest(redis_monitor_password(tmp_path))} " in acl
         assert (tmp_path / "REDIS_ACL").stat().st_mode & 0o777 == 0o444
 
     def test_the_superuser_keeps_the_password_that_its_volume_was_made_with(self, tmp_path: Path) -> None:

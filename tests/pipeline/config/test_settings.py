@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 from pipeline.config.settings import (
     COMPOSE_IMAGES,
     DECISIVE,
+    MONITORING,
     OWNER_PASSWORD,
     RETIRED,
     backup_settings,
@@ -20,6 +21,7 @@ from pipeline.config.settings import (
     env_text,
     fill_env,
     grace_seconds,
+    monitoring_settings,
     overridden,
     read_env,
     read_values,
@@ -31,7 +33,7 @@ from pipeline.config.settings import (
 from pipeline.errors import UsageError
 from tests.project import NAME
 
-NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES, *backup_variables()]}
+NAMES = {one.name for one in [*variables(), *COMPOSE_IMAGES, *MONITORING, *backup_variables()]}
 GENERATED = {one.name for one in variables() if one.generate}
 # What a service of one's own may need besides: `nox -s init` leaves the value to people.
 GIVEN = {one.name: f"{one.name.lower()}-of-somebody-else" for one in variables() if one.needed and not one.generate}
@@ -99,6 +101,18 @@ class TestFillEnv:
         assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
 
 
+class TestMonitoringSettings:
+    def test_reach_no_replica(self, tmp_path: Path) -> None:
+        """They are not among what a release is told; a secret of theirs may come from a file."""
+        (tmp_path / "hook").write_text("https://alerts.example.org\n")
+        values = {"ALERT_WEBHOOK_URL_FILE": str(tmp_path / "hook"), "PROMETHEUS_PORT": "9191", "LOG_LEVEL": "INFO"}
+        assert split_secrets(values) == ({"LOG_LEVEL": "INFO"}, {})
+        assert release_settings(values) == {"LOG_LEVEL": "INFO"}
+        read = monitoring_settings(values)
+        assert (read["ALERT_WEBHOOK_URL"], read["PROMETHEUS_PORT"]) == ("https://alerts.example.org", "9191")
+        assert (read["GRAFANA_PORT"], read["COMPOSE_PROFILES"]) == ("3001", "")
+
+
 class TestSetInEnv:
     @pytest.mark.parametrize("value", ["plain", "a b'c", '$HOME ${X} "#\\\\n\\'])
     def test_replaces_a_value_to_the_letter(self, tmp_path: Path, value: str) -> None:
@@ -117,6 +131,13 @@ class TestReadValues:
         (tmp_path / ".env").write_text("LOG_LEVEL=INFO\nEDGE_PORT=8080\nPROJECT_NAME=\n")
         values = read_values(tmp_path, {"LOG_LEVEL": "DEBUG", "PATH": "/bin", "SERVICE_TOKEN_FILE": "/x"})
         assert values == {"LOG_LEVEL": "DEBUG", "EDGE_PORT": "8080", "SERVICE_TOKEN_FILE": "/x"}
+
+    def test_takes_the_profiles_of_compose_from_the_file_alone(self, tmp_path: Path) -> None:
+        """In a shell they may be meant for another project."""
+        (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring\n")
+        assert read_values(tmp_path, {"COMPOSE_PROFILES": "debug"}) == {"COMPOSE_PROFILES": "monitoring"}
+        (tmp_path / ".env").unlink()
+        assert read_values(tmp_path, {"COMPOSE_PROFILES": "debug"}) == {}
 
     def test_takes_what_decides_where_the_data_is_from_the_file_alone(self, tmp_path: Path) -> None:
         """Else the second shell would look at another database; without a file there is only the environment."""

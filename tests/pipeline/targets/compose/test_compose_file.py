@@ -17,7 +17,9 @@ from pipeline.config.derived import SET_BY
 from pipeline.config.managed import FILES as STORES_OF_OTHERS
 from pipeline.config.managed import MIGRATORS
 from pipeline.config.settings import OWNER_PASSWORD, PLACED, backup_variables, service_secrets, variables
-from pipeline.targets.compose.stack import FILES, passed_secrets
+from pipeline.engines.docker import Docker
+from pipeline.targets.compose.stack import FILES, Stack, passed_secrets
+from tests.project import copied
 from tests.tools import missing
 
 ROOT = Path(__file__).parents[4]
@@ -236,6 +238,15 @@ class TestMonitoring:
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
         assert service["restart"] == "unless-stopped"
         assert (service.get("user") == "0:0") == (name == "collector")
+
+    def test_a_profile_in_the_env_file_changes_nothing_of_the_service(self, tmp_path: Path) -> None:
+        """Compose reads that file itself, and a profile that is named switches off PostgreSQL's, which has no name."""
+        stack = Stack(copied(tmp_path, "docker"), "shop", Docker(tmp_path))
+        (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring\nPOSTGRES_DB=board\nPOSTGRES_USER=board\n")
+        env = {"SLIPWAY_SECRETS": "/secrets"}
+        assert stack.services(env).keys() == {"frontend", "backend", "migrate", "rights", "postgres", "redis"}
+        assert stack.definitions(env).keys() == stack.services(env).keys()
+        assert {*WATCHES} <= stack.services({**env, "COMPOSE_PROFILES": "monitoring"}).keys()
 
     def test_opens_its_pages_to_this_host_alone(self, watched: dict[str, Any]) -> None:
         """Only who has one, or tells somebody, is in a network with a way out."""
