@@ -16,7 +16,7 @@ from tests.deploy.compose.stack import ComposeCheckout
 pytestmark = pytest.mark.e2e
 
 # What a service of the stack may listen on, the APIs of Caddy included.
-PORTS = (80, 443, 2019, 3000, 5432, 6379, 8000, 9090)
+PORTS = (80, 443, 2019, 3000, 5432, 6379, 8000, 9090, 9091)
 TRY = """
 import json, socket, sys
 reached = []
