@@ -74,8 +74,8 @@ PLAIN = re.compile(r"[\w./:@-]+", re.ASCII)  # needs no quotes in `.env`, and ev
 # Of stores that others manage: see `pipeline.config.managed`.
 URLS = frozenset({"DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"})
 OWNER_PASSWORD = "POSTGRES_OWNER_PASSWORD"  # noqa: S105 - a name; no replica gets it
-# Earlier versions had these settings, and nothing read them: an `.env` that still has one is not wrong.
-RETIRED = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "WEBSOCKET_MAX_CONNECTIONS"})
+# Earlier versions had this setting, and nothing read it: an `.env` that still has it is not wrong.
+RETIRED = frozenset({"WEBSOCKET_MAX_CONNECTIONS"})
 # What a target decides itself (where things listen, which release it is), and what only images and compose use.
 PLACED = frozenset(
     {
