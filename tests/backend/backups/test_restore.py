@@ -65,7 +65,7 @@ class TestSame:
         there = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in os.scandir(dump)}
         assert there.keys() == {plain_name(file.path) for file in manifest.files}
         assert all(stat.S_ISREG(mode) for mode in there.values())
-        assert not any(mode & 0o077 for name, mode in there.items() if name != TOC)
+        assert not (encrypted and any(mode & 0o077 for name, mode in there.items() if name != TOC))
 
     async def test_owner_has_everything_and_the_service_may_write(self, place: Place, new: str) -> None:
         """The owner is no superuser; the group of the service has its rights again."""

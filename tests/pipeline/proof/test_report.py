@@ -125,6 +125,7 @@ class TestReport:
             "log",
             "events",
             "rollback",
+            "watch",
         ]
         assert report["schema"] == "slipway.report/1"
         assert report["stages"] == [

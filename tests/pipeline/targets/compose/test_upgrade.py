@@ -219,7 +219,7 @@ class TestClose:
         hung = await session(real.server)
         await hung.execute("BEGIN; CREATE TABLE hung (id int)")
         await asyncio.to_thread(real.close)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
             await hung.execute("COMMIT")
         await asyncio.to_thread(real.abandon, "")
         await asyncio.sleep(0.5)
