@@ -23,7 +23,12 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.machine import free_port, wait_until
 from tests.tools import need
 
-pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.needs("prometheus"),
+    # Of a replica that is gone, the client of HTTP leaves the socket that it could not connect to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).parents[2]
 LATER, SOON = 120, 40  # seconds after a replica's first request: the proof is over by then
