@@ -26,7 +26,7 @@ from tests.tools import need
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.needs("prometheus"),
-    # Of a replica that is gone, the client of HTTP leaves the socket that it could not connect to the garbage collector.
+    # Of a replica that is gone, the client of HTTP leaves a socket that it could not connect to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
