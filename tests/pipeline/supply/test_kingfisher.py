@@ -124,25 +124,25 @@ class TestScanCommits:
 
 
 class TestOffline:
-    def asked(self, command: list[str], folder: Path) -> bool:
+    def asked(self, command: list[str], folder: Path, cache: Path) -> bool:
         """Return whether COMMAND asks somebody: each request would go through this proxy."""
         with socket.create_server(("127.0.0.1", 0)) as proxy:
             proxy.settimeout(0.1)
             address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
-            subprocess.run(command, cwd=folder, env={"HTTPS_PROXY": address, "HTTP_PROXY": address}, timeout=120,
-                           capture_output=True, check=False)  # fmt: skip
+            env = {"HTTPS_PROXY": address, "HTTP_PROXY": address, "KF_RULE_CACHE_DIR": str(cache)}
+            subprocess.run(command, cwd=folder, env=env, timeout=120, capture_output=True, check=False)
             try:
                 proxy.accept()[0].close()
             except TimeoutError:
                 return False
             return True
 
-    def test_asks_nobody(self, tmp_path: Path) -> None:
+    def test_asks_nobody(self, tmp_path: Path, cache: Path) -> None:
         """Neither the owner of what it finds, nor for a newer version; without the options, it would."""
         (tmp_path / "token").write_text(f"{TOKEN}\n")
         command = scan_command(".")
-        assert not self.asked(command, tmp_path)
-        assert self.asked([word for word in command if word not in kingfisher.OFFLINE], tmp_path)
+        assert not self.asked(command, tmp_path, cache)
+        assert self.asked([word for word in command if word not in kingfisher.OFFLINE], tmp_path, cache)
 
 
 def test_is_missed_where_its_wheel_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
