@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.project import Environment, KubernetesEnvironment, Project
+from pipeline.config.project import ComposeEnvironment, Environment, Project
 from pipeline.data.records import DataRecords
 from pipeline.releases.records import Record, Records, read_json
 from pipeline.system.files import write_whole
@@ -23,9 +23,9 @@ OF_BACKUP = ("snapshot", "bytes")
 def leave_metrics(project: Project, env: Environment) -> None:
     """Write what `pipeline.monitoring.exposition` makes metrics of, whole; whatever goes wrong is only said.
 
-    On Kubernetes nothing is written: the records are in the cluster, and an exporter reads them there.
+    Only on Compose: on Kubernetes an exporter reads the records in the cluster, and `local` has none.
     """
-    if isinstance(env, KubernetesEnvironment):
+    if not isinstance(env, ComposeEnvironment):
         return
     with best_effort():
         releases, data = Records(project.state(env.name) / "releases"), DataRecords.of(project, env.name)

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config.backup_policy import BackupPolicy
+from pipeline.config.project import LocalEnvironment
 from pipeline.data.metrics import FACTS, FOLDER
 from pipeline.monitoring.exporter import Exporter, scrape
 from pipeline.monitoring.exposition import exposition
@@ -115,7 +116,18 @@ def left(world: World) -> dict[str, float]:
     return read(scrape(facts, facts.parent / "none"))
 
 
+def test_local_leaves_nothing(served: World) -> None:
+    """No exporter would read it."""
+    served.deploy(release("b"))
+    assert not (served.target.project.state("here") / FOLDER).exists()
+
+
 class TestLeaving:
+    @pytest.fixture(autouse=True)
+    def _on_compose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the environment of the fake target, which is local, be one that leaves metrics."""
+        monkeypatch.setattr("pipeline.data.metrics.ComposeEnvironment", LocalEnvironment)
+
     def test_a_deploy_leaves_its_verdict(self, served: World) -> None:
         """Of a dry run there is nothing."""
         served.deploy(release("b"))
