@@ -158,10 +158,10 @@ def test_without_the_watch_it_stays(watched: Checkout) -> None:
     watched.configure(watch_minutes=10)
     watching = watched.start("watch")
     journal = watched.newest_record() / JOURNAL.format(WATCH)
-    watching.wait_for(lambda: watched.synthetic_rows() > 0, "a write of the watch")
+    watching.wait_for(lambda: watched.synthetic_rows() > 0, "a write of the watch")  # it removes them as it goes
     assert watched.status()["lock"] is None
     watching.kill()
-    assert watched.synthetic_rows() > 0
+    assert journal.exists()
     findings = watched.run("doctor", "--json").report["findings"]
     assert any("the watch of deploy 2 was killed" in one for one in findings), findings
     watched.configure(watch_minutes=0)
