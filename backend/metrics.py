@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +25,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 TRAFFIC = ("user", "synthetic")
 FAILURES = (500, 503, 504)  # what any route may answer, whatever it does: a bug, no database, too late
 CHECKS = [name for name in CheckName if name is not CheckName.DRAINING]  # which has a gauge of its own
+READS, READ_SECONDS = 20, 0.01
 Mode = Literal["livesum", "livemostrecent"]
 CLIENTS = ("address", "account", "service", "login")
 
@@ -149,6 +153,15 @@ def _exported(metrics: Metrics) -> prometheus.CollectorRegistry:
     return summed
 
 
+async def _page(registry: prometheus.CollectorRegistry) -> bytes:
+    """Return the metrics of `registry`, also where a worker that starts has made a file and not yet filled it."""
+    for _ in range(READS - 1):
+        with contextlib.suppress(struct.error):
+            return prometheus.generate_latest(registry)
+        await asyncio.sleep(READ_SECONDS)
+    return prometheus.generate_latest(registry)
+
+
 def metrics_app(metrics: Metrics, check: Callable[[], Awaitable[None]]) -> ASGIApp:
     """Return the ASGI app of METRICS_PORT: `GET /metrics`, after a `check` of readiness, and 404 for anything else."""
     prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # a `_created` series beside each counter doubles the page
@@ -158,7 +171,7 @@ def metrics_app(metrics: Metrics, check: Callable[[], Awaitable[None]]) -> ASGIA
         found = scope["type"] == "http" and scope["path"] == "/metrics"
         if found:
             await check()
-        body = prometheus.generate_latest(registry) if found else b"Only /metrics is served here.\n"
+        body = await _page(registry) if found else b"Only /metrics is served here.\n"
         kind = prometheus.CONTENT_TYPE_LATEST if found else "text/plain; charset=utf-8"
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})

@@ -224,3 +224,18 @@ def test_the_page_lists_what_there_is(workers: str, notes_environ: dict[str, str
     }
     assert listed == served
     assert any(name.startswith("process_") for name in types) == (workers == "1")
+
+
+async def test_waits_for_a_file_that_a_starting_worker_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it is empty; the scrape of that moment is no failure."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    empty = tmp_path / "counter_1.db"
+    empty.touch()
+    transport = httpx2.ASGITransport(app=metrics_app(Metrics("r"), _nothing), raise_app_exceptions=False)
+    asyncio.get_running_loop().call_later(0.05, empty.unlink)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.get("/metrics")).status_code == 200
+
+
+async def _nothing() -> None:
+    """Check nothing."""
