@@ -5,7 +5,6 @@ Where no container answers that, a throwaway container mounts the volumes read-o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -228,7 +227,7 @@ def find_data_problems(variables: Variables, *, expected: bool) -> list[str]:
     """List what is wrong with the data that PostgreSQL would find. Change nothing."""
     stack, docker = variables.stack, variables.stack.docker
     environment = variables.environment(None)
-    wanted = Wanted.of(json.loads(docker.ask(*stack.command("config", "--format", "json"), env=environment)))
+    wanted = Wanted.of(stack.config(environment))
     facts = docker.inspect(*(container.ident for container in stack.containers(SERVICE)))
     wanted = wanted.named(mount for one in facts for mount in mounts_of(one))
     image = docker.image(wanted.image)
