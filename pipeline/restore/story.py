@@ -8,70 +8,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config.project import Environment, Project
 from pipeline.data.report import DataReport
 from pipeline.data.summaries import Backup, find_backup, list_backups
-from pipeline.data.telling import Account, Telling, serving_release
-from pipeline.deploy.healing import heal
-from pipeline.deploy.proving import Proof
-from pipeline.deploy.removal import remove_rows
+from pipeline.data.telling import Account, serving_release
 from pipeline.errors import DeployFailed, Interrupted
-from pipeline.proof.report import traffic_report
-from pipeline.proof.results import TrafficResult
-from pipeline.proof.smoke import Smoked
 from pipeline.releases.model import Artifact, short
-from pipeline.restore.window import Ask, Seen, Window, ask_over_http
-from pipeline.system.progress import Progress
+from pipeline.restore.replacing import Agree, Replacing, Trial, turned_away
+from pipeline.restore.window import Seen
 from pipeline.system.protection import best_effort, deaf, problems_of
 from pipeline.system.text import duration, size
-from pipeline.system.waiting import attempts
-from pipeline.targets import Target
 
-__all__ = [
-    "QUIET_SECONDS",
-    "RECOVERY_SECONDS",
-    "WRITES",
-    "Agree",
-    "Answered",
-    "RestoreStory",
-    "traffic_of",
-    "turned_away",
-]
+__all__ = ["RestoreStory"]
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 2.0  # in which what serves is asked before anything is changed
-RECOVERY_SECONDS = 60  # for answers after a swap
-WRITES = "{}-writes.jsonl"  # in the record: of a proof, which does not remove them where it was killed
-Agree = Callable[[str], bool]
-Written = Smoked | TrafficResult | None
-Answered = Callable[[str, str | None], Ask]
 
+class RestoreStory(Replacing):
+    """One restore of an environment."""
 
-class RestoreStory(Telling):
-    """One restore of an environment. `proof` judges what was restored, `answered` makes what asks in the window."""
-
-    def __init__(
-        self,
-        project: Project,
-        env: Environment,
-        progress: Progress,
-        target: Target,
-        *,
-        proof: Callable[..., Proof] = Proof,
-        answered: Answered = ask_over_http,
-        quiet_seconds: float = QUIET_SECONDS,
-        recovery_seconds: float = RECOVERY_SECONDS,
-    ) -> None:
-        super().__init__("restore", project, env, progress, target)
-        self._begin_proof, self._answered = proof, answered
-        self._quiet, self._recovery = quiet_seconds, recovery_seconds
-        self._tried, self._seen = Smoked(), Seen()
+    story = "restore"
 
     def tell(self, reference: str, *, agree: Agree, beside: str | None = None) -> tuple[int, DataReport]:
         """Restore the backup that `reference` means; return the exit code and the report.
@@ -102,12 +61,6 @@ class RestoreStory(Telling):
         assert told.report is not None
         return told.code, told.report
 
-    def _heal(self) -> None:
-        """Clean up after a killed deploy, and after a killed restore."""
-        records = self.target.records()
-        records.refresh()
-        heal(self.target, records, self.records)
-
     # --- the stages ---
 
     def _bring_back(self, told: Account, serving: Artifact, backup: Backup, beside: str | None) -> None:
@@ -127,24 +80,15 @@ class RestoreStory(Telling):
             told.facts |= {"rows": made["rows"], "migrated": made.get("migrated", [])}
             stage.note = f"{made['rows']:,} rows into {database}, {duration(made['seconds'])}"
         with self.stage(told, "try") as stage:
-            stage.note = self._try(told, serving, database)
+            stage.note = self._try(
+                told, serving, self._trial(serving, database), "the restored database, so nobody is sent to it"
+            )
 
-    def _try(self, told: Account, serving: Artifact, database: str) -> str:
-        """Send each request to a replica on the restored database, which nobody else reaches; return how that went."""
-        # Its writes stay in this database, so none is ever removed from the one that serves.
-        journal, output = told.record.folder / "try.jsonl", told.record.folder / "try.log"
-        smoked = self._tried = self.target.fleet.trial(
+    def _trial(self, serving: Artifact, database: str) -> Trial:
+        """Return what sends each request to a replica on the restored database, which nobody else reaches."""
+        return lambda journal, output: self.target.fleet.trial(
             serving, lambda line: self.live("try", line), journal=journal, log=output, tries=1, database=database
         )
-        journal.unlink(missing_ok=True)
-        if smoked.failures:
-            first = smoked.failures[0]
-            raise DeployFailed(
-                f"release {short(serving.name)} does not answer on the restored database, so nobody is sent to it:"
-                f" {first.method} {first.path}: {first.detail} (its log: {output})"
-            )
-        output.unlink(missing_ok=True)
-        return f"release {short(serving.name)} answered its {len(serving.requests)} requests on it"
 
     def _done_beside(self, told: Account, backup: Backup, database: str) -> None:
         told.verdict, told.code = "done", 0
@@ -177,59 +121,32 @@ class RestoreStory(Telling):
         told.facts["window"] = seen.document()
         if seen.failed:
             raise DeployFailed(f"{seen.failed} of {seen.sent} requests failed in the swap: {seen.failures[0]}")
-        proof = self._proof(told, "restore")
-        proof.known = True  # it is judged on errors: caches are cold
-        try:
-            with self.stage(told, "prove") as stage, proof:
-                proof.begin(serving, None, serving=False)
-                stage.note = proof.prove()
-        finally:
-            proof.wait()
-            told.facts["traffic"] = traffic_of(proof, serving)
-        proof.finish()
-        self._remove_written(told, serving, [self._tried, proof.result])
+        self._prove(told, serving, self._tried)
         told.verdict, told.code = "proved", 0
         told.said = (
             f"{backup.name} serves {self.env.name}: {turned_away(seen)}; {told.facts['lost']:,} rows written since are"
             f" gone; the database of before is kept as {told.facts['before']} until the next restore"
         )
 
-    def _remove_written(
-        self, told: Account, serving: Artifact, written: Sequence[Smoked | TrafficResult | None]
-    ) -> None:
-        """Remove what was `written` and no request can remove."""
-        left = remove_rows(self.target.database, serving, written)
-        if left:
-            told.remarks.append(f"what the proof wrote is still there: {left}")
-
     def _swap(
-        self, told: Account, name: str, serving: Artifact, wanted: str, broken: Sequence[str] | None = None
+        self, told: Account, name: str, serving: Artifact, wanted: str, broken: tuple[str, ...] | None = None
     ) -> Seen:
         """Let the database `wanted` take the place of the one that serves; return what users saw of that.
 
         The paths that are `broken` by then need not be answered; without them, those are that fail for two seconds.
         """
-        ask = self._answered(self.target.url, self.target.fleet.token())
         facts = {"serving": told.facts["serving"], "wanted": wanted}
-        with self.stage(told, name, **facts) as stage, Window(serving.requests, ask, broken) as window:
+        with self.stage(told, name, **facts) as stage, self._window(serving, broken) as window:
             time.sleep(self._quiet if broken is None else 0)
             window.touch()
             swapped = self._run("swap", facts["serving"], wanted)["swapped"]
             told.facts |= {"before": swapped["before"], "sessions": swapped["sessions"]}
             self.records.note(told.record, before=swapped["before"])
-            for _ in attempts(self._recovery, every=0.1):
-                if window.settled():
-                    break
-            else:
-                raise DeployFailed(f"the service does not answer {self._recovery:.0f} s after the swap")
-            seen = window.judged()
+            seen = self._settle(window, "swap")
             stage.note = turned_away(seen)
         if swapped["caches"] is None:
             told.remarks.append("Redis did not answer: what is cached from before is served until it expires")
         return seen
-
-    def _proof(self, told: Account, of: str) -> Proof:
-        return self._begin_proof(self.env, self.target, self.progress, told.record.folder / WRITES.format(of))
 
     def _run(self, verb: str, *arguments: str) -> dict[str, Any]:
         stage = self.progress.stages[-1].name
@@ -259,16 +176,11 @@ class RestoreStory(Telling):
             if not self._was_swapped(told):
                 return "the database of before still serves"
             # What the proof wrote is in the restored database alone.
-            (told.record.folder / WRITES.format("restore")).unlink(missing_ok=True)
+            self._forget_writes(told)
             first = self._seen
             seen = self._swap(told, "swap back", serving, told.facts["before"], broken=first.broken)
             undone["window"] = seen.document()
-            with self.stage(told, "prove") as stage, self._proof(told, "back") as proof:
-                proof.before = first.before
-                proof.begin(serving, None, serving=False)
-                stage.note = proof.prove(rollback=True)
-            proof.finish()
-            self._remove_written(told, serving, [proof.result])
+            self._prove_back(told, serving, first)
         except Exception as second:  # noqa: BLE001 - the report is written whatever it is
             reason = problems_of(second)[0]
             undone |= {"verdict": "failed", "reason": reason}
@@ -291,16 +203,3 @@ class RestoreStory(Telling):
         again = self.target.backups.run("swap", serving, wanted, told=log.debug)["swapped"]
         told.facts["before"] = again["before"]
         return True
-
-
-def traffic_of(proof: Proof, serving: Artifact) -> Any:
-    """Return what the proof measured, as `report.json` of a deploy has it."""
-    measured = traffic_report(proof.result, serving.name)
-    return asdict(measured) if measured else None
-
-
-def turned_away(seen: Seen) -> str:
-    """Return in words what users saw of a swap."""
-    if not seen.refused:
-        return f"none of {seen.sent} requests was turned away in the swap"
-    return f"{seen.refused} of {seen.sent} requests were turned away, with Retry-After, for {seen.seconds:.1f} s"

@@ -11,51 +11,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from pipeline.config.project import Environment, Project
 from pipeline.data.report import DataReport
 from pipeline.data.summaries import Backup, list_backups
-from pipeline.data.telling import Account, Telling, serving_release
-from pipeline.deploy.healing import heal
-from pipeline.deploy.proving import Proof
-from pipeline.deploy.removal import remove_rows
+from pipeline.data.telling import Account, serving_release
 from pipeline.errors import DeployFailed, Interrupted
-from pipeline.releases.model import Artifact, short
-from pipeline.restore.story import QUIET_SECONDS, RECOVERY_SECONDS, WRITES, Agree, Answered, traffic_of, turned_away
-from pipeline.restore.window import Seen, Window, ask_over_http
-from pipeline.system.progress import Progress
+from pipeline.releases.model import Artifact
+from pipeline.restore.replacing import Agree, Replacing, turned_away
 from pipeline.system.protection import best_effort, deaf, problems_of
 from pipeline.system.text import duration, now, size
-from pipeline.system.waiting import attempts
-from pipeline.targets import NextMajor, Target, Upgrade
+from pipeline.targets import NextMajor, Upgrade
 
 __all__ = ["UpgradeStory"]
 
 log = logging.getLogger(__name__)
 
 
-class UpgradeStory(Telling):
-    """One move of an environment's data to a new major; the parameters are those of `RestoreStory`."""
+class UpgradeStory(Replacing):
+    """One move of an environment's data to a new major."""
 
-    def __init__(
-        self,
-        project: Project,
-        env: Environment,
-        progress: Progress,
-        target: Target,
-        *,
-        proof: Callable[..., Proof] = Proof,
-        answered: Answered = ask_over_http,
-        quiet_seconds: float = QUIET_SECONDS,
-        recovery_seconds: float = RECOVERY_SECONDS,
-    ) -> None:
-        super().__init__("upgrade", project, env, progress, target)
-        self._begin_proof, self._answered = proof, answered
-        self._quiet, self._recovery = quiet_seconds, recovery_seconds
-        self._seen, self._dumped = Seen(), 0.0
+    story = "upgrade"
+    _dumped = 0.0  # seconds that the last dump took
 
     def tell(self, *, agree: Agree) -> tuple[int, DataReport | None]:
         """Move the data to the major that is defined; return the exit code and the report, None if it is there.
@@ -66,9 +44,7 @@ class UpgradeStory(Telling):
             with self.progress.stage("check") as stage:
                 stack.enter_context(self.target.lock())
                 upgrade = self.target.database.upgrade()
-                records = self.target.records()
-                records.refresh()
-                heal(self.target, records, self.records)
+                self._heal()
                 serving = serving_release(self.target)
                 plan = upgrade.plan()
                 if plan is None:
@@ -108,17 +84,14 @@ class UpgradeStory(Telling):
         restored = time.monotonic() - began
         told.facts["expected_seconds"] = round(self._dumped + restored, 1)
         with self.stage(told, "try") as stage:
-            journal, output = told.record.folder / "try.jsonl", told.record.folder / "try.log"
-            smoked = upgrade.trial(serving, lambda line: self.live("try", line), journal=journal, log=output)
-            journal.unlink(missing_ok=True)  # its writes are in the copy, which is made anew
-            if smoked.failures:
-                first = smoked.failures[0]
-                raise DeployFailed(
-                    f"release {short(serving.name)} does not answer on PostgreSQL {plan.new}: {first.method}"
-                    f" {first.path}: {first.detail} (its log: {output})"
-                )
-            output.unlink(missing_ok=True)
-            stage.note = f"release {short(serving.name)} answered its {len(serving.requests)} requests on it"
+            stage.note = self._try(
+                told,
+                serving,
+                lambda journal, output: upgrade.trial(
+                    serving, lambda line: self.live("try", line), journal=journal, log=output
+                ),
+                f"PostgreSQL {plan.new}",
+            )
 
     def _fill(self, stage: str, backup: Backup, upgrade: Upgrade) -> str:
         """Restore the backup into the new server; return the figures."""
@@ -167,9 +140,8 @@ class UpgradeStory(Telling):
             with self.stage(told, "switch", switched_at=now()) as stage:
                 told.facts["switched_at"] = now()
                 upgrade.switch()
-                self._settle(window)
+                seen = self._seen = self._settle(window, "switch")
                 told.facts["closed_seconds"] = round(time.monotonic() - closed, 1)
-                seen = self._seen = window.judged()
                 told.facts["window"] = seen.document()
                 stage.note = turned_away(seen)
         if seen.failed:
@@ -188,33 +160,6 @@ class UpgradeStory(Telling):
             f" {duration(told.facts['closed_seconds'])}; of reads, {turned_away(seen)}; the data of before is kept in"
             f" {plan.before}: `{plan.removal}` removes it"
         )
-
-    def _window(self, serving: Artifact, broken: tuple[str, ...] | None = None) -> Window:
-        return Window(serving.requests, self._answered(self.target.url, self.target.fleet.token()), broken)
-
-    def _settle(self, window: Window) -> None:
-        for _ in attempts(self._recovery, every=0.1):
-            if window.settled():
-                return
-        raise DeployFailed(f"the service does not answer {self._recovery:.0f} s after the switch")
-
-    def _prove(self, told: Account, serving: Artifact) -> None:
-        proof = self._begin_proof(self.env, self.target, self.progress, told.record.folder / WRITES.format("upgrade"))
-        proof.known = True  # it is judged on errors: the new server's memory is cold
-        try:
-            with self.stage(told, "prove") as stage, proof:
-                proof.begin(serving, None, serving=False)
-                stage.note = proof.prove()
-        finally:
-            proof.wait()
-            told.facts["traffic"] = traffic_of(proof, serving)
-        proof.finish()
-        self._remove_written(told, serving, proof)
-
-    def _remove_written(self, told: Account, serving: Artifact, proof: Proof) -> None:
-        left = remove_rows(self.target.database, serving, [proof.result])
-        if left:
-            told.remarks.append(f"what the proof wrote is still there: {left}")
 
     # --- undoing ---
 
@@ -237,21 +182,14 @@ class UpgradeStory(Telling):
     def _back(self, told: Account, serving: Artifact, plan: NextMajor, upgrade: Upgrade) -> str:
         """Let the old server take its place again, and prove that; return the outcome in words."""
         written = (told.facts.get("traffic") or {}).get("writes_acknowledged", 0)
-        (told.record.folder / WRITES.format("upgrade")).unlink(missing_ok=True)  # they are in the new server alone
+        self._forget_writes(told)  # they are in the new server alone
         before = len(self.progress.stages)
         first = self._seen
         with self._window(serving, first.broken) as window, self.stage(told, "switch back") as stage:
             window.touch()
             upgrade.switch_back()
-            self._settle(window)
-            stage.note = turned_away(window.judged())
-        proof = self._begin_proof(self.env, self.target, self.progress, told.record.folder / WRITES.format("back"))
-        with self.stage(told, "prove") as stage, proof:
-            proof.before = first.before
-            proof.begin(serving, None, serving=False)
-            stage.note = proof.prove(rollback=True)
-        proof.finish()
-        self._remove_written(told, serving, proof)
+            stage.note = turned_away(self._settle(window, "switch"))
+        self._prove_back(told, serving, first)
         told.facts["undone"] = {"verdict": "proved", "stages": [asdict(one) for one in self.progress.stages[before:]]}
         told.verdict = told.verdict if told.verdict == "interrupted" else "undone"
         return (
