@@ -21,6 +21,7 @@ from pipeline.data.report import DataReport
 from pipeline.data.summaries import LATEST, Backup, read_backups
 from pipeline.deploy.github import annotation
 from pipeline.errors import UsageError
+from pipeline.restore.replacing import Agree
 from pipeline.restore.story import RestoreStory
 from pipeline.restore.upgrade import UpgradeStory
 from pipeline.system.progress import Progress, tame
@@ -81,17 +82,16 @@ def restore(
 ) -> Result:
     """Bring a backup back: into what serves, into a database beside it, or as files. `begin` creates the story."""
     swaps = not (options.database or options.download)
-    if swaps and not options.yes and not sys.stdin.isatty():
-        raise UsageError(
-            "a restore asks before it goes on, and there is no terminal to answer at: add `--yes`, if what was written"
-            " since the backup may go"
-        )
+    agree = (
+        _agreeing(options, "a restore asks before it goes on", "what was written since the backup may go")
+        if swaps
+        else _ask
+    )
     env, target = open_environment(project, options, progress, opened)
     if options.download:
         got = download(target, progress, options.backup, options.download)
         return 0, {"environment": env.name, **got} if options.json else None
     story = begin(project, env, progress, target)
-    agree = (lambda _: True) if options.yes else _ask
     return _end(*story.tell(options.backup, agree=agree, beside=options.database), options, progress)
 
 
@@ -104,13 +104,9 @@ def upgrade(
     begin: type[UpgradeStory] = UpgradeStory,
 ) -> Result:
     """Move the data to the major of PostgreSQL that is defined now. `begin` creates the story."""
-    if not options.yes and not sys.stdin.isatty():
-        raise UsageError(
-            "an upgrade asks before nobody can write, and there is no terminal to answer at: add `--yes`, if writes may"
-            " get 503 while the data is copied"
-        )
+    agree = _agreeing(options, "an upgrade asks before nobody can write", "writes may get 503 while the data is copied")
     env, target = open_environment(project, options, progress, opened)
-    code, report = begin(project, env, progress, target).tell(agree=(lambda _: True) if options.yes else _ask)
+    code, report = begin(project, env, progress, target).tell(agree=agree)
     if report:
         return _end(code, report, options, progress)
     return code, {"environment": env.name, "verdict": "unchanged"} if options.json else None
@@ -131,6 +127,15 @@ def backups(project: Project, options: Namespace, progress: Progress, *, opened:
     elif not problem:
         Console(highlight=False).print(f"there is no backup yet: `nox -s backup -- {env.name}`", markup=False)
     return int(problem is not None), None
+
+
+def _agreeing(options: Namespace, asks: str, then: str) -> Agree:
+    """Return what answers when the story `asks`: a person, or `--yes`. Raise `UsageError` where nobody can."""
+    if options.yes:
+        return lambda _: True
+    if not sys.stdin.isatty():
+        raise UsageError(f"{asks}, and there is no terminal to answer at: add `--yes`, if {then}")
+    return _ask
 
 
 def _print(found: Sequence[Backup]) -> None:
