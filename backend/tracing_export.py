@@ -84,10 +84,9 @@ class Batches(SpanProcessor):
             self._wake.wait(EVERY_SECONDS)
             self._wake.clear()
             closing = self._closing  # before the queue is looked at, which grows no more then
-            while self._queue and self._send(
-                [self._queue.popleft() for _ in range(min(BATCH_SPANS, len(self._queue)))]
-            ):
-                pass
+            taken = True
+            while taken and self._queue:
+                taken = self._send([self._queue.popleft() for _ in range(min(BATCH_SPANS, len(self._queue)))])
 
     def _send(self, batch: list[ReadableSpan]) -> bool:
         """Return whether the collector took `batch`. What it did not take is gone."""
