@@ -1,6 +1,6 @@
 """The exporter of a Kubernetes environment: what its deploys, backups and drills left in the cluster, as metrics.
 
-`python -m pipeline.monitoring.cluster`, in a pod that has Python, this file and `exposition`. Its account may read two
+`python -m pipeline.monitoring.cluster`, in a pod that has Python and what this imports. Its account may read two
 ConfigMaps, and Jobs and pods of its namespace. A deploy leaves its facts in a ConfigMap, as does a backup on demand.
 What the clock starts has no account, and leaves its Job, and what it found as the termination message of its pod.
 """
@@ -13,49 +13,22 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.monitoring.exposition import exposition
+from pipeline.monitoring.http_exporter import HttpExporter
 
-__all__ = ["BACKUP_FACTS", "DEPLOY_FACTS", "FACTS", "PORT", "Exporter", "asked", "scrape", "stories"]
+__all__ = ["BACKUP_FACTS", "DEPLOY_FACTS", "FACTS", "asked", "scrape", "stories"]
 
 DEPLOY_FACTS, BACKUP_FACTS, FACTS = "deploy-facts", "backup-facts", "facts.json"  # the ConfigMaps, and their key
-PORT = 9090  # as that of the service's own metrics
-CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 COMPONENT, JOB = "app.kubernetes.io/component", "batch.kubernetes.io/job-name"
 SELECTOR = f"?labelSelector={COMPONENT}+in+(backup,drill)"
 ANSWER_SECONDS = 4
 Json = dict[str, Any]
 Ask = Callable[[str], Json | None]
-
-
-class Exporter(ThreadingHTTPServer):
-    """Answers any path with the metrics of now, at `port` of all addresses: a 500 where the API server does not say."""
-
-    def __init__(self, ask: Ask, port: int = PORT) -> None:
-        self.ask = ask
-        super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104 - of its container
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Exporter
-
-    def do_GET(self) -> None:
-        try:
-            status, text = 200, scrape(self.server.ask)
-        except Exception as error:  # noqa: BLE001 - Prometheus and the pod's log say it
-            status, text = 500, f"{type(error).__name__}: {error}\n"
-            self.log_error("%s", text.strip())
-        self.send_response(status)
-        self.send_header("Content-Type", CONTENT)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_request(self, *_: object) -> None:
-        """Say nothing: it is asked every few seconds."""
 
 
 def asked(path: str) -> Json | None:
@@ -135,4 +108,4 @@ def _found(pod: Mapping[str, Any]) -> Json:
 
 
 if __name__ == "__main__":
-    Exporter(asked).serve_forever()
+    HttpExporter(partial(scrape, asked)).serve_forever()

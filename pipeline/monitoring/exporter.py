@@ -11,42 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.monitoring.exposition import exposition
+from pipeline.monitoring.http_exporter import HttpExporter
 
-__all__ = ["PORT", "Exporter", "scrape"]
-
-PORT = 9090  # as that of the service's own metrics
-CONTENT = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Exporter(ThreadingHTTPServer):
-    """Answers any path with the metrics of now, at `port` of all addresses. Whoever cannot be read is a 500."""
-
-    def __init__(self, facts: Path, backups: Path, port: int = PORT) -> None:
-        self.facts, self.backups = facts, backups
-        super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104 - of its container
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Exporter
-
-    def do_GET(self) -> None:
-        try:
-            status, text = 200, scrape(self.server.facts, self.server.backups)
-        except Exception as error:  # noqa: BLE001 - Prometheus and the container's log say it
-            status, text = 500, f"{type(error).__name__}: {error}\n"
-            self.log_error("%s", text.strip())
-        self.send_response(status)
-        self.send_header("Content-Type", CONTENT)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_request(self, *_: object) -> None:
-        """Say nothing: it is asked every few seconds."""
+__all__ = ["scrape"]
 
 
 def scrape(facts: Path, backups: Path) -> str:
@@ -79,4 +51,4 @@ def _whole(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    Exporter(Path(sys.argv[1]), Path(sys.argv[2])).serve_forever()
+    HttpExporter(partial(scrape, Path(sys.argv[1]), Path(sys.argv[2]))).serve_forever()

@@ -38,7 +38,7 @@ PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT", "LOGS_PORT", "T
 EXPORTERS = {"postgres": ("postgres-exporter", 9187), "redis": ("redis-exporter", 9121)}
 # The files that its containers read: another content makes other containers.
 READ = ("monitoring/compose/*", "monitoring/dashboards/*", "monitoring/grafana/*/*", "monitoring/rules/*",
-        "pipeline/monitoring/exp*.py")  # fmt: skip
+        "pipeline/monitoring/*exp*.py")  # fmt: skip
 SECRETS = (POSTGRES_MONITOR, REDIS_MONITOR)
 MARK = "slipway.monitoring"  # the label with the hash of those, which only its containers have
 PULL_SECONDS, START_SECONDS, TICK_SECONDS = 600, 30, 0.5

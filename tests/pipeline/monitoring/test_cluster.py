@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import httpx2
 import pytest
 
 from pipeline.monitoring import cluster
-from pipeline.monitoring.cluster import Exporter, asked, scrape, stories
+from pipeline.monitoring.cluster import asked, scrape, stories
+from pipeline.monitoring.http_exporter import HttpExporter
 from tests.certificates import certificates
 from tests.played import Answer, serving
 
@@ -115,7 +117,7 @@ class TestScrape:
 @contextmanager
 def exporter(ask: cluster.Ask) -> Iterator[str]:
     """The address of an exporter that asks ASK."""
-    server = Exporter(ask, port=0)
+    server = HttpExporter(partial(scrape, ask), port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.config.backup_policy import BackupPolicy
 from pipeline.config.project import LocalEnvironment
 from pipeline.data.metrics import FACTS, FOLDER
-from pipeline.monitoring.exporter import Exporter, scrape
+from pipeline.monitoring.exporter import scrape
 from pipeline.monitoring.exposition import exposition
+from pipeline.monitoring.http_exporter import HttpExporter
 from pipeline.monitoring.metrics import PIPELINE
 from tests.pipeline.deploy.fake_backups import summary
 from tests.pipeline.deploy.world import World, release
@@ -199,7 +201,7 @@ def _volume(tmp_path: Path) -> Path:
 class TestExporter:
     @pytest.fixture(name="address")
     def _address(self, volume: Path) -> Iterator[str]:
-        with Exporter(volume / FACTS, volume, 0) as server:
+        with HttpExporter(partial(scrape, volume / FACTS, volume), 0) as server:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             yield f"http://127.0.0.1:{server.server_port}/metrics"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.engines.kustomize import Document, render
-from pipeline.monitoring.cluster import PORT
+from pipeline.monitoring.http_exporter import PORT
 from tests.pipeline.engines.rendered import component, one
 from tests.pipeline.monitoring.promtool import RULES
 from tests.services import ROOT
@@ -140,7 +140,8 @@ def test_the_exporter_needs_what_is_mounted_and_nothing_else(tmp_path: Path) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(one(documents, "ConfigMap", volume["name"])["data"][item["key"]], encoding="utf-8")
     _, *flags, _, module = spec["containers"][0]["command"]
-    code = f"import sys; sys.path[:] = [{str(tmp_path)!r}, *filter(lambda it: 'site-packages' not in it, sys.path)]"
-    done = subprocess.run([sys.executable, "-I", *flags, "-c", f"{code}; import {module}; print({module}.PORT)"],
+    path = f"sys.path[:] = [{str(tmp_path)!r}, *filter(lambda it: 'site-packages' not in it, sys.path)]"
+    shown = "from pipeline.monitoring.http_exporter import PORT; print(PORT)"
+    done = subprocess.run([sys.executable, "-I", *flags, "-c", f"import sys; {path}; import {module}; {shown}"],
                           check=False, capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
     assert (done.stdout, done.stderr) == (f"{PORT}\n", "")

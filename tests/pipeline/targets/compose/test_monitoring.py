@@ -155,6 +155,7 @@ class TestStart:
             lambda root: (root / "monitoring/rules/slo.yaml").write_text("groups: []"),
             lambda root: (root / "monitoring/compose/collector.yaml").write_text(""),
             lambda root: (root / "pipeline/monitoring/exporter.py").write_text(""),
+            lambda root: (root / "pipeline/monitoring/http_exporter.py").write_text(""),
         ],
     )
     def test_follows_the_files_that_its_containers_read(self, engine: Engine, change: Callable[[Path], Any]) -> None:
