@@ -28,12 +28,16 @@ DO $$ BEGIN
     END IF;
 END $$
 """
-# Databases that began with PostgreSQL 14 or older let everybody make tables there.
+# Databases that began with PostgreSQL 14 or older let everybody make tables in `public`, which is the superuser's:
+# their owner could as everybody only. It keeps that right, and gets it back where an earlier version took it.
 PUBLIC_MAKES_NOTHING = """
 DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) AS given
             WHERE nspname = 'public' AND given.grantee = 0 AND given.privilege_type = 'CREATE') THEN
         REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    END IF;
+    IF NOT has_schema_privilege({owner}, 'public', 'CREATE') THEN
+        GRANT CREATE ON SCHEMA public TO {owner_name};
     END IF;
 END $$
 """
@@ -126,7 +130,7 @@ def rights(names: Names, database: str) -> list[str]:
         _lock(),
         f"GRANT CONNECT ON DATABASE {identifier(database)} TO {app}, {read}, {identifier(names.monitor)}",
         f"REVOKE TEMPORARY ON DATABASE {identifier(database)} FROM PUBLIC",
-        PUBLIC_MAKES_NOTHING.strip(),
+        PUBLIC_MAKES_NOTHING.format(owner=literal(names.owner), owner_name=owner).strip(),
         # What the owner makes from now on, so that no migration needs a GRANT.
         f"{future} USAGE ON SCHEMAS TO {app}, {read}",
         f"{future} {WRITES} ON TABLES TO {app}",

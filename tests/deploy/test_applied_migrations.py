@@ -165,7 +165,8 @@ def test_a_database_of_before_gets_a_history(sound: Checkout) -> None:
 def test_an_empty_database_is_no_first_deploy(sound: Checkout) -> None:
     """Where releases were proved, a database that was never migrated is another one."""
     sound.sql("ALTER SCHEMA public RENAME TO hidden")
-    sound.sql("CREATE SCHEMA public AUTHORIZATION pg_database_owner")  # as a new database has it
+    sound.sql("CREATE SCHEMA public AUTHORIZATION CURRENT_USER")
+    sound.sql("GRANT ALL ON SCHEMA public TO PUBLIC")
     refused(sound.deploy(), "was never migrated, and releases were proved here", "--empty-database")
     outcome = sound.deploy("--empty-database")
     assert outcome.code == 0 or outcome.verdict == "rolled_back", str(outcome)

@@ -127,6 +127,31 @@ class TestTheOthers:
         assert await owner.fetchval("SELECT count(DISTINCT tableowner) FROM pg_tables WHERE schemaname = 'public'") == 1
         await owner.close()
 
+    async def test_the_owner_goes_on_making_tables_in_a_schema_of_the_superuser(self, server: Server) -> None:
+        """It could as everybody, in a database that began with PostgreSQL 14 or older. Its own right stays."""
+        await server.root.execute(f'ALTER SCHEMA public OWNER TO "{server.services.postgres_user}"')
+        for table in ("first", "second"):
+            await ensure(server.root, server.names, server.passwords)
+            owner = await server.login(server.names.owner)
+            await owner.execute(f"CREATE TABLE {table} (id int)")
+            await owner.close()
+        app = await server.login(server.names.logins[0])
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute("CREATE TABLE third (id int)")
+        await app.close()
+
+    async def test_an_owner_who_may_not_grant_in_public_is_not_stopped(self, server: Server) -> None:
+        """Its own deploy gives what it can where `public` is the superuser's and nobody may create there."""
+        await ensure(server.root, server.names, server.passwords)
+        await server.root.execute(f"""
+            ALTER SCHEMA public OWNER TO "{server.services.postgres_user}";
+            REVOKE CREATE ON SCHEMA public FROM PUBLIC, "{server.names.owner}"
+        """)
+        owner = await server.login(server.names.owner)
+        await ensure_rights(owner, server.names)
+        assert not await owner.fetchval("SELECT has_schema_privilege('public', 'CREATE')")
+        await owner.close()
+
 
 class TestEnsure:
     """What making the roles does and does not do."""
