@@ -229,7 +229,7 @@ class TestMonitoring:
 
     @pytest.mark.parametrize("name", WATCHES)
     def test_has_no_right_and_has_limits(self, name: str, watched: dict[str, Any]) -> None:
-        """As everything else here: the collector is root, and no more than who owns the files that it reads."""
+        """Two are root, which is no more than who owns the files of the one and the volume of the other."""
         service = watched["services"][name]
         assert service["read_only"] is True
         assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
@@ -237,7 +237,7 @@ class TestMonitoring:
         assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
         assert service["restart"] == "unless-stopped"
-        assert (service.get("user") == "0:0") == (name == "collector")
+        assert (service.get("user") == "0:0") == (name in ("collector", "logs"))
 
     def test_a_profile_in_the_env_file_changes_nothing_of_the_service(self, tmp_path: Path) -> None:
         """Compose reads that file itself, and a profile that is named switches off PostgreSQL's, which has no name."""
