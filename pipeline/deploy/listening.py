@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cached_property
 
 from pipeline.config.project import Environment, KubernetesEnvironment, Project
+from pipeline.data.metrics import leave_metrics
 from pipeline.deploy import github
 from pipeline.deploy.chapter import keep_log
 from pipeline.deploy.evidence import write_evidence
@@ -23,7 +24,7 @@ from pipeline.deploy.instead import Instead, Superseded, superseded
 from pipeline.deploy.removal import remove_known
 from pipeline.deploy.story import Story
 from pipeline.errors import Interrupted, LockHeld, SlipwayError
-from pipeline.metrics.prometheus import Alert, Prometheus, PrometheusError, reachable
+from pipeline.metrics.prometheus import WINDOW_SECONDS, Alert, Prometheus, PrometheusError, reachable
 from pipeline.proof.cleaning import clean_up
 from pipeline.proof.report import WATCHING, Report, Rollback, Watched
 from pipeline.proof.results import TrafficResult
@@ -80,8 +81,10 @@ class Listener:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _began: float = 0.0
-    _most: float | None = None  # requests that Prometheus counted
+    _most: float | None = None  # requests that Prometheus counted in a window without the proof
     _unasked: str = ""  # why it did not answer, the last time that it did not
+    _answered: float = 0.0  # when it did, the last time
+    _unheard: float = 0.0  # seconds: the longest time in which it did not
     _warned: set[str] = field(default_factory=set)
     _sending: Traffic | None = None
     _result: TrafficResult | None = None
@@ -91,7 +94,7 @@ class Listener:
 
         Raise `LockHeld` where somebody listens to this deploy already.
         """
-        self._began = self.clock()
+        self._began = self._answered = self.clock()
         before = self.target.records().replaced(self.record)
         if before is None:
             self._conclude(Heard("nothing", "not watched: there is no release before it to go back to"))
@@ -102,7 +105,7 @@ class Listener:
                 heard = self._watch(before)
             except Interrupted:
                 heard = Heard("left", f"the watch was ended after {self._age()}, and the release stays")
-            except (SlipwayError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - what it sends is ended all the same
                 heard = Heard("nothing", f"nothing was watched: {problems_of(error)[0]}")
             with deaf():
                 self._settle()
@@ -179,27 +182,35 @@ class Listener:
         try:
             if prometheus is None:
                 raise PrometheusError(f"prometheus: {self.env.prometheus} cannot be asked from here")
-            self._most = max(self._most or 0.0, prometheus.watched(self._release))
-            alerts = prometheus.alerts()
+            counted, alerts = prometheus.watched(self._release), prometheus.alerts()
         except PrometheusError as error:
             self._unasked = error.problems[0]
             self._warn(self._unasked)
+            self._unheard = max(self._unheard, self.clock() - self._answered)
             return None
+        self._answered = self.clock()
+        if self._answered - self._began >= self._window:  # before, the requests of the proof are among them
+            self._most = max(self._most or 0.0, counted)
         return next((one for one in alerts if self._is_reason(one)), None)
 
     def _is_reason(self, alert: Alert) -> bool:
-        """Return whether the release may be why `alert` fires: what is older than its proof has another cause."""
+        """Return whether the release may be why `alert` fires: what is older has another cause.
+
+        One that names the release may have begun in its rollout: people use what the proof does not ask for.
+        """
         if not alert.rollback or alert.state != "firing" or alert.release not in (None, self._release):
             return False
+        since = self.report.started if alert.release else self.report.finished
         try:
-            began, proved = (datetime.fromisoformat(at or "") for at in (alert.since, self.report.finished))
+            began, served = (datetime.fromisoformat(at or "") for at in (alert.since, since))
         except ValueError:
             return False
-        return began >= proved
+        return began >= served
 
     def _quiet(self) -> Heard:
-        if self._most is None:
-            return Heard("nothing", f"nothing was watched: {self._unasked}")
+        if self._most is None or self._unheard > self._window:
+            silent = f" (for {duration(self._unheard)})" if self._most is not None else ""
+            return Heard("nothing", f"nothing was watched: {self._unasked}{silent}")
         counted = f"at most {self._most:.0f} requests in 2 min"
         if self._most < LEAST_REQUESTS:
             return Heard("nothing", f"nothing was watched: {counted}, and a verdict needs {LEAST_REQUESTS}")
@@ -231,7 +242,6 @@ class Listener:
     def _go_back(self, before: Record, heard: Heard) -> None:
         """Bring the release of `before` back by the story of a rollback, whatever becomes of that."""
         log.error(heard.said)
-        story = self.begin(self.project, self.env, self.progress)
         self.progress.stages.clear()  # those of the deploy are in its report
         with best_effort():
             if self._sending:
@@ -239,15 +249,16 @@ class Listener:
         keeping = keep_log(self.target.fleet, self._release, self.record.folder)
         rollback = Rollback(release=before.release, verdict="failed", reason=None)
         try:
+            story = self.begin(self.project, self.env, self.progress)
             instead = Instead(self.record.number, f"back from deploy {self.record.number}, as {heard.said}")
             code, back = story.tell(reference=str(before.number), dry_run=False, instead=instead)
             verdict, reason = ("failed", back.reason) if code else ("proved", None)
             rollback = replace(rollback, verdict=verdict, reason=reason, stages=back.stages, traffic=back.traffic)
         except (LockHeld, Superseded):
             raise
-        except SlipwayError as error:  # it was refused
-            rollback = replace(rollback, reason=error.problems[0])
-            log.error(f"the rollback failed: {error}")
+        except Exception as error:  # noqa: BLE001 - it was refused, or could not begin: an alert fires all the same
+            rollback = replace(rollback, reason=problems_of(error)[0])
+            log.error(f"the rollback failed: {rollback.reason}")
         finally:
             keeping.join()
         undone = "rolled_back" if rollback.verdict == "proved" else "failed"
@@ -296,6 +307,7 @@ class Listener:
             records = self.target.records()  # before: a cluster's are copied here, and this one is older there
             write_evidence(self.record.folder, self.report)
             records.publish(self.record)
+        leave_metrics(self.project, self.env)
 
     # --- what is said ---
 
@@ -306,6 +318,11 @@ class Listener:
     @cached_property
     def _artifact(self) -> Artifact:
         return self.target.releases.recorded(self._release)
+
+    @property
+    def _window(self) -> float:
+        """The seconds over which Prometheus counts, or as many of them as a short watch has."""
+        return min(WINDOW_SECONDS, 60 * self.env.watch_minutes)
 
     def _age(self) -> str:
         return duration(self.clock() - self._began)

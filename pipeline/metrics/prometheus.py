@@ -16,7 +16,7 @@ from pipeline.errors import SlipwayError
 from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
 from pipeline.system.hosts import leads_here
 
-__all__ = ["TOKEN", "Alert", "Prometheus", "PrometheusError", "reachable"]
+__all__ = ["TOKEN", "WINDOW_SECONDS", "Alert", "Prometheus", "PrometheusError", "reachable"]
 
 TOKEN = "PROMETHEUS_TOKEN"  # noqa: S105 - the name of a variable
 # Two scrapes are in it for whoever scrapes each minute, which is the slowest that is usual.

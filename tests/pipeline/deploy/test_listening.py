@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 import yaml
 
 from pipeline.config.requests import RequestSpec
+from pipeline.deploy import listening
 from pipeline.deploy.listening import LEAST_REQUESTS
-from pipeline.errors import DeployFailed, Interrupted, LockHeld
+from pipeline.errors import DeployFailed, Interrupted, LockHeld, SlipwayError
+from pipeline.metrics.prometheus import WINDOW_SECONDS, Alert
+from pipeline.system.protection import problems_of
 from tests.pipeline.deploy.fake_prometheus import FAILING
 from tests.pipeline.deploy.fake_traffic import FakeTraffic
 from tests.pipeline.deploy.hearing import MINUTES, deploy, listens
-from tests.pipeline.deploy.world import World, release
+from tests.pipeline.deploy.world import FULL, World, release
 
 RULES = Path(__file__).parents[3] / "monitoring/rules/service.yaml"
 
@@ -89,6 +93,20 @@ class TestAnAlert:
         code, report = deploy(heard)
         assert (code, report["watch"]["alert"]) == (1, "ErrorBudgetBurning")
 
+    @pytest.mark.parametrize(
+        ("alert", "code"), [(FAILING, 1), (replace(FAILING, name="ErrorBudgetBurning", release=None), 0)],
+        ids=["of the release", "of no release"],
+    )  # fmt: skip
+    def test_that_began_in_the_rollout_is_a_reason_where_it_names_the_release(
+        self, heard: World, monkeypatch: pytest.MonkeyPatch, alert: Alert, code: int
+    ) -> None:
+        """People use what the proof does not ask for, and that fails from the first replica on."""
+        proved = (datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds")
+        monkeypatch.setattr("pipeline.deploy.whole_report.now", lambda: proved)
+        heard.target.meanwhile["roll out"] = lambda: heard.prometheus.fire(alert)
+        assert deploy(heard)[0] == code
+        assert heard.serving == [["b", "b"], ["a", "a"]][code]
+
     def test_goes_back_to_what_served_before_and_not_to_what_was_first(self, heard: World) -> None:
         """The records know a, then c: c comes back."""
         heard.serve(release("c"))
@@ -125,6 +143,31 @@ class TestAnAlert:
         code, report = deploy(heard)
         assert (code, report["rollback"]["reason"]) == (1, "the disk is full")
         assert heard.serving == ["b", "b"]
+
+    @pytest.mark.parametrize("error", [SlipwayError("the cluster is away"), FULL, RuntimeError("x")], ids=type)
+    def test_whose_rollback_cannot_begin_says_so(self, heard: World, error: Exception) -> None:
+        """That is no watch that heard nothing."""
+
+        def fire() -> None:
+            heard.prometheus.fire()
+            heard.target.fails["problems"] = error
+
+        heard.prometheus.meanwhile[60] = fire
+        code, report = deploy(heard)
+        assert (code, report["verdict"], report["watch"]["outcome"]) == (1, "failed", "fired")
+        assert report["rollback"]["reason"] == problems_of(error)[0]
+        assert heard.serving == ["b", "b"]
+
+    def test_leaves_the_metrics_of_what_became_of_the_deploy(
+        self, heard: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rollback that is refused has no record, and DeployNotProved tells of it all the same."""
+        seen: list[Any] = []
+        monkeypatch.setattr(listening, "leave_metrics", lambda *_: seen.append(heard.records[1].verdict))
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        heard.prometheus.meanwhile[55] = lambda: setattr(heard.target, "wrong", ["the disk is full"])
+        deploy(heard)
+        assert seen[-1] == "failed"
 
 
 class TestTheLock:
@@ -222,6 +265,35 @@ class TestTheEnd:
         assert rule["labels"]["rollback"] == "true"
         heard.prometheus.counted = LEAST_REQUESTS
         assert deploy(heard)[1]["watch"]["outcome"] == "quiet"
+
+    def test_does_not_count_what_the_proof_has_sent(self, heard: World) -> None:
+        """A window of two minutes has its requests until the watch is two minutes old."""
+        heard.prometheus.meanwhile[WINDOW_SECONDS - 1] = lambda: setattr(heard.prometheus, "counted", 120.0)
+        report = deploy(heard)[1]
+        assert report["watch"]["outcome"] == "nothing"
+        assert report["watch"]["said"].startswith("nothing was watched: at most 120 requests in 2 min")
+
+    @pytest.mark.parametrize("back", [None, 180.0], ids=["to the end", "and comes back"])
+    def test_is_no_verdict_where_prometheus_was_away_for_long(self, heard: World, back: float | None) -> None:
+        """An alert may have fired unheard meanwhile."""
+        heard.prometheus.meanwhile[20] = lambda: setattr(heard.prometheus, "away", "prometheus: it is gone")
+        if back:
+            heard.prometheus.meanwhile[back] = lambda: setattr(heard.prometheus, "away", None)
+        code, report = deploy(heard)
+        assert (code, report["watch"]["outcome"]) == (0, "nothing")
+        assert report["watch"]["said"].startswith("nothing was watched: prometheus: it is gone")
+
+    def test_comes_in_order_where_the_watch_itself_is_wrong(self, heard: World) -> None:
+        """Its traffic ends, and its report is no longer that of a watch that goes on."""
+
+        def break_down() -> None:
+            raise RuntimeError("x")
+
+        heard.prometheus.meanwhile[60] = break_down
+        code, report = deploy(heard)
+        assert (code, report["watch"]["outcome"]) == (0, "nothing")
+        assert "a fault in the pipeline itself: RuntimeError: x" in report["watch"]["said"]
+        assert report["watch"]["sent"] > 0
 
     def test_without_a_prometheus_is_said(self, heard: World) -> None:
         """Nothing is rolled back by who knows nothing."""
