@@ -101,7 +101,8 @@ class Monitoring:
             self._remove(each for name, each in there.items() if name not in names)
             if names:
                 self._prepare()
-                self._up(self._pulled(names))
+                if here := self._pulled(names):  # without a name, Compose would start everything
+                    self._up(here)
                 for line in self._settled():
                     log.warning(line)
 

@@ -183,6 +183,13 @@ class TestFaults:
             "grafana, which watches the service, is not started: docker pull: no route to the registry" in caplog.text
         )
 
+    def test_no_image_to_be_had_starts_nothing(self, engine: Engine) -> None:
+        """`docker compose up` without a name is all of the project: replicas, migrations, backups."""
+        engine.images.clear()
+        engine.fails |= {f"{name}:1": "docker pull: no route to the registry" for name in NAMES}
+        watching(engine, **ON).start()
+        assert ups(engine) == []
+
     def test_an_image_that_is_missing_is_pulled(self, engine: Engine) -> None:
         """Each is asked for alone."""
         engine.images.clear()
