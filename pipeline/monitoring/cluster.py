@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.monitoring.exposition import exposition
-from pipeline.monitoring.http_exporter import HttpExporter
+from pipeline.monitoring.http_exporter import serve
 
 __all__ = ["BACKUP_FACTS", "DEPLOY_FACTS", "FACTS", "asked", "scrape", "stories"]
 
@@ -108,4 +108,4 @@ def _found(pod: Mapping[str, Any]) -> Json:
 
 
 if __name__ == "__main__":
-    HttpExporter(partial(scrape, asked)).serve_forever()
+    serve(partial(scrape, asked))

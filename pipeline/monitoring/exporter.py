@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.monitoring.exposition import exposition
-from pipeline.monitoring.http_exporter import HttpExporter
+from pipeline.monitoring.http_exporter import serve
 
 __all__ = ["scrape"]
 
@@ -51,4 +51,4 @@ def _whole(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    HttpExporter(partial(scrape, Path(sys.argv[1]), Path(sys.argv[2]))).serve_forever()
+    serve(partial(scrape, Path(sys.argv[1]), Path(sys.argv[2])))

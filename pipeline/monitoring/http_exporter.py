@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-__all__ = ["PORT", "HttpExporter"]
+__all__ = ["PORT", "HttpExporter", "serve"]
 
 PORT = 9090  # as that of the service's own metrics
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,3 +37,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_request(self, *_: object) -> None:
         """Say nothing: it is asked every few seconds."""
+
+
+def serve(scrape: Callable[[], str], port: int = PORT) -> None:
+    """Answer with what `scrape` returns until SIGTERM."""
+    # Without a handler, process 1 of a container takes no SIGTERM, and its engine waits ten seconds for it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    HttpExporter(scrape, port).serve_forever()

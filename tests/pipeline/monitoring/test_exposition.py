@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -24,6 +26,7 @@ from pipeline.monitoring.http_exporter import HttpExporter
 from pipeline.monitoring.metrics import PIPELINE
 from tests.pipeline.deploy.fake_backups import summary
 from tests.pipeline.deploy.world import World, release
+from tests.project import PROJECT
 
 FIRST, SECOND, THIRD = (f"2026-11-28T16:00:0{second}+00:00" for second in range(3))
 AT = 1795881600.0  # FIRST
@@ -230,3 +233,12 @@ class TestExporter:
         (volume / FACTS).unlink()
         with urllib.request.urlopen(address) as answer:
             assert answer.read() == b""
+
+    def test_ends_with_sigterm(self) -> None:
+        """As process 1 of a container it would not, without a handler, and each deploy that replaces it would wait."""
+        code = (
+            "import os, signal, threading; from pipeline.monitoring.http_exporter import serve\n"
+            "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+            "serve(str, 0)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False, cwd=PROJECT.root, timeout=60).returncode == 0
