@@ -66,6 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[BROKER] = Broker(choose())
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark with `stores` what asks for the servers: what differs where they are embedded."""
+    for item in items:
+        if "services" in getattr(item, "fixturenames", ()):
+            item.add_marker("stores")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which servers the tests use."""
     if BROKER not in config.stash:  # a worker of xdist, whose header nobody sees
