@@ -239,6 +239,8 @@ def renamed(name: str, text: str, old: str, new: str) -> str:
         text = TEMPLATE_LINES.sub("", text)
     if name == "README.md":
         text = re.sub(rf"\A# {old}$", f"# {new}", text, count=1, flags=re.IGNORECASE | re.MULTILINE)
+    if old not in text:  # most have nothing to rename, and the pattern is slow to say so
+        return text
     return _word(old, name).sub(lambda match: match[0] if match["kept"] else new, text)
 
 
@@ -286,7 +288,7 @@ def _half_renamed(texts: Mapping[str, str], old: str) -> list[str]:
 def _using(texts: Mapping[str, str], old: str, new: str) -> list[str]:
     """Return the files where `new` is a word already, before `old` becomes it."""
     # Search with the old name taken out: either name may be a part of the other.
-    rest = {name: renamed(name, text, old, "\0") for name, text in texts.items()}
+    rest = {name: renamed(name, text, old, "\0") for name, text in texts.items() if new in text}
     return [name for name, text in rest.items() if any(not match["kept"] for match in _word(new, name).finditer(text))]
 
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(PROJECT.template is not None, reason="made from 
 
 ROOT = Path(__file__).parents[3]
 NEW = "quite-another"
+OTHER = "other-2"
 OWNER = ("--owner", "@acme/shop")
 FIRST = "1:55623371a8e00ce42f7bbe99:cf21ea6db6bb32ad1cada8db"  # of 0001, as it is recorded where it was applied
 
@@ -69,6 +70,16 @@ def _emptied(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root.parent, "clone", "--quiet", str(template), str(root))
     done = bare(root)
     assert done.returncode == 0, done.stderr
+    commit(root)
+    return root
+
+
+@pytest.fixture(name="other", scope="module")
+def _other(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone that was renamed, committed, for every test that goes on from there in a clone of its own."""
+    root = tmp_path_factory.mktemp("other")
+    git(root, "clone", "--quiet", str(template), ".")
+    assert run(root, "rename", OTHER).returncode == 0
     commit(root)
     return root
 
@@ -129,9 +140,10 @@ class TestMigrations:
         assert int(resource["revision"]) == int(before[-1]["revision"]) + 1
         assert "CREATE TABLE items" in resource["sql"]
 
-    def test_go_on_after_ones_own(self, clone: Path) -> None:
+    def test_go_on_after_ones_own(self, other: Path, tmp_path: Path) -> None:
         """A migration that is there already stays, and the resource follows it."""
-        assert run(clone, "rename", "other-2").returncode == 0
+        git(tmp_path, "clone", "--quiet", str(other), "clone")
+        clone = tmp_path / "clone"
         number = int(plan(clone)[-1]["revision"]) + 1
         own = f'"""own"""\nrevision = "{number:04d}"\ndown_revision = "{number - 1:04d}"\ndef upgrade(): ...\n'
         (clone / f"backend/migrations/versions/{number:04d}_own.py").write_text(own)
@@ -175,8 +187,8 @@ class TestOrder:
         """A bare copy is renamed as any other."""
         git(tmp_path, "clone", "--quiet", str(emptied), "again")
         git(tmp_path, "clone", "--quiet", str(template), "direct")
-        assert run(tmp_path / "again", "rename", "other-2").returncode == 0
-        assert bare(tmp_path / "direct", name="other-2").returncode == 0
+        assert run(tmp_path / "again", "rename", OTHER).returncode == 0
+        assert bare(tmp_path / "direct", name=OTHER).returncode == 0
         commit(tmp_path / "direct")
         assert files(tmp_path / "again") == files(tmp_path / "direct")
 
@@ -194,9 +206,10 @@ class TestRefusal:
             ("tests/backend/releases/test_endpoints.py", "1.4.2", "1.4.3"),
         ],
     )
-    def test_of_own_work_where_it_would_go(self, clone: Path, name: str, old: str, new: str) -> None:
+    def test_of_own_work_where_it_would_go(self, other: Path, tmp_path: Path, name: str, old: str, new: str) -> None:
         """Whole files, and the example's part of others; also after a rename."""
-        assert run(clone, "rename", "other-2").returncode == 0
+        git(tmp_path, "clone", "--quiet", str(other), "clone")
+        clone = tmp_path / "clone"
         text = (clone / name).read_text()
         assert old in text
         (clone / name).write_text(text.replace(old, new))
@@ -209,7 +222,7 @@ class TestRefusal:
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).write_text('"""Mine."""\n')
         commit(clone)
-        refused(clone, f"{name} differs from the template's", name="other-2")
+        refused(clone, f"{name} differs from the template's", name=OTHER)
 
     def test_leaves_own_work_elsewhere(self, clone: Path) -> None:
         """In the same file outside of the marks, and in files of one's own."""

@@ -51,29 +51,35 @@ def labels(root: Path) -> Counter[str]:
     return Counter(label for label in LABEL.findall(text) if label in read)
 
 
+@pytest.fixture(name="new", scope="module")
+def _new(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone that was renamed, for every test that only looks at it."""
+    root = tmp_path_factory.mktemp("new")
+    git(root, "clone", "--quiet", str(template), ".")
+    done = run(root, "rename", NEW)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
 class TestRename:
-    def test_keeps_what_the_pipeline_reads(self, clone: Path) -> None:
+    def test_keeps_what_the_pipeline_reads(self, template: Path, new: Path) -> None:
         """A label of an image that has another name by then is not found: nothing could be deployed twice."""
-        before = labels(clone)
+        before = labels(template)
         assert {"slipway.socket", "slipway.needs"} <= before.keys()
-        assert run(clone, "rename", NEW).returncode == 0
-        assert labels(clone) == before
+        assert labels(new) == before
 
-    def test_leaves_no_old_name(self, clone: Path) -> None:
+    def test_leaves_no_old_name(self, new: Path) -> None:
         """Nowhere but in what is the pipeline's; and what is made from the settings' schema still agrees with it."""
-        done = run(clone, "rename", NEW)
-        assert done.returncode == 0, done.stderr
-        left = [line for line in uses(clone, NAME) if NAME in PIPELINES.sub("", line)]
+        left = [line for line in uses(new, NAME) if NAME in PIPELINES.sub("", line)]
         assert left == []
-        assert (clone / "README.md").read_text().startswith(f"# {NEW}\n")
-        assert run(clone, "settings").returncode == 0
-        assert not [line for line in git(clone, "diff", "--summary").splitlines() if "mode" in line]
-        assert git(clone, "diff", "--stat", "--", "pipeline", "tests", "noxfile.py", "requirements", "LICENSE") == ""
+        assert (new / "README.md").read_text().startswith(f"# {NEW}\n")
+        assert run(new, "settings").returncode == 0
+        assert not [line for line in git(new, "diff", "--summary").splitlines() if "mode" in line]
+        assert git(new, "diff", "--stat", "--", "pipeline", "tests", "noxfile.py", "requirements", "LICENSE") == ""
 
-    def test_renames_what_kubernetes_gets(self, clone: Path) -> None:
+    def test_renames_what_kubernetes_gets(self, new: Path) -> None:
         """Each tree renders; labels, names, namespaces, secrets, hosts are the new one's."""
-        assert run(clone, "rename", NEW).returncode == 0
-        for tree in trees(clone):
+        for tree in trees(new):
             objects = render(tree.kustomization)
             text = PIPELINES.sub("", str(objects).replace("'app.kubernetes.io/managed-by': 'slipway'", ""))
             assert NAME not in text.replace("slipway_{name}", ""), tree.name  # the exporter: a program of the pipeline
@@ -82,14 +88,13 @@ class TestRename:
             labels = [one["metadata"]["labels"] for one in objects]
             assert {one["app.kubernetes.io/part-of"] for one in labels} == {NEW}, tree.name
 
-    def test_has_a_place_of_its_own_in_the_cluster_that_services_share(self, clone: Path) -> None:
+    def test_has_a_place_of_its_own_in_the_cluster_that_services_share(self, new: Path) -> None:
         """Namespace, images and host, and not the address at which the template itself answers, too."""
-        assert run(clone, "rename", NEW).returncode == 0
-        env = load_project(clone).environment("kind")
+        env = load_project(new).environment("kind")
         assert isinstance(env, KubernetesEnvironment)
         assert (env.context, env.namespace, env.repository) == ("kind-slipway", NEW, f"localhost:5001/{NEW}")
         assert env.url == f"http://{NEW}.localhost:8088"
-        [tree] = [tree for tree in trees(clone) if tree.name == "k8s/overlays/kind"]
+        [tree] = [tree for tree in trees(new) if tree.name == "k8s/overlays/kind"]
         assert [one["spec"]["hostnames"] for one in render(tree.kustomization) if one["kind"] == "HTTPRoute"] == [
             [f"{NEW}.localhost"]
         ]
