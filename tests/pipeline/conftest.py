@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.config.settings import documented
 from pipeline.registry.repository import digest_of
+from pipeline.supply.kingfisher import scan_folder
 from pipeline.system.audience import Transcript
 from pipeline.system.progress import LogDisplay
 from tests.pipeline.deploy.world import FIRST, World, release, world_in
@@ -40,6 +42,19 @@ def repository(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         with played() as registry:
             yield f"{registry.address}/team/board"
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The rules of kingfisher as it compiles them, which takes it five seconds: once, for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    with (shared / "kingfisher.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        folder = shared / "kingfisher"
+        if not folder.exists():
+            scan_folder(tmp_path_factory.mktemp("empty"), folder)
+    return folder
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -39,20 +40,15 @@ def _needed() -> None:
     need("kingfisher")
 
 
-@pytest.fixture(name="cache", scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(name="found", scope="module")
-def _found(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, list[Leak]]:
+def _found(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> dict[str, list[Leak]]:
     """What is found in a folder of files, by their names: it is read once."""
     folder = tmp_path_factory.mktemp("files")
     texts = {what: f"first line\n{text}" for what, (text, _) in SECRETS.items()}
     for name, text in {**texts, **HARMLESS, **OTHERS}.items():
         (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "in" / name).write_text(text)
-    leaks = scan_folder(folder, cache)
+    leaks = scan_folder(folder, compiled)
     assert leaks == sorted(leaks, key=lambda leak: leak.path)
     return {name: [leak for leak in leaks if leak.path == f"in/{name}"] for name in {**texts, **HARMLESS, **OTHERS}}
 
@@ -99,50 +95,55 @@ class TestScanCommits:
     def head(self, root: Path, revision: str = "HEAD") -> str:
         return git(root, "rev-parse", revision).strip()
 
-    def test_finds_what_was_removed_again(self, repository: Path, cache: Path) -> None:
+    def test_finds_what_was_removed_again(self, repository: Path, compiled: Path) -> None:
         """By its commit; also in a worktree, whose `.git` is a file."""
-        [found] = scan_commits(repository, self.head(repository), None, cache)
+        [found] = scan_commits(repository, self.head(repository), None, compiled)
         assert (found.path, found.line, found.commit) == ("token", 1, self.head(repository, "HEAD~1"))
         git(repository, "worktree", "add", "--quiet", "beside")
-        assert scan_commits(repository / "beside", self.head(repository), None, cache) == [found]
+        assert scan_commits(repository / "beside", self.head(repository), None, compiled) == [found]
 
-    def test_reads_what_came_since(self, repository: Path, cache: Path) -> None:
+    def test_reads_what_came_since(self, repository: Path, compiled: Path) -> None:
         """And nothing twice."""
         head = self.head(repository)
-        assert scan_commits(repository, head, self.head(repository, "HEAD~1"), cache) == []
-        assert len(scan_commits(repository, head, self.head(repository, "HEAD~2"), cache)) == 1
+        assert scan_commits(repository, head, self.head(repository, "HEAD~1"), compiled) == []
+        assert len(scan_commits(repository, head, self.head(repository, "HEAD~2"), compiled)) == 1
 
-    def test_is_about_commits_alone(self, repository: Path, cache: Path) -> None:
+    def test_is_about_commits_alone(self, repository: Path, compiled: Path) -> None:
         """The address of a remote may have a token: that is in no commit."""
         git(repository, "config", "remote.origin.url", f"https://bot:{TOKEN[::-1]}@github.com/a/b")
-        assert len(scan_commits(repository, self.head(repository), None, cache)) == 1
+        assert len(scan_commits(repository, self.head(repository), None, compiled)) == 1
 
-    def test_fails_where_it_could_not_read_all(self, repository: Path, cache: Path) -> None:
+    def test_fails_where_it_could_not_read_all(self, repository: Path, compiled: Path) -> None:
         """Kingfisher itself ends with 0 then."""
         with pytest.raises(SlipwayError, match=r"kingfisher failed \(0, partial\)"):
-            scan_commits(repository, self.head(repository), "1" * 40, cache)
+            scan_commits(repository, self.head(repository), "1" * 40, compiled)
 
 
 class TestOffline:
-    def asked(self, command: list[str], folder: Path, cache: Path) -> bool:
+    def asked(self, command: list[str], folder: Path, compiled: Path) -> bool:
         """Return whether COMMAND asks somebody: each request would go through this proxy."""
         with socket.create_server(("127.0.0.1", 0)) as proxy:
             proxy.settimeout(0.1)
             address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
-            env = {"HTTPS_PROXY": address, "HTTP_PROXY": address, "KF_RULE_CACHE_DIR": str(cache)}
-            subprocess.run(command, cwd=folder, env=env, timeout=120, capture_output=True, check=False)
-            try:
-                proxy.accept()[0].close()
-            except TimeoutError:
-                return False
-            return True
+            env = {"HTTPS_PROXY": address, "HTTP_PROXY": address, "KF_RULE_CACHE_DIR": str(compiled)}
+            quiet = subprocess.DEVNULL
+            with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as scan:
+                while True:
+                    over = scan.poll() is not None  # looked at first: what it asked last is still to be accepted
+                    with contextlib.suppress(TimeoutError):
+                        proxy.accept()[0].close()
+                        scan.kill()  # it would ask again, for half a minute
+                        return True
+                    if over:
+                        assert scan.returncode == kingfisher.FOUND
+                        return False
 
-    def test_asks_nobody(self, tmp_path: Path, cache: Path) -> None:
+    def test_asks_nobody(self, tmp_path: Path, compiled: Path) -> None:
         """Neither the owner of what it finds, nor for a newer version; without the options, it would."""
         (tmp_path / "token").write_text(f"{TOKEN}\n")
         command = scan_command(".")
-        assert not self.asked(command, tmp_path, cache)
-        assert self.asked([word for word in command if word not in kingfisher.OFFLINE], tmp_path, cache)
+        assert not self.asked(command, tmp_path, compiled)
+        assert self.asked([word for word in command if word not in kingfisher.OFFLINE], tmp_path, compiled)
 
 
 def test_is_missed_where_its_wheel_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,13 +30,6 @@ def _cache(tmp_path: Path, compiled: Path) -> Path:
     return folder
 
 
-@pytest.fixture(name="compiled", scope="module")
-def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compiled")
-    kingfisher.scan_folder(tmp_path_factory.mktemp("empty"), folder)
-    return folder
-
-
 @pytest.fixture(name="root")
 def _root(tmp_path: Path) -> Path:
     """A repository with a commit."""
