@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pipeline.config.requests import COMMAND
 from pipeline.deploy.chapter import Chapter
@@ -24,13 +24,15 @@ __all__ = ["remove_known", "remove_rows", "remove_written", "unremoved"]
 log = logging.getLogger(__name__)
 
 MODULE = "backend.synthetic"
+# The database's clock may be ahead of ours, or ours was set back since: a row of a proof that was killed would stay.
+AHEAD = timedelta(days=1)
 AT_ONCE = 2000  # ids: on a cluster they are in a Secret, which has a largest size
 
 
 def remove_written(database: Database, chapter: Chapter, records: Records) -> str | None:
     """Remove what the proofs of this deploy wrote, and what an earlier one left; return what prevented that.
 
-    Where the ids are not known, everything that is older than this moment goes: the lock keeps other proofs away.
+    Where the ids are not known, everything synthetic goes: the lock keeps other proofs away.
     """
     left = _left_over(chapter, records)
     if chapter.new is None:  # nothing was built: whether there is a command is not known
@@ -57,7 +59,7 @@ def remove_rows(
     if known and not ids:
         return None
     try:
-        _run(database, release, ids, () if known else ("--before", datetime.now(UTC).isoformat()))
+        _run(database, release, ids, () if known else ("--before", (datetime.now(UTC) + AHEAD).isoformat()))
     except SlipwayError as error:
         return error.problems[0]
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -164,6 +165,21 @@ class TestRemoval:
         told = self.deployed(writing)
         assert told.verdict == "proved"
         assert removals(writing)[0].startswith("synthetic c: remove --before ")
+
+    def test_after_a_killed_deploy_does_not_depend_on_our_clock(
+        self, writing: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was set back since, or the database's is ahead: what was written is not older than this moment."""
+        writing.target.fails["snapshot"] = Killed()
+        with pytest.raises(Killed):
+            self.deployed(writing)
+        told: list[str] = []
+        answer = '{"removed": 0}\n'
+        monkeypatch.setattr(
+            writing.target.database, "command", lambda *given, **_: told.extend(given) or answer, raising=False
+        )
+        self.deployed(writing)
+        assert datetime.fromisoformat(told[told.index("--before") + 1]) > datetime.now(UTC) + timedelta(hours=12)
 
     def test_wants_a_number(self, writing: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A command that prints something else has not said what it did."""
