@@ -107,6 +107,7 @@ def _report(target: Target, record: Record, reason: str) -> None:
         reason=reason,
         started=record.started or "",
         finished=None,
+        seconds=None,
         backup=None,
     )
     write_report(record.folder, report)

@@ -15,8 +15,8 @@ from pipeline.system.protection import best_effort
 __all__ = ["FACTS", "FOLDER", "leave_metrics"]
 
 FOLDER, FACTS = "metrics", "facts.json"  # below the environment's state
-OF_DEPLOY = ("started", "finished", "verdict", "dry_run")
-OF_STORY = ("kind", "started", "finished", "verdict", "rto_seconds")
+OF_DEPLOY = ("started", "finished", "seconds", "verdict", "dry_run")
+OF_STORY = ("kind", "started", "finished", "seconds", "verdict", "rto_seconds")
 OF_BACKUP = ("snapshot", "bytes")
 
 

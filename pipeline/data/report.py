@@ -36,6 +36,7 @@ class DataReport:
     reason: str | None
     started: str
     finished: str | None  # None: it was killed, and a later one wrote this
+    seconds: float | None  # from `started` to `finished`, by a clock that nobody sets
     backup: Mapping[str, Any] | None
     stages: Sequence[StageRecord] = ()
     remarks: Sequence[str] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Account:
     facts: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     report: DataReport | None = None  # once it is over
+    at: float = field(default_factory=time.monotonic)  # when it began
 
 
 class Telling:
@@ -111,6 +113,7 @@ class Telling:
             reason=account.reason,
             started=account.record.started or now(),
             finished=now(),
+            seconds=round(time.monotonic() - account.at, 3),
             backup=account.backup.summary if account.backup else None,
             stages=tuple(stages),
             remarks=tuple(account.remarks),

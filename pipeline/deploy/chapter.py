@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.deploy.proving import Proof
@@ -45,11 +46,17 @@ class Chapter:
     unremoved: str | None = None  # why what the proofs wrote may still be there
     code: int = 1
     _keeping: threading.Thread | None = None
+    _begun: float = field(default_factory=time.monotonic)
 
     @property
     def stays(self) -> bool:
         """Whether the new release serves from now on."""
         return stays(self.verdict, undone=self.rollback is not None)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return round(time.monotonic() - self._begun, 3)
 
     def undone(self, verdict: str, reason: str | None, stages: Sequence[StageRecord], *, whole: bool) -> None:
         """Note how undoing ended; where it did the `whole` of it, count the requests that failed until then."""

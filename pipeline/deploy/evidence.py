@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import astuple
-from datetime import datetime
 from pathlib import Path
 
 from pipeline.deploy.requests_picture import drawn, requests_svg
@@ -128,10 +127,8 @@ def render_markdown(report: Report, *, picture: str = PICTURE) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    took = ""  # nobody saw the end of a deploy that was killed
-    if report.finished:
-        seconds = datetime.fromisoformat(report.finished) - datetime.fromisoformat(report.started)
-        took = f", took {seconds.total_seconds():.0f} s"
+    # Nobody saw the end of a deploy that was killed.
+    took = "" if report.seconds is None else f", took {report.seconds:.0f} s"
     dirty = " and uncommitted changes" if report.dirty else ""
     return [
         ("number", str(report.number)),

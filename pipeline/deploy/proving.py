@@ -21,6 +21,7 @@ from pipeline.proof.traffic import Traffic, TrafficPlan
 from pipeline.proof.verdict import BAKE, Judgement, Limits, judge, judge_early
 from pipeline.releases.model import Artifact
 from pipeline.system.progress import Progress
+from pipeline.system.waiting import Deadline
 from pipeline.targets import Target
 
 __all__ = ["Proof"]
@@ -224,8 +225,8 @@ class Proof:
             traffic.abort()
 
     def _wait(self, seconds: float, stage: str, *, early: bool = False) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        deadline = Deadline(seconds)
+        while (left := deadline.left()) > 0:
             self.watch(stage, f"{left:.0f} s left", early=early)
             time.sleep(min(left, TICK_SECONDS))
 

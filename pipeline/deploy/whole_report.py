@@ -42,5 +42,5 @@ def whole_report(
     stages = tuple(progress.stages[: -1 - len(undoing)])  # the last one, `record`, is not over
     before = records.before(report.release) if chapter.stays else None
     back = before.release if before else None
-    remarks = [*report.remarks, *remarks]
-    return replace(report, finished=now(), stages=stages, inside=inside, remarks=tuple(remarks), back=back)
+    ended = replace(report, finished=now(), seconds=chapter.seconds, stages=stages)
+    return replace(ended, inside=inside, remarks=(*report.remarks, *remarks), back=back)

@@ -154,6 +154,7 @@ class Report:
     reason: str | None
     started: str
     finished: str | None = None  # None: the deploy was killed, and a later one wrote this
+    seconds: float | None = None  # from `started` to `finished`, by a clock that nobody sets
     stages: Sequence[StageRecord] = ()
     traffic: TrafficReport | None = None
     inside: tuple[str, Mapping[str, Any]] | None = None  # what the vantage saw: in words, and as figures

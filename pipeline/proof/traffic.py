@@ -17,6 +17,7 @@ from pipeline.config.requests import RequestSpec
 from pipeline.errors import SlipwayError
 from pipeline.proof.plan import ABANDON_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, TrafficPlan
 from pipeline.proof.results import Snapshot, TrafficResult
+from pipeline.system.waiting import Deadline
 
 __all__ = ["GeneratorDied", "Traffic", "TrafficPlan"]
 
@@ -148,8 +149,10 @@ class Traffic:
             self._changed.notify_all()
 
     def _await(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = Deadline(seconds)  # a stop stops the generator, too, or its answers are not read meanwhile
         with self._changed:
-            self._changed.wait_for(lambda: condition() or self._over, seconds)
+            while not (condition() or self._over) and deadline.left() > 0:
+                self._changed.wait(deadline.left())
             if condition():
                 return
             hung = not self._over

@@ -80,6 +80,8 @@ class Progress:
     transcript: Transcript = field(default_factory=Transcript)
     _status: Status | None = None
     _last_live: float = 0.0
+    # Times of one picture: a clock that somebody sets would move some of them.
+    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
 
     def show_log(self) -> None:
         """Show the pipeline's log on the console, from now on and in the place of any other."""
@@ -90,8 +92,8 @@ class Progress:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
         """Time a stage and print how it ended; an exception of the body passes through."""
-        record = StageRecord(name=name, at=time.time())
         started = time.monotonic()
+        record = StageRecord(name=name, at=self._epoch + started)
         self.stages.append(record)
         try:
             self._begin(name)

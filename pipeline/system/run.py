@@ -13,6 +13,7 @@ from threading import Thread
 from typing import IO, Any
 
 from pipeline.errors import SlipwayError
+from pipeline.system.waiting import wait_within
 
 __all__ = ["CommandFailed", "run"]
 
@@ -58,37 +59,42 @@ def run(
     Raise `CommandFailed` where the command ends with a code other than 0, `SlipwayError` where time is up.
     """
     log.log(level, "$ %s", _shown(command))
+    options: dict[str, Any] = {
+        "env": env,
+        "cwd": cwd,
+        "text": True,
+        "errors": "replace",
+        "stdin": subprocess.DEVNULL if given is None else subprocess.PIPE,
+    }
     if told or progress or grace:
-        options: dict[str, Any] = {
-            "env": env,
-            "cwd": cwd,
-            "text": True,
-            "errors": "replace",
-            "stdin": subprocess.DEVNULL if given is None else subprocess.PIPE,
-        }
         heard = [told or (lambda _: None), progress or (lambda line: log.log(output_level or level, "  %s", line))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
             return _listen(command, process, heard, timeout=timeout, grace=grace, given=given)
-    try:
-        done = subprocess.run(
-            command,
-            env=env,
-            cwd=cwd,
-            timeout=timeout,
-            check=False,
-            **({"stdin": subprocess.DEVNULL} if given is None else {"input": given}),
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-    except subprocess.TimeoutExpired:
-        raise SlipwayError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
-    for line in done.stderr.splitlines():
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        out, err = _finish(command, process, timeout=timeout, given=given)
+    for line in err.splitlines():
         log.log(level if output_level is None else output_level, "  %s", line)
-    if done.returncode:
-        output = done.stderr if secret else done.stderr or done.stdout
-        raise CommandFailed(command, done.returncode, output, done.stdout)
-    return done.stdout
+    if process.returncode:
+        raise CommandFailed(command, process.returncode, err if secret else err or out, out)
+    return out
+
+
+def _finish(
+    command: Sequence[str], process: subprocess.Popen[str], *, timeout: float | None, given: str | None
+) -> tuple[str, str]:
+    """Return the two outputs of the `process` of a `command`, which is killed where it is not waited for to its end."""
+    inputs = [given]
+
+    def communicate(*, timeout: float | None) -> tuple[str, str]:
+        return process.communicate(inputs.pop() if inputs else None, timeout)
+
+    try:
+        return wait_within(timeout, communicate)
+    except BaseException as error:
+        process.kill()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise SlipwayError(f"{Path(command[0]).name} did not end within {timeout:.0f} s") from None
 
 
 def _listen(
@@ -115,7 +121,7 @@ def _listen(
     for thread in (*readers, Thread(target=write, daemon=True)):
         thread.start()
     try:
-        process.wait(timeout)
+        wait_within(timeout, process.wait)
     except BaseException as error:
         _end(process, grace)
         if not isinstance(error, subprocess.TimeoutExpired):

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol, TypeVar
 
-__all__ = ["Deadline", "attempts"]
+__all__ = ["Deadline", "attempts", "wait_within"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 TICK_SECONDS = 0.5
 STOPPED_SECONDS = 2  # a tick that is later than this: we were stopped, not merely slow
+
+
+class _Stops:
+    """The seconds in which this process was stopped, as a thread sees it that ticks; they count at once."""
+
+    def __init__(self) -> None:
+        self._seen = (0.0, monotonic())  # the seconds until the last tick, and when that was
+        self.over = threading.Event()
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def seconds(self) -> float:
+        """Return how many there were until now: whoever wakes first after a stop need not wait for the tick."""
+        total, ticked = self._seen
+        late = monotonic() - ticked - TICK_SECONDS
+        return total + (late if late > STOPPED_SECONDS else 0.0)
+
+    def _tick(self) -> None:
+        while not self.over.wait(TICK_SECONDS):
+            self._seen = (self.seconds(), monotonic())
 
 
 class Deadline:
@@ -21,30 +45,23 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._at = time.monotonic() + seconds
-        self._pauses = 0
-        threading.Thread(target=self._tick, daemon=True).start()
+        self._stops = _Stops()
 
     def left(self) -> float:
         """Return the seconds that are left; less than none when it is over."""
-        return self._at - time.monotonic()
+        return self._at + self._stops.seconds() - time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let the block take as long as it likes."""
-        began, self._pauses = time.monotonic(), self._pauses + 1
+        left = self.left()
         try:
             yield
         finally:
-            self._at += time.monotonic() - began
-            self._pauses -= 1
+            self._at += left - self.left()
 
-    def _tick(self) -> None:
-        while self.left() > 0 or self._pauses:
-            before = time.monotonic()
-            time.sleep(TICK_SECONDS)
-            late = time.monotonic() - before - TICK_SECONDS
-            if late > STOPPED_SECONDS and not self._pauses:
-                self._at += late
+    def __del__(self) -> None:
+        self._stops.over.set()
 
 
 def attempts(seconds: float | Deadline, *, every: float, watch: Callable[[], object] = lambda: None) -> Iterator[None]:
@@ -53,11 +70,31 @@ def attempts(seconds: float | Deadline, *, every: float, watch: Callable[[], obj
     `watch` is called before each pause, and may raise. The caller's loop returns or breaks on success, so the code
     after it runs only if there was none in time.
     """
-    until = time.monotonic() + seconds if not isinstance(seconds, Deadline) else 0.0
+    deadline = seconds if isinstance(seconds, Deadline) else Deadline(seconds)
     while True:
         yield
-        left = seconds.left() if isinstance(seconds, Deadline) else until - time.monotonic()
-        if left < 0:
+        if deadline.left() < 0:
             return
         watch()
         time.sleep(every)
+
+
+class _Wait(Protocol[T_co]):
+    def __call__(self, *, timeout: float | None) -> T_co: ...
+
+
+def wait_within(seconds: float | None, wait: _Wait[T_co]) -> T_co:
+    """Return what `wait` of a `subprocess.Popen` returns within `seconds`, without those in which we were stopped.
+
+    It must be one that can be called again, as `wait` and `communicate` can. Raise `subprocess.TimeoutExpired` where
+    time is up.
+    """
+    if seconds is None:
+        return wait(timeout=None)
+    deadline = Deadline(seconds)
+    while True:
+        try:
+            return wait(timeout=max(deadline.left(), 0))
+        except subprocess.TimeoutExpired:
+            if deadline.left() <= 0:
+                raise

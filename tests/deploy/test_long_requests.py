@@ -6,37 +6,18 @@ import pytest
 
 from tests.deploy.checkout import Checkout
 from tests.deploy.conftest import MakeCheckout
+from tests.deploy.slow import SLOW, be_slow
 
 pytestmark = pytest.mark.e2e
 
 SECONDS = 20  # more than the replicas of the first versions had for it, and less than REQUEST_TIMEOUT_SECONDS
-DOMAIN = "backend/domain.py"
-SLOW = f'''
-
-@router.get("/testing-slow")
-async def slow() -> None:
-    """Take a while."""
-    import asyncio
-
-    await asyncio.sleep({SECONDS})
-'''
-REQUEST = """
-[[tool.slipway.requests]]
-name = "take a while"
-method = "GET"
-path = "/testing-slow"
-status = 200
-seconds = 30
-"""
 
 
-@pytest.fixture(name="slow")
-def _slow(make_checkout: MakeCheckout) -> Checkout:
-    """A clone that declares a long request."""
+@pytest.fixture(name="slow", params=[False, True], ids=["late", "streamed"])
+def _slow(request: pytest.FixtureRequest, make_checkout: MakeCheckout) -> Checkout:
+    """A clone that declares a long request: its answer comes late, or in pieces from the first second on."""
     clone = make_checkout(rate=20)
-    for name, text in ((DOMAIN, SLOW), ("pyproject.toml", REQUEST)):
-        path = clone.root / name
-        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+    be_slow(clone, seconds=SECONDS, limit=30, streamed=request.param)
     return clone
 
 
@@ -60,4 +41,4 @@ def test_one_that_a_deploy_cuts_counts_as_failed(slow: Checkout) -> None:
     outcome = slow.deploy()
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
     examples = [one for kind in outcome.traffic["failures"].values() for one in kind["examples"]]
-    assert {one["path"] for one in examples} == {"/testing-slow"}
+    assert {one["path"] for one in examples} == {SLOW}

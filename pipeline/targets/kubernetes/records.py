@@ -24,7 +24,7 @@ __all__ = ["NAMESPACE_MARK", "ClusterRecords", "facts_object"]
 
 LABEL, FACTS_LABEL = "slipway/record", "slipway/facts"
 OURS = {"app.kubernetes.io/part-of": "slipway", "app.kubernetes.io/managed-by": "slipway"}
-OF_DEPLOY = ("started", "finished", "verdict", "dry_run")
+OF_DEPLOY = ("started", "finished", "seconds", "verdict", "dry_run")
 KEPT = 10
 PARTS = ("begun.json", "report.json", "report.md")
 RELEASE = "release.json"

@@ -85,6 +85,13 @@ class TestRenderMarkdown:
         text = render_markdown(replace(FACTS, traffic=measured(replace(TRAFFIC, writes_unread=30))))
         assert "30 writes acknowledged, not read back, because the rollout had already failed" in text
 
+    def test_says_how_long_it_took_though_the_clock_was_set(self) -> None:
+        """The times say when, by whatever clock there was; the seconds are measured."""
+        for finished in ("2027-01-15T06:00:20+00:00", "2027-01-15T10:00:20+00:00"):
+            assert "| started | 2027-01-15T08:00:00+00:00, took 22 s |" in render_markdown(
+                replace(FACTS, finished=finished)
+            )
+
     def test_says_when_the_old_release_failed_already(self) -> None:
         """So the reader sees why a deploy with failures can be proved."""
         assert "10 requests had already failed before anything was changed" in render_markdown(FACTS)
@@ -102,7 +109,7 @@ class TestWriteEvidence:
     def test_works_for_a_deploy_that_was_killed(self, tmp_path: Path) -> None:
         """Nobody knows how far it came, or when it ended: the report claims nothing, and has all names."""
         reason = "the deploy died in stage `roll out`, without a report"
-        killed = replace(FACTS, verdict="interrupted", reason=reason, finished=None, stages=(), traffic=None)
+        killed = replace(FACTS, verdict="interrupted", reason=reason, finished=None, seconds=None, traffic=None)
         write_evidence(tmp_path, killed)
         report = json.loads((tmp_path / "report.json").read_text())
         assert report.keys() == FACTS.document().keys()
@@ -110,6 +117,7 @@ class TestWriteEvidence:
         said = (tmp_path / "report.md").read_text()
         assert "was killed: the deploy died in stage `roll out`" in said
         assert "untouched" not in said
+        assert "took" not in said
 
     def test_works_for_a_deploy_that_sent_nothing(self, tmp_path: Path) -> None:
         """A failed build leaves evidence, too."""

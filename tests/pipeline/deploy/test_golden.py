@@ -57,7 +57,7 @@ REPORTS: dict[str, Report] = {
     "failed": NO_BUILD,
     "interrupted": replace(
         NO_BUILD, verdict="interrupted", reason="the deploy died in stage `prove`", previous=None, finished=None,
-        stages=(), events=(),
+        seconds=None, stages=(), events=(),
     ),
     "rolled_back": replace(
         FACTS,

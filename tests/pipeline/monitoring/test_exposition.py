@@ -71,6 +71,11 @@ class TestExposition:
         }
         assert told(deploys=[PROVED, RUNNING]) == told(deploys=[RUNNING, PROVED]) == said
 
+    def test_a_clock_that_was_set_meanwhile_does_not_change_how_long_it_took(self) -> None:
+        """The record has the seconds, too; a Job of a cluster has not."""
+        assert told(deploys=[{**PROVED, "started": THIRD, "seconds": 7.5}])["deploy_last_seconds"] == 7.5
+        assert told(stories=[{**BACKUP, "seconds": 8.5}])["backup_last_seconds"] == 8.5
+
     def test_a_dry_run_is_no_deploy(self) -> None:
         """It would stand there as one that never ended."""
         assert told(deploys=[PROVED, {**RUNNING, "dry_run": True}])["deploy_started_timestamp_seconds"] == AT

@@ -92,28 +92,37 @@ class TestAttempts:
         assert clock.pauses == []
 
 
+# Each limit is shorter than the stop alone: what counts that is over at once.
 STOPPED = """
 import os, signal, subprocess, sys, time
-from pipeline.system.waiting import Deadline
-wake = f"import os, time; time.sleep(6); [(os.kill({os.getpid()}, {signal.SIGCONT}), time.sleep(1)) for _ in range(60)]"
+from concurrent.futures import ThreadPoolExecutor
+from pipeline.system.run import run
+from pipeline.system.waiting import Deadline, attempts
+
+wake = f"import os, time; time.sleep(5); [(os.kill({os.getpid()}, 18), time.sleep(0.2)) for _ in range(99)]"
+command = [sys.executable, "-c", "import time; time.sleep(6)"]
 waker = subprocess.Popen([sys.executable, "-c", wake])
-deadline = Deadline(600)
-before, at = deadline.left(), time.monotonic()
-os.kill(os.getpid(), signal.SIGSTOP)
-time.sleep(1)
-took, counted = time.monotonic() - at, before - deadline.left()
-print(took > 6, counted < took - 4)
+with ThreadPoolExecutor() as pool:
+    quiet, heard = pool.submit(run, command, timeout=4), pool.submit(run, command, timeout=4, told=print)
+    tried = pool.submit(lambda: (list(attempts(2, every=0.1)), time.monotonic())[1])
+    deadline, began = Deadline(600), time.monotonic()
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    print(time.monotonic() - began > 3, 600 - deadline.left() < 2)
+    print(tried.result() - began > 5, [quiet.result(), heard.result()])
 waker.kill()
 waker.wait()
 """
 
 
-class TestDeadline:
-    def test_does_not_count_the_time_in_which_we_were_stopped(self) -> None:
-        """Ctrl-Z and `fg`: a replica that had no time to get ready was not late."""
+class TestStopped:
+    def test_nothing_counts_the_time_in_which_we_were(self) -> None:
+        """Ctrl-Z and `fg`: a replica or a command that had no time was not late."""
         done = subprocess.run([sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nTrue ['', '']\n", "")
 
+
+class TestDeadline:
     def test_comes(self) -> None:
         """A tick that is a little late moves nothing."""
         deadline = Deadline(0.2)

@@ -46,11 +46,13 @@ class TestFacts:
         text = scrape(asked.get)
         assert "slipway_deploy_started_timestamp_seconds" in text
         assert "slipway_deploy_last" not in text
-        write_json(record.folder / "report.json", {"finished": "2026-11-28T01:02:00Z", "verdict": "proved"})
+        write_json(
+            record.folder / "report.json", {"finished": "2026-11-28T01:02:00Z", "seconds": 90, "verdict": "proved"}
+        )
         kept.publish(record)
         text = scrape({"api/v1:configmaps/deploy-facts": cluster.there["deploy-facts"]}.get)
         assert 'slipway_deploy_last_verdict{environment="kind",verdict="proved"} 1' in text
-        assert 'slipway_deploy_last_seconds{environment="kind"} 120' in text
+        assert 'slipway_deploy_last_seconds{environment="kind"} 90' in text
 
     def test_say_how_old_a_backup_may_be_where_somebody_said(self, tmp_path: Path) -> None:
         """Else nobody promised any."""
