@@ -138,6 +138,17 @@ class TestPostgresHung:
                 assert await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state IS NOT NULL") == 1
             assert (await client.get(NOTES)).status_code == 200
 
+    async def test_a_busy_moment_is_waited_out(self, own: Postgres) -> None:
+        """Two seconds without a free connection, as on a busy host, turn nobody away: that is what the default is."""
+        limits = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
+        async with caller({**own.environ, **NOBODY, **limits}) as client:
+            database = client._transport.app.state.health.database  # type: ignore[attr-defined]
+            async with database.lease():
+                answer = asyncio.create_task(client.get(NOTES))
+                await asyncio.sleep(2)
+                assert not answer.done()
+            assert (await answer).status_code == 200
+
     async def test_never_more_connections_than_the_budget(self, own: Postgres) -> None:
         """Sixty callers at once open as many connections as the pool may have, and all are answered."""
         limits = {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "1", "DATABASE_POOL_TIMEOUT": "10"}

@@ -174,10 +174,12 @@ class TestRemoval:
         with pytest.raises(Killed):
             self.deployed(writing)
         told: list[str] = []
-        answer = '{"removed": 0}\n'
-        monkeypatch.setattr(
-            writing.target.database, "command", lambda *given, **_: told.extend(given) or answer, raising=False
-        )
+
+        def command(_release: Artifact, _module: str, *arguments: str, stdin: str) -> str:
+            told.extend(arguments)
+            return f'{{"removed": {len(stdin.splitlines())}}}'
+
+        monkeypatch.setattr(writing.target.database, "command", command)
         self.deployed(writing)
         assert datetime.fromisoformat(told[told.index("--before") + 1]) > datetime.now(UTC) + timedelta(hours=12)
 
