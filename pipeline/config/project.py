@@ -18,7 +18,6 @@ from pipeline.config.slo import Slo
 from pipeline.config.sources import Source
 from pipeline.config.tables import Table, Text, read_table, there_is
 from pipeline.errors import UsageError
-from pipeline.system.hosts import leads_here
 from pipeline.system.place import state_folder
 
 __all__ = [
@@ -91,7 +90,7 @@ class Environment(Table):
     # Without it backups are kept by the same rule, and nobody says that one is missing.
     backups: BackupPolicy | None = Field(default=None, examples=['{ keep = "7d 4w", max_age = "24h" }'])
 
-    # Who knows the service's metrics and alerts. On Kubernetes an http address is one of the cluster.
+    # Who knows the service's metrics and alerts. On Kubernetes an http address is one of the cluster, and asked there.
     prometheus: Annotated[Text, AfterValidator(_prometheus)] | None = Field(
         default=None, examples=['"http://127.0.0.1:9090"']
     )
@@ -128,16 +127,6 @@ class KubernetesEnvironment(Environment):
     repository: Text | None = Field(default=None, examples=['"ghcr.io/owner/name"'])  # of images; IMAGE_REPOSITORY wins
     promote_from: Text | None = Field(default=None, examples=['"staging"'])
     elsewhere: ClassVar = {"replicas": "belongs to the overlay on kubernetes"}
-
-    @field_validator("watch_minutes")
-    @classmethod
-    def _can_ask(cls, minutes: float, info: ValidationInfo) -> float:
-        address = info.data.get("prometheus") or "https:"
-        if minutes and address.startswith("http:") and not leads_here(address):
-            raise ValueError(
-                f"a deploy cannot ask {address}, an address of the cluster: give `prometheus` an https one"
-            )
-        return minutes
 
 
 ON_KUBERNETES = dict.fromkeys(KubernetesEnvironment.model_fields.keys() - Environment.model_fields, "is for kubernetes")

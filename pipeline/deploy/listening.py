@@ -24,7 +24,7 @@ from pipeline.deploy.instead import Instead, Superseded, superseded
 from pipeline.deploy.removal import remove_known
 from pipeline.deploy.story import Story
 from pipeline.errors import Interrupted, LockHeld, SlipwayError
-from pipeline.metrics.prometheus import WINDOW_SECONDS, Alert, Prometheus, PrometheusError, reachable
+from pipeline.metrics.prometheus import WINDOW_SECONDS, Alert, Prometheus, PrometheusError, questions, reachable
 from pipeline.proof.cleaning import clean_up
 from pipeline.proof.report import WATCHING, Report, Rollback, Watched
 from pipeline.proof.results import TrafficResult
@@ -49,7 +49,11 @@ UNHEARD = ("superseded", "left")  # outcomes of a watch that did not come to its
 
 def prometheus_of(env: Environment) -> Prometheus | None:
     """Return the Prometheus of `env`, if this machine can ask it."""
-    return reachable(env.prometheus, env.namespace if isinstance(env, KubernetesEnvironment) else None)
+    return reachable(env.prometheus, _namespace(env))
+
+
+def _namespace(env: Environment) -> str | None:
+    return env.namespace if isinstance(env, KubernetesEnvironment) else None
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,21 @@ class Listener:
     # --- what is heard ---
 
     def _watch(self, before: Record) -> Heard:
-        prometheus, until = self.ask(self.env), self._began + 60 * self.env.watch_minutes
+        until = self._began + 60 * self.env.watch_minutes
         self._send()
+        with ExitStack() as asking:
+            return self._judged(before, self.ask(self.env) or self._from_inside(asking), until)
+
+    def _from_inside(self, asking: ExitStack) -> Prometheus | None:
+        """Return a Prometheus that the target asks until `asking` ends; None where it does not."""
+        address, namespace = self.env.prometheus or "", _namespace(self.env)
+        inside = self.target.fleet.asking(address, questions(self._release, namespace), self._release)
+        if inside is None:
+            return None
+        return Prometheus(address, namespace=namespace, fetch=asking.enter_context(inside))
+
+    def _judged(self, before: Record, prometheus: Prometheus | None, until: float) -> Heard:
+        """Look on until it is known what becomes of the release, and go back if there is a reason to."""
         while True:
             with self.progress.stage(WATCH) as stage:
                 heard = self._look_on(prometheus, until)

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 
@@ -16,16 +17,18 @@ from pipeline.errors import SlipwayError
 from pipeline.metrics.rates import DURATIONS, PROBED, REQUESTS, Rates, Series
 from pipeline.system.hosts import leads_here
 
-__all__ = ["TOKEN", "WINDOW_SECONDS", "Alert", "Prometheus", "PrometheusError", "reachable"]
+__all__ = ["TOKEN", "WINDOW_SECONDS", "Alert", "Fetch", "Prometheus", "PrometheusError", "questions", "reachable"]
 
 TOKEN = "PROMETHEUS_TOKEN"  # noqa: S105 - the name of a variable
 # Two scrapes are in it for whoever scrapes each minute, which is the slowest that is usual.
 WINDOW_SECONDS = 120
 WATCHED = "release:requests:increase2m"  # of monitoring/rules/service.yaml
+ALERTS = "/api/v1/alerts"
 TIMEOUT = httpx2.Timeout(3, connect=2)
 WHOLE_SECONDS, MOST_BYTES = 5.0, 8 * 2**20  # of an answer
 SAID = 200  # characters of what it says itself
 WATCHDOG = "Watchdog"  # fires always: its silence is what says something, and not here
+Fetch = Callable[[str], tuple[int, bytes]]  # of a path with its query: the status and the body of the answer
 
 
 class PrometheusError(SlipwayError):
@@ -52,11 +55,14 @@ class Alert:
 class Prometheus:
     """The one at `address`; `token` is sent over https alone, `namespace` leaves out what is of others in a cluster.
 
-    Each method raises `PrometheusError` where it cannot be asked.
+    `fetch` asks in the place of this machine. Each method raises `PrometheusError` where it cannot be asked.
     """
 
-    def __init__(self, address: str, *, token: str | None = None, namespace: str | None = None) -> None:
+    def __init__(
+        self, address: str, *, token: str | None = None, namespace: str | None = None, fetch: Fetch | None = None
+    ) -> None:
         self.address, self.namespace = address.rstrip("/"), namespace
+        self._fetch = fetch or self._fetch_here
         secure = address.startswith("https:")
         self._client = httpx2.Client(
             timeout=TIMEOUT,
@@ -74,7 +80,7 @@ class Prometheus:
 
     def alerts(self) -> tuple[Alert, ...]:
         """Return the alerts, without the one that fires always; those that fire come first."""
-        found = self._list("/api/v1/alerts", {}, "alerts")
+        found = self._list(ALERTS, "alerts")
         try:
             alerts = [_alert(one) for one in found if self._is_ours(one.get("labels") or {})]
         except (AttributeError, TypeError):
@@ -83,25 +89,22 @@ class Prometheus:
 
     def watched(self, release: str) -> float:
         """Return how many requests `release` answered over the last two minutes, by the rules of monitoring/rules."""
-        chosen = [f"release={json.dumps(release)}", *self._namespace()]
-        found = self._list("/api/v1/query", {"query": f"sum({WATCHED}{{{', '.join(chosen)}}})"}, "result")
+        found = self._list(_requests_of(release, self.namespace), "result")
         try:
             counted = sum(float(one["value"][1]) for one in found)
         except (LookupError, TypeError, ValueError):
             raise self._strange() from None
         return counted if math.isfinite(counted) else 0.0
 
-    def _namespace(self) -> list[str]:
-        return [f"namespace={json.dumps(self.namespace)}"] if self.namespace else []
-
     def _is_ours(self, labels: Mapping[str, str]) -> bool:
         elsewhere = self.namespace and labels.get("namespace") not in (None, "", self.namespace)
         return labels.get("alertname") != WATCHDOG and not elsewhere
 
     def _series(self, metric: str, labels: str) -> tuple[Series, ...]:
-        chosen = [f'route!~"{"|".join(PROBED)}"', *self._namespace()]
-        query = f"sum by ({labels}) (rate({metric}{{{', '.join(chosen)}}}[{WINDOW_SECONDS}s]))"
-        found = self._list("/api/v1/query", {"query": query}, "result")
+        chosen = [f'route!~"{"|".join(PROBED)}"', *_of_namespace(self.namespace)]
+        found = self._list(
+            _query(f"sum by ({labels}) (rate({metric}{{{', '.join(chosen)}}}[{WINDOW_SECONDS}s]))"), "result"
+        )
         try:
             rates = [({"le": "inf", **one["metric"]}, float(one["value"][1])) for one in found]
             [float(labels["le"]) for labels, _ in rates]
@@ -109,10 +112,10 @@ class Prometheus:
             raise self._strange() from None
         return tuple((named, rate) for named, rate in rates if math.isfinite(rate))
 
-    def _list(self, path: str, query: Mapping[str, str], key: str) -> Sequence[Any]:
-        """Ask for `path`, and return the list of objects below `key` of the data."""
+    def _list(self, question: str, key: str) -> Sequence[Any]:
+        """Ask a `question`, a path with its query, and return the list of objects below `key` of the data."""
         try:
-            document = json.loads(self._ask(path, query))
+            document = json.loads(self._ask(question))
         except ValueError:
             raise self._strange() from None
         data = document.get("data") if isinstance(document, dict) else None
@@ -121,11 +124,22 @@ class Prometheus:
             raise self._strange()
         return found
 
-    def _ask(self, path: str, query: Mapping[str, str]) -> bytes:
+    def _ask(self, question: str) -> bytes:
         """Return the body of the answer."""
+        try:
+            status, body = self._fetch(question)
+        except PrometheusError:
+            raise
+        except SlipwayError as error:
+            raise self._error(error.problems[0]) from None
+        if status != httpx2.codes.OK:
+            raise self._error(f"answers {status}{_why(status, body, bool(self._headers))}")
+        return body
+
+    def _fetch_here(self, question: str) -> tuple[int, bytes]:
         until, body = time.monotonic() + WHOLE_SECONDS, b""
         try:
-            with self._client.stream("GET", f"{self.address}{path}", params=query, headers=self._headers) as answer:
+            with self._client.stream("GET", f"{self.address}{question}", headers=self._headers) as answer:
                 for chunk in answer.iter_bytes():
                     body += chunk
                     if time.monotonic() > until or len(body) > MOST_BYTES:
@@ -136,15 +150,31 @@ class Prometheus:
             raise self._error(f"does not answer: {str(error).splitlines()[0] if str(error) else error!r}") from None
         except UnicodeEncodeError:
             raise PrometheusError(f"{TOKEN}: contains characters that are not allowed in a token") from None
-        if answer.status_code != httpx2.codes.OK:
-            raise self._error(f"answers {answer.status_code}{_why(answer.status_code, body, bool(self._headers))}")
-        return body
+        return answer.status_code, body
 
     def _strange(self) -> PrometheusError:
         return self._error("answers, but not as a Prometheus does: is the address right?")
 
     def _error(self, what: str) -> PrometheusError:
         return PrometheusError(f"prometheus: {self.address} {what}")
+
+
+def questions(release: str, namespace: str | None) -> tuple[str, ...]:
+    """Return what `alerts` and `watched` ask of a Prometheus for `namespace`: paths with their queries."""
+    return ALERTS, _requests_of(release, namespace)
+
+
+def _requests_of(release: str, namespace: str | None) -> str:
+    chosen = [f"release={json.dumps(release)}", *_of_namespace(namespace)]
+    return _query(f"sum({WATCHED}{{{', '.join(chosen)}}})")
+
+
+def _of_namespace(namespace: str | None) -> list[str]:
+    return [f"namespace={json.dumps(namespace)}"] if namespace else []
+
+
+def _query(expression: str) -> str:
+    return f"/api/v1/query?{urlencode({'query': expression})}"
 
 
 def _why(status: int, body: bytes, login: bool, /) -> str:

@@ -6,7 +6,7 @@ import textwrap
 
 from tests.deploy.checkout import Checkout
 
-__all__ = ["IN_SERVICE", "SLOW_SECONDS", "add_migration", "wrap_service"]
+__all__ = ["IN_SERVICE", "SLOW_SECONDS", "add_migration", "fail_later", "wrap_service"]
 
 SLOW_SECONDS = 0.03  # of one request of the table
 # An expression of Python: whether the process is a replica that people are sent to, and not the one of the trial.
@@ -14,6 +14,15 @@ IN_SERVICE = (
     'not __import__("re").search(r"/try-\\w+\\.sock|try-backend", str(__import__("os").environ.get("BACKEND_HOST"))'
     ' + str(__import__("os").environ.get("BACKEND_SOCKET")) + __import__("socket").gethostname())'
 )
+
+LATE = """
+import time
+self.since = getattr(self, "since", time.monotonic())
+if path.startswith("/api/") and time.monotonic() - self.since > {later}:
+    self.late = getattr(self, "late", 0) + 1
+    if self.late % {each} == 0:
+        status = 500
+"""
 
 # A layer of the service: it may change what every route answers.
 LAYER = """
@@ -79,6 +88,11 @@ def wrap_service(checkout: Checkout, breakage: str, *, when: str = IN_SERVICE, c
     place = "append(Middleware(_Breakage))" if counted else "insert(0, Middleware(_Breakage))"
     text = LAYER.format(when=when, place=place, breakage=textwrap.indent(breakage, " " * 12))
     checkout.append("backend/app.py", text)
+
+
+def fail_later(checkout: Checkout, later: float, *, each: int) -> None:
+    """Let one in `each` requests of the domain fail, from `later` seconds after a replica's first one on."""
+    wrap_service(checkout, LATE.format(later=later, each=each), counted=True)
 
 
 def add_migration(

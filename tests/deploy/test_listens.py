@@ -18,7 +18,7 @@ from pipeline.deploy.healing import JOURNAL, WATCH
 from pipeline.releases.records import Records
 from pipeline.system.progress import Progress
 from pipeline.targets import open_target
-from tests.deploy.breaking import wrap_service
+from tests.deploy.breaking import fail_later
 from tests.deploy.checkout import Checkout
 from tests.deploy.machine import free_port, wait_until
 from tests.tools import need
@@ -34,16 +34,6 @@ ROOT = Path(__file__).parents[2]
 LATER, SOON = 120, 40  # seconds after a replica's first request: the proof is over by then
 LONGEST = 240  # seconds, from the first failure until the release before serves again
 RATE = 100  # of the proof: ten a second are left for the watch
-
-# The requests of the tests' domain that fail, one in so many, from so many seconds on.
-FAILS = """
-import time
-self.since = getattr(self, "since", time.monotonic())
-if path.startswith("/api/") and time.monotonic() - self.since > {later}:
-    self.late = getattr(self, "late", 0) + 1
-    if self.late % {each} == 0:
-        status = 500
-"""
 CONFIG = """
 global: {{scrape_interval: 5s, evaluation_interval: 5s}}
 rule_files: ["{rules}/*.yaml"]
@@ -120,7 +110,7 @@ def _watched(make_checkout: Callable[..., Checkout], tmp_path: Path) -> Iterator
 def test_a_release_that_fails_later_is_taken_back(watched: Checkout) -> None:
     """One request in a hundred, at ten a second, from two minutes after its start on."""
     [old] = watched.answering()
-    wrap_service(watched, FAILS.format(later=LATER, each=100), counted=True)
+    fail_later(watched, LATER, each=100)
     began = time.monotonic()
     outcome = watched.start("deploy").finish(LATER + LONGEST + 120)
     assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
@@ -140,7 +130,7 @@ def test_a_release_that_fails_later_is_taken_back(watched: Checkout) -> None:
 def test_a_release_that_fails_seldom_stays(watched: Checkout) -> None:
     """One request in a thousand is within the budget."""
     watched.configure(watch_minutes=5)
-    wrap_service(watched, FAILS.format(later=SOON, each=1000), counted=True)
+    fail_later(watched, SOON, each=1000)
     outcome = watched.start("deploy").finish(600)
     assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
     assert outcome.report["watch"]["outcome"] == "quiet", str(outcome)
@@ -152,7 +142,7 @@ def test_a_release_that_fails_seldom_stays(watched: Checkout) -> None:
 def test_without_the_watch_it_stays(watched: Checkout) -> None:
     """And `watch`, asked later, watches it; killed, it leaves nothing that the next deploy does not remove."""
     watched.configure(watch_minutes=0)
-    wrap_service(watched, FAILS.format(later=SOON, each=20), counted=True)
+    fail_later(watched, SOON, each=20)
     outcome = watched.proved()
     assert outcome.report["watch"] is None
     watched.configure(watch_minutes=10)

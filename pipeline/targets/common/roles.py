@@ -7,6 +7,7 @@ target overrides it if its engine has something to add. docs/11-add-a-target.md 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,6 +181,17 @@ class Fleet(Protocol):
 
         See `pipeline.targets.common.stores`. Raise `SlipwayError` if they cannot be queried.
         """
+
+    def asking(
+        self, address: str, questions: Sequence[str], release: str
+    ) -> AbstractContextManager[Callable[[str], tuple[int, bytes]]] | None:
+        """Ask the `questions` of `address` from beside the replicas of `release`, every few seconds.
+
+        They are paths with their queries, and the answers are those of a Prometheus. The context yields what returns
+        the status and the body of the newest answer to one of them, and raises `SlipwayError` where that is not known.
+        Return None where `address` can be asked from here as well.
+        """
+        return None
 
     def log(self, release: str) -> str:
         """Return what the replicas of `release` logged last, where nobody can read it once they are removed."""

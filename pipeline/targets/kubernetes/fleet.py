@@ -6,6 +6,7 @@ import logging
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pipeline.targets.kubernetes.secret import missing_keys, needed_beside, pod_
 from pipeline.targets.kubernetes.site import DATA, OURS, Site
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 from pipeline.targets.kubernetes.trial import end_trials, try_pod
+from pipeline.targets.kubernetes.vantage.inquiry import Inquiry
 
 __all__ = ["KubernetesFleet"]
 
@@ -86,6 +88,13 @@ class KubernetesFleet(roles.Fleet):
         # They cannot be reached from outside the cluster.
         site = self.site
         return ask_stores(site.kubectl, site.kept.find(release)) if site.kept.knows(release) else {}
+
+    def asking(
+        self, address: str, questions: Sequence[str], release: str
+    ) -> AbstractContextManager[Callable[[str], tuple[int, bytes]]]:
+        """Let a Job of the image of `release` ask: it runs on the nodes already."""
+        site = self.site
+        return Inquiry(site.kubectl, site.kept.find(release).images.place("backend"), address, questions)
 
     def log(self, release: str) -> str:
         """Return the end of each pod's log, which is removed with it."""

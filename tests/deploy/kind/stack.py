@@ -171,7 +171,7 @@ class KindCheckout(Checkout):
         deadline, label = time.monotonic() + seconds, "--selector=app.kubernetes.io"
         while True:
             found = kubectl("get", "jobs,pods", f"{label}/component in (migrate, vantage)", "--output=name").split()
-            tried = ("jobs,pods,configmaps,networkpolicies", f"{label}/name=try-backend")
+            tried = ("jobs,pods,configmaps,networkpolicies", f"{label}/name in (try-backend, watch)")
             found += kubectl("get", *tried, "--output=name").split()
             if not found or time.monotonic() > deadline:
                 return found

@@ -1,4 +1,4 @@
-"""`nox -s cluster -- up --monitoring` for real: targets are up, an outage pages, deploys and backups are metrics."""
+"""`nox -s cluster -- up --monitoring` for real: targets are up, an outage pages, deploys are metrics and listen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.engines.kind import NODES
 from pipeline.engines.kustomize import render
+from tests.deploy.breaking import fail_later
 from tests.deploy.conftest import AddRow
 from tests.deploy.kind.conftest import cluster
 from tests.deploy.kind.stack import NAMESPACE, KindCheckout, kubectl
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.e2e
 
 ROWS = "kind: monitoring"
 SECONDS = 300
+PROMETHEUS = "http://prometheus.monitoring:9090"  # as the cluster knows it
+ASKS = "jobs,pods,configmaps,networkpolicies"  # what asks it for a deploy that listens
+LATER = 150  # seconds after a replica's first request: the proof is over by then
+GONE_SECONDS = 240  # what a killed watch leaves ends by itself, and is removed
 CRDS = "SLIPWAY_TEST_OPERATOR_CRDS"  # the Prometheus operator's, in a file: its bundle.yaml, or the CRDs alone
 
 
@@ -134,6 +139,68 @@ def test_an_outage_pages_and_its_end_resolves(watched: Watched, deployed: KindCh
         ROWS, f"NothingServes after {fired:.0f} s, resolved {time.monotonic() - began:.0f} s after the replicas' start"
     )
     wait_until(deployed.serves, "it serves again", 60)
+
+
+def asks(*, kinds: str = ASKS) -> str:
+    """What asks Prometheus for a watch."""
+    return kubectl("get", kinds, "--selector=app.kubernetes.io/component=watch", "--output=name")
+
+
+def test_a_release_that_fails_later_is_taken_back(watched: Watched, sound: KindCheckout, add_row: AddRow) -> None:
+    """Prometheus in the cluster says so, which is asked there: who deploys may neither exec nor forward a port."""
+    assert watched.targets()
+    [old] = sound.answering()
+    sound.configure(watch_minutes=10, prometheus=f'"{PROMETHEUS}"')
+    fail_later(sound, LATER, each=50)
+    began = time.monotonic()
+    deploy = sound.start("deploy")
+    deploy.wait_for(lambda: asks(kinds="pods"), "a Job asks", LATER + SECONDS)
+    assert kubectl("auth", "can-i", "create", "pods/portforward",
+                   f"--as=system:serviceaccount:{NAMESPACE}:deployer", check=False) == "no"  # fmt: skip
+    outcome = deploy.finish(LATER + 900)
+    assert (outcome.code, outcome.verdict) == (1, "rolled_back"), str(outcome)
+    assert outcome.reason.startswith("ReleaseFailing fired"), str(outcome)
+    watch, back = outcome.report["watch"], outcome.report["rollback"]
+    assert (watch["outcome"], watch["alert"], back["release"], back["verdict"]) == (
+        *("fired", "ReleaseFailing", old, "proved"),
+    )
+    assert watch["requests"] > 200, str(outcome)
+    assert outcome.report["traffic"]["failed"] == 0, "it was right in the proof"
+    assert sound.answering() == {old}
+    assert sound.untidy() == []
+    seen = f"watched {watch['seconds']:.0f} s, {watch['requests']} requests in 2 min"
+    add_row(ROWS, f"1 in 50 fails from {LATER} s on: taken back after {time.monotonic() - began:.0f} s; {seen}")
+
+
+def test_a_prometheus_that_cannot_be_asked_takes_nothing_back(watched: Watched, sound: KindCheckout) -> None:
+    """It is said, with its address."""
+    assert watched.targets()
+    sound.configure(watch_minutes=1, prometheus='"http://prometheus.nowhere:9090"')
+    sound.change("unheard")
+    outcome = sound.start("deploy").finish(LATER + SECONDS)
+    assert (outcome.code, outcome.verdict) == (0, "proved"), str(outcome)
+    said = "nothing was watched: prometheus: http://prometheus.nowhere:9090 does not answer: "
+    assert outcome.report["watch"]["said"].startswith(said), str(outcome)
+    assert sound.answering() == {outcome.release}
+    assert sound.untidy() == []
+
+
+def test_a_killed_watch_leaves_nothing(watched: Watched, sound: KindCheckout, add_row: AddRow) -> None:
+    """What asks for it ends by itself; the next deploy finds nothing in its way."""
+    assert watched.targets()
+    sound.change("killed")
+    sound.proved()
+    sound.configure(watch_minutes=10, prometheus=f'"{PROMETHEUS}"')
+    watch = sound.start("watch")
+    watch.wait_for(lambda: asks(kinds="pods"), "a Job asks", SECONDS)
+    watch.kill()
+    began = time.monotonic()
+    wait_until(lambda: asks() == "", "it is gone", GONE_SECONDS)
+    add_row(ROWS, f"what asked for a killed watch was gone after {time.monotonic() - began:.0f} s")
+    sound.configure(watch_minutes=0)
+    sound.change("after")
+    sound.proved()
+    assert sound.untidy() == []
 
 
 def test_the_operators_kinds_are_as_its_crds_have_them(made: str) -> None:

@@ -105,6 +105,7 @@ class World:
     stories: list[Story] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)  # what /ready says
     prometheus: FakePrometheus = field(default_factory=FakePrometheus)
+    far: bool = False  # from here, it cannot be asked
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=200, highlight=False))
 
     def begin(self, project: Project, env: Environment, progress: Progress, **options: Any) -> Story:
@@ -116,7 +117,10 @@ class World:
 
     def hear(self, *arguments: Any, **options: Any) -> Listener:
         """Listen as a `Listener` would, on the fake: by its clock, in no time."""
-        fake: dict[str, Any] = {"ask": lambda _: self.prometheus, "traffic": partial(FakeTraffic, self.target)}
+        fake: dict[str, Any] = {
+            "ask": lambda _: None if self.far else self.prometheus,
+            "traffic": partial(FakeTraffic, self.target),
+        }
         fake |= {"clock": self.prometheus.clock, "sleep": self.prometheus.sleep}
         return Listener(*arguments, **{**fake, **options})
 

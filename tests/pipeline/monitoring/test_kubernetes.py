@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.engines.kustomize import Document, render
 from pipeline.monitoring.http_exporter import PORT
+from pipeline.targets.kubernetes.vantage.inquiry import objects
 from tests.pipeline.engines.rendered import component, one
 from tests.pipeline.monitoring.promtool import RULES
 from tests.services import ROOT
@@ -106,6 +107,20 @@ class TestWays:
         out = [each for each in one(watching(), "NetworkPolicy", "prometheus")["spec"]["egress"]
                if part in str(each["to"])]  # fmt: skip
         assert {"protocol": "TCP", "port": port} in out[0]["ports"]
+
+    def test_a_deploy_that_listens_is_let_in(self) -> None:
+        """From wherever it asks: by the labels of its pod, and the port of Prometheus."""
+        job, _, way = objects("watch-abc", "image", "http://prometheus.monitoring:9090", ())
+        documents = watching()
+        [rule] = one(documents, "NetworkPolicy", "prometheus")["spec"]["ingress"]
+        [peer] = rule["from"]
+        assert peer["namespaceSelector"] == {}
+        assert peer["podSelector"]["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+        [container] = one(documents, "Deployment", "prometheus")["spec"]["template"]["spec"]["containers"]
+        assert [each["port"] for each in rule["ports"]] == [each["containerPort"] for each in container["ports"]]
+        [there] = way["spec"]["egress"][0]["to"]
+        space = one(documents, "Namespace", "monitoring")["metadata"]["name"]
+        assert there["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": space}
 
     def test_nothing_else_is_open(self) -> None:
         """In both directions, of every pod of the namespace."""

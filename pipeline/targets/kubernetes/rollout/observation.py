@@ -159,10 +159,10 @@ def quantity(text: str) -> int:
 
 def _of_a_job(pod: Json) -> bool:
     """Return whether `pod` is of a Job that ends by itself."""
-    # The vantage is a Job, too, and stays as long as the rollout; the trial is what waits for the room.
+    # The vantage and what asks for a watch are Jobs, too, and stay; the trial is what waits for the room.
     name = pod["metadata"].get("labels", {}).get("app.kubernetes.io/name")
     owned = any(ref["kind"] == "Job" for ref in pod["metadata"].get("ownerReferences", ()))
-    return owned and name not in ("vantage", "try-backend")
+    return owned and name not in ("vantage", "watch", "try-backend")
 
 
 def superseded(pod: Json, pods: Iterable[Json]) -> bool:

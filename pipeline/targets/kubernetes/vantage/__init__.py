@@ -1,4 +1,4 @@
-"""A Job beside the service that looks at a rollout from inside the cluster.
+"""Jobs beside the service: one looks at a rollout from inside the cluster, one asks Prometheus there for a watch.
 
-It judges nothing: it reports what it saw.
+They judge nothing: they report what they saw.
 """

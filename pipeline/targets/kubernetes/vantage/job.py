@@ -21,6 +21,7 @@ from pipeline.config.requests import RequestSpec
 from pipeline.system.text import shorten
 from pipeline.targets.common.tokens import CURRENT
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
+from pipeline.targets.kubernetes.vantage.pod import COMPONENT_LABEL, DNS, Json, labels_of, pod_of
 
 __all__ = ["COMPONENT", "NAME", "View", "compare_views", "follow_arguments", "objects", "view_of"]
 
@@ -32,9 +33,7 @@ METRICS_PORT, METRICS_EVERY = 9090, 2.0  # seconds
 SPARE_SECONDS = 60  # for its start and its end; then Kubernetes ends it, even if the deploy was killed
 KEPT_SECONDS = 300  # until Kubernetes removes an ended one that no deploy has removed
 CONVINCING = 3  # failures to expect inside if the service had lost them: by chance none in 1 of 20 (e^-3)
-COMPONENT_LABEL = "app.kubernetes.io/component"
 PORTS = [{"protocol": "TCP", "port": port} for port in (8000, METRICS_PORT)]
-Json = dict[str, Any]
 
 
 def objects(
@@ -73,50 +72,14 @@ def _orders(requests: Sequence[RequestSpec], seconds: float, url: str) -> Json:
 
 
 def _object(version: str, kind: str, name: str = NAME, **content: Any) -> Json:
-    labels = {
-        "app.kubernetes.io/name": NAME,
-        COMPONENT_LABEL: COMPONENT,
-        "app.kubernetes.io/part-of": "slipway",
-        "app.kubernetes.io/managed-by": "slipway",
-    }
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **content}
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels_of(NAME)}, **content}
 
 
 def _job(image: str, seconds: float, secret: str, key: str) -> Json:
-    container = {
-        "name": NAME,
-        "image": image,
-        "command": ["python", "-I", "-S", "/vantage/probe.py", "/vantage/job.json"],
-        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "250m", "memory": "96Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "volumeMounts": [
-            {"name": "vantage", "mountPath": "/vantage", "readOnly": True},
-            {"name": "token", "mountPath": "/run/secrets", "readOnly": True},
-        ],
-    }
     # The token makes it synthetic, as the proof is; it needs no other secret.
     token = {"secretName": secret, "items": [{"key": key, "path": CURRENT}], "defaultMode": 0o440}
-    pod = {
-        "restartPolicy": "Never",
-        "serviceAccountName": "backend",  # what can pull the service's image can pull this one: it is the same
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 15,  # longer than a request that is under way may take
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "fsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "vantage", "configMap": {"name": NAME}}, {"name": "token", "secret": token}],
-    }
-    labels = _object("v1", "Pod")["metadata"]["labels"]
+    volumes: dict[str, Json] = {"/vantage": {"configMap": {"name": NAME}}, "/run/secrets": {"secret": token}}
+    pod = pod_of(NAME, image, ["/vantage/probe.py", "/vantage/job.json"], volumes)
     return _object(
         "batch/v1",
         "Job",
@@ -124,18 +87,14 @@ def _job(image: str, seconds: float, secret: str, key: str) -> Json:
             "backoffLimit": 0,
             "activeDeadlineSeconds": math.ceil(seconds) + SPARE_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": labels_of(NAME)}, "spec": pod},
         },
     )
 
 
 def _may_reach_backend() -> Json:
     """Return the policy by which the vantage reaches the service and DNS, and nobody reaches the vantage."""
-    names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    egress = [
-        {"to": [_pods("backend")], "ports": PORTS},
-        {"ports": names},  # to anywhere: a node's own DNS cache is not a pod that a selector could name
-    ]
+    egress = [{"to": [_pods("backend")], "ports": PORTS}, DNS]
     spec = {"podSelector": _labelled(COMPONENT), "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": egress}
     return _object("networking.k8s.io/v1", "NetworkPolicy", spec=spec)
 

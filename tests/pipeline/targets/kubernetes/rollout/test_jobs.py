@@ -13,9 +13,11 @@ from tests.pipeline.targets.kubernetes.rollout.replay import at, is_new, one
 
 
 class TestJobs:
-    @pytest.mark.parametrize(("name", "certain"), [("backup", False), ("vantage", True), ("try-backend", True)])
+    @pytest.mark.parametrize(
+        ("name", "certain"), [("backup", False), ("vantage", True), ("watch", True), ("try-backend", True)]
+    )
     def test_waits_for_a_quota_while_a_job_runs(self, name: str, *, certain: bool) -> None:
-        """Its pod ends by itself; but for the proof's own, which stays as long as the rollout, and the trial's."""
+        """Its pod ends by itself; but for the proof's own and a watch's, which stay, and the trial's."""
         items = at("quota", 5)
         pod = copy.deepcopy(one(items, "Pod"))
         pod["metadata"].update(name="job", uid="job", ownerReferences=[{"kind": "Job", "uid": "j"}])
