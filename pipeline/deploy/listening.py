@@ -16,7 +16,7 @@ from functools import cached_property
 
 from pipeline.config.project import Environment, KubernetesEnvironment, Project
 from pipeline.data.metrics import leave_metrics
-from pipeline.deploy import github
+from pipeline.deploy import board, github
 from pipeline.deploy.chapter import keep_log
 from pipeline.deploy.evidence import write_evidence
 from pipeline.deploy.healing import JOURNAL, WATCH
@@ -303,6 +303,9 @@ class Listener:
         with best_effort():
             if heard.outcome not in UNHEARD:
                 self.target.releases.attest(self.report)
+        with best_effort():
+            if heard.outcome == "fired":
+                board.retell(self.project.name, self.report)
         with best_effort():
             place = os.path.relpath(self.record.folder, self.project.root)
             github.publish(self.report, f"{place}/report.json")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx2
 import pytest
@@ -15,6 +17,8 @@ from pipeline.deploy import board
 from pipeline.proof.report import Report, Rollback
 from pipeline.system.ports import free_port
 from tests.logs import logged
+from tests.pipeline.deploy.hearing import deploy
+from tests.pipeline.deploy.world import World
 from tests.pipeline.proof.servers import Reply, Request, Service
 from tests.pipeline.proof.test_report import FACTS, INTERRUPTED, NEW, NO_BUILD, STUCK, UNCHANGED, UNDONE
 
@@ -23,11 +27,22 @@ TOKEN = "a-service-token-of-a-board"
 RUN = {"GITHUB_RUN_ID": "7", "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "acme/shop"}
 
 
-def behave(_: Service, request: Request) -> Reply | None:
-    """Answer as a board does that has TOKEN: what is posted with it to its one path is kept, once for each key."""
-    if (request.method, request.path) != ("POST", "/api/v1/releases"):
+def behave(service: Service, request: Request) -> Reply | None:
+    """Answer as a board does that has TOKEN: what is posted with it is kept, once for each key; listed; and changed."""
+    place, _, query = request.path.partition("?")
+    path, _, identity = place.removeprefix("/api/v1/").partition("/")
+    if path != "releases":
         return Reply(404)
-    return None if request.headers.get("authorization") == f"Bearer {TOKEN}" else Reply(401)
+    if request.headers.get("authorization") != f"Bearer {TOKEN}":
+        return Reply(401)
+    if request.method == "GET":
+        wanted = dict(parse_qsl(query)).items()
+        newest = reversed(service.things.values())
+        return Reply(200, {"items": [one for one in newest if wanted <= one.items()]})
+    if request.method == "PATCH" and identity in service.things:
+        service.things[identity].update(json.loads(request.body))
+        return Reply(200, service.things[identity])
+    return None if (request.method, identity) == ("POST", "") else Reply(404)
 
 
 @pytest.fixture(name="running")
@@ -121,3 +136,58 @@ class TestTell:
             [line] = told(FACTS, RELEASE_BOARD_URL=address, RELEASE_BOARD_TOKEN="t")
         assert "does not answer (ReadTimeout)" in line
         assert time.monotonic() - started < 3
+
+
+class TestRetell:
+    """What a watch has to say afterwards."""
+
+    @pytest.fixture(name="known")
+    def _known(self, running: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+        """A board that each deploy is told to."""
+        monkeypatch.setenv("RELEASE_BOARD_URL", running.url)
+        monkeypatch.setenv("RELEASE_BOARD_TOKEN", TOKEN)
+        return running
+
+    def test_says_that_a_release_was_taken_back(self, heard: World, known: Service) -> None:
+        """The one before is what runs, and the older deploy of it stays as it was."""
+        heard.prometheus.meanwhile[60] = heard.prometheus.fire
+        assert deploy(heard)[1]["verdict"] == "rolled_back"
+        seen = [(one["version"], one["status"]) for one in on_board(known)]
+        assert seen == [("b", "rolled_back"), ("a", "deployed")]
+        assert on_board(known)[0]["notes"].startswith("Release b was undone on here: ReleaseFailing fired 60 s after")
+
+    def test_says_of_one_that_stays_that_it_should_not(self, heard: World, known: Service) -> None:
+        """It is what runs still: only the words change."""
+
+        def fire() -> None:
+            heard.prometheus.fire()
+            heard.target.wrong = ["the disk is full"]
+
+        heard.prometheus.meanwhile[60] = fire
+        assert deploy(heard)[1]["verdict"] == "failed"
+        [one] = on_board(known)
+        assert (one["status"], "THE ROLLBACK FAILED, TOO" in one["notes"]) == ("deployed", True)
+
+    def test_changes_the_newest_of_a_release(self, running: Service) -> None:
+        """One that was deployed twice, and of another environment."""
+        place = {"RELEASE_BOARD_URL": running.url, "RELEASE_BOARD_TOKEN": TOKEN}
+        for number, environment in ((1, "local"), (2, "local"), (3, "elsewhere")):
+            assert told(replace(FACTS, number=number, environment=environment), **place) == []
+        with logged() as warned:
+            board.retell("shop", replace(UNDONE, release=FACTS.release), place)
+        assert warned == []
+        assert [one["status"] for one in on_board(running)] == ["deployed", "rolled_back", "deployed"]
+
+    def test_says_what_the_board_does_not_know(self, running: Service) -> None:
+        """In a line; a board of another kind, too."""
+        place = {"RELEASE_BOARD_URL": running.url, "RELEASE_BOARD_TOKEN": TOKEN}
+        lines: list[str] = []
+        for behaviour in (behave, lambda *_: Reply(200, ["no"])):
+            running.behave = behaviour
+            with logged() as warned:
+                board.retell("shop", replace(UNDONE, release=FACTS.release), place)
+            lines += warned
+        assert lines == [
+            f"could not notify the release board: it has no release {NEW} of local that is deployed",
+            "could not notify the release board: it answers, but not as a release board does",
+        ]
