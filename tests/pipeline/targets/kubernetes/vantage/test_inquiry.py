@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pipeline.engines.kubectl import Refused
 from pipeline.errors import SlipwayError
 from pipeline.metrics.prometheus import Prometheus, PrometheusError, questions
 from pipeline.system.ports import free_port
+from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.vantage import asker, inquiry
 from pipeline.targets.kubernetes.vantage.inquiry import LIFE_SECONDS, RENEW_SECONDS, Inquiry, objects
 from tests.pipeline.proof.servers import Reply, Service
@@ -340,6 +342,18 @@ class TestInquiry:
             answer(ALERTS)
             cluster.ask = lambda *_, **__: (_ for _ in ()).throw(SlipwayError("away"))  # type: ignore[method-assign]
         assert "could not be removed, and ends by itself: away" in caplog.text
+
+
+def test_runs_on_the_image_of_the_release() -> None:
+    """Which is on the nodes already."""
+    images = SimpleNamespace(place=lambda part: f"registry/app/{part}@sha256:1")
+    site: Any = SimpleNamespace(
+        kubectl=None, kept=SimpleNamespace(find={"v1": SimpleNamespace(images=images)}.__getitem__)
+    )
+    bake: Any = None
+    asks = KubernetesFleet(site, bake).asking(ADDRESS, QUESTIONS, "v1")
+    assert isinstance(asks, Inquiry)
+    assert (asks.image, asks.address, asks.questions) == ("registry/app/backend@sha256:1", ADDRESS, QUESTIONS)
 
 
 class TestPrometheus:
