@@ -22,7 +22,7 @@ from pipeline.config.project import Environment, Project
 from pipeline.data.checkup import Checkup, check_backups
 from pipeline.data.records import DataRecords
 from pipeline.deploy.ages import old_secrets
-from pipeline.deploy.healing import left_by_watch
+from pipeline.deploy.healing import left_by_watch, never_ended
 from pipeline.deploy.removal import unremoved
 from pipeline.errors import SlipwayError
 from pipeline.releases.model import Running, short
@@ -97,6 +97,9 @@ def _examine(project: Project, env: Environment, target: Target, records: Record
         for record in records.all()
         if left_by_watch(record.folder)
     ]
+    if not deploying and never_ended(serving.folder, now) and not left_by_watch(serving.folder):
+        again = f"`nox -s watch -- {env.name} --release {serving.number}` begins it anew"
+        findings.append(f"the watch of deploy {serving.number} never came to its end: {again}")
     if not deploying:
         findings += [
             f"the deploy of release record {record.number} died in stage `{record.stage}`:"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from pipeline.config.project import Environment, KubernetesEnvironment, Project
@@ -85,6 +85,7 @@ class Listener:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _began: float = 0.0
+    _until: str | None = None
     _most: float | None = None  # requests that Prometheus counted in a window without the proof
     _unasked: str = ""  # why it did not answer, the last time that it did not
     _answered: float = 0.0  # when it did, the last time
@@ -103,6 +104,7 @@ class Listener:
         if before is None:
             self._conclude(Heard("nothing", "not watched: there is no release before it to go back to"))
             return 0, self.report
+        self._until = (datetime.now(UTC) + timedelta(minutes=self.env.watch_minutes)).isoformat(timespec="seconds")
         with self._alone():
             self._keep(Heard(WATCHING, "it is watched, or that was killed"))
             try:
@@ -321,6 +323,7 @@ class Listener:
             alert=heard.alert.name if heard.alert else None,
             sent=result.sent if result else 0,
             failed=result.failed if result else 0,
+            until=self._until,
         )
         self.report = replace(self.report, watch=watch)
         with best_effort():

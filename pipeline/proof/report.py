@@ -122,7 +122,7 @@ class Watched:
 
     `outcome`: `watching` (still, or killed), `quiet`, `nothing` (too little was seen for a verdict), `superseded`,
     `left` (by who interrupted it), `fired`. `requests`: the most that were counted in two minutes, None where nobody
-    could be asked. `sent`, `failed`: of the watch's own traffic.
+    could be asked. `sent`, `failed`: of the watch's own traffic. `until`: when its time is over, RFC 3339.
     """
 
     minutes: float
@@ -133,6 +133,7 @@ class Watched:
     alert: str | None = None
     sent: int = 0
     failed: int = 0
+    until: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from tests.pipeline.deploy.fake_traffic import FakeTraffic
 from tests.pipeline.deploy.hearing import MINUTES, deploy, listens
 from tests.pipeline.deploy.world import FULL, World, release
 
+LONG = timedelta(seconds=60)
 RULES = Path(__file__).parents[3] / "monitoring/rules/service.yaml"
 
 
@@ -243,8 +244,10 @@ class TestTheEnd:
             "alert": None,
             "sent": watch["sent"],
             "failed": 0,
+            "until": watch["until"],
         }
         assert watch["sent"] > 0
+        assert abs(datetime.fromisoformat(watch["until"]) - datetime.now(UTC) - timedelta(minutes=MINUTES)) < LONG
         assert f"Afterwards: {said}." in (heard.records[-1].folder / "report.md").read_text()
         heard.run("releases")
         assert said in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,6 +13,7 @@ from pipeline.errors import Interrupted, LockHeld, SlipwayError, UsageError
 from pipeline.proof.report import Report
 from pipeline.proof.traffic import GeneratorDied, TrafficPlan
 from pipeline.releases.lock import hold_lock
+from pipeline.releases.records import write_json
 from pipeline.system.text import duration
 from tests.pipeline.deploy.fake_prometheus import FAILING
 from tests.pipeline.deploy.fake_target import FakeTarget
@@ -108,6 +110,31 @@ class TestAKilledWatch:
         code, document = killed.run("doctor", "--json")
         assert code == 1
         assert any("the watch of deploy 2 was killed: `nox -s watch -- here" in one for one in document["findings"])
+
+    def test_that_left_nothing_is_seen_once_its_time_is_over(self, killed: World) -> None:
+        """What sent its traffic removed what it wrote. Until then it may go on elsewhere, or go back."""
+        folder = killed.records[-1].folder
+        folder.joinpath(JOURNAL.format(WATCH)).unlink()
+        report = killed.file(2, "report.json")
+
+        def findings(minutes: float) -> list[str]:
+            """What `doctor` says when the watch should have ended so many minutes ago."""
+            until = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+            write_json(folder / "report.json", {**report, "watch": {**report["watch"], "until": until}})
+            _, document = killed.run("doctor", "--json")
+            return [one for one in document["findings"] if "watch" in one]
+
+        line = "the watch of deploy 2 never came to its end: `nox -s watch -- here --release 2` begins it anew"
+        assert (findings(-1), findings(5), findings(11)) == ([], [], [line])
+        with killed.target.lock():
+            assert findings(11) == [], "it goes back"
+        with hold_lock(folder / WATCH):
+            assert findings(11) == [], "it goes on here"
+        killed.run("watch", "--json")
+        assert killed.file(2, "report.json")["watch"]["outcome"] == "quiet"
+        killed.serve(release("c"))
+        write_json(folder / "report.json", report)
+        assert findings(11) == [], "another deploy serves"
 
     def test_can_be_begun_anew(self, killed: World) -> None:
         """In another process, by the report that is stored."""
