@@ -24,7 +24,7 @@ FILES = (
 MANIFESTS = "k8s"
 NAMED = re.compile(
     r"(?P<lead>^ARG \w+_IMAGE=|\$\{(?:POSTGRES|REDIS)_IMAGE:-|^ +(?:- )?image: )"
-    r"(?P<name>[a-z0-9][a-z0-9_./:-]*:(?:\$\{\w+\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    r"(?P<name>[a-z0-9][a-z0-9_./:-]*:(?:\$\{\w+(?::-[\w.]+)?\}|[\w.-])+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.MULTILINE,
 )
 
@@ -39,7 +39,7 @@ class Pin:
 
     def reference(self, variables: Mapping[str, str]) -> str:
         """Return the image's name and tag, with each `${NAME}` filled in from `variables`."""
-        return re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], self.name)
+        return re.sub(r"\$\{(\w+)(?::-[\w.]+)?\}", lambda found: variables[found[1]], self.name)
 
 
 def find_pins(root: Path) -> list[Pin]:

@@ -34,7 +34,7 @@ def test_a_renamed_clone_ships_as_the_page_says(own: ComposeCheckout) -> None:
     [postgres] = own.containers("postgres")
     assert postgres == f"{name}-postgres-1"
     role = f"SELECT usename FROM pg_stat_activity WHERE datname = '{name}' AND usename <> 'postgres' LIMIT 1"
-    assert own.sql(role) == name
+    assert own.sql(role) == f"{name}-app-1"
     image = own.inspect(own.containers("backend")[0])["Image"]
     labels = docker("inspect", "--format", "{{json .Config.Labels}}", image)
     assert f'"org.opencontainers.image.title":"{name}"' in labels

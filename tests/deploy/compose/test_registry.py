@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.images.pins import find_pins
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import free_port
@@ -121,23 +123,17 @@ def test_a_registry_that_refuses_us_is_named_with_the_fix(
 
 def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout: ComposeCheckout) -> None:
     """Each named image gets its digest; without an answer nothing is changed; pinned once, there is nothing to do."""
-    for file, name in (
-        ("docker/Dockerfile.backend", "python:${PYTHON_VERSION}-slim-trixie"),
-        ("docker/Dockerfile.frontend", "caddy:2"),
-        ("docker-compose.yml", "postgres:18-trixie"),
-        ("docker-compose.yml", "redis:8-trixie"),
-        ("k8s/components/postgres/postgres.yaml", "postgres:18-trixie"),
-        ("k8s/components/redis/redis.yaml", "redis:8-trixie"),
-    ):
-        checkout.patch(file, name, f"{registry}/{name}")
-        real = name.replace("${PYTHON_VERSION}", "3.13")
-        if real != "redis:8-trixie":
-            docker("tag", real, f"{registry}/{real}")
-            docker("push", "--quiet", f"{registry}/{real}")
-            docker("rmi", f"{registry}/{real}")
-    for file in ("metrics-server", "traefik"):  # that registry has neither
-        path = checkout.root / f"k8s/cluster/{file}.yaml"
-        path.write_text(re.sub(r"image: \S+", f"image: {registry}/postgres:18-trixie", path.read_text()))
+    tagged = set[str]()
+    for pin in find_pins(checkout.root):
+        ours = pin.name.startswith(("python:", "caddy:", "postgres:", "redis:"))
+        name = pin.name if ours else "postgres:18-trixie"  # that registry has no other
+        path = checkout.root / pin.file
+        path.write_text(re.sub(rf"(?<![\w/]){re.escape(pin.name)}", f"{registry}/{name}", path.read_text()))
+        tagged.add(re.sub(r"\$\{PYTHON_VERSION(:-3.13)?\}", "3.13", name))
+    for real in tagged - {"redis:8-trixie"}:
+        docker("tag", real, f"{registry}/{real}")
+        docker("push", "--quiet", f"{registry}/{real}")
+        docker("rmi", f"{registry}/{real}")
     before = (checkout.root / "docker-compose.yml").read_text()
     refused = checkout.run("pins", "--write")
     assert refused.code == 1, str(refused)
@@ -149,10 +145,9 @@ def test_base_images_are_pinned_where_a_registry_answers(registry: str, checkout
     assert checkout.run("pins").code == 1
     assert checkout.run("pins", "--write").code == 0
     assert checkout.run("pins").code == 0
-    counts = {"docker/Dockerfile.backend": 1, "docker/Dockerfile.frontend": 1, "docker-compose.yml": 2}
-    counts |= {f"k8s/{name}.yaml": 1 for name in ("components/postgres/postgres", "components/redis/redis")}
-    for file, count in counts.items():
-        assert len(re.findall(r"@sha256:[0-9a-f]{64}", (checkout.root / file).read_text())) == count, file
+    pins = find_pins(checkout.root)
+    assert [pin for pin in pins if not DIGEST.fullmatch(pin.digest or "")] == []
+    assert Counter(pin.file for pin in pins)["docker-compose.yml"] == 4  # PostgreSQL's twice
     built = checkout.run("build")
     assert built.code == 0, str(built)
     checkout.forget_images()

@@ -23,6 +23,7 @@ class TestFindPins:
             ("docker/Dockerfile.backend", "postgres:18-trixie"),
             ("docker/Dockerfile.frontend", "caddy:2"),
             ("docker-compose.yml", "postgres:18-trixie"),
+            ("docker-compose.yml", "python:${PYTHON_VERSION:-3.13}-slim-trixie"),
             ("docker-compose.yml", "redis:8-trixie"),
             ("docker/compose.monitoring.yml", "grafana/grafana:12.3.0"),
             ("docker/compose.monitoring.yml", "jaegertracing/jaeger:2.13.0"),
@@ -30,6 +31,7 @@ class TestFindPins:
             ("docker/compose.monitoring.yml", "otel/opentelemetry-collector-contrib:0.161.0"),
             ("docker/compose.monitoring.yml", "prom/alertmanager:v0.35.0"),
             ("docker/compose.monitoring.yml", "prom/prometheus:v3.16.0"),
+            ("docker/compose.monitoring.yml", "python:${PYTHON_VERSION:-3.13}-slim-trixie"),
             ("docker/compose.monitoring.yml", "quay.io/prometheuscommunity/postgres-exporter:v0.17.1"),
             ("docker/compose.monitoring.yml", "victoriametrics/victoria-logs:v1.52.1"),
             ("k8s/components/backup/drill.yaml", "postgres:18-trixie"),
@@ -67,12 +69,15 @@ class TestCurrentDigests:
             (tmp_path / "docker").mkdir()
             dockerfile, compose = tmp_path / "docker/Dockerfile.backend", tmp_path / "docker-compose.yml"
             dockerfile.write_text(f"ARG PYTHON_IMAGE={name}:${{PYTHON_VERSION}}-slim\n")
-            compose.write_text(f"    image: ${{POSTGRES_IMAGE:-{name}:latest@{DIGEST}}}\n")
+            debug = f"    image: {name}:${{PYTHON_VERSION:-3.12}}-slim\n"
+            compose.write_text(f"{debug}    image: ${{POSTGRES_IMAGE:-{name}:latest@{DIGEST}}}\n")
             found = current_digests(tmp_path, {"PYTHON_VERSION": "3.13"})
-        assert [(pin.digest, digest) for pin, digest in found] == [(None, python), (DIGEST, postgres)]
+        assert [(pin.digest, digest) for pin, digest in found] == [(None, python), (None, python), (DIGEST, postgres)]
         assert write_pins(tmp_path, found) == ["docker/Dockerfile.backend", "docker-compose.yml"]
         assert dockerfile.read_text().endswith(f"-slim@{python}\n")
-        assert compose.read_text().endswith(f":latest@{postgres}}}\n")
+        assert compose.read_text() == debug.replace("\n", f"@{python}\n") + (
+            f"    image: ${{POSTGRES_IMAGE:-{name}:latest@{postgres}}}\n"
+        )
 
     def test_are_all_there_or_none(self, tmp_path: Path) -> None:
         """The line says which file names an image that its registry lacks."""

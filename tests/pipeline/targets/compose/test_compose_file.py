@@ -153,7 +153,7 @@ class TestSecrets:
 class TestBackups:
     def test_stay_where_the_data_is_removed(self, project: dict[str, Any]) -> None:
         """`down --volumes` leaves an external volume alone; nobody else mounts it."""
-        assert project["volumes"]["backups"] == {"name": "slipway-backups", "external": True}
+        assert project["volumes"]["backups"] == {"name": f"{project['name']}-backups", "external": True}
         users = [
             name
             for name, one in project["services"].items()
