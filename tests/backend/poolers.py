@@ -10,6 +10,9 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pipeline.engines.embedded import postgres_user
 from pipeline.system.leash import held
@@ -17,7 +20,7 @@ from pipeline.system.ports import free_port
 from tests.backend.process import wait_until
 from tests.backend.servers import PASSWORD, Postgres
 
-__all__ = ["KEEPS_STATEMENTS", "POOLER", "pooler"]
+__all__ = ["KEEPS_STATEMENTS", "needs_statements", "pooler"]
 
 POOLER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 
@@ -31,6 +34,12 @@ def _keeps_statements() -> bool:
 
 
 KEEPS_STATEMENTS = _keeps_statements()
+
+
+def needs_statements(test: Any) -> Any:
+    """Mark a `test` that needs a PgBouncer which keeps prepared statements apart: Debian 12 has an older one."""
+    older = pytest.mark.skipif(POOLER is not None and not KEEPS_STATEMENTS, reason="pgbouncer is older than 1.21")
+    return pytest.mark.needs("pgbouncer")(older(test))
 
 
 @contextlib.contextmanager

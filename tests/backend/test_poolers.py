@@ -16,7 +16,7 @@ from backend.database import Database, DatabaseUnavailable
 from backend.exclusion import backing_up
 from backend.metrics import Metrics
 from backend.settings import SettingsError, load_settings
-from tests.backend.poolers import KEEPS_STATEMENTS, POOLER, pooler
+from tests.backend.poolers import KEEPS_STATEMENTS, needs_statements, pooler
 from tests.backend.process import ROOT, serve, start, wait_until
 from tests.backend.servers import PASSWORD, Postgres, postgres
 from tests.services import psql
@@ -36,7 +36,7 @@ RIGHT = {"pool_mode": "transaction", "max_prepared_statements": "50", "default_p
 LETS_THROUGH = {"ignore_startup_parameters": IGNORED}
 
 
-@pytest.mark.skipif(POOLER is None, reason="no pgbouncer here")
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize(
     "options",
     [pytest.param(WRONG, id="refuses-parameters"), pytest.param({**WRONG, **LETS_THROUGH}, id="drops-parameters")],
@@ -70,7 +70,7 @@ class TestPoolerThatMixesStatements:
             await database.close()
 
 
-@pytest.mark.skipif(not KEEPS_STATEMENTS, reason="no pgbouncer 1.21 or newer here")
+@needs_statements
 @pytest.mark.parametrize(
     "options",
     [pytest.param(RIGHT, id="refuses-parameters"), pytest.param({**RIGHT, **LETS_THROUGH}, id="drops-parameters")],
@@ -132,7 +132,7 @@ class TestPoolerThatKeepsStatements:
                 wait_until(lambda: client.get("/ready").status_code == 200, service.printed())
 
 
-@pytest.mark.skipif(POOLER is None, reason="no pgbouncer here")
+@pytest.mark.needs("pgbouncer")
 class TestMigrations:
     @pytest.mark.parametrize("options", [WRONG, RIGHT if KEEPS_STATEMENTS else WRONG, LETS_THROUGH])
     def test_never_go_through_a_pooler(self, options: dict[str, str], own: Postgres, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.backend.poolers import KEEPS_STATEMENTS, pooler
+from tests.backend.poolers import needs_statements, pooler
 from tests.backend.servers import PASSWORD, Postgres, valkey
 from tests.conftest import AddRow
 from tests.deploy.checkout import Checkout
@@ -100,7 +100,7 @@ def test_are_used_and_nothing_runs_in_their_place(managed: Managed, checkout: Ch
     managed.rows("text = 'managed'")
 
 
-@pytest.mark.skipif(not KEEPS_STATEMENTS, reason="no pgbouncer 1.21 or newer here")
+@needs_statements
 def test_ten_deploys_through_a_pooler(managed: Managed, checkout: Checkout, tmp_path: Path, add_row: AddRow) -> None:
     """In transaction mode: sessions are shared, prepared statements kept apart, and no request fails."""
     settings = {"pool_mode": "transaction", "max_prepared_statements": "100", "default_pool_size": "10"}
