@@ -214,6 +214,7 @@ def sweep(docker: Docker, project: str, network: str | None = None) -> list[str]
         filters = [word for one in (*one_shot, "status=exited") for word in ("--filter", one)]
         idents += docker.ask("ps", "--all", "--quiet", *filters).split()
     if idents:
+        idents = list(dict.fromkeys(idents))  # one may be both, and is removed once
         docker.do("rm", "--force", "--volumes", *idents)
     named = [network] if network else docker.ask("network", "ls", "--quiet", "--filter", label).split()
     if named:

@@ -31,7 +31,7 @@ REFUSED = {
         '"redis-server", "--bogus", "1", "--aclfile"',
         "redis would not run",
     ),
-    "redis, a health check that fails": (FILE, "grep -q PONG", "grep -q PANG", "redis would not run"),
+    "redis, a health check that fails": (FILE, "'PONG|NOAUTH'", "PANG", "redis would not run"),
     "the edge, a bad Caddyfile": ("docker/edge/Caddyfile", "{\n", "{\n\tbogus_option on\n", "bogus_option"),
     "redis, an image that nobody has": (
         FILE,

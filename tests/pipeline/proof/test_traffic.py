@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pipeline.proof.results import Failure, TrafficResult
 from pipeline.proof.traffic import GeneratorDied, Traffic
 from pipeline.proof.verdict import Limits, judge
 from tests.pipeline.proof.servers import HANG, Behaviour, Reply, Request, Service, wait_until
+
+MOST_BYTES = 12 * 2**10  # of a file: a second of the journal, and more than the generator says at its end
 
 
 def run(
@@ -229,3 +232,12 @@ class TestItsEnd:
         """The last words of a generator are in the error."""
         with pytest.raises(GeneratorDied, match="No such file or directory"):
             Traffic(replace(plan, journal=tmp_path / "none" / "writes.jsonl")).start()
+
+    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit of another process is Linux' own")
+    def test_says_why_a_generator_died(self, plan: TrafficPlan) -> None:
+        """What ends it comes out of a group of tasks: here its journal cannot grow, as on a full disk."""
+        with Traffic(plan) as traffic:
+            assert traffic.pid
+            resource.prlimit(traffic.pid, resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
+            with pytest.raises(GeneratorDied, match=r"died \(1\): OSError: \[Errno 27\] File too large; nothing is"):
+                wait_until(lambda: traffic.snapshot().sent < 0)

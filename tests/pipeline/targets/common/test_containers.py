@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from backend.settings import load_settings
 from pipeline.config.secrets import delivered_secrets
-from pipeline.targets.common.containers import STORES, replica_environment, secret_mounts
+from pipeline.engines.docker import Docker
+from pipeline.targets.common.containers import STORES, replica_environment, secret_mounts, sweep
 
 
 @pytest.mark.parametrize("environment", ["development", "staging", "production"])
@@ -30,3 +32,18 @@ def test_a_throwaway_replica_has_the_secrets_that_are_there(tmp_path: Path) -> N
         *("--volume", f"{tmp_path}/SERVICE_TOKEN:/run/secrets/SERVICE_TOKEN:ro"),
         *("--volume", f"{tmp_path}/JWT_SECRET_KEY:/run/secrets/JWT_SECRET_KEY:ro"),
     ]
+
+
+def test_what_is_found_twice_is_removed_once() -> None:
+    """A container of a killed one-off may be a throwaway, too; Docker refuses the second of two removals."""
+    told: list[tuple[str, ...]] = []
+
+    class Engine:
+        def ask(self, verb: str, *_: str) -> str:
+            return "c0ffee\n" if verb == "ps" else ""
+
+        def do(self, *words: str) -> None:
+            told.append(words)
+
+    assert sweep(cast("Docker", Engine()), "shop") == ["c0ffee"]
+    assert told == [("rm", "--force", "--volumes", "c0ffee")]
