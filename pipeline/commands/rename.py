@@ -23,6 +23,7 @@ from pipeline.commands import Verbs
 from pipeline.commands.environments import Opener
 from pipeline.config.example import DIGESTS, Parts, digest_text, part_problems, read_parts, without
 from pipeline.config.example import changed_files as not_the_templates
+from pipeline.config.logins import SERVICE_LOGIN
 from pipeline.config.project import Environment, KubernetesEnvironment, Project
 from pipeline.config.settings import read_env, variables
 from pipeline.errors import SlipwayError, UsageError
@@ -364,7 +365,7 @@ def _rename_in_env(project: Project, new: str) -> None:
     old = values.get("PROJECT_NAME")
     if old is None or old == new:
         return
-    named = [name for name, value in values.items() if value == old]
+    named = [name for name, value in values.items() if value and SERVICE_LOGIN.sub("", value) == old]
     said = f".env says `{old}` for {', '.join(named)}"
     here = [env.name for env in project.environments.values() if _is_here(env)]
     deployed = [name for name in here if Records(project.state(name) / "releases").all()]

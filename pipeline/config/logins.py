@@ -11,10 +11,20 @@ from pathlib import Path
 
 from pipeline.config.settings import OWNER_PASSWORD, SECRET_BYTES, read_env, split_secrets
 
-__all__ = ["Logins", "apart", "brought_over", "login_problems", "logins_of", "other_login", "owner_of", "owners_of"]
+__all__ = [
+    "SERVICE_LOGIN",
+    "Logins",
+    "apart",
+    "brought_over",
+    "login_problems",
+    "logins_of",
+    "other_login",
+    "owner_of",
+    "owners_of",
+]
 
 # As backend/rights names them; `-other` is a second login of the owner, which earlier versions made.
-SERVICE, OTHER = re.compile(r"-app-[12]$"), "-other"
+SERVICE_LOGIN, OTHER = re.compile(r"-app-[12]$"), "-other"
 LONGEST_OWNER = 55  # bytes: with the longest suffix, a name is as long as PostgreSQL's may be
 
 
@@ -60,7 +70,7 @@ def logins_of(values: Mapping[str, str], default: str) -> Logins:
 def other_login(login: str) -> str:
     """Return the one that takes turns with `login`: NAME-app-1 and NAME-app-2 do, else the owner and NAME-other."""
     owner = owner_of(login)
-    if SERVICE.search(login):
+    if SERVICE_LOGIN.search(login):
         return f"{owner}-app-{3 - int(login[-1])}"
     return owner if login != owner else f"{owner}{OTHER}"
 
@@ -89,7 +99,7 @@ def brought_over(root: Path, logins: Logins, environ: Mapping[str, str] | None =
 def apart(logins: Logins) -> dict[str, str]:
     """Return the variables with which the service has a login of its own; empty where it has, or cannot have one."""
     fits = len(logins.owner.encode()) <= LONGEST_OWNER
-    if logins.apart or SERVICE.search(logins.user) or not (logins.password and fits):
+    if logins.apart or SERVICE_LOGIN.search(logins.user) or not (logins.password and fits):
         return {}
     return {
         "POSTGRES_OWNER": logins.login,
@@ -101,7 +111,7 @@ def apart(logins: Logins) -> dict[str, str]:
 
 def owner_of(login: str) -> str:
     """Return the role that owns the tables of `login`: it is that itself, or one of those around it."""
-    return SERVICE.sub("", login).removesuffix(OTHER)
+    return SERVICE_LOGIN.sub("", login).removesuffix(OTHER)
 
 
 def owners_of(user: str) -> dict[str, str]:
@@ -109,6 +119,6 @@ def owners_of(user: str) -> dict[str, str]:
 
     Its password is with no replica: that of a new `.env` is as good, as a deploy sets it.
     """
-    if SERVICE.search(user):
+    if SERVICE_LOGIN.search(user):
         return {"POSTGRES_OWNER": owner_of(user)}
     return {"POSTGRES_OWNER": "", OWNER_PASSWORD: ""}

@@ -183,12 +183,13 @@ class TestRename:
     def test_lets_the_names_in_env_follow(self, clone: Path) -> None:
         """Where nothing was deployed: those that are the old name, and nothing else; the file stays private."""
         env = clone / ".env"
-        text = f"PROJECT_NAME={NAME}\nPOSTGRES_DB='{NAME}'\nPOSTGRES_USER={NAME}-x\nLOG_LEVEL=INFO\n"
+        text = f"PROJECT_NAME={NAME}\nPOSTGRES_DB='{NAME}'\nPOSTGRES_USER={NAME}-app-1\nREDIS_USERNAME={NAME}-x\n"
         env.write_text(text)
         said = run(clone, "rename", NEW).stderr
-        assert env.read_text() == text.replace(f"={NAME}\n", f"={NEW}\n").replace(f"'{NAME}'", f"'{NEW}'")
+        followed = f"PROJECT_NAME={NEW}\nPOSTGRES_DB='{NEW}'\nPOSTGRES_USER={NEW}-app-1\nREDIS_USERNAME={NAME}-x\n"
+        assert env.read_text() == followed
         assert env.stat().st_mode & 0o077 == 0
-        assert f".env says `{NAME}` for PROJECT_NAME, POSTGRES_DB: `{NEW}` now" in said
+        assert f".env says `{NAME}` for PROJECT_NAME, POSTGRES_DB, POSTGRES_USER: `{NEW}` now" in said
 
     def test_leaves_the_names_of_data_in_env(self, clone: Path) -> None:
         """Where something was deployed they stay; it says how they move, and that works."""

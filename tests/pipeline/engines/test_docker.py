@@ -271,6 +271,7 @@ class TestImages:
         self, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By what leaves no trace: a proxy without its value on the command line, the index as a secret file."""
+        monkeypatch.setattr("pipeline.config.settings.env_file", lambda _: tmp_path / "none")  # a checkout may have one
         monkeypatch.setenv("BUILD_TARGET", "lean")
         monkeypatch.setenv("PYTHON_VERSION", "3.12")
         monkeypatch.setenv("PYTHON_IMAGE", "mirror.example.org/python:3.13")
