@@ -31,7 +31,7 @@ from pipeline.releases.migrations import repository_problems
 from pipeline.system.place import env_file, state_folder
 from pipeline.system.ports import next_free_port, port_free
 from pipeline.system.progress import Progress
-from pipeline.targets.recovery import recovered
+from pipeline.targets.recovery import finish_recovery, recovered
 
 __all__ = ["add_parsers"]
 
@@ -67,7 +67,9 @@ def init(project: Project, options: Namespace, _: Progress) -> None:
     values = environment_values(root, sourced.name, sourced.secrets) if sourced else read_values(root)
     secrets = {**split_secrets(values)[1], **backup_settings(values), **managed_stores(values).files()}
     write_secret_files(folder, secrets, superuser=superuser)
-    if not options.recover and not list(state_folder(root).glob(f"*/{PROVED}")):
+    if options.recover:
+        finish_recovery(project, found, values)
+    elif not list(state_folder(root).glob(f"*/{PROVED}")):
         allow_by_hand(folder, allowed=True)
     log.info(f"wrote the secrets of docker-compose.yml to {os.path.relpath(folder)}, a folder that only you can open")
 

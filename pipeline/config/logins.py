@@ -117,7 +117,7 @@ def owner_of(login: str) -> str:
 def owners_of(user: str) -> dict[str, str]:
     """Return the lines of `.env` for the owner, where a service that runs logs in as `user`.
 
-    Its password is with no replica: that of a new `.env` is as good, as a deploy sets it.
+    Its password is with no replica: that of a new `.env` is as good, as `init --recover` and each deploy set it.
     """
     if SERVICE_LOGIN.search(user):
         return {"POSTGRES_OWNER": owner_of(user)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline.config.project import Project
+from pipeline.config.settings import OWNER_PASSWORD
 from pipeline.errors import SlipwayError
-from pipeline.targets.compose.recovery import recovered_from_containers
+from pipeline.targets.compose.recovery import recovered_from_containers, renew_owner_password
 from pipeline.targets.local.recovery import recovered_from_processes
 
-__all__ = ["recovered"]
+__all__ = ["finish_recovery", "recovered"]
 
 
 def recovered(project: Project) -> dict[str, str]:
@@ -25,3 +28,9 @@ def recovered(project: Project) -> dict[str, str]:
             " put .env back from wherever it was kept"
         )
     return found
+
+
+def finish_recovery(project: Project, found: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Let what runs have those secrets of `values`, the new `.env`, that were not `found` in it."""
+    if OWNER_PASSWORD not in found:
+        renew_owner_password(project.root, values)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.derived import SET_BY
+from pipeline.config.logins import logins_of
 from pipeline.config.secrets import ADDRESS_SECRET, SUPERUSER_PASSWORD, delivered_secrets
 from pipeline.config.settings import DECISIVE, documented
 from pipeline.engines.docker import Docker
 from pipeline.errors import SlipwayError
 from pipeline.targets.common.container import Container
+from pipeline.targets.common.rights import password_sql
 from pipeline.targets.compose.https import HTTPS_PORTS
+from pipeline.targets.compose.problems import psql_in
 from pipeline.targets.compose.stack import PROJECT_LABEL, containers_of
 
-__all__ = ["recovered_from_containers"]
+__all__ = ["recovered_from_containers", "renew_owner_password"]
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ log = logging.getLogger(__name__)
 def recovered_from_containers(root: Path) -> dict[str, str]:
     """Return what the containers of the Compose projects that were started from `root` have."""
     docker = Docker(root)
-    running = [one for one in containers_of(docker, root) if one.running] if shutil.which("docker") else []
+    running = _running(docker, root)
     projects = sorted({one.labels[PROJECT_LABEL] for one in running})
     if len(projects) > 1:
         raise SlipwayError(f"more than one compose project runs from this folder: {', '.join(projects)}: stop one")
@@ -43,6 +47,25 @@ def recovered_from_containers(root: Path) -> dict[str, str]:
         for port in edge.published.keys() - set(HTTPS_PORTS):
             found["EDGE_PORT"] = str(port)
     return {**found, "PROJECT_NAME": projects[0]} if projects else found
+
+
+def renew_owner_password(root: Path, values: Mapping[str, str]) -> None:
+    """Give the owner of the tables the password that `values` have for it, where PostgreSQL runs from `root`.
+
+    Only migrations log in with it, so that of before is in no container.
+    """
+    docker = Docker(root)
+    logins = logins_of(values, values["PROJECT_NAME"])
+    databases = [one for one in _running(docker, root) if one.service == "postgres"]
+    if databases and logins.apart:
+        database = values.get("POSTGRES_DB", values["PROJECT_NAME"])
+        sql = password_sql(root, database, logins, logins.login, logins.owner_password)
+        psql_in(docker, databases[0].ident, database, sql)
+        log.info(f"gave the role {logins.login} a new password, as nothing that runs has the old one")
+
+
+def _running(docker: Docker, root: Path) -> list[Container]:
+    return [one for one in containers_of(docker, root) if one.running] if shutil.which("docker") else []
 
 
 def _plain(docker: Docker, replica: Container) -> dict[str, str]:

@@ -60,6 +60,7 @@ class TestInit:
         (tmp_path / ".env").write_text("SERVICE_TOKEN=fresh\nLOG_LEVEL=INFO\n")
         found = {"SERVICE_TOKEN": "the-old-one", "POSTGRES_SUPERUSER_PASSWORD": "root-of-it", "EDGE_PORT": "4321"}
         monkeypatch.setattr(setup, "recovered", lambda _: found)
+        monkeypatch.setattr(setup, "finish_recovery", lambda *_: None)
         with logged(20) as lines:
             assert init(tmp_path, recover=True) == "4321"
         values = read_values(tmp_path, {})
