@@ -19,19 +19,22 @@ from backend.health.service import HealthService
 from backend.metrics import Metrics
 from backend.middleware import LastResort, Observation
 from backend.settings import Settings
+from backend.tracing import TracedRequests, Tracing
 
 __all__ = ["create_app"]
 
 log = structlog.get_logger("carrier")
 
 
-def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, drain: Drain | None = None, metrics: Metrics | None = None, tracing: Tracing | None = None
+) -> FastAPI:
     """Return the service, with a task that asks the carrier."""
     drain, metrics = drain or Drain(), metrics or Metrics(settings.release)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database, cache = Database(settings, metrics), Cache(settings, metrics)
+        database, cache = Database(settings, metrics, tracing), Cache(settings, metrics, tracing)
         await database.open()
         app.state.health = HealthService(database, cache, drain)
         log.info("started")
@@ -50,6 +53,8 @@ def create_app(settings: Settings, *, drain: Drain | None = None, metrics: Metri
     app.add_middleware(LastResort, debug=settings.debug)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(settings.cors_origins))
+    if tracing:
+        app.add_middleware(TracedRequests, tracing=tracing)
     app.add_middleware(Observation, settings=settings, metrics=metrics, drain=drain)
     problems.install(app)
     openapi.install(app)
