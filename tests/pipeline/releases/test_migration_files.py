@@ -183,7 +183,7 @@ class TestCommand:
         assert "0004_d.py follows 0003" in left
         assert (folder / "0005_b.py").exists()
 
-    @pytest.mark.parametrize("arguments", [["--renumber", "0007"], ["--renumber"], ["--renumber", "0001", "more"]])
+    @pytest.mark.parametrize("arguments", [["--renumber", "9999"], ["--renumber"], ["--renumber", "0001", "more"]])
     def test_refuses_with_one_line_and_code_2(self, tmp_path: Path, arguments: list[str]) -> None:
         """Bad usage changes nothing."""
         folder = write(tmp_path, chain(_0001_a=None, _0002_a="0001"), package="shop")
