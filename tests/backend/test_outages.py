@@ -176,12 +176,12 @@ class TestReadOnly:
             try:
                 async with asyncio.timeout(30):
                     while not _is_read_only(answer := await client.post(NOTES, json=NEW)):
-                        pass  # a session that is being ended, or has not heard of it yet
+                        await asyncio.sleep(0)  # a session that is being ended, or has not heard of it yet
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
                 await eventually(client, NOTES, 200)
                 async with asyncio.timeout(30):  # each session is a new one: on a busy machine a check may be late
                     while (ready := await client.get("/ready")).json()["checks"]["database"]["state"] == "timeout":
-                        pass  # asked again until the check has an answer, or the time is up
+                        await asyncio.sleep(0)  # until the check has an answer, or the time is up
                 checks = ready.json()["checks"]
                 states = [checks[name]["state"] for name in ("database", "schema")]
                 assert (ready.status_code, states) == (503, ["failed", "ok"])

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import domain, openapi, problems
+from backend.auth import Callers
 from backend.cache import Cache
 from backend.database import Database, DatabaseUnavailable
 from backend.drain import Drain
@@ -50,6 +51,7 @@ def create_app(
 
     app = FastAPI(title="parcels", version=settings.release, lifespan=lifespan, redoc_url=None)
     app.state.settings = settings
+    app.state.callers = Callers(settings)
     app.add_middleware(LastResort, debug=settings.debug)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(settings.cors_origins))
