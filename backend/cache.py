@@ -96,7 +96,7 @@ class Cache:
         (self._unforgotten.discard if done else self._unforgotten.add)(name)
 
     async def forget_all(self) -> int:
-        """End the generation of every name that any process has; return how many. Raise as `ping` does."""
+        """End the generation of every name that any process has; return how many. Raise as `check` does."""
         prefix = GLOB.sub(r"\\\1", self._prefix)
         async with asyncio.timeout(FORGET_SECONDS):
             keys = [key async for key in self._redis.scan_iter(f"{prefix}:{{*}}:generation", count=1000)]
@@ -104,10 +104,11 @@ class Cache:
                 await self._redis.set(key, secrets.token_bytes(8))
         return len(keys)
 
-    async def ping(self) -> None:
-        """Raise `RedisError`, `OSError` or `TimeoutError` when Redis does not answer; the breaker is bypassed."""
+    async def check(self) -> None:
+        """Raise `RedisError`, `OSError` or `TimeoutError` when Redis takes no writes; the breaker is bypassed."""
+        # It writes nothing, as there is no such key; yet Redis refuses it where it is full, or a replica by now.
         async with asyncio.timeout(SOCKET_SECONDS):
-            await self._redis.ping()
+            await self._redis.set(f"{self._prefix}:check", b"", xx=True)
 
     def _keys(self, name: str) -> tuple[str, str]:
         # One hash tag keeps both keys on one node of a cluster, so that MGET may read both.

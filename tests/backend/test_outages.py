@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
+import redis
 from fastapi import Request, Response
 
 from backend.app import create_app
@@ -329,6 +330,24 @@ class TestRedis:
             await eventually_serves(client, created.json()["id"])
             assert (await client.get(SUMMARY)).json() != old
             await client.delete(f"{NOTES}/{created.json()['id']}")
+
+    async def test_that_takes_no_writes_is_degraded(self, own: Postgres, cache: Valkey) -> None:
+        """Full, or a replica by now: it answers, but nothing is cached. /ready says so, and leaves no key there."""
+        async with caller({**own.environ, "REDIS_HOST": str(cache.socket)}) as client:
+            with redis.Redis(unix_socket_path=str(cache.socket)) as admin:
+                admin.config_set("maxmemory-policy", "noeviction")
+                for change, back in (
+                    ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+                    ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+                ):
+                    admin.execute_command(*change.rsplit(" ", 2))
+                    ready = await client.get("/ready")
+                    check = ready.json()["checks"]["redis"]
+                    assert (ready.status_code, check["state"]) == (200, "degraded")
+                    assert "refuses writes" in check["detail"]
+                    admin.execute_command(*back.rsplit(" ", 2))
+                    assert (await client.get("/ready")).json()["checks"]["redis"]["state"] == "ok"
+                assert admin.dbsize() == 0
 
     async def test_down_and_back(self, own: Postgres, cache: Valkey) -> None:
         """Redis may end and begin again; reads never notice, and the cache is used again."""

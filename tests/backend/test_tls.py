@@ -134,7 +134,7 @@ class TestRedis:
                 wrong = _cache(f"{url}{certificates(other)}", tmp_path)
                 assert (await wrong.get("board")).value is None
                 with pytest.raises((redis.ConnectionError, TimeoutError)):
-                    await wrong.ping()
+                    await wrong.check()
                 await wrong.close()
 
 
