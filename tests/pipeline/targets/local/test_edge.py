@@ -6,21 +6,29 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
+import ssl
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from pipeline.errors import SlipwayError
+from pipeline.system.leash import held
 from pipeline.system.ports import free_port
 from pipeline.targets.common.edge import SETTLE_SECONDS, settle
 from pipeline.targets.local.edge import Edge, loopback_addresses
 from pipeline.targets.local.layout import Layout
+from tests.backend.process import Service, serve, wait_until
+from tests.certificates import certificates
 from tests.edge import CADDY, CADDYFILE, handlers, page_headers, running
+from tests.notes import NOTES
 
 
 @pytest.fixture(name="layout")
@@ -212,3 +220,62 @@ class TestEdge:
         edge = Edge(layout, free_port())
         with pytest.raises(SlipwayError, match=rf"does not listen on port {edge.port}; see .*edge.log"):
             edge.wait_up(0.1)
+
+
+# As nginx does with $proxy_add_x_forwarded_for: what its client says of itself stays in front.
+TLS_PROXY = """
+{{
+	admin off
+	auto_https off
+	persist_config off
+}}
+https://localhost:{port} {{
+	bind 127.0.0.1
+	tls {folder}/own.pem {folder}/own.key
+	reverse_proxy 127.0.0.1:{edge} {{
+		header_up X-Forwarded-For "{{header.X-Forwarded-For}}, {{remote_host}}"
+	}}
+}}
+"""
+
+
+@pytest.mark.needs("openssl")  # makes certificates
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux alone")
+@pytest.mark.parametrize(("trusted", "seen"), [("127.0.0.1", True), ("192.0.2.1", False)])
+def test_behind_a_tls_proxy_links_stay_https_and_the_log_has_the_client(
+    layout: Layout, notes_environ: dict[str, str], tmp_path: Path, trusted: str, *, seen: bool
+) -> None:
+    """TLS ends before the edge, which trusts who ended it; one that it does not trust is the client itself."""
+    context = ssl.create_default_context(cafile=certificates(tmp_path))
+    edge, port = Edge(layout, free_port(), trusted), free_port()
+    edge.write_config(CADDY, CADDYFILE, 1)
+    file = tmp_path / "Caddyfile"
+    file.write_text(TLS_PROXY.format(port=port, folder=tmp_path, edge=edge.port))
+    proxy = [str(CADDY), "run", "--config", str(file), "--adapter", "caddyfile"]
+    client = httpx2.Client(transport=httpx2.HTTPTransport(verify=context, local_address="127.0.0.2"))
+    with (
+        serve(notes_environ, tmp_path) as service,
+        running(edge, tmp_path),
+        held(proxy, log=tmp_path / "proxy.log", env={"HOME": str(tmp_path)}),
+        client,
+    ):
+        edge.link(0, Path(service.path))
+        edge.wait_admitted(0, lambda: None)
+        wait_until(lambda: listens(port), "the proxy does not listen")
+        answer = client.get(f"https://localhost:{port}{NOTES}/", headers={"X-Forwarded-For": "6.6.6.6"})
+        wait_until(lambda: asked(service), "the log has no request")
+        [event] = asked(service)
+    assert answer.headers["location"] == f"{'https' if seen else 'http'}://localhost:{port}{NOTES}"
+    assert event["client"] == ("127.0.0.2" if seen else "127.0.0.1")
+
+
+def asked(service: Service) -> list[dict[str, Any]]:
+    """Return what the log has of the request."""
+    return [one for one in service.events("request") if one["path"] == f"{NOTES}/"]
+
+
+def listens(port: int) -> bool:
+    """Return whether something listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
