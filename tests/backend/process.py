@@ -138,5 +138,5 @@ def _answers(service: Service) -> bool:
     assert service.process.poll() is None, service.printed()
     if not service.accepts():  # asked first: httpcore2 leaks the Unix socket of a connection that was refused
         return False
-    with service.client() as client:
+    with service.client(timeout=DEADLINE_SECONDS) as client:
         return client.get("/health").status_code == 200
