@@ -315,7 +315,7 @@ async def test_ten_seconds_of(
             over = now()
             await asyncio.sleep(RECOVERED_SECONDS + 1)
         kept, pooled = await pool_of(own, SIZE)
-        newest = (await client.post(NOTES, json={"text": "x"})).json()["id"]
+        newest = (await client.post(NOTES, json={"text": "x"})).raise_for_status().json()["id"]
         assert (await client.get(SUMMARY)).json()["newest"] == newest
 
     seen, probes = traffic.seen, traffic.of("ready")
@@ -329,9 +329,9 @@ async def test_ten_seconds_of(
     health, asked = (max(one.seconds for one in traffic.of(kind)) for kind in ("health", "ready"))
     add_row(
         f"{SECONDS} s of a fault under traffic",
-        f"{name:28} {len(seen)} requests, refused: {kinds}; /health in {health:.2f} s, /ready"
-        f" in {asked:.2f} s at most, right after {f'{noticed - holds:.2f}' if ready else '-'} s;"
-        f" recovered after {recovered - over:.2f} s; {len(traffic.written)} writes, {lost} lost; a pool of {kept} after {pooled:.1f} s",
+        f"{name:28} {len(seen)} requests, refused: {kinds}; /health in {health:.2f} s, /ready in {asked:.2f} s at most,"
+        f" right after {f'{noticed - holds:.2f}' if ready else '-'} s; recovered after {recovered - over:.2f} s;"
+        f" {len(traffic.written)} writes, {lost} lost; a pool of {kept} after {pooled:.1f} s",
     )
     assert {one.status for one in failed} <= {503}, kinds
     assert all(one.answer and "retry-after" in one.answer.headers for one in failed)
