@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 
-from backend.health.service import VERSIONS, needed_revision
+from backend.health.service import CHECK_SECONDS, VERSIONS, needed_revision
 from tests.services import Services, psql
 
 
@@ -69,6 +70,18 @@ class TestReady:
         app.state.health.drain.active = True
         assert (await client.get("/ready")).status_code == 503
         assert (await client.get("/ready?exclude=draining")).status_code == 200
+
+    async def test_a_redis_that_is_late_only_degrades(
+        self, app: FastAPI, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However long its check takes on a busy host, the service is as ready as without Redis."""
+
+        async def late() -> None:
+            await asyncio.sleep(2 * CHECK_SECONDS)
+
+        monkeypatch.setattr(app.state.health.cache, "check", late)
+        answer = await client.get("/ready?exclude=database&exclude=schema")
+        assert (answer.status_code, answer.json()["checks"]["redis"]["state"]) == (200, "degraded")
 
     async def test_an_excluded_check_is_not_run(self, client: httpx2.AsyncClient) -> None:
         """Excluded checks say so; an unknown name is a 422 problem."""
