@@ -100,7 +100,7 @@ class TestWhatItIs:
                 parts = member.name.split("/")
                 packages = parts[:1] == ["venv"] and "site-packages" in parts
                 sizes[f"packages/{parts[4]}" if packages and len(parts) > 4 else parts[0]] += member.size
-        assert {name.partition("/")[0] for name in sizes} == {"app", "packages", "run", "venv"}
+        assert {name.partition("/")[0] for name in sizes} == {"app", "packages", "run", "usr", "venv"}
         assert sizes["run"] == 0
         assert sum(sizes.values()) < ADDED_MEGABYTES * 10**6
         with capsys.disabled():
@@ -185,6 +185,19 @@ class TestWhatItDoes:
         )
         said = docker("exec", container, "python", "-c", script)
         assert said == "10001 0000000000000000 [8000, 9090] ['/tmp']"
+
+    def test_compiles_nothing_when_it_starts(self, container: str) -> None:
+        """All that it imports has bytecode: the packages, the service and the standard library."""
+        script = (
+            "import importlib.util, sys\n"
+            "sys.modules['opentelemetry.sdk.metrics'] = None\n"
+            "import backend.server, backend.workers\n"
+        )
+        done = subprocess.run(
+            ["docker", "exec", container, "python", "-v", "-c", script], capture_output=True, text=True, check=True
+        )
+        assert "/server.cpython-" in done.stderr
+        assert re.findall(r"^# code object from (/.*\.py)$", done.stderr, re.MULTILINE) == []
 
     def test_rests_in_little_memory(self, container: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Below 100 MB without a request."""
