@@ -139,11 +139,12 @@ async def _serve(
 ) -> None:
     _leave_on_signals(settings, drain, service, lifeline)
     await check_address(settings)
-    # What was allocated until now lives as long as the process: garbage collection need not look at it.
+    # What was allocated until now lives as long as the process: garbage collection need not look at it, now or later.
+    # (Imports leave 500 objects of garbage, and to find them takes 30 ms.)
     # Measured: p99 falls by a factor of 1.2 to 3.6.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()  # `backend.__main__` has disabled it, so that this is the first time that anybody looks
     metrics = asyncio.create_task(exporter.serve(sockets=[listeners.metrics]))
     try:
         await service.serve(sockets=[*listeners.service])
