@@ -9,11 +9,10 @@ from fastapi.openapi.utils import get_openapi
 
 from backend.auth import ACCOUNT_SCHEME, SERVICE_SCHEME, Unauthorized, is_open
 from backend.limits.middleware import LIMITED, TooManyRequests
-from backend.problems import MEDIA_TYPE, responses
+from backend.problems import MEDIA_TYPE, PROBLEM, ProblemDetails, responses
 
 __all__ = ["install"]
 
-PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 TOO_MANY = {
     "description": TooManyRequests.__doc__,
     "headers": {"Retry-After": {"description": "Seconds until there is room again.", "schema": {"type": "integer"}}},
@@ -34,9 +33,9 @@ def install(app: FastAPI, *, closed: bool = False) -> None:
                 for operation in operations.values():
                     if closed and not is_open(path):
                         _close(operation)
-                    _mark_problems(operation["responses"])
                     if path.startswith(LIMITED):
                         operation["responses"].setdefault("429", TOO_MANY)
+            _add_problem(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -49,13 +48,14 @@ def _close(operation: dict[str, Any]) -> None:
     status = Unauthorized.status
     description = responses(Unauthorized)[status]["description"]
     operation["responses"].setdefault(
-        str(status), {"description": description, "content": {"application/json": {"schema": PROBLEM}}}
+        str(status), {"description": description, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
     )
 
 
-def _mark_problems(responses: dict[str, Any]) -> None:
-    """Move problems to their own media type; FastAPI documents every model under that of the route."""
-    for response in responses.values():
-        content = response.get("content", {})
-        if content.get("application/json", {}).get("schema") == PROBLEM:
-            content[MEDIA_TYPE] = content.pop("application/json")
+def _add_problem(schema: dict[str, Any]) -> None:
+    """Add the schemas of what `PROBLEM` refers to: the routes name it, and FastAPI does not know it."""
+    problem = ProblemDetails.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    del problem["properties"]["errors"]["default"]  # null, which FastAPI leaves out of its document, too
+    known = schema.setdefault("components", {}).setdefault("schemas", {})
+    known |= {**problem.pop("$defs"), "ProblemDetails": problem}
+    schema["components"]["schemas"] = dict(sorted(known.items()))
