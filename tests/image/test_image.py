@@ -100,7 +100,8 @@ class TestWhatItIs:
                 parts = member.name.split("/")
                 packages = parts[:1] == ["venv"] and "site-packages" in parts
                 sizes[f"packages/{parts[4]}" if packages and len(parts) > 4 else parts[0]] += member.size
-        assert {name.partition("/")[0] for name in sizes} == {"app", "packages", "run", "usr", "venv"}
+        # Debian's Python has its bytecode, and gets none; that of Docker Hub has not.
+        assert {name.partition("/")[0] for name in sizes} - {"usr"} == {"app", "packages", "run", "venv"}
         assert sizes["run"] == 0
         assert sum(sizes.values()) < ADDED_MEGABYTES * 10**6
         with capsys.disabled():
