@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.targets.kubernetes.fleet import KubernetesFleet
 from pipeline.targets.kubernetes.vantage import asker, inquiry
 from pipeline.targets.kubernetes.vantage.inquiry import LIFE_SECONDS, RENEW_SECONDS, Inquiry, objects
 from tests.pipeline.proof.servers import Reply, Service
+from tests.pipeline.targets.kubernetes.vantage.scripts import starting
 from tests.played import Answer, serving
 
 IMAGE = f"localhost:5001/slipway@sha256:{'1' * 64}"
@@ -40,19 +40,9 @@ class TestAsker:
     @pytest.fixture(name="start")
     def _start(self, tmp_path: Path) -> Iterator[Any]:
         """Starts the script as the Job does; what is given changes its orders."""
-        running: list[subprocess.Popen[str]] = []
-
-        def start(address: str, **orders: Any) -> subprocess.Popen[str]:
-            told = {"address": address, "questions": QUESTIONS, "every": 0.1, "warm_up": 5, **orders}
-            (tmp_path / "orders.json").write_text(json.dumps(told))
-            command = [sys.executable, "-I", "-S", asker.__file__, str(tmp_path / "orders.json")]
-            running.append(subprocess.Popen(command, text=True, stdout=subprocess.PIPE))
-            return running[-1]
-
-        yield start
-        for process in running:
-            process.kill()
-            process.communicate()
+        with starting(asker.__file__, tmp_path / "orders.json") as start:
+            told = {"questions": QUESTIONS, "every": 0.1, "warm_up": 5}
+            yield lambda address, **orders: start({"address": address, **told, **orders})
 
     @staticmethod
     def line(process: subprocess.Popen[str]) -> dict[str, Any]:

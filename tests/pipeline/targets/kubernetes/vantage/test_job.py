@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline.config.requests import parse_requests
 from pipeline.targets.kubernetes.vantage import probe as vantage_probe
 from pipeline.targets.kubernetes.vantage.job import View, compare_views, objects, view_of
 from tests.pipeline.proof.servers import HANG, LIST, MAKE, Reply, Request, Service
+from tests.pipeline.targets.kubernetes.vantage.scripts import starting
 from tests.played import serving
 
 IMAGE = f"localhost:5001/slipway@sha256:{'1' * 64}"
@@ -34,21 +34,11 @@ def _service() -> Iterator[Service]:
 
 
 @pytest.fixture(name="start")
-def _start(tmp_path: Path, service: Service) -> Any:
+def _start(tmp_path: Path, service: Service) -> Iterator[Any]:
     """Starts the script as the Job does; what is given changes its orders."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(**orders: Any) -> subprocess.Popen[str]:
+    with starting(vantage_probe.__file__, tmp_path / "job.json") as start:
         job = {"url": service.url, "rate": 100, "seconds": 0.25, "timeout": 0.5, "warm_up": 2, "requests": [READ]}
-        (tmp_path / "job.json").write_text(json.dumps({**job, **orders}))
-        command = [sys.executable, "-I", "-S", vantage_probe.__file__, str(tmp_path / "job.json")]
-        running.append(subprocess.Popen(command, text=True, stdout=subprocess.PIPE))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+        yield lambda **orders: start({**job, **orders})
 
 
 def seen(process: subprocess.Popen[str]) -> View:
