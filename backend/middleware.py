@@ -21,6 +21,7 @@ from backend import documentation
 from backend.auth import ServiceToken
 from backend.database import DatabaseUnavailable, SchemaChanged
 from backend.drain import Drain
+from backend.limits.tarpit import Tarpit
 from backend.logs import ACCESS, request_id, shown_client, trace_id
 from backend.metrics import Metrics
 from backend.problems import (
@@ -48,7 +49,7 @@ TRACE_PARENT = re.compile(
 READ = frozenset(
     {b"x-request-id", b"content-length", b"transfer-encoding", b"traceparent", b"slipway-synthetic", b"authorization"}
 )
-OK = 200
+OK, REFUSED = 200, 429
 # The parser has no limits, so by now all of it was read: a megabyte at most, which is what the edge lets through.
 MAX_QUERY_BYTES = 8_192
 MAX_HEADER_BYTES = 32_768
@@ -77,6 +78,7 @@ class Observation:
         self._log = structlog.get_logger(ACCESS)
         self._max_body = settings.max_body_bytes
         self._waiting = Waiting(settings.request_timeout_seconds)
+        self._tarpit = Tarpit()
         self._service_token = ServiceToken(settings)
         self._shown_client = shown_client(settings)
         self._headers = [*SECURITY_HEADERS, (b"x-release", settings.release.encode())]
@@ -92,28 +94,26 @@ class Observation:
         known = given if REQUEST_ID.fullmatch(given) else binascii.hexlify(os.urandom(8))
         request_id.set(identity := known.decode())
         trace_id.set(_trace_of(found[b"traceparent"]) if b"traceparent" in found else "")
-        status, size = CLOSED_BY_CLIENT, 0
+        status, size, held = CLOSED_BY_CLIENT, 0, 0.0
         scope[WAITING] = self._waiting
         if self._drain.active and scope["path"] not in PROBES:
             self._drain.asked = True
 
         async def respond(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, held
             if message["type"] == "http.response.start":
                 status, scope[BEGAN] = message["status"], True
                 self._waiting.forget(scope)  # a stream may take its time
                 message["headers"] = self._with_headers(message.get("headers", ()), known, scope)
+                if status == REFUSED:
+                    held = await self._tarpit.hold()
             else:
                 size += len(message.get("body", b""))
             await send(message)
 
         app = self.app
-        if length.isdigit() and int(length) > self._max_body:
-            app = _refusing(self._too_large())
-        elif header_bytes > MAX_HEADER_BYTES:
-            app = _refusing(HeadersTooLarge(f"The header fields may have at most {MAX_HEADER_BYTES} bytes."))
-        elif len(scope["query_string"]) > MAX_QUERY_BYTES:
-            app = _refusing(QueryTooLong(f"The query may have at most {MAX_QUERY_BYTES} bytes."))
+        if problem := self._excess(length, header_bytes, scope["query_string"]):
+            app = _refusing(problem)
         elif b"transfer-encoding" in found:
             receive = self._capped(receive)
         in_flight = self._metrics.in_flight
@@ -123,7 +123,7 @@ class Observation:
         finally:
             in_flight.dec()
             synthetic = b"slipway-synthetic" in found and self._is_synthetic(found)
-            self._record(scope, identity, status, size, perf_counter() - started, synthetic=synthetic)
+            self._record(scope, identity, status, size, perf_counter() - started - held, synthetic=synthetic)
 
     def _is_synthetic(self, found: Mapping[bytes, bytes]) -> bool:
         """Return whether a request is of the proof: it says so, and has SERVICE_TOKEN.
@@ -162,6 +162,15 @@ class Observation:
             request_id=identity,
             client=self._shown_client(client[0]) if client else None,
         )
+
+    def _excess(self, length: bytes, header_bytes: int, query: bytes) -> Problem | None:
+        if length.isdigit() and int(length) > self._max_body:
+            return self._too_large()
+        if header_bytes > MAX_HEADER_BYTES:
+            return HeadersTooLarge(f"The header fields may have at most {MAX_HEADER_BYTES} bytes.")
+        if len(query) > MAX_QUERY_BYTES:
+            return QueryTooLong(f"The query may have at most {MAX_QUERY_BYTES} bytes.")
+        return None
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body may have at most {self._max_body} bytes.")

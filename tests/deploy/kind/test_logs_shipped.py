@@ -118,9 +118,12 @@ def asked(address: str, query: str) -> list[dict[str, Any]]:
 
 def kill_collector(node: str) -> None:
     """With -9, by its process on the node: the image has no shell."""
-    container = docker("exec", node, "crictl", "ps", "--name=collector", "--quiet").split()[0]
-    found = docker("exec", node, "crictl", "inspect", "--output=go-template", "--template={{.info.pid}}", container)
-    docker("exec", node, "kill", "-9", found)
+    docker("exec", node, "kill", "-9", process_of_collector(node))
+
+
+def process_of_collector(node: str) -> str:
+    """The id of its process on the node."""
+    return docker("exec", node, "pgrep", "--exact", "otelcol-contrib")
 
 
 def test_nothing_is_lost(shipped: str, add_row: AddRow) -> None:
@@ -168,8 +171,7 @@ def test_the_collector_may_write_one_folder_and_ask_nobody(shipped: str) -> None
     assert shipped
     [pod, *_] = json.loads(kubectl("get", "pods", "--output=json", namespace="logs"))["items"]
     node = pod["spec"]["nodeName"]
-    container = docker("exec", node, "crictl", "ps", "--name=collector", "--quiet").split()[0]
-    pid = docker("exec", node, "crictl", "inspect", "--output=go-template", "--template={{.info.pid}}", container)
+    pid = process_of_collector(node)
     status = docker("exec", node, "cat", f"/proc/{pid}/status")
     [effective] = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")]
     assert int(effective, 16) == 0

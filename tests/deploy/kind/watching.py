@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,21 +14,25 @@ import httpx2
 from pipeline.engines.kind import CONTEXT
 from pipeline.engines.kind_objects import CLUSTER
 from tests.containers import docker
+from tests.deploy.machine import wait_until
 
 __all__ = ["Watched", "forwarded", "load"]
 
 
 @contextmanager
-def forwarded(namespace: str, what: str, port: int) -> Iterator[str]:
-    """The address on this machine that leads to PORT of WHAT (`service/prometheus`) while the block runs."""
-    command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", "port-forward", what, f":{port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def forwarded(namespace: str, what: str, number: int) -> Iterator[str]:
+    """The address on this machine that leads to port NUMBER of WHAT (`service/prometheus`) while the block runs."""
+    command = ["kubectl", f"--context={CONTEXT}", f"--namespace={namespace}", "port-forward", what, f":{number}"]
+    # Not to a pipe: kubectl has a line for each connection, and would stand still once nobody reads the next one.
+    with tempfile.TemporaryFile("a+") as told, subprocess.Popen(command, stdout=told) as process:
+
+        def port() -> str | None:
+            told.seek(0)
+            found = re.search(r"127\.0\.0\.1:(\d+)", told.read())
+            return found[1] if found else None
+
         try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            found = re.search(r"127\.0\.0\.1:(\d+)", said)
-            assert found is not None, said
-            yield f"http://127.0.0.1:{found[1]}"
+            yield f"http://127.0.0.1:{wait_until(port, 'the port is forwarded')}"
         finally:
             process.terminate()
 
