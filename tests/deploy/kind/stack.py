@@ -88,8 +88,9 @@ class KindCheckout(Checkout):
     host: str = f"{NAME}.localhost"  # by which the cluster's edge, which other services may share, knows it
 
     @classmethod
-    def make(cls, template: Path, root: Path, *, rate: int = 100, bake_seconds: int = 3, own: bool = False) -> Self:
+    def make(cls, template: Path, root: Path, *, rate: int = 50, bake_seconds: int = 3, own: bool = False) -> Self:
         """Copy TEMPLATE and commit it; it deploys as `deployer`."""
+        # Half of what is sent elsewhere: a rollout takes long enough here to have its evidence by then.
         one = super().make(template, root, rate=rate, bake_seconds=bake_seconds, own=own)
         one.port = EDGE_PORT
         one.environ["KUBECONFIG"] = str(deployer_config(root.with_name(f"{root.name}-kubeconfig")))
