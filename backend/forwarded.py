@@ -78,6 +78,8 @@ def _on_unix_socket(scope: Scope) -> bool:
 @lru_cache(maxsize=REMEMBERED)
 def _address(text: str) -> str | None:
     """Return the address in `text`, which may have a port (and an IPv6 address then brackets); None if it is none."""
+    if "%" in text:  # a zone, which names an interface of the host that wrote it, and may be any text
+        return None
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -30,6 +30,7 @@ __all__ = [
 
 MEDIA_TYPE = "application/problem+json"
 PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}  # `backend.openapi` has what it refers to
+UNREADABLE = "There was an error parsing the body"  # of FastAPI's own 400, which no route documents
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")  # RFC 9110 9.3, RFC 5789
 
 
@@ -146,8 +147,10 @@ def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, UnicodeDecodeError):  # which FastAPI makes a 400 of
-        fields = [FieldError(location="body", message="must be UTF-8 text")]
+    if error.detail == UNREADABLE:
+        text = isinstance(error.__cause__, UnicodeDecodeError)
+        message = "must be UTF-8 text" if text else "has a number of too many digits, or is nested too deep"
+        fields = [FieldError(location="body", message=message)]
         return problem_response(InvalidRequest("The request is not valid; see errors.", errors=fields))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names the methods of the first route with this path, and each of ours has one method.

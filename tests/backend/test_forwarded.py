@@ -62,6 +62,7 @@ async def _nothing(*_: object) -> None: ...
         (("6.6.6.6, ::ffff:203.0.113.7, ::ffff:10.1.2.3",), "203.0.113.7"),
         (("10.1.1.1, 10.2.2.2",), "10.1.1.1"),  # all of them are proxies: the first one asks for itself
         (("203.0.113.7, unknown, 10.1.2.3",), "10.1.2.3"),  # nobody can say who stands left of that
+        (('203.0.113.7, fe80::1%a "zone", 10.1.2.3',), "10.1.2.3"),  # which may be any text
         (("unknown",), PEER),
         (("",), PEER),
         (("203.0.113.7, " + "9" * 5000,), PEER),

@@ -142,13 +142,21 @@ class TestErrors:
         answer = await client.post(f"{NOTES}/{UUID(int=0)}")
         assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH")
 
-    async def test_a_body_that_is_no_text_is_a_documented_problem(self, writer: httpx2.AsyncClient) -> None:
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b'{"text": "\xff"}', "must be UTF-8 text"),
+            (b"[" * 100_000, "has a number of too many digits, or is nested too deep"),
+            (b'{"text": ' + b"9" * 5000 + b"}", "has a number of too many digits, or is nested too deep"),
+        ],
+        ids=["bytes", "depth", "digits"],
+    )
+    async def test_a_body_that_no_parser_reads_is_a_documented_problem(
+        self, writer: httpx2.AsyncClient, body: bytes, message: str
+    ) -> None:
         """It is as invalid as any other body."""
-        answer = await writer.post(NOTES, content=b'{"text": "\xff"}', headers={"Content-Type": "application/json"})
-        assert (answer.status_code, answer.json()["errors"]) == (
-            422,
-            [{"location": "body", "message": "must be UTF-8 text"}],
-        )
+        answer = await writer.post(NOTES, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["errors"]) == (422, [{"location": "body", "message": message}])
 
     async def test_a_validation_problem_does_not_quote_the_input(self, writer: httpx2.AsyncClient) -> None:
         """What was sent, a secret perhaps, does not come back."""

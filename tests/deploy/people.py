@@ -7,7 +7,6 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import AbstractContextManager
-from typing import Any
 
 import httpx2
 
@@ -15,10 +14,11 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Outcome
 from tests.deploy.threads import running
 
-__all__ = ["SignedIn", "add", "comes_and_goes", "signs_in", "user"]
+__all__ = ["AUTH", "PASSWORD", "SignedIn", "add", "comes_and_goes", "signs_in", "user"]
 
 AUTH = "/api/v1/auth"
-PAUSE_SECONDS, CALLS = 0.05, 25  # with one access token, before the next refresh: an address may refresh twice a second
+PAUSE_SECONDS, CALLS = 0.05, 50  # with one access token, before the next refresh: an address may refresh twice a second
+OWN = {"Sec-Fetch-Site": "same-origin"}  # as a browser says of what our page sends
 PASSWORD, OTHER = "correct horse battery", "another horse battery"
 
 
@@ -68,14 +68,17 @@ def add(one: Checkout, name: str) -> None:
 
 
 class SignedIn:
-    """Somebody who is signed in, and what became of the requests: calls, each over a new connection, and refreshes."""
+    """Somebody who is signed in, and what became of the requests: calls, each over a new connection, and refreshes.
 
-    def __init__(self, one: Checkout, name: str) -> None:
+    With a `cookie` that is the page in a browser, otherwise a client with tokens.
+    """
+
+    def __init__(self, one: Checkout, name: str, *, cookie: bool = False) -> None:
         self.called: Counter[int] = Counter()
         self.refreshed: Counter[int] = Counter()
-        self._one, self._over = one, threading.Event()
-        answer = one.request("POST", f"{AUTH}/login", json={"username": name, "password": PASSWORD})
-        self._tokens: dict[str, Any] = answer.raise_for_status().json()
+        self._one, self._over, self._cookie = one, threading.Event(), cookie
+        given = {"username": name, "password": PASSWORD, "cookie": cookie}
+        self._take(one.request("POST", f"{AUTH}/login", json=given).raise_for_status())
 
     def calling(self) -> AbstractContextManager[None]:
         """Call, and refresh now and then, while the block runs."""
@@ -84,10 +87,22 @@ class SignedIn:
     def _call(self) -> None:
         while not self._over.is_set():
             for _ in range(CALLS):
-                headers = {"Authorization": f"Bearer {self._tokens['access_token']}"}
-                self.called[self._one.request("GET", f"{AUTH}/me", headers=headers).status_code] += 1
+                self.called[self._one.request("GET", f"{AUTH}/me", headers=self._headers).status_code] += 1
                 self._over.wait(PAUSE_SECONDS)
-            answer = self._one.request("POST", f"{AUTH}/refresh", json={"refresh_token": self._tokens["refresh_token"]})
+            answer = self._one.request("POST", f"{AUTH}/refresh", headers=self._headers, json=self._body)
             self.refreshed[answer.status_code] += 1
             if answer.status_code == httpx2.codes.OK:
-                self._tokens = answer.json()
+                self._take(answer)
+
+    def _take(self, answer: httpx2.Response) -> None:
+        """Keep what signs the next requests."""
+        self._body: dict[str, str] | None = None
+        if self._cookie:
+            assert len(answer.cookies) == 2, answer.headers
+            assert "access_token" not in answer.json()
+            pairs = "; ".join(f"{name}={value}" for name, value in answer.cookies.items())
+            self._headers = {**OWN, "Cookie": pairs}
+            return
+        given = answer.json()
+        self._headers = {"Authorization": f"Bearer {given['access_token']}"}
+        self._body = {"refresh_token": given["refresh_token"]}

@@ -16,6 +16,7 @@ from tests.backend.servers import PASSWORD, Postgres, valkey
 from tests.conftest import AddRow
 from tests.deploy.checkout import Checkout
 from tests.deploy.machine import roster
+from tests.deploy.rotating import rotates_what_others_manage
 from tests.notes import NOTES
 from tests.services import psql
 
@@ -41,6 +42,18 @@ class Managed:
             "MIGRATION_DATABASE_URL": f"postgresql://{MIGRATES}:{PASSWORD}-migrates{place}",
             "REDIS_URL": f"unix://{self.redis}?db=3",
         }
+
+    def admit(self, login: str) -> str:
+        """Let the service in as `login`, beside whom there is; return the URL."""
+        password = f"{PASSWORD}-{login}"
+        psql(self.server.services, "postgres", f"CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE \"{SERVES}\"")
+        return self.environ["DATABASE_URL"].replace(f"{SERVES}:{PASSWORD}-serves", f"{login}:{password}")
+
+    def dismiss(self) -> None:
+        """Let the first login in no more; nobody may be there as that any longer."""
+        there = f"SELECT FROM pg_stat_activity WHERE usename = '{SERVES}'"
+        psql(self.server.services, "postgres", f"DO $$ BEGIN ASSERT NOT EXISTS ({there}); END $$")
+        psql(self.server.services, "postgres", f'ALTER ROLE "{SERVES}" NOLOGIN')
 
     def rows(self, where: str) -> None:
         """Check that the table of notes has exactly one row `where`."""
@@ -74,6 +87,7 @@ def renew(server: Postgres) -> None:
     """Make the database anew, with what the two roles may do in it."""
     psql(server.services, "postgres", "DROP DATABASE IF EXISTS shop")
     psql(server.services, "postgres", f'CREATE DATABASE shop OWNER "{MIGRATES}"')
+    psql(server.services, "postgres", f'ALTER ROLE "{SERVES}" LOGIN')
     grants = f'ALTER DEFAULT PRIVILEGES FOR ROLE "{MIGRATES}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO'
     psql(server.services, "shop", f'{grants} "{SERVES}"')
 
@@ -96,6 +110,7 @@ def test_are_used_and_nothing_runs_in_their_place(managed: Managed, checkout: Ch
     assert checkout.proved().release != first.release
     assert checkout.run("rollback").code == 0
     assert checkout.request("GET", f"{NOTES}/{row}").status_code == 200
+    rotates_what_others_manage(checkout, {"DATABASE_URL": managed.admit("second")}, managed.dismiss)
     assert checkout.run("down", "--volumes").code == 0
     managed.rows("text = 'managed'")
 

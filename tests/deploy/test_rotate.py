@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import AddRow
 from tests.deploy.checkout import Checkout
 from tests.deploy.leaks import Watched, planted, printed
 from tests.deploy.rotating import finish, is_killed, rotate, rotates_the_key, rotates_the_token, unfinished
@@ -33,9 +34,9 @@ def test_the_token_of_programs_rotates(deployed: Checkout) -> None:
     assert deployed.untidy() == []
 
 
-def test_the_key_of_sessions_rotates(deployed: Checkout) -> None:
-    """In three rollouts, and nobody is signed out."""
-    rotates_the_key(deployed, deployed.set_env)
+def test_the_key_of_sessions_rotates(deployed: Checkout, add_row: AddRow) -> None:
+    """In three rollouts, and nobody is signed out. (The controls are in test_accounts.py.)"""
+    add_row("rotation of JWT_SECRET_KEY", rotates_the_key(deployed, deployed.set_env))
     assert deployed.untidy() == []
 
 

@@ -6,7 +6,9 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,6 +17,7 @@ from tests.conftest import AddRow
 from tests.containers import docker
 from tests.deploy.compose.stack import ComposeCheckout
 from tests.deploy.machine import wait_until
+from tests.deploy.people import AUTH, PASSWORD, add
 from tests.deploy.threads import running
 
 pytestmark = pytest.mark.e2e
@@ -29,6 +32,7 @@ ISSUER = """persist_config off
 """
 DATA = "/var/lib/edge/caddy"
 CERTIFICATE = f"{DATA}/certificates/local/{DOMAIN}/{DOMAIN}.crt"
+HOST = {"Host": DOMAIN}
 PER_SECOND = 100
 CLIENTS = 4
 
@@ -53,11 +57,37 @@ class Browsers:
                 self.answers[repr(error)] += 1
 
     def get(self) -> httpx2.Response:
+        """Return the answer to what they ask all the time."""
+        return self.send("GET", self._path)
+
+    def send(self, method: str, path: str, *, headers: Mapping[str, str] = HOST, body: Any = None) -> httpx2.Response:
         """Return the answer to one request."""
         with httpx2.Client(verify=self._context, trust_env=False, timeout=10) as client:
-            return client.get(
-                f"https://127.0.0.1{self._path}", headers={"Host": DOMAIN}, extensions={"sni_hostname": DOMAIN}
-            )
+            return client.request(
+                method, f"https://127.0.0.1{path}", headers={**HOST, **headers}, json=body,
+                extensions={"sni_hostname": DOMAIN},
+            )  # fmt: skip
+
+
+def signs_in(one: ComposeCheckout, browsers: Browsers) -> None:
+    """Load the page and sign in there, as a browser does: the cookies are for https and for no script."""
+    add(one, "erin")
+    page = browsers.send("GET", "/")
+    assert (page.status_code, page.headers["Content-Type"].partition(";")[0]) == (200, "text/html")
+    assert "default-src" in page.headers["Content-Security-Policy"]
+    given = {"username": "erin", "password": PASSWORD, "cookie": True}
+    own = {"Origin": f"https://{DOMAIN}", "Sec-Fetch-Site": "same-origin"}
+    answer = browsers.send("POST", f"{AUTH}/login", headers=own, body=given)
+    assert answer.status_code == 200, answer.text
+    lines = answer.headers.get_list("Set-Cookie")
+    assert [line.partition("=")[0].rpartition("-")[2] for line in lines] == ["access", "refresh"]
+    for line in lines:
+        assert line.startswith("__Secure-")
+        assert {"secure", "httponly", "samesite=strict"} <= {part.strip().lower() for part in line.split(";")}, line
+    cookies = "; ".join(line.partition(";")[0] for line in lines)
+    assert browsers.send("GET", f"{AUTH}/me", headers={"Cookie": cookies}).json()["name"] == "erin"
+    elsewhere = {"Cookie": cookies, "Origin": f"http://{DOMAIN}"}
+    assert browsers.send("POST", f"{AUTH}/refresh", headers=elsewhere).status_code == 403
 
 
 def test_a_name_is_served_by_https(checkout: ComposeCheckout, add_row: AddRow) -> None:
@@ -74,6 +104,7 @@ def test_a_name_is_served_by_https(checkout: ComposeCheckout, add_row: AddRow) -
     assert (answer.status_code, answer.headers["Strict-Transport-Security"]) == (200, "max-age=31536000")
     plain = httpx2.get("http://127.0.0.1/x", headers={"Host": DOMAIN}, trust_env=False)
     assert (plain.status_code, plain.headers["Location"]) == (308, f"https://{DOMAIN}/x")
+    signs_in(checkout, browsers)
 
     def certificate() -> str:
         return docker("exec", edge, "cat", CERTIFICATE)
