@@ -4,8 +4,8 @@ Progress is plain lines on standard error. The last line of standard output is o
 last line of standard error says why. Exit codes: 0 done, 1 not done, 2 bad usage or settings.
 
     backup          {"backup": SUMMARY, "removed": [NAME, …]}, and `problem` where it should be away and is not: then 1
-    list            {"backups": [SUMMARY, …]}, the newest first, and `problem` where away does not answer, or where the
-                    server is newer than pg_dump: then 1
+    list            {"backups": [SUMMARY, …], "others": [PROJECT, …]}, the newest first, and `problem` where away does
+                    not answer, or where the server is newer than pg_dump: then 1
     fetch NAME      {"fetched": SUMMARY}: one that is only away, brought here
     verify NAME     {"verified": {"name", "project", "schema", "revision", "bytes", "seconds"}}
     prune           {"removed": [NAME, …], "kept": [NAME, …]}

@@ -21,20 +21,30 @@ UNFINISHED = timedelta(days=1)  # after which a copy without a manifest is none 
 
 
 class Shelf:
-    """The backups of one `project`. Those of others in the same places are neither listed nor removed."""
+    """The backups of one `project`. Those of others in the same places are neither listed nor removed, but named."""
 
     def __init__(self, own: BackupSettings, project: str, say: Callable[[str], None]) -> None:
         self._own, self._project, self._say = own, project, say
         self._folder, self._away = own.backup_folder, Away.of(own)
+        self._others: set[str] = set()
 
     def here(self) -> dict[str, Manifest]:
         """Return what is here, by name, the newest first."""
-        return {one.name: one for one in store.backups(self._folder) if one.project == self._project}
+        return self._ours(store.backups(self._folder))
 
     async def away(self) -> dict[str, Manifest]:
         """Return what is off the host, by name, the newest first. Raise `BackupFailed` where that does not answer."""
-        found = await self._away.backups() if self._away else []
-        return {one.name: one for one in found if one.project == self._project}
+        return self._ours(await self._away.backups() if self._away else [])
+
+    def _ours(self, found: Iterable[Manifest]) -> dict[str, Manifest]:
+        """Return those of the project, by name; note whose the others are."""
+        ours: dict[str, Manifest] = {}
+        for one in found:
+            if one.project == self._project:
+                ours[one.name] = one
+            else:
+                self._others.add(one.project)
+        return ours
 
     async def newest(self) -> Manifest | None:
         """Return the newest backup, wherever it is; off the host only where nothing is here, and it answers."""
@@ -47,7 +57,7 @@ class Shelf:
             return None
 
     async def everything(self) -> dict[str, Any]:
-        """Return all of them, and what is wrong off the host."""
+        """Return all of them, the other projects that have some in the same places, and what is wrong off the host."""
         here, problem = self.here(), None
         try:
             away = await self.away()
@@ -55,7 +65,8 @@ class Shelf:
             away, problem = {}, str(error)
         everything = sorted({**away, **here}.items(), reverse=True)
         summaries = [one.summary(here=name in here, away=name in away) for name, one in everything]
-        return {"backups": summaries, **({"problem": problem} if problem else {})}
+        answer = {"backups": summaries, "others": sorted(self._others)}
+        return {**answer, "problem": problem} if problem else answer
 
     async def put(self, manifest: Manifest) -> dict[str, Any]:
         """Copy a new backup off the host, with those that are not there yet, and remove what need not stay.

@@ -11,7 +11,7 @@ from pipeline.config.secrets import SECRET_FILES
 from pipeline.config.settings import DECISIVE, PLACED, Variable, documented, env_text, service_secrets, variables
 from pipeline.errors import SlipwayError
 
-__all__ = ["SET_BY", "derived_files", "filled"]
+__all__ = ["SET_BY", "SET_FOR_BACKUPS", "derived_files", "filled"]
 
 WRITE = "`nox -s settings -- --write`"
 
@@ -40,6 +40,8 @@ SET_BY = {
     ),
     "Kubernetes": tuple(name for name, _, _ in CLUSTER_FIXED),
 }
+# What each of them sets for the program of backups.
+SET_FOR_BACKUPS = ("BACKUP_FOLDER", "BACKUP_KEEP", "POSTGRES_SUPERUSER")
 # Longer than a change of endpoints takes to reach every edge: a second at rest, several behind a cloud load balancer.
 CLUSTER_OTHER = {"DRAIN_SECONDS": "10"}
 
@@ -118,7 +120,7 @@ def _settings_page() -> str:
     """Return the text of docs/settings.md."""
     rows = []
     for setting in documented():
-        targets = ", ".join(target for target, names in SET_BY.items() if setting.name in names)
+        targets = ", ".join(target for target, names in SET_BY.items() if setting.name in (*names, *SET_FOR_BACKUPS))
         rows.append(f"| `{setting.name}` | {_default(setting)} | {targets} | {setting.description} |")
     names = [f"`{name}`" for name in DECISIVE]
     return (
@@ -133,9 +135,10 @@ def _settings_page() -> str:
         "are kept there instead of in `.slipway` of the project. See [Deploying](1-deploying.md#where-the-state-is).\n"
         "`PROMETHEUS_TOKEN`, in the environment alone, is a bearer token for the `prometheus` of an environment; it\n"
         "is sent to an https address only. See [Watch it](1-deploying.md#watch-it).\n"
-        "\nA target under *set by* sets the variable for each replica itself, whatever `.env` says; on Kubernetes the\n"
-        "overlay may say otherwise, and has the other plain settings. None sets host and port of a store that others\n"
-        "manage.\n\n| variable | default | set by | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        "\nA target under *set by* sets the variable for each replica, or for the program of backups, itself,\n"
+        "whatever `.env` says; on Kubernetes the overlay may say otherwise, and has the other plain settings. None\n"
+        "sets host, port or superuser of a store that others manage.\n\n"
+        "| variable | default | set by | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

@@ -72,6 +72,12 @@ def read_backups(target: Target) -> tuple[list[Backup], str | None]:
     """Return all whole backups of `target`, newest first, and what is wrong where they are kept."""
     answer = target.backups.run("list", told=log.debug, seconds=LIST_SECONDS)
     backups = sorted(map(Backup.of, answer["backups"]), key=lambda backup: backup.at, reverse=True)
+    if not backups and answer.get("others"):
+        others = ", ".join(answer["others"])
+        log.warning(
+            f"the backups here are of another project, {others}: to restore one, set PROJECT_NAME in .env to that, and"
+            " deploy first"
+        )
     return backups, answer.get("problem")
 
 

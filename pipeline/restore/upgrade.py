@@ -139,13 +139,17 @@ class UpgradeStory(Replacing):
                 stage.note = self._fill("last restore", backup, upgrade)
             with self.stage(told, "switch", switched_at=now()) as stage:
                 told.facts["switched_at"] = now()
+                window.swap()
                 upgrade.switch()
                 seen = self._seen = self._settle(window, "switch")
                 told.facts["closed_seconds"] = round(time.monotonic() - closed, 1)
                 told.facts["window"] = seen.document()
                 stage.note = turned_away(seen)
+        if seen.early[0]:
+            told.remarks.append(f"{seen.early[0]} of {seen.early[1]} reads got 503 while only writes had to")
         if seen.failed:
-            raise DeployFailed(f"{seen.failed} of {seen.sent} requests failed in the switch: {seen.failures[0]}")
+            sent = seen.sent + seen.early[1]
+            raise DeployFailed(f"{seen.failed} of {sent} requests failed in the switch: {seen.failures[0]}")
         self._prove(told, serving)
         if int(str(backup.summary["programs"]).partition(".")[0]) < int(plan.new.partition(".")[0]):
             told.remarks.append(

@@ -50,8 +50,9 @@ class Ask(Protocol):
 class Seen:
     """What was seen of a swap: requests `sent`, those `refused`, the `seconds` from the first to the last of these.
 
-    `failures` are those that nobody may see in a swap, the first ones in words; `failed` is their number. `before` are
-    requests that failed already when nothing had been touched, of how many; `broken` are their paths.
+    `early` are those refused before it, while something was changed already, of how many. `failures` are those that
+    nobody may see in a swap, the first ones in words; `failed` is their number. `before` are requests that failed
+    already when nothing had been touched, of how many; `broken` are their paths.
     """
 
     sent: int = 0
@@ -60,6 +61,7 @@ class Seen:
     failed: int = 0
     failures: tuple[str, ...] = ()
     before: tuple[int, int] = (0, 0)
+    early: tuple[int, int] = (0, 0)
     broken: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class Window:
         self._asked: list[Asked] = []
         self._over = threading.Event()
         self._touched: float | None = None
+        self._swapped: float | None = None
         self._threads = [threading.Thread(target=self._send, args=(number,), daemon=True) for number in range(THREADS)]
 
     def touch(self) -> None:
@@ -88,6 +91,10 @@ class Window:
             if len(self._asked) >= THREADS:
                 break
         self._touched = time.monotonic()
+
+    def swap(self) -> None:
+        """Note that the swap begins; without this, it begins with the first change."""
+        self._swapped = time.monotonic()
 
     def settled(self) -> bool:
         """Return whether each of the threads had its last answer as it should be, or as it was before all."""
@@ -98,7 +105,7 @@ class Window:
 
     def judged(self) -> Seen:
         """Return what was seen so far."""
-        return judge_window(self._seen(), self._touched, self._known)
+        return judge_window(self._seen(), self._touched, self._known, self._swapped)
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -127,25 +134,29 @@ class Window:
         return list(self._asked)  # a list may grow meanwhile; what it has does not change
 
 
-def judge_window(asked: Sequence[Asked], touched: float | None, broken: Sequence[str] | None = None) -> Seen:
-    """Return what the requests `asked` say of what was `touched` then: each is counted where it ended.
+def judge_window(
+    asked: Sequence[Asked], touched: float | None, broken: Sequence[str] | None = None, swapped: float | None = None
+) -> Seen:
+    """Return what the requests `asked` say of what was `touched` and `swapped` then: each is counted where it ended.
 
     See `Window` for `broken`.
     """
     before = [one for one in asked if touched is None or one.ended < touched]
     during = [one for one in asked if one not in before]
-    refused = [one for one in during if one.refused]
+    early = [one for one in during if swapped is not None and one.ended < swapped]
+    refused = [one for one in during if one.refused and one not in early]
     if broken is None:
         broken = sorted({one.path for one in before if one.wrong})
     # What was broken before, by what a restore is there to mend, may be broken until the swap.
     failed = [one for one in during if one.wrong and not one.refused and one.path not in broken]
     return Seen(
-        sent=len(during),
+        sent=len(during) - len(early),
         refused=len(refused),
         seconds=round(max(one.ended for one in refused) - min(one.began for one in refused), 2) if refused else 0.0,
         failed=len(failed),
         failures=tuple(f"GET {one.path}: {one.wrong}" for one in failed[:EXAMPLES]),
         before=(sum(bool(one.wrong) for one in before), len(before)),
+        early=(sum(one.refused for one in early), len(early)),
         broken=tuple(broken),
     )
 

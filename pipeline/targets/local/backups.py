@@ -102,19 +102,19 @@ class LocalBackups(roles.Backups):
         site, python = self.site, self._python(release)
         plain = {name: value for name, value in clean_environment(site.layout.home).items() if name != HOME}
         own = {
-            **backup_settings(site.values),
             "BACKUP_FOLDER": str(site.layout.backups),
             "BACKUP_KEEP": site.env.kept.keep,
             "RELEASE": release,
             "PATH": os.pathsep.join(map(str, (site.engines().postgres, python.parent, plain["PATH"]))),
             **({HOME: str(site.layout.home)} if verb in CHANGING else {}),
         }
+        settings = backup_settings(site.values)
         if not needs_of(verb).identity:
-            own.pop(IDENTITY, None)
+            settings.pop(IDENTITY, None)
         try:
             said = run(
                 [str(python), "-m", MODULE, verb, *arguments],
-                env={**plain, **site.artifacts.config(release), **environment, **own},
+                env={**plain, **site.artifacts.config(release), **settings, **environment, **own},
                 cwd=site.artifacts.folder(release),
                 timeout=seconds,
                 given=None if given is None else json.dumps(given),

@@ -66,7 +66,7 @@ class TestVerbs:
         code, answer, said = _run(place, "backup", POSTGRES_HOST="/nowhere")
         assert (code, answer) == (1, None)
         assert said[-1].startswith("the database: ")
-        assert _run(place, "list", POSTGRES_HOST="/nowhere")[:2] == (0, {"backups": []})
+        assert _run(place, "list", POSTGRES_HOST="/nowhere")[:2] == (0, {"backups": [], "others": []})
 
     @pytest.mark.parametrize("given", ["[]", "{", '{"project": 1}', '{"other": ""}'])
     def test_bad_input_is_2(self, place: Place, given: str) -> None:
@@ -80,6 +80,7 @@ class TestVerbs:
         name = _run(place, "backup", PROJECT_NAME="another")[1]["backup"]["name"]
         code, _, said = _run(place, "verify", name)
         assert (code, f"{name} is of project another, not of keeper" in said[-1]) == (1, True)
+        assert _run(place, "list")[:2] == (0, {"backups": [], "others": ["another"]})
         assert _run(place, "verify", "newest", given='{"project": "another"}')[1]["verified"]["name"] == name
 
     def test_bad_settings_are_2_with_a_line_each(self, place: Place) -> None:

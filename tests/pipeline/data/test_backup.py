@@ -125,3 +125,13 @@ class TestTheList:
         assert served.run("backups", "--json") == (1, {
             "environment": "here", "backups": [], "max_age_seconds": 86400, "problem": "s3://bucket does not answer"
         })  # fmt: skip
+
+    def test_names_the_projects_whose_backups_are_there_instead(self, served: World) -> None:
+        """As on a new host, whose .env has another PROJECT_NAME; where there are own ones, nobody cares."""
+        backups_of(served).others = ["shop"]
+        assert served.run("backups")[0] == 0
+        assert "the backups here are of another project, shop: to restore one, set PROJECT_NAME in .env" in served.said
+        backups_of(served).summaries = [summary()]
+        before = served.said
+        assert served.run("backups")[0] == 0
+        assert "another project" not in served.said.removeprefix(before)

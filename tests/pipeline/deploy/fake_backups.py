@@ -60,6 +60,7 @@ class FakeBackups(Backups):
     scheduled: dict[str, Any] | None = None
     next: dict[str, Any] = field(default_factory=dict)  # of the summary of the next backup
     problem: str | None = None  # with where they are kept
+    others: list[str] = field(default_factory=list)  # projects that have some in the same place
     schema: str = "same"  # how the revision of a backup stands to the release
     pending: list[str] = field(default_factory=list)  # migrations, in a drill
     caches: int | None = 1
@@ -113,7 +114,8 @@ class FakeBackups(Backups):
         return {"backup": made, "removed": [], **({"problem": self.problem} if self.problem else {})}
 
     def _list(self) -> dict[str, Any]:
-        return {"backups": self.summaries, **({"problem": self.problem} if self.problem else {})}
+        answer = {"backups": self.summaries, "others": self.others}
+        return {**answer, **({"problem": self.problem} if self.problem else {})}
 
     def _verify(self, name: str) -> dict[str, Any]:
         if name in self.bad:

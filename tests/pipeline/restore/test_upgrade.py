@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 
 from pipeline.__main__ import parser
 from pipeline.config.project import Environment, Project
+from pipeline.config.requests import RequestSpec
 from pipeline.data.records import DataRecords
 from pipeline.deploy.proving import Proof
 from pipeline.errors import DeployFailed, Interrupted, ProgramFailed, SlipwayError, UsageError
 from pipeline.proof.exchange import Exchange
 from pipeline.proof.smoke import Smoked
 from pipeline.restore.upgrade import UpgradeStory
+from pipeline.restore.window import Ask
 from pipeline.system.progress import Progress
 from pipeline.targets import Target
 from tests.pipeline.deploy.fake_backups import summary
@@ -45,13 +48,15 @@ def upgrade_of(world: World) -> FakeUpgrade:
     return world.target.database.next
 
 
-def upgraded(world: World, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Move the data as the command line does; return the exit code and the report."""
+def upgraded(world: World, *arguments: str, ask: Ask | None = None) -> tuple[int, dict[str, Any]]:
+    """Move the data as the command line does, and `ask` meanwhile; return the exit code and the report."""
 
     def begin(project: Project, env: Environment, progress: Progress, target: Target) -> UpgradeStory:
         proof = partial(Proof, traffic=partial(FakeTraffic, world.target), baseline_seconds=0)
         times = {"quiet_seconds": 0.0, "recovery_seconds": 2.0}
-        return UpgradeStory(project, env, progress, target, proof=proof, answered=lambda *_: ask_fake(world), **times)
+        return UpgradeStory(
+            project, env, progress, target, proof=proof, answered=lambda *_: ask or ask_fake(world), **times
+        )
 
     options = parser("upgrade-database").parse_args(["upgrade-database", world.target.env.name, "--json", *arguments])
     world.target.asked.clear()
@@ -91,6 +96,23 @@ class TestAnUpgrade:
             "the data of before is kept in volume board_postgres: `docker volume rm board_postgres` removes it"
         )
         assert "writes were refused for" in document["said"]
+
+    def test_counts_from_the_switch_on_who_was_turned_away(self, kept: World) -> None:
+        """Reads that were refused while only writes had to be are said apart, and make its seconds no longer."""
+
+        def ask(_: RequestSpec) -> tuple[bool, str]:
+            upgrade = upgrade_of(kept)
+            return (True, "503") if not (upgrade.writable or upgrade.new_serves) else (False, "")
+
+        slowly = {"fill": lambda: time.sleep(1)}
+        kept.target.meanwhile["close"] = lambda: kept.target.meanwhile.update(slowly)
+        code, document = upgraded(kept, "--yes", ask=ask)
+        assert (code, document["verdict"]) == (0, "proved")
+        window = document["window"]
+        assert window["early"][0] > 0
+        assert window["seconds"] < 0.5
+        [remark] = document["remarks"]
+        assert remark == f"{window['early'][0]} of {window['early'][1]} reads got 503 while only writes had to"
 
     def test_notes_what_serves_as_proved(self, kept: World) -> None:
         """So that a deploy that fails later does not bring the old server back."""

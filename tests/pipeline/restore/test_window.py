@@ -30,6 +30,14 @@ class TestJudgeWindow:
         seen = judge_window([asked(0, 0.1), refused(1.9, 2.2), refused(3, 3.4), asked(3.5, 3.6)], touched=2.0)
         assert (seen.sent, seen.refused, seen.seconds, seen.failed) == (3, 2, 1.5, 0)
 
+    def test_keeps_apart_what_was_refused_before_the_swap(self) -> None:
+        """Where something is changed long before, users are told how long the swap alone turned them away."""
+        early = [refused(2, 2.1), asked(3, 3.1), asked(3.2, 3.3, wrong="500")]
+        swap = [refused(60, 60.4), asked(61, 61.1)]
+        seen = judge_window([asked(0, 0.1), *early, *swap], touched=1.0, swapped=60.0)
+        assert (seen.sent, seen.refused, seen.seconds) == (2, 1, 0.4)
+        assert (seen.before, seen.early, seen.failed) == ((0, 1), (1, 3), 1)
+
     def test_forgives_nothing_but_a_refusal(self) -> None:
         """A 500, or a 503 that does not say when to come back."""
         seen = judge_window([asked(0, 0.1), asked(2, 2.1, wrong="500 x"), asked(2, 2.1, wrong="503 y")], touched=1.0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.backup_policy import BackupPolicy
+from pipeline.config.derived import SET_FOR_BACKUPS
 from pipeline.config.project import LocalEnvironment, Project
 from pipeline.engines.embedded import Engines
 from pipeline.engines.occupant import HOME
@@ -66,6 +67,12 @@ class TestLocalBackups:
         assert seen["BACKUP_FOLDER"] == str(tmp_path / ".slipway/here/backups")
         assert seen["BACKUP_RECIPIENTS"] == "age1"
         assert seen["given"] == ""
+
+    @pytest.mark.parametrize("name", SET_FOR_BACKUPS)
+    def test_set_what_the_documents_say(self, backups: LocalBackups, name: str) -> None:
+        """Whatever `.env` says."""
+        backups.site.values[name] = "of .env"
+        assert got(backups, "backup")[name] != "of .env"
 
     def test_hand_on_what_is_given_and_each_line(self, backups: LocalBackups) -> None:
         """The first as JSON."""
