@@ -346,7 +346,9 @@ def e2e(session: nox.Session) -> None:
         "compose": [(*beside, "tests/deploy/compose")],
         "kind": [("tests/deploy/kind",)],
         "own": [(*beside, "-m", "own", "tests/deploy", aside)],  # the story of the service that is here
-        "observe": [("tests/deploy/compose/test_monitoring.py",)],  # with the programs that watch the service
+        "observe": [
+            tuple(f"tests/deploy/compose/test_{name}.py" for name in ("monitoring", "unheeded", "causes", "quiet"))
+        ],
         "page": [("tests/page",)],
     }
     tier, asked = ("e2e" if session.posargs else "e2e and gate"), session.posargs or [""]

@@ -14,6 +14,7 @@ from pipeline.monitoring.dashboards import dashboard_files, dashboard_problems
 from pipeline.monitoring.made import rule_files
 from pipeline.monitoring.metrics import service_metrics
 from pipeline.monitoring.problems import PROMTOOL, parse_problems, rule_problems
+from pipeline.monitoring.receivers import route_problems
 from pipeline.system.progress import Progress
 
 __all__ = ["add_parsers"]
@@ -26,7 +27,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def rules(project: Project, _: Namespace, __: Progress) -> None:
-    """Check the rules and dashboards of `monitoring/`, where there are any; say so where they cannot be parsed here."""
+    """Check what is in `monitoring/`, where there are any rules; say so where they cannot be parsed here."""
     files = rule_files(project.root)
     if not files:
         return
@@ -37,7 +38,8 @@ def rules(project: Project, _: Namespace, __: Progress) -> None:
     if parsed is None:
         log.warning(unparsed)
     known = service_metrics()
-    problems = [*(parsed or ()), *rule_problems(project.root, known), *collector_problems(project.root)]
+    problems = [*(parsed or ()), *rule_problems(project.root, known)]
+    problems += [*collector_problems(project.root), *route_problems(project.root)]
     # A dashboard may ask for what a rule records, so those have to be read.
     problems = problems or dashboard_problems(project.root, known)
     if problems:

@@ -1,15 +1,20 @@
-"""Who is told of alerts: the configuration of Alertmanager, made from the settings of `.env`."""
+"""Who is told of alerts: the configuration of Alertmanager, made from the settings of `.env`; on Kubernetes, a file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-__all__ = ["alertmanager_config", "receiver_problems", "unheard"]
+from pipeline.config.tables import there_is
+
+__all__ = ["alertmanager_config", "receiver_problems", "route_problems", "unheard"]
+
+FILE = "monitoring/kubernetes/alertmanager.yaml"
 
 PEOPLE, HEARTBEAT, NOBODY = "people", "heartbeat", "nobody"
 MAIL = ("ALERT_EMAIL_TO", "ALERT_EMAIL_FROM", "ALERT_SMTP_HOST")
@@ -87,6 +92,28 @@ def unheard(settings: Mapping[str, str]) -> str | None:
 def receiver_problems(settings: Mapping[str, str]) -> list[str]:
     """Return what is wrong with `settings`, one line each with its fix, and without the value: it may be secret."""
     return list(_problems(settings))
+
+
+def route_problems(root: Path) -> list[str]:
+    """Return what is wrong with the receivers of the configuration for Kubernetes below `root`, one line each."""
+    path = root / FILE
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"receivers": [], "route": {}}
+        names = [receiver["name"] for receiver in config["receivers"]]
+        asked = list(_receivers(config["route"]))
+    except yaml.YAMLError as error:
+        return [f"{FILE}: not valid YAML: {' '.join(str(error).split())}"]
+    except (AttributeError, KeyError, TypeError):
+        return [f"{FILE}: must have a table `route` and a list `receivers` of tables, each with a `name`"]
+    return [f"{FILE}: route: no receiver `{name}`: {there_is(name, names)}" for name in asked if name not in names]
+
+
+def _receivers(route: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the receivers that `route` and those below it name."""
+    if "receiver" in route:
+        yield route["receiver"]
+    for one in route.get("routes", ()):
+        yield from _receivers(one)
 
 
 def _problems(settings: Mapping[str, str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import httpx2
 from pipeline.system.ports import dial
 from tests.deploy.machine import wait_until
 
-__all__ = ["Visit", "Visitors"]
+__all__ = ["Callers", "Visit", "Visitors"]
 
 PAUSE_SECONDS = 0.02
 
@@ -85,3 +85,45 @@ class Visitors:
                 seconds, kind = time.monotonic() - at, answer.headers.get("content-type", "")
                 release = answer.headers.get("x-release")
                 self.visits.append(Visit(path, at, seconds, answer.status_code, kind, answer.content, release))
+
+
+class Callers:
+    """So many callers, each of whom asks for `path` so many times a second over a connection that it keeps."""
+
+    def __init__(self, base: str, path: str, *, rate: float, callers: int = 1) -> None:
+        self.seconds: list[float] = []  # that each answer took
+        self.failed: list[str] = []
+        self._base, self._headers = dial(base)
+        self._path, self._rate, self._over = path, rate, threading.Event()
+        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
+
+    def percentile(self, share: float) -> float:
+        """Return the milliseconds within which this `share` of the requests was answered."""
+        times = sorted(self.seconds)
+        return 1000 * times[min(len(times) - 1, int(share * len(times)))]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        with httpx2.Client(headers=self._headers, timeout=20, verify=False, trust_env=False) as client:
+            following = time.monotonic()
+            while not self._over.wait(following - time.monotonic()):
+                began = time.monotonic()
+                following = max(following + 1 / self._rate, began)
+                try:
+                    answer = client.get(self._base + self._path)
+                except httpx2.TransportError as error:
+                    self.failed.append(repr(error))
+                else:
+                    self.seconds.append(time.monotonic() - began)
+                    self.failed += [f"{answer.status_code} {answer.text[:200]}"] if answer.status_code != 200 else []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.compose.stack import ComposeCheckout
+from tests.deploy.compose.watching import watched_clone
 from tests.tools import need
 
 
@@ -48,3 +49,13 @@ def sound(deployed: ComposeCheckout) -> Iterator[ComposeCheckout]:
     """The module's clone, with the source of the release that serves before and after."""
     yield deployed
     deployed.restore()
+
+
+@pytest.fixture(scope="module")
+def watched(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeCheckout]:
+    """A clone with the profile `monitoring`: a release serves, a backup and a drill were made."""
+    with watched_clone(template, tmp_path_factory.mktemp("watched")) as one:
+        for verb in ("backup", "drill"):
+            done = one.run(verb, "--json")
+            assert done.code == 0, str(done)
+        yield one

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import httpx2
 
+from pipeline.config.secrets import REDIS_ADMIN, secret_files
 from pipeline.registry.reference import PARTS
 from tests.containers import docker
 from tests.deploy.checkout import Checkout
@@ -18,6 +19,11 @@ __all__ = ["AS_SUPERUSER", "ComposeCheckout"]
 
 # The service's own role, and its password, may be rotated by a test.
 AS_SUPERUSER = 'PGPASSWORD=$(cat /run/secrets/POSTGRES_SUPERUSER_PASSWORD) psql -U postgres -d "$0" -tAc "$1"'
+# A command for each megabyte, as a service writes: what one script writes is no one's to evict until it ends.
+FILL = (
+    "for i in $(seq {megabytes}); do echo \"eval \\\"redis.call('set', 'x$i', string.rep('x', 1048576))\\\" 0\"; done"
+    " | redis-cli --user admin >/dev/null"
+)
 SERVICES = {"backend": 2, "frontend": 1, "postgres": 1, "redis": 1}
 
 
@@ -62,6 +68,12 @@ class ComposeCheckout(Checkout):
         """The first value that QUERY gives, as text."""
         [postgres] = self.containers("postgres")
         return docker("exec", postgres, "sh", "-c", AS_SUPERUSER, self.settings()["POSTGRES_DB"], query)
+
+    def fill_redis(self, megabytes: int) -> None:
+        """Write so many keys of a megabyte each, as its administrator."""
+        [redis] = self.containers("redis")
+        password = (secret_files(self.root) / REDIS_ADMIN).read_text(encoding="utf-8")
+        docker("exec", "--env", f"REDISCLI_AUTH={password}", redis, "sh", "-c", FILL.format(megabytes=megabytes))
 
     def untidy(self) -> list[str]:
         """What a finished deploy must not leave: other containers than should run, a lock, parts, synthetic rows."""

@@ -14,11 +14,6 @@ pytestmark = pytest.mark.e2e
 AS_SERVICE = 'REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) redis-cli "$@"'
 AS_ADMIN = ("sh", "-c", 'exec redis-cli --user admin "$@"', "sh")
 LIMIT_MB, GIVEN_MB = 192, 240
-# A command for each megabyte, as a service writes: what one script writes is no one's to evict until it ends.
-FILL = (
-    f"for i in $(seq {GIVEN_MB}); do echo \"eval \\\"redis.call('set', 'x$i', string.rep('x', 1048576))\\\" 0\"; done"
-    " | redis-cli --user admin >/dev/null"
-)
 
 
 @pytest.fixture(name="redis")
@@ -70,7 +65,7 @@ def test_what_is_stored_survives_a_kill(redis: str) -> None:
 def test_what_is_beyond_its_limit_goes_and_it_lives(deployed: ComposeCheckout, redis: str) -> None:
     """What was used longest ago first; the container's own limit is not reached, and the service does not notice."""
     before = deployed.inspect(redis)["State"]["StartedAt"]
-    docker("exec", "--env", "REDISCLI_AUTH", redis, "sh", "-c", FILL)
+    deployed.fill_redis(GIVEN_MB)
     used, evicted = figures(redis, "memory"), int(figures(redis, "stats")["evicted_keys"])
     assert int(used["maxmemory"]) == LIMIT_MB * 2**20
     assert int(used["used_memory"]) <= LIMIT_MB * 2**20 * 1.1  # what it needs for its log is beside the limit

@@ -55,10 +55,12 @@ class TestPrometheus:
 
     @pytest.mark.needs("amtool")
     def test_alerts_go_where_the_routes_say(self) -> None:
-        """To nobody, until somebody is named."""
-        command = ["amtool", "config", "routes", "test", f"--config.file={CONFIG / 'alertmanager.yaml'}"]
-        done = subprocess.run([*command, "severity=page"], check=False, capture_output=True, text=True)
-        assert (done.returncode, done.stdout.strip()) == (0, "nobody"), done.stderr
+        """To a receiver that there is: nobody, until somebody is named."""
+        path = CONFIG / "alertmanager.yaml"
+        command = ["amtool", "config", "routes", "test", f"--config.file={path}", "severity=page"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        names = {one["name"] for one in yaml.safe_load(path.read_text(encoding="utf-8"))["receivers"]}
+        assert (done.returncode, {*done.stdout.strip().split(",")} <= names) == (0, True), done.stderr
 
     def test_has_every_job_that_a_rule_selects_by(self) -> None:
         """By its name: a job of another name would fire nothing."""

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.monitoring.receivers import alertmanager_config, receiver_problems, unheard
+from pipeline.monitoring.receivers import alertmanager_config, receiver_problems, route_problems, unheard
+from tests.project import PROJECT, copied, run_pipeline
 
+FILE = "monitoring/kubernetes/alertmanager.yaml"
+FOLDERS = ("backend", "docs", "k8s", "monitoring", "pipeline")
 HOOK, SLACK, BEAT = (
     "https://alerts.example.org/a?b=c",
     "https://hooks.slack.com/services/T/B/x",
@@ -103,3 +106,32 @@ class TestProblems:
             "on-call@example.org",
             MAIL["ALERT_SMTP_HOST"],
         }
+
+
+class TestRoutes:
+    """Of the file for Kubernetes, which somebody changes by hand."""
+
+    def test_are_without_a_fault(self, tmp_path: Path) -> None:
+        """Here, and where there is no such file."""
+        assert route_problems(PROJECT.root) == route_problems(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ("receiver: nobody", "receiver: nobdy", "route: no receiver `nobdy`: did you mean `nobody`?"),
+            ("receiver: nobody", "receiver: nobody\n  routes: [{routes: [{receiver: on-call}]}]",
+             "route: no receiver `on-call`: there is `nobody`"),
+            ("- name: nobody", "- nobody", "must have a table `route` and a list `receivers` of tables"),
+            ("receivers:", "receivers: {", "not valid YAML: "),
+        ],
+    )  # fmt: skip
+    def test_name_a_receiver_that_nobody_made(self, old: str, new: str, says: str, tmp_path: Path) -> None:
+        """Alertmanager would not start, and `lint` fails instead."""
+        root = copied(tmp_path, *FOLDERS)
+        text = (root / FILE).read_text(encoding="utf-8")
+        assert old in text
+        (root / FILE).write_text(text.replace(old, new), encoding="utf-8")
+        [line] = route_problems(root)
+        assert line.startswith(f"{FILE}: {says}")
+        done = run_pipeline(root, "rules")
+        assert (done.returncode, line in done.stderr) == (1, True), done.stderr
