@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["COMMIT_SECONDS", "FACTS", "PLAIN", "ROOM", "WRITABLE", "close_sql", "log_ended"]
+__all__ = ["COMMIT_SECONDS", "FACTS", "PLAIN", "READ_ONLY", "ROOM", "WRITABLE", "close_sql", "log_ended"]
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +18,11 @@ FACTS = (
     " 'others', (SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database"
     " WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database())));"
 )
+READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = on;\nSELECT pg_reload_conf();"
 WRITABLE = "ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();"
 # A setting of the server: unlike one of the database or of a role, a backup does not carry it to the new server. Who
 # began before all had heard may still write; what does not end is ended, and the last line says how many that were.
 CLOSE = """\
-ALTER SYSTEM SET default_transaction_read_only = on;
-SELECT pg_reload_conf();
 SELECT pg_sleep({heard});
 DO $$
 DECLARE since timestamptz := clock_timestamp(); ended int := 0;
@@ -50,7 +49,7 @@ def close_sql(seconds: float) -> str:
 
     The last line of its output is the number of sessions that were ended then.
     """
-    return CLOSE.format(heard=HEARD_SECONDS, seconds=seconds)
+    return f"{READ_ONLY}\n" + CLOSE.format(heard=HEARD_SECONDS, seconds=seconds)
 
 
 def log_ended(said: str, seconds: float) -> None:

@@ -13,10 +13,11 @@ from typing import Self
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.targets.kubernetes.store import NAME, Store, find_store
 
-__all__ = ["COPY_OF", "LEFT", "MOVED_TO", "POD_NAME", "Step", "Stores", "pod_of", "without_moved"]
+__all__ = ["COPY_OF", "LEFT", "MOVED_TO", "POD_NAME", "SWITCHING", "Step", "Stores", "pod_of", "without_moved"]
 
 COPY_OF = "slipway/copy-of"  # of a new claim: that from which it was filled
 MOVED_TO = "slipway/moved-to"  # of an old claim: that which took its place; to set it is the switch
+SWITCHING = "slipway/switching-since"  # of a new claim, until its server takes writes
 LEFT = "slipway/left-at"  # of a new claim: when a switch to it was undone; it alone has what was written until then
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 
@@ -89,7 +90,7 @@ class Stores:
                     yield claim, Step.ABANDON
             elif LEFT in self.claims[claim]:
                 yield claim, Step.SWITCH_BACK
-            elif not self.moved_to(claim) and self.led != name_of(one):
+            elif SWITCHING in self.claims[claim]:
                 yield claim, Step.GO_ON
 
 

@@ -26,12 +26,21 @@ from pipeline.system.waiting import attempts
 from pipeline.targets.common import roles
 from pipeline.targets.common.backups import IDENTITY
 from pipeline.targets.common.data import OUTSIDE, major_of, upgrade_command
-from pipeline.targets.common.upgrade import COMMIT_SECONDS, FACTS, PLAIN, ROOM, WRITABLE, close_sql, log_ended
+from pipeline.targets.common.upgrade import (
+    COMMIT_SECONDS,
+    FACTS,
+    PLAIN,
+    READ_ONLY,
+    ROOM,
+    WRITABLE,
+    close_sql,
+    log_ended,
+)
 from pipeline.targets.kubernetes.backups import BACKUP, KubernetesBackups
 from pipeline.targets.kubernetes.beside import claim_of, emptying, image_of, roles_copy, template_of
 from pipeline.targets.kubernetes.data import new_store, service_problems
 from pipeline.targets.kubernetes.job import NAME_LABEL, MigrateJob, pointed_at, superuser_psql
-from pipeline.targets.kubernetes.moves import COPY_OF, LEFT, MOVED_TO, POD_NAME, Step, Stores, pod_of
+from pipeline.targets.kubernetes.moves import COPY_OF, LEFT, MOVED_TO, POD_NAME, SWITCHING, Step, Stores, pod_of
 from pipeline.targets.kubernetes.objects import before_migrations
 from pipeline.targets.kubernetes.release import NOTHING_YET, settings_of
 from pipeline.targets.kubernetes.rollout.observation import quantity
@@ -161,6 +170,7 @@ class KubernetesUpgrade(roles.Upgrade):
         assert wanted is not None  # as `plan` saw
         assert old is not None
         self.place = place
+        self._lead(old)  # the Service of an earlier template selects each pod of PostgreSQL
         if place in there.claims:  # of a try before this one
             tell("emptying its claim")
             self._end(there.of_claim(place))
@@ -195,14 +205,16 @@ class KubernetesUpgrade(roles.Upgrade):
         log_ended(self._psql(close_sql(COMMIT_SECONDS), self._serving()), COMMIT_SECONDS)
 
     def switch(self) -> None:
-        """Note in the old claim that its data has moved; then stop the old server, and let the Service lead here."""
-        origin = Stores.read(self.site.kubectl).origin(self.place)
+        """Note in the old claim that its data has moved, and hand over: until that is done, nobody writes to either."""
+        new, origin = self._new(), Stores.read(self.site.kubectl).origin(self.place)
         assert origin is not None
+        self._psql(READ_ONLY, new, host=self._host(new))
+        self._mark(self.place, f"{SWITCHING}={now()}")
         self._mark(origin, f"{MOVED_TO}={self.place}")
         self.go_on(self.place)
 
     def switch_back(self, place: str) -> None:
-        """Start the old server again; stop the new one before the Service leads back, so that no two are written to."""
+        """Start the old server again, which takes no writes yet, and hand over to it."""
         if not self.switched(place):
             return
         there = Stores.read(self.site.kubectl)
@@ -211,11 +223,7 @@ class KubernetesUpgrade(roles.Upgrade):
             raise DeployFailed(f"the claim from which {place} was filled is gone: there is nothing to go back to")
         if LEFT not in there.claims[place]:
             self._mark(place, f"{LEFT}={now()}")
-        old = there.of_claim(origin) or self._bring_back()
-        self._start(old)
-        self._psql(WRITABLE, old, host=self._host(old))
-        self._end(there.of_claim(place))
-        self._lead(old)
+        self._hand_over(there.of_claim(origin) or self._bring_back(), there.of_claim(place))
         self._mark(origin, f"{MOVED_TO}-")
 
     def abandon(self, place: str) -> None:
@@ -234,13 +242,12 @@ class KubernetesUpgrade(roles.Upgrade):
         return place in there.claims and not there.is_copy(place)
 
     def go_on(self, place: str) -> None:
-        """Do what is left of it, unless somebody has stopped everything since: then the next deploy starts it."""
+        """Do what is left of it, unless somebody has stopped everything since: then the next deploy starts it first."""
         there = Stores.read(self.site.kubectl)
         new = there.of_claim(place)
-        self._end(there.of_claim(there.origin(place) or ""))
         if new is not None:
-            self._ready(new)
-            self._lead(new)
+            self._hand_over(new, there.of_claim(there.origin(place) or ""))
+            self._mark(place, f"{SWITCHING}-")
 
     def heal(self) -> bool:
         """Bring to its end what was killed, on another machine perhaps, which has its record; return whether there was.
@@ -296,9 +303,16 @@ class KubernetesUpgrade(roles.Upgrade):
     def _ready(self, store: Object, tell: Callable[[str], None] = log.debug) -> None:
         wait_for_store(self.site.kubectl, store, self.site.rollout.findings, tell)
 
-    def _start(self, store: Object) -> None:
-        self._scale(store, 1)
-        self._ready(store)
+    def _hand_over(self, to: Object, other: Object | None) -> None:
+        """Let the Service lead to a server that takes no writes, end the `other` one, and only then let it take them.
+
+        So people go on reading, and nobody writes to one server and reads from the other.
+        """
+        self._scale(to, 1)
+        self._ready(to)
+        self._lead(to)
+        self._end(other)
+        self._psql(WRITABLE, to)
 
     def _end(self, store: Object | None) -> None:
         """Scale `store` to none, and wait until nobody is connected to it."""

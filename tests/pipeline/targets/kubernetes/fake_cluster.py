@@ -17,7 +17,7 @@ from pipeline.targets.common.upgrade import WRITABLE
 from pipeline.targets.kubernetes import upgrade as module
 from pipeline.targets.kubernetes.beside import claim_of
 from pipeline.targets.kubernetes.job import MigrateJob
-from pipeline.targets.kubernetes.moves import POD_NAME, Stores
+from pipeline.targets.kubernetes.moves import LEFT, POD_NAME, SWITCHING, Stores
 from pipeline.targets.kubernetes.store import find_store
 from pipeline.targets.kubernetes.upgrade import KubernetesUpgrade
 from tests.pipeline.targets.kubernetes.test_job import MIGRATE
@@ -91,9 +91,16 @@ class Cluster:
         return self.objects[key]
 
     def _write(self) -> None:
+        self._assert_one_is_written_to()
         self.writes -= 1
         if self.writes < 0:
             raise Killed
+
+    def _assert_one_is_written_to(self) -> None:
+        """Once people may have got to both servers, no two take writes."""
+        there = Stores.read(cast("Any", self))
+        if there.led == "postgres-18" or LEFT in there.claims.get(NEW, {}):
+            assert len({*self._pods()} - self.readonly) <= 1
 
     def _pods(self) -> Iterator[str]:
         for (kind, name), one in self.objects.items():
@@ -102,7 +109,7 @@ class Cluster:
 
     @property
     def led(self) -> str:
-        return str(self.objects["Service", "postgres"]["spec"]["selector"][POD_NAME])
+        return str(self.objects["Service", "postgres"]["spec"]["selector"].get(POD_NAME, "postgres-0"))
 
     def apply(self, objects: list[Object], *, dry_run: bool = False) -> list[Object]:
         if self.refuses:
@@ -165,6 +172,7 @@ class Cluster:
         name = job["metadata"]["name"].partition("-")[0]
         if name == "empty":
             self.done.append("empty")
+            self.readonly.discard("postgres-18-0")
             return ""
         assert pod in self._pods(), "nobody answers there"
         if name == "roles":
@@ -244,10 +252,14 @@ def old_serves(cluster: Cluster) -> bool:
     stores = Stores.read(cast("Any", cluster))
     assert NEW not in stores.claims or stores.is_copy(NEW)
     assert not stores.moved_to(OLD)
-    return cluster.led == "postgres-0" and list(cluster._pods()) == ["postgres-0"] and not cluster.readonly
+    return (
+        cluster.led == "postgres-0" and list(cluster._pods()) == ["postgres-0"] and "postgres-0" not in cluster.readonly
+    )
 
 
 def new_serves(cluster: Cluster) -> bool:
     stores = Stores.read(cast("Any", cluster))
     assert (stores.is_copy(NEW), stores.moved_to(OLD)) == (False, NEW)
+    assert SWITCHING not in cluster.mark(NEW)
+    assert "postgres-18-0" not in cluster.readonly
     return cluster.led == "postgres-18-0" and list(cluster._pods()) == ["postgres-18-0"]

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.engines.kubectl import Object
 from pipeline.errors import DeployFailed, SlipwayError, UsageError
+from pipeline.targets.common.upgrade import WRITABLE
 from pipeline.targets.kubernetes.beside import claim_of, emptying, roles_copy
-from pipeline.targets.kubernetes.moves import COPY_OF, LEFT, MOVED_TO
+from pipeline.targets.kubernetes.moves import COPY_OF, LEFT, MOVED_TO, POD_NAME
 from pipeline.targets.kubernetes.store import find_store
 from pipeline.targets.kubernetes.trial import selects
 from tests.pipeline.targets.kubernetes.fake_cluster import (
@@ -20,6 +21,7 @@ from tests.pipeline.targets.kubernetes.fake_cluster import (
     OLD,
     SAYS,
     Cluster,
+    Killed,
     fake,
     moved,
     new_serves,
@@ -116,11 +118,21 @@ class TestAMove:
         moved(one)
         assert new_serves(cluster)
         assert one.switched(NEW)
+        opened = WRITABLE.partition("\n")[0]  # of the new server, once the old one had ended
         drills = [f"drill {name} at ip of postgres-18-0" for name in ("first", "last")]
-        assert [line for line in cluster.done if not line.startswith("DROP")] == ["roles", *drills]
+        assert [line for line in cluster.done if not line.startswith("DROP")] == ["roles", *drills, opened]
         assert len([line for line in cluster.done if line.startswith("DROP DATABASE IF EXISTS")]) == 2
         assert cluster.readonly == {"postgres-0"}
         assert list(one.site.kubectl.get("pod", "postgres-0")) == []
+
+    def test_is_never_led_to_beside_by_a_service_of_an_earlier_template(self, cluster: Cluster) -> None:
+        """Which selects each pod of PostgreSQL: it is told which one before there is another."""
+        del cluster.objects["Service", "postgres"]["spec"]["selector"][POD_NAME]
+        cluster.writes = 1
+        with pytest.raises(Killed):
+            upgrade(cluster).begin(NEW, lambda _: None)
+        assert cluster.objects["Service", "postgres"]["spec"]["selector"][POD_NAME] == "postgres-0"
+        assert ("StatefulSet", "postgres-18") not in cluster.objects
 
     def test_makes_the_claim_as_its_statefulset_would(self, cluster: Cluster) -> None:
         """And says in it, from its first moment on, that it is a copy."""
@@ -156,7 +168,7 @@ class TestAMove:
     def test_ends_in_time_or_says_what_does_not(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         """A pod on a node that does not answer."""
         one = upgrade(cluster)
-        monkeypatch.setattr(cluster, "get", lambda *_: [{"metadata": {"name": "x"}, "status": {}}])
+        monkeypatch.setattr(cluster, "_pods", lambda: ["postgres-0"])
         with pytest.raises(DeployFailed, match="pod postgres-0 does not end within"):
             one._end(cluster.objects["StatefulSet", "postgres"])
 
