@@ -80,10 +80,10 @@ def _heal_upgrade(target: Target, record: Record) -> str:
     facts, reason = facts_of(record), f"it died in stage `{record.stage}`"
     upgrade = target.database.upgrade()
     if record.stage == "switch back":
-        upgrade.switch_back()
+        upgrade.switch_back(facts["place"])
         line = f"{reason}: PostgreSQL {facts['old']} serves again; what the new one had is in {facts['place']}"
     elif upgrade.switched(facts["place"]):
-        upgrade.go_on()
+        upgrade.go_on(facts["place"])
         line = (
             f"{reason}: PostgreSQL {facts['new']} serves now, which was not proved; the data of before is kept in"
             f" {facts['before']}: `{facts['removal']}` removes it"

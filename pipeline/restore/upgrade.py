@@ -191,7 +191,7 @@ class UpgradeStory(Replacing):
         first = self._seen
         with self._window(serving, first.broken) as window, self.stage(told, "switch back") as stage:
             window.touch()
-            upgrade.switch_back()
+            upgrade.switch_back(plan.place)
             stage.note = turned_away(self._settle(window, "switch"))
         self._prove_back(told, serving, first)
         told.facts["undone"] = {"verdict": "proved", "stages": [asdict(one) for one in self.progress.stages[before:]]}

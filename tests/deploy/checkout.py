@@ -116,6 +116,11 @@ class Checkout:
         """Return the output of `status --json`."""
         return self.run("status", "--json").report
 
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://localhost:{self.port}"
+
     # --- its files ---
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx2
 
 from pipeline.data.records import DataRecords
+from pipeline.system.ports import dial
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy, Outcome, newest
 from tests.notes import NOTES
@@ -88,7 +89,8 @@ class Writers:
             thread.join()
 
     def _write(self, token: str) -> None:
-        url, headers = f"http://localhost:{self.checkout.port}{NOTES}", {"Authorization": f"Bearer {token}"}
+        url, headers = dial(f"{self.checkout.url}{NOTES}")
+        headers = {"Authorization": f"Bearer {token}", **headers}
         while not self._over.wait(PAUSE_SECONDS):
             at, status, later, ident = time.monotonic(), 0, None, None
             try:

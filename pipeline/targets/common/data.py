@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["BY_HAND", "OUTSIDE", "RUNBOOK", "major_of", "no_database", "other_major", "upgrade_command"]
+__all__ = ["OUTSIDE", "major_of", "no_database", "other_major", "upgrade_command"]
 
-RUNBOOK = "docs/4-runbook.md, A new PostgreSQL major"
 OUTSIDE = "the database is managed by others (DATABASE_URL): whoever runs it upgrades it"
-BY_HAND = f"move the data by hand ({RUNBOOK})"
 MAJOR = re.compile(r"\d+")
 
 
@@ -23,7 +21,7 @@ def upgrade_command(env: str) -> str:
     return f"`nox -s upgrade-database -- {env}`"
 
 
-def other_major(place: str, data: str, server: str, back: str, way: str = BY_HAND) -> str:
+def other_major(place: str, data: str, server: str, back: str, way: str) -> str:
     """Return the line for data in `place` of major `data` that `server` (its name and major) cannot read.
 
     `back` says how to return to a server that can, `way` how the data gets to the new one.

@@ -107,17 +107,20 @@ class Upgrade(Protocol):
     def switch(self) -> None:
         """Let the new server take the place of the old one, for good, and wait until it is ready."""
 
-    def switch_back(self) -> None:
-        """Undo `switch`, however far it came: the old server serves, and takes writes. The new data is kept."""
+    def switch_back(self, place: str) -> None:
+        """Undo `switch`, however far it came: the old server serves, and takes writes. What is in `place` is kept."""
 
     def abandon(self, place: str) -> None:
-        """Undo what was done before `switch`: the old server takes writes, the new one and its `place` are gone."""
+        """Undo what was done before `switch`: the old server takes writes, the new one is gone.
+
+        Its `place` is so, too, or is kept for the next try; no deploy uses it.
+        """
 
     def switched(self, place: str) -> bool:
         """Return whether `switch` came so far that the server with its data in `place` is the one that serves."""
 
-    def go_on(self) -> None:
-        """Bring a `switch` to its end that was killed so late."""
+    def go_on(self, place: str) -> None:
+        """Bring a `switch` to the server with its data in `place` to its end that was killed so late."""
 
 
 class Database(Protocol):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from pipeline.targets.common.backups import IDENTITY
 from pipeline.targets.common.container import Container, last_words
 from pipeline.targets.common.containers import THROWAWAY
 from pipeline.targets.common.data import OUTSIDE, upgrade_command
+from pipeline.targets.common.upgrade import COMMIT_SECONDS, FACTS, PLAIN, ROOM, WRITABLE, close_sql, log_ended
 from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.data import Mount, Seen, Wanted, look, mounts_of, new_volume, read_seen
 from pipeline.targets.compose.problems import psql_in
@@ -31,32 +30,12 @@ from pipeline.targets.compose.trial import try_container
 
 __all__ = ["ComposeUpgrade", "copy_problems", "missing_roles"]
 
-log = logging.getLogger(__name__)
-
 SERVICE = "postgres"
 SAVED = "before-upgrade.json"
 COPY = "copy-of-data"  # the file that names the volume with a copy, which is older than the data unless it serves
-ROOM = 1.5  # of the database's size: its copy, with the log that writing it makes
 START_SECONDS = 120  # of an empty PostgreSQL on a busy machine
 STOP_SECONDS = 60
-HEARD_SECONDS = 0.5  # until each session has heard of a changed setting
-COMMIT_SECONDS = 15.0  # more than the service gives a statement
 PULL_SECONDS = 600
-PLAIN = ("--tuples-only", "--no-align")
-READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = on;\nSELECT pg_reload_conf();"
-WRITABLE = "ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();"
-# Who began before all had heard may still write.
-OPEN = (
-    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    " AND xact_start < '{}'"
-)
-END = OPEN.replace("count(*)", "pg_terminate_backend(pid)")
-FACTS = (
-    "SELECT json_build_object('server', current_setting('server_version'), 'data', current_setting('data_directory'),"
-    " 'bytes', pg_database_size(current_database()),"
-    " 'others', (SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database"
-    " WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database())))"
-)
 ROLE = re.compile(r'CREATE ROLE (?:"((?:[^"]|"")+)"|(\S+));')
 
 
@@ -77,7 +56,7 @@ class ComposeUpgrade(roles.Upgrade):
             raise UsageError(f"nothing was proved on {site.env.name} yet: `nox -s deploy -- {site.env.name}`")
         old = mounts_of(site.docker.inspect(running.ident)[0])
         wanted = Wanted.of(config).named(old)
-        facts = json.loads(self._psql(running.ident, site.variables.database, f"{FACTS};"))
+        facts = json.loads(self._psql(running.ident, site.variables.database, FACTS))
         server = str(facts["server"]).split()[0]
         seen = self._look(wanted)
         if seen.server is None:
@@ -172,24 +151,17 @@ class ComposeUpgrade(roles.Upgrade):
 
     def close(self) -> None:
         """Make each session read-only, the server's own setting, and wait for what had begun."""
-        # Unlike a setting of the database or of a role, a backup does not carry it to the new server.
-        ident = self._running().ident
-        self._psql(ident, "postgres", READ_ONLY)
-        time.sleep(HEARD_SECONDS)
-        since = self._psql(ident, "postgres", "SELECT clock_timestamp();").strip()
-        for _ in attempts(COMMIT_SECONDS, every=0.2):
-            if self._psql(ident, "postgres", f"{OPEN.format(since)};").strip() == "0":
-                return
-        ended = self._psql(ident, "postgres", f"{END.format(since)};").split()
-        log.warning(f"{len(ended)} sessions had a transaction open for {COMMIT_SECONDS:.0f} s: they were ended")
+        said = self._psql(self._running().ident, "postgres", close_sql(COMMIT_SECONDS))
+        log_ended(said, COMMIT_SECONDS)
 
     def switch(self) -> None:
         """Stop the new server where it is beside, and start it as the service."""
         self._end_next()
         self.site.surroundings.exchange(SERVICE, self._saved)
 
-    def switch_back(self) -> None:
+    def switch_back(self, place: str) -> None:
         """Start the old one on its volume again."""
+        del place  # which servers there are, the definition of before tells
         if self._saved.exists():
             self.site.surroundings.exchange_back(self._saved)
             self._saved.unlink()
@@ -208,8 +180,9 @@ class ComposeUpgrade(roles.Upgrade):
         """Read which volume the definition mounts that is put back now."""
         return _mounts(place, self.site.surroundings.proved_config())
 
-    def go_on(self) -> None:
+    def go_on(self, place: str) -> None:
         """Start it, if a kill came between."""
+        del place
         self.site.surroundings.bring_back()
 
     @property

@@ -19,13 +19,13 @@ from pipeline.system.text import answer_in, now
 from pipeline.targets.common import roles
 from pipeline.targets.common.backups import IDENTITY, SUPERUSER, Needs, answer_of, needs_of
 from pipeline.targets.common.migrating import Limits
-from pipeline.targets.kubernetes.data import find_store
 from pipeline.targets.kubernetes.drill import DRILL, newest_drill, run_drill
 from pipeline.targets.kubernetes.followed import FollowedJob
-from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, add_secret, job_from
+from pipeline.targets.kubernetes.job import GIVEN, NAME_LABEL, Ended, add_secret, job_from, pointed_at
 from pipeline.targets.kubernetes.records import facts_object
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.site import Site
+from pipeline.targets.kubernetes.store import find_store
 
 __all__ = ["BACKUP", "KubernetesBackups", "backup_job"]
 
@@ -50,12 +50,27 @@ class KubernetesBackups(roles.Backups):
         seconds: float = roles.LONGEST,
     ) -> dict[str, Any]:
         """Run it as a Job, with the image, the claim and the network of the scheduled backup."""
-        release = self._release()
+        return self.ask(verb, *arguments, told=told, given=given, seconds=seconds)
+
+    def ask(
+        self,
+        verb: str,
+        *arguments: str,
+        told: Callable[[str], None],
+        given: Mapping[str, Any] | None = None,
+        seconds: float = roles.LONGEST,
+        server: str | None = None,
+    ) -> dict[str, Any]:
+        """Do the same on another `server`, whose superuser has the password of the one that serves."""
+        release = self.release()
         cron, name = self._cronjob(release, BACKUP), f"{BACKUP}-{verb}-{token_hex(3)}"
         needs = needs_of(verb)
+        needs = replace(needs, superuser=needs.superuser or server is not None)
         if find_store(release.manifests) is None:  # a database outside: nobody has its superuser's password
             needs = replace(needs, superuser=False)
         job = backup_job(cron, name, (verb, *arguments), seconds, needs, given=given is not None)
+        if server:
+            pointed_at(job["spec"]["template"]["spec"]["containers"][0], server)
         followed = FollowedJob(self.site.kubectl, job, told, f"the Job {name}", Limits({}, seconds))
         began = now()
         try:
@@ -103,14 +118,14 @@ class KubernetesBackups(roles.Backups):
 
     def hint(self) -> str:
         """Name the schedules of the component, or the component."""
-        release = self._release()
+        release = self.release()
         crons = [one for one in release.objects(["CronJob"]) if name_of(one) in (BACKUP, DRILL)]
         if not crons:
             return self._absent(BACKUP)
         when = [f"{name_of(one)} `{one['spec']['schedule']}` ({one['spec'].get('timeZone')})" for one in crons]
         return f"CronJobs of component backup: {', '.join(when)}; {self.site.env.overlay} may patch `schedule`"
 
-    def _release(self) -> Release:
+    def release(self) -> Release:
         """Return a release that serves, else the one that was proved last. Raise `UsageError` if there is none."""
         site = self.site
         proved = site.records.serving()

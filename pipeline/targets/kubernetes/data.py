@@ -1,125 +1,97 @@
 """Whether PostgreSQL's claim is the one that was in use, and whether the overlay's image can read the data in it.
 
 A deploy does not enter a pod: the StatefulSet that runs, or that ran when a release was proved, tells what the claim
-holds.
+holds; and the claim's own annotations, where the data moved to another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable
 
-from pipeline.engines.docker import Docker, docker_problems
 from pipeline.engines.kubectl import Kubectl, Object, name_of
-from pipeline.errors import SlipwayError
-from pipeline.registry.reference import parse_reference
-from pipeline.targets.common.containers import THROWAWAY
-from pipeline.targets.common.data import major_of, no_database, other_major
+from pipeline.targets.common.data import no_database, other_major, upgrade_command
+from pipeline.targets.kubernetes.moves import LEFT, POD_NAME, Stores, pod_of
+from pipeline.targets.kubernetes.store import NAME, AskMajor, Store, find_store
 
-__all__ = ["Store", "ask_major", "find_data_problems", "find_store", "judge_data", "major_of_tag"]
-
-NAME = "postgres"
-PULL_SECONDS = 300
-OFFICIAL = ("postgres", "postgresql")  # their tags begin with PostgreSQL's version; the tags of other images need not
-FOLDERS_SINCE = 18  # from this major on, the official image keeps its data in a folder of its version
-AskMajor = Callable[[str], str | None]
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where a StatefulSet keeps its data.
-
-    `claim`: None for a volume that ends with its pod. `folder`: PGDATA within the claim; None where only the image
-    knows it, empty where it is outside the claim. `mount`: which part of the claim is mounted where.
-    """
-
-    image: str
-    claim: str | None
-    folder: str | None
-    mount: str = ""
-
-    @classmethod
-    def of(cls, one: Object) -> Store:
-        """Read the store from the StatefulSet `one`."""
-        spec = one["spec"]["template"]["spec"]
-        container = next((each for each in spec["containers"] if each["name"] == NAME), spec["containers"][0])
-        claims = {
-            name_of(each): f"{name_of(each)}-{name_of(one)}-0" for each in one["spec"].get("volumeClaimTemplates") or ()
-        }
-        for volume in spec.get("volumes") or ():
-            if volume.get("persistentVolumeClaim"):
-                claims[volume["name"]] = volume["persistentVolumeClaim"]["claimName"]
-        pgdata = next((each.get("value") for each in container.get("env") or () if each["name"] == "PGDATA"), None)
-        pgdata = pgdata or _usual_pgdata(container["image"])
-        mounts = [each for each in container.get("volumeMounts") or () if each["name"] in claims]
-        inside = [each for each in mounts if pgdata and PurePosixPath(pgdata).is_relative_to(each["mountPath"])]
-        mount = max(inside or mounts[:1], key=lambda each: len(each["mountPath"]), default=None)
-        if mount is None:
-            return cls(container["image"], None, None)
-        folder = None if pgdata is None else ""
-        if inside:
-            within = PurePosixPath(str(pgdata)).relative_to(mount["mountPath"])
-            folder = str(PurePosixPath(mount.get("subPath") or ".") / within)
-        place = f"{mount.get('subPath') or '.'} at {mount['mountPath']}"
-        return cls(container["image"], claims[mount["name"]], folder, place)
-
-
-def find_store(objects: Iterable[Object]) -> Object | None:
-    """Return the StatefulSet of PostgreSQL among `objects`; None where the database is outside the overlay."""
-    return next((one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", NAME)), None)
-
-
-def major_of_tag(image: str) -> str | None:
-    """Return the PostgreSQL major that the tag of `image` names; None where it names none."""
-    reference = parse_reference(image)
-    if reference.path.rpartition("/")[2] not in OFFICIAL or not (reference.tag or "")[:1].isdigit():
-        return None
-    return major_of(str(reference.tag))
-
-
-def _usual_pgdata(image: str) -> str | None:
-    major = major_of_tag(image)
-    if major is None or parse_reference(image).path.rpartition("/")[2] != NAME:
-        return None
-    return f"/var/lib/postgresql/{major}/docker" if int(major) >= FOLDERS_SINCE else "/var/lib/postgresql/data"
-
-
-def ask_major(docker: Docker, project: str, image: str) -> str | None:
-    """Return the PostgreSQL major of `image`, from its tag or by running its program here; None where neither tells."""
-    major = major_of_tag(image)
-    if major or docker_problems(compose=False):
-        return major
-    start = ["run", "--rm", "--label", f"{THROWAWAY}={project}", "--network", "none", "--entrypoint", "postgres"]
-    try:
-        return major_of(docker.do(*start, image, "--version", timeout=PULL_SECONDS))
-    except SlipwayError:
-        return None
+__all__ = ["copy_problems", "find_data_problems", "judge_data", "new_store", "service_problems"]
 
 
 def judge_data(
-    env: str, wanted: Object, before: Object | None, claims: Collection[str], ask: AskMajor, *, expected: bool
+    env: str, wanted: Object, before: Object | None, there: Stores, ask: AskMajor, *, expected: bool
 ) -> list[str]:
     """Return what speaks against the StatefulSet `wanted`.
 
-    `before`: the one that used the data. `claims`: the claims that exist. `ask` returns the major of an image.
+    `before`: the one that used the data. `there`: what the namespace has. `ask` returns the major of an image.
     `expected`: whether there must be data.
     """
     new, old = Store.of(wanted), Store.of(before) if before else None
-    back = f"put {old.claim} back" if old and old.claim in claims and old.claim != new.claim else None
-    if new.claim and new.claim not in claims:
-        what = f"StatefulSet {NAME}: there is no PersistentVolumeClaim {new.claim}"
+    moving = [*there.unfinished()]  # which is healed first: only then each claim is what it will stay
+    problems = [] if moving else _moved_problems(env, wanted, there)
+    if moving or problems or (old and new.claim and there.moved_to(old.claim) == new.claim):
+        return problems
+    back = f"put {old.claim} back" if old and old.claim in there.claims and old.claim != new.claim else None
+    if new.claim and new.claim not in there.claims:
+        what = f"{_named(wanted)}: there is no PersistentVolumeClaim {new.claim}"
+        newer = _newer(new, old, ask) if old and back else None
+        if expected and newer:
+            way = f"{upgrade_command(env)} moves it to PostgreSQL {newer[1]}"
+            return [f"{what}, and the data of PostgreSQL {newer[0]} is in another one: {back}, or {way}"]
         return [no_database(env, what, back or "restore the claim")] if expected else []
     if old is None:
         return []
     if old.claim != new.claim:
         was, now = (f"PersistentVolumeClaim {one}" if one else "no claim" for one in (old.claim, new.claim))
-        what = f"StatefulSet {NAME}: its data was in {was}, and would be in {now}"
+        what = f"{_named(wanted)}: its data was in {was}, and would be in {now}"
         return [no_database(env, what, back or "restore the claim")] if expected else []
-    return _image_problems(new, old, ask) or _folder_problems(new, old)
+    return _image_problems(env, wanted, new, old, ask) or _folder_problems(wanted, new, old)
 
 
-def _image_problems(new: Store, old: Store, ask: AskMajor) -> list[str]:
+def _moved_problems(env: str, wanted: Object, there: Stores) -> list[str]:
+    """Return what speaks against a claim whose data was moved to another one, or that was only moved to."""
+    claim = Store.of(wanted).claim
+    moved = there.moved_to(claim)
+    if not moved:
+        return copy_problems(env, wanted, there)
+    what = f"its data moved from PersistentVolumeClaim {claim} to {moved}, and is served from there"
+    return [f"{_named(wanted)}: {what}: put the StatefulSet and the image back that go with {moved}"]
+
+
+def copy_problems(env: str, wanted: Object, there: Stores) -> list[str]:
+    """Refuse to serve from a copy of the data that was not switched to, or was switched back from."""
+    claim = Store.of(wanted).claim
+    if claim is None or not there.is_copy(claim):
+        return []
+    what = f"PersistentVolumeClaim {claim} has a copy of the data, and what was written since is not in it"
+    first = f"`kubectl delete pvc {claim}`, then " if LEFT in there.claims[claim] else ""
+    return [f"{_named(wanted)}: {what}: {first}{upgrade_command(env)} copies it anew"]
+
+
+def service_problems(objects: Iterable[Object]) -> list[str]:
+    """Return what is wrong where the Service among `objects` leads to another server than the one that they have."""
+    objects = list(objects)
+    wanted = find_store(objects)
+    services = [one for one in objects if (one["kind"], name_of(one)) == ("Service", NAME)]
+    leads = [one["spec"].get("selector", {}).get(POD_NAME) for one in services]
+    if wanted is None or set(leads) <= {None, pod_of(wanted)}:
+        return []
+    return [
+        f"Service {NAME}: leads to {leads[0]}, and {_named(wanted)} has {pod_of(wanted)}: put that into its selector"
+    ]
+
+
+def new_store(env: str, major: str) -> str:
+    """Return how the overlay gets a server of the new `major` with a claim, and the command that moves the data."""
+    name = f"{NAME}-{major}"
+    return f"name it `{name}`, and `{name}-0` in the Service's selector, and {upgrade_command(env)} moves it"
+
+
+def _newer(new: Store, old: Store, ask: AskMajor) -> tuple[str, str] | None:
+    """Return the majors of the data and of the image that would run, where that is the newer one."""
+    data, server = ask(old.image), ask(new.image)
+    return (data, server) if data and server and int(data) < int(server) else None
+
+
+def _image_problems(env: str, wanted: Object, new: Store, old: Store, ask: AskMajor) -> list[str]:
     if new.image == old.image or new.claim is None:
         return []
     server, data = ask(new.image), ask(old.image)
@@ -127,26 +99,32 @@ def _image_problems(new: Store, old: Store, ask: AskMajor) -> list[str]:
         unknown = " and of ".join(one for one, major in ((new.image, server), (old.image, data)) if major is None)
         what = f"the PostgreSQL major of {unknown} cannot be determined, and the data needs the one that made it"
         fix = f"use a tag that names it ({NAME}:18…), or deploy where Docker can run the image"
-        return [f"StatefulSet {NAME}: {what}: {fix}"]
+        return [f"{_named(wanted)}: {what}: {fix}"]
     if server == data:
         return []
     place = f"PersistentVolumeClaim {new.claim}"
     image = f"PostgreSQL {server} of image {new.image}"
-    return [f"StatefulSet {NAME}: {other_major(place, data, image, f'put image {old.image} back')}"]
+    return [
+        f"{_named(wanted)}: {other_major(place, data, image, f'put image {old.image} back', new_store(env, server))}"
+    ]
 
 
-def _folder_problems(new: Store, old: Store) -> list[str]:
+def _folder_problems(wanted: Object, new: Store, old: Store) -> list[str]:
     known = new.folder is not None and old.folder is not None
     was, now = (old.folder, new.folder) if known else (old.mount, new.mount)
     if new.claim is None or was == now:
         return []
     what = f"its data is in {_words(was)} of PersistentVolumeClaim {new.claim}, and would be in {_words(now)}"
     fix = "put PGDATA, mountPath and subPath back, or use another claim for an empty database"
-    return [f"StatefulSet {NAME}: {what}: {fix}"]
+    return [f"{_named(wanted)}: {what}: {fix}"]
 
 
 def _words(place: str | None) -> str:
     return {"": "a folder outside it", ".": "the root"}.get(place or "", f"`{place}`")
+
+
+def _named(one: Object) -> str:
+    return f"StatefulSet {name_of(one)}"
 
 
 def find_data_problems(
@@ -162,14 +140,17 @@ def find_data_problems(
 
     `proved` returns the objects of the newest proved release.
     """
+    objects = list(objects)
     wanted = find_store(objects)
     if wanted is None:
         return []
-    live = find_store(kubectl.get("statefulset", NAME))
+    if problems := service_problems(objects):
+        return problems
+    there = Stores.read(kubectl)
+    live = there.serving
     # A StatefulSet that does not run may be the very fault that this deploy fixes: the proved one tells more.
     before = live if live and _serves(live) else find_store(proved())
-    claims = {name_of(one) for one in kubectl.get("persistentvolumeclaims")}
-    return judge_data(env, wanted, before, claims, ask, expected=expected)
+    return judge_data(env, wanted, before, there, ask, expected=expected)
 
 
 def _serves(one: Object) -> bool:

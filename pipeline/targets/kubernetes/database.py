@@ -8,20 +8,23 @@ from secrets import token_hex
 from pipeline.config.logins import owner_of
 from pipeline.engines.docker import docker_problems
 from pipeline.engines.kubectl import Object, Refused
-from pipeline.errors import DeployFailed, SlipwayError, UsageError
-from pipeline.releases.model import Artifact
+from pipeline.errors import DeployFailed, SlipwayError
+from pipeline.releases.model import Artifact, short
 from pipeline.targets.common import roles
-from pipeline.targets.common.data import BY_HAND, OUTSIDE
 from pipeline.targets.common.migrating import limits
 from pipeline.targets.common.program import failure
 from pipeline.targets.common.rehearsal import rehearse
 from pipeline.targets.common.rights import Throwaway
-from pipeline.targets.kubernetes.data import ask_major, find_data_problems
+from pipeline.targets.kubernetes.backups import KubernetesBackups
+from pipeline.targets.kubernetes.data import find_data_problems
 from pipeline.targets.kubernetes.job import Ended, MigrateJob, command_of, program_of, with_image
+from pipeline.targets.kubernetes.moves import Stores, without_moved
 from pipeline.targets.kubernetes.rehearsal import store_image, throwaway_stand
 from pipeline.targets.kubernetes.release import NOTHING_YET, Release, settings_of
 from pipeline.targets.kubernetes.secret import unread_keys
 from pipeline.targets.kubernetes.site import Site
+from pipeline.targets.kubernetes.store import ask_major, find_store
+from pipeline.targets.kubernetes.upgrade import KubernetesUpgrade
 
 __all__ = ["KubernetesDatabase"]
 
@@ -39,6 +42,12 @@ class KubernetesDatabase(roles.Database):
         """
         site = self.site
         objects = site.kept.find(release).manifests if release else site.artifacts.render(NOTHING_YET)[1]
+        if release and find_store(objects):
+            there = Stores.read(site.kubectl)
+            objects = without_moved(objects, there)
+            if not find_store(objects) and not there.serving:
+                deploy = f"`nox -s deploy -- {site.env.name}` first"
+                return [f"PostgreSQL does not run, and its data was moved since release {short(release)}: {deploy}"]
 
         def proved() -> list[Object]:
             serving = site.records.serving()
@@ -112,8 +121,8 @@ class KubernetesDatabase(roles.Database):
         return self.site.kept.find(serving[0])
 
     def upgrade(self) -> roles.Upgrade:
-        """Refuse: the claim template of a StatefulSet cannot change, and a deployer may not remove one."""
-        raise UsageError(OUTSIDE if self.site.managed.database else f"on Kubernetes an administrator must {BY_HAND}")
+        """Return what moves the data into a second StatefulSet."""
+        return KubernetesUpgrade(self.site, KubernetesBackups(self.site))
 
     def rehearse(self, new: Artifact, old: Artifact | None) -> None:
         """Rehearse in throwaway containers on this machine, without the cluster."""

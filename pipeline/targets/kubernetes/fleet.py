@@ -24,8 +24,11 @@ from pipeline.targets.common.containers import sweep
 from pipeline.targets.common.delivery import missing_secrets, unmounted
 from pipeline.targets.common.diagnosis import LOG_LINES
 from pipeline.targets.common.tokens import CURRENT, PREVIOUS, Tokens
+from pipeline.targets.kubernetes.backups import KubernetesBackups
 from pipeline.targets.kubernetes.changes import key_of
+from pipeline.targets.kubernetes.data import copy_problems
 from pipeline.targets.kubernetes.logs import log_streams
+from pipeline.targets.kubernetes.moves import Stores
 from pipeline.targets.kubernetes.objects import SERVICE, before_migrations
 from pipeline.targets.kubernetes.permissions import pruned
 from pipeline.targets.kubernetes.release import Release, must_run
@@ -35,8 +38,10 @@ from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica, secrets_mark, service_pods, workers
 from pipeline.targets.kubernetes.secret import missing_keys, needed_beside, pod_mark, unread_keys
 from pipeline.targets.kubernetes.site import DATA, OURS, Site
+from pipeline.targets.kubernetes.store import find_store
 from pipeline.targets.kubernetes.stores import ask_stores, store_problems, wait_for_store
 from pipeline.targets.kubernetes.trial import end_trials, try_pod
+from pipeline.targets.kubernetes.upgrade import KubernetesUpgrade
 from pipeline.targets.kubernetes.vantage.inquiry import Inquiry
 
 __all__ = ["KubernetesFleet"]
@@ -135,23 +140,24 @@ class KubernetesFleet(roles.Fleet):
         return missing or unmounted(site.env.overlay, unread_keys(secrets, service, site.secret))
 
     def heal(self) -> bool:
-        """End what a killed deploy only tried; return False, because nothing has to be started."""
+        """End what a killed deploy only tried, and bring a killed move of PostgreSQL's data to its end."""
         # Kubernetes keeps everything else running by itself.
         end_trials(self.site.kubectl)
+        healed = KubernetesUpgrade(self.site, KubernetesBackups(self.site)).heal()
         if not docker_problems(compose=False):
             swept = sweep(self.site.docker, self.site.stand)
             if swept:
                 log.warning(f"removed {len(swept)} throwaway containers that a killed deploy had left")
-        return False
+        return healed
 
     def prepare(self, new: Artifact) -> None:
         """Apply what the migrations need: Secret, settings, data stores. Leave what serves untouched."""
         site = self.site
-        release = site.kept.find(new.name)
+        release = site.fitting(site.kept.find(new.name))
         serving = bool(site.live(release.objects(["Deployment"])))
         self._apply_stores(before_migrations(release, serving=serving), release, "migrate")
         site.prepared = True
-        see_to_roles(site, release)
+        see_to_roles(site, site.kept.find(new.name))
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None
@@ -162,7 +168,10 @@ class KubernetesFleet(roles.Fleet):
     def objections(self, new: Artifact) -> list[str]:
         """Try the StatefulSets that the release would change, each as a pod beside."""
         site = self.site
-        return store_problems(site.kubectl, site.kept.find(new.name), partial(site.progress.live, "check"))
+        release = site.fitting(site.kept.find(new.name))
+        store = find_store(release.manifests)
+        copied = copy_problems(site.env.name, store, Stores.read(site.kubectl)) if store else []
+        return copied or store_problems(site.kubectl, release, partial(site.progress.live, "check"))
 
     def settled(self, new: Artifact, running: Running) -> bool:
         """Return whether the stores run, and `prepare` would change nothing that a pod of `new` needs.
@@ -191,7 +200,7 @@ class KubernetesFleet(roles.Fleet):
 
     def put_back(self, old: Artifact) -> None:
         """Apply the StatefulSets of the release that comes back, and replace their broken pods."""
-        release = self.site.kept.find(old.name)
+        release = self.site.fitting(self.site.kept.find(old.name))
         stores = release.objects(["StatefulSet"])
         if stores:
             self._apply_stores(stores, release, "roll back")
@@ -229,7 +238,7 @@ class KubernetesFleet(roles.Fleet):
             watch(line)
 
         self.bake.stop()
-        site.apply(site.whole(release))
+        site.apply(site.whole(site.fitting(release)))
         pods = site.rollout.wait(new.name, watched, deadline)
         must_run(release, pods)
         self.bake.watch(new.name, pods, back=back)

@@ -29,6 +29,7 @@ __all__ = [
     "job_from",
     "job_of",
     "lasting",
+    "pointed_at",
     "policies_of",
     "program_of",
     "question_of",
@@ -246,12 +247,19 @@ def command_of(manifest: Object, name: str, module: str, *arguments: str) -> Obj
     return _given(job_of(manifest, name), shell_script(module, *arguments))
 
 
-def superuser_psql(manifest: Object, image: str, name: str) -> Object:
+def pointed_at(container: Object, host: str, database: str | None = None) -> None:
+    """Lead the `container` of a pod to another server of the service's `database`, or to another one there."""
+    place = {"POSTGRES_HOST": host, **({"POSTGRES_DB": database} if database else {})}
+    own = [one for one in container.get("env", ()) if one["name"] not in place]
+    container["env"] = [*own, *({"name": name, "value": value} for name, value in place.items())]
+
+
+def superuser_psql(manifest: Object, image: str, name: str, *options: str) -> Object:
     """Return the migrations' `manifest` as the Job `name`: psql from `image`, as the superuser of the database.
 
     Its SQL comes as the standard input of a program does.
     """
-    words = " ".join(PSQL)
+    words = " ".join((*PSQL, *options))
     connect = 'export PGHOST="$POSTGRES_HOST" PGPORT="${POSTGRES_PORT:-5432}" PGDATABASE="$POSTGRES_DB" PGUSER=postgres'
     script = f"{connect}; PGPASSWORD=$(cat /run/secrets/{SUPERUSER_PASSWORD}) exec {words}"
     job = _given(with_image(job_of(manifest, name), image), script)

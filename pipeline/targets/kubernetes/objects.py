@@ -11,7 +11,7 @@ from pipeline.targets.kubernetes.changes import Key, key_of
 from pipeline.targets.kubernetes.release import SERVICE, Release, settings_of
 from pipeline.targets.kubernetes.secret import SECRETS_ANNOTATION
 
-__all__ = ["SERVICE", "before_migrations", "grace_problems", "image_of", "leftovers", "marked"]
+__all__ = ["SERVICE", "before_migrations", "grace_problems", "image_of", "leftovers", "marked", "mounted"]
 
 COMPONENT = "app.kubernetes.io/component"
 STORES = ("postgres", "redis", "migrate", "backup")
@@ -71,6 +71,12 @@ def leftovers(live: Sequence[Object], needed: Iterable[Key], kinds: Collection[s
     """Return those of the `live` objects of `kinds` that deploys applied and that are not among `needed` any more."""
     needed = set(needed)
     return [one for one in live if key_of(one) not in needed and one["kind"] in kinds and _applied_by_deploys(one)]
+
+
+def mounted(live: Iterable[Object]) -> set[Key]:
+    """Return the ConfigMaps that the pods of the `live` StatefulSets mount."""
+    volumes = [each for one in live for each in one["spec"]["template"]["spec"].get("volumes") or ()]
+    return {("ConfigMap", each["configMap"]["name"]) for each in volumes if "configMap" in each}
 
 
 def _component(one: Object) -> str:

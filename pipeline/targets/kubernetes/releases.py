@@ -12,7 +12,7 @@ from pipeline.system.text import shorten
 from pipeline.targets.common import roles
 from pipeline.targets.common.difference import describe_difference
 from pipeline.targets.kubernetes.changes import changes, conflicts, key_of, strangers
-from pipeline.targets.kubernetes.objects import leftovers
+from pipeline.targets.kubernetes.objects import leftovers, mounted
 from pipeline.targets.kubernetes.permissions import pruned
 from pipeline.targets.kubernetes.platforms import foreign_problem
 from pipeline.targets.kubernetes.rollout.watch import current_pods, replica
@@ -48,6 +48,8 @@ class KubernetesReleases(roles.Releases):
         serving = {replica(pod, current=True).release for pod in current_pods(site.rollout.glance())}
         known = [site.kept.find(name) for name in {*retained, *serving} if site.kept.knows(name)]
         needed = {key_of(each) for release in known if release.name in serving for each in site.whole(release)}
+        if needed:  # PostgreSQL may be of another release by now, which it was moved with
+            needed |= mounted(site.kubectl.get("statefulsets", f"--selector={OURS}"))
         kinds = {each["kind"] for release in known for each in release.manifests} & pruned(site.resources)
         if not needed:
             return
@@ -75,7 +77,7 @@ class KubernetesReleases(roles.Releases):
         Also log what would change, and who else changed the objects that a deploy applies.
         """
         site = self.site
-        wanted = site.wanted(site.whole(site.kept.find(new.name)))
+        wanted = site.wanted(site.whole(site.fitting(site.kept.find(new.name))))
         by_hand: list[str] = []
         try:
             site.kubectl.apply(wanted, dry_run=True, force=False)

@@ -11,12 +11,12 @@ from pipeline.config.logins import Logins, apart, brought_over, logins_of
 from pipeline.config.secrets import SUPERUSER_PASSWORD
 from pipeline.config.settings import OWNER_PASSWORD, set_in_env
 from pipeline.targets.common.rights import bring_over
-from pipeline.targets.kubernetes.data import find_store
 from pipeline.targets.kubernetes.job import MigrateJob, superuser_psql
 from pipeline.targets.kubernetes.rehearsal import store_image
 from pipeline.targets.kubernetes.release import Release, settings_of
 from pipeline.targets.kubernetes.secret import OWNER, ROLE, read_secret, secret_object, unread_keys
 from pipeline.targets.kubernetes.site import Site
+from pipeline.targets.kubernetes.store import find_store
 
 __all__ = ["logins_in_cluster", "run_as_superuser", "see_to_roles"]
 

@@ -15,6 +15,7 @@ from pipeline.config.secrets import REDIS_ACL, REDIS_ADMIN, SUPERUSER_PASSWORD, 
 from pipeline.config.settings import OWNER_PASSWORD, URLS, needed_secrets, service_secrets
 from pipeline.engines.kubectl import Kubectl, Object, name_of
 from pipeline.targets.common.tokens import Tokens
+from pipeline.targets.kubernetes.store import find_store
 
 __all__ = [
     "OWNER",
@@ -47,10 +48,11 @@ def needed_keys(objects: Iterable[Object], urls: Collection[str] = ()) -> list[s
     PostgreSQL's own password and Redis' users are needed only where these stores are among the objects, and the
     password of a store only where no URL has it.
     """
+    objects = list(objects)
     sets = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
     return [
         *needed_beside(needed_secrets(), urls),
-        *([SUPERUSER_PASSWORD] if "postgres" in sets else []),
+        *([SUPERUSER_PASSWORD] if find_store(objects) else []),
         *([REDIS_ACL] if "redis" in sets else []),
     ]
 
@@ -62,7 +64,9 @@ def needed_beside(names: Iterable[str], urls: Collection[str]) -> list[str]:
 
 def doubled_stores(urls: Iterable[str], objects: Iterable[Object], overlay: str) -> list[str]:
     """Return a line for each of `urls` whose store the `overlay` runs itself."""
+    objects = list(objects)
     runs = {name_of(one) for one in objects if one["kind"] == "StatefulSet"}
+    runs |= {"postgres"} if find_store(objects) else set()  # it may have a major in its name
     stores = {"DATABASE_URL": "postgres", "REDIS_URL": "redis"}
     return [
         f"{url}: {overlay} runs {stores[url]} itself, and nobody would use it: take components/{stores[url]} out of its"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pipeline.config.managed import Managed, managed_stores
 from pipeline.config.project import KubernetesEnvironment, Project
@@ -16,6 +17,7 @@ from pipeline.targets.kubernetes.artifacts import Artifacts
 from pipeline.targets.kubernetes.changes import Key
 from pipeline.targets.kubernetes.drill import smoke_config
 from pipeline.targets.kubernetes.lease import Lease
+from pipeline.targets.kubernetes.moves import Stores, without_moved
 from pipeline.targets.kubernetes.objects import marked
 from pipeline.targets.kubernetes.permissions import resources_of
 from pipeline.targets.kubernetes.records import ClusterRecords
@@ -32,6 +34,7 @@ from pipeline.targets.kubernetes.secret import (
     secret_values,
     secrets_fingerprint,
 )
+from pipeline.targets.kubernetes.store import find_store
 
 __all__ = ["DATA", "MANAGERS", "OURS", "Site"]
 
@@ -122,6 +125,12 @@ class Site:
     def whole(self, release: Release) -> list[Object]:
         """Return the objects of `release`, and what goes with its requests and not with its manifests."""
         return [*release.manifests, *smoke_config(release.manifests, release.artifact.requests)]
+
+    def fitting(self, release: Release) -> Release:
+        """Return `release` without a PostgreSQL whose data has moved since: the one that serves stays as it is."""
+        if find_store(release.manifests) is None:
+            return release
+        return replace(release, manifests=without_moved(release.manifests, Stores.read(self.kubectl)))
 
     def apply(self, objects: Iterable[Object]) -> None:
         """Apply `objects` and the secrets that go with them."""

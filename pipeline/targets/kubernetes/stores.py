@@ -13,13 +13,14 @@ from pipeline.system.waiting import attempts
 from pipeline.targets.common.diagnosis import telling_line
 from pipeline.targets.common.stores import probe_command, read_stores
 from pipeline.targets.kubernetes.job import MigrateJob, policies_of, question_of, why_waiting
+from pipeline.targets.kubernetes.moves import Stores
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.rollout.observation import quantity
 from pipeline.targets.kubernetes.rollout.watch import is_ready
+from pipeline.targets.kubernetes.store import Store
 
 __all__ = ["ask_stores", "config_of", "store_problems", "trial_of", "wait_for_store"]
 
-POSTGRES = "app.kubernetes.io/component=postgres"
 REVISION = "controller-revision-hash"
 STORE_SECONDS = 180
 CRASHES = 3  # as of a pod of the service
@@ -167,6 +168,8 @@ def ask_stores(kubectl: Kubectl, kept: Release) -> dict[str, Any]:
         names = [f"networkpolicy/{name_of(one)}" for one in policies]
         if names:
             kubectl.ask("delete", "--ignore-not-found", *names)
-    for one in kubectl.get("persistentvolumeclaims", f"--selector={POSTGRES}"):
+    there = Stores.read(kubectl)
+    claim = Store.of(there.serving).claim if there.serving else None
+    for one in kubectl.get("persistentvolumeclaim", claim) if claim else ():
         stores["database"]["capacity"] = quantity(one.get("status", {}).get("capacity", {}).get("storage", "0"))
     return stores

@@ -27,13 +27,13 @@ from pipeline.system.waiting import Deadline
 from pipeline.targets.common.container import BACKEND_PORT
 from pipeline.targets.common.diagnosis import LOG_LINES, telling_line
 from pipeline.targets.kubernetes.changes import key_of
-from pipeline.targets.kubernetes.job import GIVEN, given_to, why_waiting
+from pipeline.targets.kubernetes.job import GIVEN, given_to, pointed_at, why_waiting
 from pipeline.targets.kubernetes.release import SERVICE, Release
 from pipeline.targets.kubernetes.rollout.diagnosis import Patience
 from pipeline.targets.kubernetes.rollout.observation import named
 from pipeline.targets.kubernetes.site import Site
 
-__all__ = ["end_trials", "selects", "trial_objects", "try_pod", "use_database"]
+__all__ = ["end_trials", "selects", "trial_objects", "try_pod", "use_database", "use_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,17 @@ def try_pod(
     log: Path,
     tries: int,
     database: str | None = None,
+    server: str | None = None,
 ) -> Smoked:
-    """See `pipeline.targets.common.roles.Fleet.trial`."""
+    """See `pipeline.targets.common.roles.Fleet.trial`. `server`: another one, which has the same database."""
     release, kubectl, seconds = site.kept.find(new.name), site.kubectl, smoke_limit(new.requests, tries)
     name = f"{NAME}-{secrets.token_hex(3)}"
     job, archived, *network = trial_objects(release, name, site.secret, site.env.timeout + seconds + SPARE_SECONDS)
     beside = site.managed.beside(database) if database else {}
     if database:
         use_database(job, database, managed=bool(beside))
+    if server:
+        use_server(job, server)
     port = _port(job["spec"]["template"]["spec"])
     archive = pack_smoke(
         new.requests, f"http://127.0.0.1:{port}", [f"{TOKEN}/{TOKEN_KEY}"], wait=site.env.timeout, tries=tries
@@ -184,6 +187,14 @@ def use_database(job: Object, database: str, *, managed: bool) -> None:
     own = [place, {"name": "REDIS_URL", "value": NO_REDIS}]
     names = {one["name"] for one in own}
     service["env"] = [*(one for one in service["env"] if one["name"] not in names), *own]
+
+
+def use_server(job: Object, host: str) -> None:
+    """Lead the service in the `job` of a trial to the same database of another server, and to no Redis."""
+    service = next(one for one in job["spec"]["template"]["spec"]["containers"] if one["name"] == SERVICE)
+    pointed_at(service, host)
+    own = [one for one in service["env"] if one["name"] != "REDIS_URL"]
+    service["env"] = [*own, {"name": "REDIS_URL", "value": NO_REDIS}]
 
 
 def _selector(one: Object) -> Mapping[str, Any]:

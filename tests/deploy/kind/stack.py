@@ -99,7 +99,7 @@ class KindCheckout(Checkout):
 
     @property
     def url(self) -> str:
-        """Where it answers, for `Visitors`."""
+        """Where the cluster's edge answers for it."""
         return f"http://{self.host}:{self.port}"
 
     def request(self, method: str, path: str, *, token: bool = False, **options: Any) -> httpx2.Response:
@@ -127,7 +127,7 @@ class KindCheckout(Checkout):
 
     def sql(self, query: str) -> Any:
         """The first value that QUERY gives, as text."""
-        return kubectl("exec", "postgres-0", "--", "sh", "-c", AS_SUPERUSER, NAME, query)
+        return kubectl("exec", "service/postgres", "--", "sh", "-c", AS_SUPERUSER, NAME, query)
 
     def settle(self, **literals: str) -> None:
         """Change settings of its overlay."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.targets.common.data import RUNBOOK
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.notes import NOTES
 
@@ -45,7 +44,8 @@ def test_another_major_is_refused(arguments: tuple[str, ...], sound: KindCheckou
     sound.patch(STORE, f"image: {IMAGE}", "image: postgres:19-trixie")
     assert refused(sound, *arguments) == (
         f"StatefulSet postgres: the data in PersistentVolumeClaim {CLAIM} is of PostgreSQL 18, which PostgreSQL 19 of"
-        f" image postgres:19-trixie cannot read: put image {IMAGE} back, or move the data by hand ({RUNBOOK})"
+        f" image postgres:19-trixie cannot read: put image {IMAGE} back, or name it `postgres-19`, and `postgres-19-0`"
+        " in the Service's selector, and `nox -s upgrade-database -- kind` moves it"
     )
 
 

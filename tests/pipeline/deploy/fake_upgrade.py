@@ -82,8 +82,9 @@ class FakeUpgrade(Upgrade):
         self.new_serves = True
         self.script.fail_if_told("started")
 
-    def switch_back(self) -> None:
+    def switch_back(self, place: str) -> None:
         """Serve from the old one."""
+        assert place
         self.script.do("switch back")
         self.new_serves, self.writable = False, True
 
@@ -99,6 +100,7 @@ class FakeUpgrade(Upgrade):
         assert place
         return self.new_serves
 
-    def go_on(self) -> None:
+    def go_on(self, place: str) -> None:
         """Note it."""
+        assert place
         self.script.do("go on")

@@ -22,13 +22,3 @@ def test_a_database_outside_is_upgraded_by_whoever_runs_it(role: Any) -> None:
     database = cast("Database", role(site))
     with pytest.raises(UsageError, match="whoever runs it upgrades it"):
         database.upgrade().plan()
-
-
-def test_on_kubernetes_an_administrator_does_it_by_hand() -> None:
-    """The page has the steps."""
-    site = SimpleNamespace(managed=SimpleNamespace(database=False))
-    with pytest.raises(UsageError) as raised:
-        KubernetesDatabase(cast("Any", site)).upgrade()
-    assert raised.value.problems == (
-        "on Kubernetes an administrator must move the data by hand (docs/4-runbook.md, A new PostgreSQL major)",
-    )

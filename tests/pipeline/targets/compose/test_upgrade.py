@@ -18,10 +18,11 @@ import pytest
 from pipeline.engines.embedded import PostgresServer, find_engines, throwaway_postgres
 from pipeline.errors import SlipwayError, UsageError
 from pipeline.targets.common.rights import PSQL
+from pipeline.targets.common.upgrade import PLAIN
 from pipeline.targets.compose import upgrade as module
 from pipeline.targets.compose.backups import ComposeBackups
 from pipeline.targets.compose.surroundings import Surroundings
-from pipeline.targets.compose.upgrade import PLAIN, ComposeUpgrade, copy_problems, missing_roles
+from pipeline.targets.compose.upgrade import ComposeUpgrade, copy_problems, missing_roles
 
 HOME = "/var/lib/postgresql"
 OLD = {"Type": "volume", "Name": "shop_postgres", "Destination": f"{HOME}/data", "RW": True}

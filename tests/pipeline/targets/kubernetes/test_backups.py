@@ -307,6 +307,21 @@ class TestKubernetesBackups:
         assert [OF_SUPERUSER in keys_of(one) for one in applied] == [True, False]
         assert all(OF_IDENTITY in keys_of(one) for one in applied)
 
+    def test_restores_on_another_server_as_its_superuser(self) -> None:
+        """That of an upgrade, to which no Service leads."""
+        applied: list[Object] = []
+
+        class Noted(Cluster):
+            def apply(self, objects: list[Object]) -> list[Object]:
+                applied.extend(objects)
+                return super().apply(objects)
+
+        role = KubernetesBackups(cast("Any", Site(Noted(pod("Succeeded")), manifests())))
+        role.ask("drill", "newest", told=lambda _: None, seconds=100, server="10.0.0.9")
+        [job] = applied
+        hosts = [one["value"] for one in pod_of(job)["containers"][0]["env"] if one["name"] == "POSTGRES_HOST"]
+        assert (hosts, {OF_SUPERUSER, OF_IDENTITY} <= keys_of(job)) == (["10.0.0.9"], True)
+
     @pytest.mark.parametrize(("objects", "line"), [(None, NOT_PROVED), ([], NO_CRONJOB)])
     def test_says_what_is_missing(self, objects: list[Object] | None, line: str) -> None:
         """Nothing was touched."""

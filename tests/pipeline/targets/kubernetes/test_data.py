@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.targets.common.data import RUNBOOK
-from pipeline.targets.kubernetes.data import Store, find_store, judge_data, major_of_tag
+from pipeline.targets.kubernetes.data import judge_data
+from pipeline.targets.kubernetes.moves import Stores
+from pipeline.targets.kubernetes.store import Store, find_store, major_of_tag
 
 SHIPPED = Path(__file__).parents[4] / "k8s/components/postgres/postgres.yaml"
 HOME = "/var/lib/postgresql"
@@ -33,7 +34,7 @@ def judge(
     wanted: dict[str, Any],
     before: dict[str, Any] | None,
     *,
-    claims: tuple[str, ...] = (CLAIM,),
+    claims: tuple[str, ...] | Stores = (CLAIM,),
     expected: bool = True,
     majors: dict[str, str] | None = None,
 ) -> list[str]:
@@ -42,7 +43,7 @@ def judge(
         "kind",
         wanted,
         before,
-        claims,
+        claims if isinstance(claims, Stores) else Stores({name: {} for name in claims}),
         lambda image: major_of_tag(image) or (majors or {}).get(image),
         expected=expected,
     )
@@ -128,8 +129,8 @@ class TestJudgeData:
         [line] = judge(store("postgres:19-trixie"), store(), expected=expected)
         assert line == (
             f"StatefulSet postgres: the data in PersistentVolumeClaim {CLAIM} is of PostgreSQL 18, which PostgreSQL 19"
-            " of image postgres:19-trixie cannot read: put image postgres:18-trixie back, or move the data by hand ("
-            f"{RUNBOOK})"
+            " of image postgres:19-trixie cannot read: put image postgres:18-trixie back, or name it `postgres-19`, and"
+            " `postgres-19-0` in the Service's selector, and `nox -s upgrade-database -- kind` moves it"
         )
 
     def test_asks_the_image_where_the_tag_does_not_say(self) -> None:
@@ -174,7 +175,7 @@ class TestJudgeData:
             f"StatefulSet postgres: there is no PersistentVolumeClaim {CLAIM}, although releases were proved on kind"
             " before: restore the claim, or begin with an empty database: `nox -s deploy -- kind --empty-database`"
         )
-        [line] = judge(store("postgres:19", name="new"), store())
+        [line] = judge(store("postgres:17", name="new"), store())
         assert line.startswith("StatefulSet postgres: there is no PersistentVolumeClaim new-postgres-0, although ")
         assert f"before: put {CLAIM} back, or begin with an empty database: " in line
 

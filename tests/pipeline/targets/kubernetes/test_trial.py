@@ -16,7 +16,7 @@ from pipeline.system.git import Source
 from pipeline.targets.kubernetes import trial
 from pipeline.targets.kubernetes.release import Release
 from pipeline.targets.kubernetes.rollout.findings import Finding
-from pipeline.targets.kubernetes.trial import NAME, selects, trial_objects, use_database
+from pipeline.targets.kubernetes.trial import NAME, selects, trial_objects, use_database, use_server
 from tests.services import ROOT
 
 IMAGES = PushedImages("registry/app", *(f"sha256:{digit * 64}" for digit in "123"))
@@ -155,6 +155,17 @@ class TestUseDatabase:
         env = self.env(manifests, managed=True)
         assert env["DATABASE_URL"] == {"secretKeyRef": {"name": JOB, "key": "given"}}
         assert env["REDIS_URL"] == NO_REDIS
+
+
+def test_is_on_another_server_with_no_cache(manifests: Objects) -> None:
+    """The replica of an upgrade: all else is as the service has it."""
+    job = of(tried(manifests), "Job")
+    service = next(one for one in job["spec"]["template"]["spec"]["containers"] if one["name"] == "backend")
+    before = {one["name"] for one in service["env"]}
+    use_server(job, "10.0.0.9")
+    env = {one["name"]: one.get("value") for one in service["env"]}
+    assert (env["POSTGRES_HOST"], env["REDIS_URL"], len(env)) == ("10.0.0.9", NO_REDIS, len(service["env"]))
+    assert {*env} == before | {"POSTGRES_HOST", "REDIS_URL"}
 
 
 class FakeSite:
