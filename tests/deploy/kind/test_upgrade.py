@@ -107,7 +107,6 @@ def tidy(one: KindCheckout, major: str, *kept: str) -> None:
     assert one.untidy() == []
 
 
-@pytest.mark.gate
 def test_it_moves_each_acknowledged_write(old: KindCheckout, add_row: AddRow) -> None:
     """Under traffic: a deploy is refused before, writes get 503 for some seconds, and nobody sees another fault."""
     before = old.sql(SUM)
