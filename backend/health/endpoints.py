@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from backend.health.schemas import CheckName, Health, Readiness
+from backend.health.schemas import Excludable, Health, Readiness
 from backend.health.service import HealthService
 from backend.problems import responses
 from backend.routing import HotRoute
@@ -30,8 +30,11 @@ async def health(request: Request) -> Response:  # noqa: ARG001 - HotRoute passe
 
 
 @router.get("/ready", response_model=Readiness, responses={**responses(), **NOT_READY})
-async def ready(request: Request, exclude: Annotated[list[CheckName], Query()] = []) -> Response:  # noqa: B006 - FastAPI copies it
-    """Report whether to send traffic here. `?exclude=NAME`, repeatable, leaves a check out of the verdict."""
+async def ready(request: Request, exclude: Annotated[list[Excludable], Query()] = []) -> Response:  # noqa: B006 - FastAPI copies it
+    """Report whether to send traffic here. `?exclude=NAME`, repeatable, leaves a check out of the verdict.
+
+    `?exclude=writes` asks for reads alone: a database that takes no writes is then degraded.
+    """
     service: HealthService = request.app.state.health
     readiness = await service.readiness(exclude)
     status = 200 if readiness.ready else UNAVAILABLE

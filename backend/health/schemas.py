@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["Check", "CheckName", "Health", "Readiness"]
+__all__ = ["WRITES", "Check", "CheckName", "Excludable", "Health", "Readiness"]
 
 
 class CheckName(StrEnum):
@@ -16,6 +17,11 @@ class CheckName(StrEnum):
     SCHEMA = "schema"
     REDIS = "redis"
     DRAINING = "draining"
+
+
+# No check of its own: without it, a database that takes no writes is `degraded`, because reads are still answered.
+WRITES = "writes"
+Excludable = CheckName | Literal["writes"]
 
 
 class Health(BaseModel):

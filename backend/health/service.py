@@ -15,11 +15,12 @@ from redis.exceptions import RedisError, ResponseError
 from backend.cache import Cache
 from backend.database import Database, DatabaseUnavailable
 from backend.drain import Drain
-from backend.health.schemas import Check, CheckName, Readiness
+from backend.health.schemas import WRITES, Check, CheckName, Excludable, Readiness
 
 __all__ = ["HealthService", "needed_revision"]
 
 CHECK_SECONDS = 0.5
+READ_ONLY = "read-only"  # the state of a database until it is known who asks
 VERSIONS = Path(__file__).parent.parent / "migrations/versions"
 # Only the history shows what was applied: a revision that sorts after ours may come from anywhere.
 SCHEMA = """
@@ -45,10 +46,10 @@ class HealthService:
     needed: str = field(default_factory=needed_revision)
     _running: dict[str, asyncio.Task[dict[CheckName, Check]]] = field(default_factory=dict)
 
-    async def readiness(self, excluded: Collection[CheckName] = ()) -> Readiness:
+    async def readiness(self, excluded: Collection[Excludable] = ()) -> Readiness:
         """Return the state of each check; those in `excluded` are not run and do not count."""
         checks = dict.fromkeys(CheckName, Check(state="excluded", ms=0))
-        sql = {CheckName.DATABASE, CheckName.SCHEMA} - set(excluded)
+        sql = {CheckName.DATABASE, CheckName.SCHEMA}.difference(excluded)
         jobs = []
         if sql:
             jobs.append(self._bounded("sql", self._check_sql, sql))
@@ -56,6 +57,9 @@ class HealthService:
             jobs.append(self._bounded("redis", self._check_redis, {CheckName.REDIS}))
         for results in await asyncio.gather(*jobs):
             checks |= results
+        if checks[CheckName.DATABASE].state == READ_ONLY:
+            state = "degraded" if WRITES in excluded else "failed"
+            checks[CheckName.DATABASE] = checks[CheckName.DATABASE].model_copy(update={"state": state})
         if CheckName.DRAINING not in excluded:
             checks[CheckName.DRAINING] = Check(state="failed" if self.drain.active else "ok", ms=0)
         ready = not any(check.state in ("failed", "timeout") for check in checks.values())
@@ -95,7 +99,7 @@ class HealthService:
             revision = row["revision"] if row else None
             detail = f"the database is at revision {revision or 'none'}, this release needs {self.needed}"
             schema = Check(state="failed", ms=ms, detail=detail)
-        database = Check(state="failed" if refused else "ok", ms=ms, detail=refused.detail if refused else None)
+        database = Check(state=READ_ONLY if refused else "ok", ms=ms, detail=refused.detail if refused else None)
         return {CheckName.DATABASE: database, CheckName.SCHEMA: schema}
 
     async def _check_redis(self) -> dict[CheckName, Check]:

@@ -187,6 +187,7 @@ class TestReadOnly:
                 states = [checks[name]["state"] for name in ("database", "schema")]
                 assert (ready.status_code, states) == (503, ["failed", "ok"])
                 assert "read-only" in checks["database"]["detail"]
+                await eventually(client, "/ready?exclude=writes", 200)  # who asks so goes on sending reads here
             finally:
                 await _set_read_only(own, whose, "RESET default_transaction_read_only")
             async with asyncio.timeout(30):
