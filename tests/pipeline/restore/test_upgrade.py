@@ -100,7 +100,8 @@ class TestAnUpgrade:
     def test_counts_from_the_switch_on_who_was_turned_away(self, kept: World) -> None:
         """Reads that were refused while only writes had to be are said apart, and make its seconds no longer."""
 
-        def ask(_: RequestSpec) -> tuple[bool, str]:
+        def ask(spec: RequestSpec) -> tuple[bool, str]:
+            del spec
             upgrade = upgrade_of(kept)
             return (True, "503") if not (upgrade.writable or upgrade.new_serves) else (False, "")
 
