@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,12 +25,20 @@ __all__ = ["Away"]
 Say = Callable[[str], None]
 
 REMOTE = "away"
-# Away or wrong is said within half a minute, and a stall after it has begun as well.
+# Away or wrong is said within half a minute; a stall after it has begun within two: each of the tries waits for it.
 LIMITS = ("--contimeout=10s", "--timeout=30s", "--retries=2", "--low-level-retries=2", "--config=")
 PRIVATE_KEY = "-----BEGIN "
 SSH_PORT = 22
 SMALL_SECONDS = 60.0  # for what is not as large as a backup
 LONGEST = 400  # of what rclone says
+# What the SDK of S3 says: the operation, the status (0: none came), and what else is known.
+ANSWERED = re.compile(r"operation error S3: (\w+),.*?StatusCode: (\d+), RequestID: [^,]*, HostID: [^,]*, (.*)")
+HINTS = {
+    "401": "look at BACKUP_ADDRESS_SECRET",
+    "403": "look at BACKUP_ADDRESS_SECRET, and at what its key may do",
+    "404": "is there such a bucket?",
+    "507": "it is full: make room there",
+}
 
 
 class _Nothing(BackupFailed):
@@ -119,9 +128,9 @@ class Away:
             except TimeoutError:
                 raise BackupFailed(f"BACKUP_ADDRESS: {self.address}: no answer within {seconds:.0f} s") from None
             except BackupFailed as error:
-                said = str(error).removeprefix("rclone: ")[:LONGEST]
+                said = str(error).removeprefix("rclone: ")
                 kind = _Nothing if said.endswith("directory not found") else BackupFailed
-                raise kind(f"BACKUP_ADDRESS: {self.address}: {said}") from error
+                raise kind(f"BACKUP_ADDRESS: {self.address}: {_clear(said)[:LONGEST]}") from error
 
     @asynccontextmanager
     async def _variables(self) -> AsyncIterator[dict[str, str]]:
@@ -145,6 +154,17 @@ class Away:
             file.write(f"{host if port == SSH_PORT else f'[{host}]:{port}'} {self.address.host_key}\n")
             file.flush()
             yield _named({**given, "known_hosts_file": file.name})
+
+
+def _clear(said: str) -> str:
+    """Return what rclone `said` without what only a programmer of its SDK needs, and with what to do."""
+    match = ANSWERED.search(said)
+    if match is None:
+        return said
+    operation, status, more = match.groups()
+    more = more.removeprefix("api error ").removeprefix("request send failed, ")
+    hint = f" ({HINTS[status]})" if status in HINTS else ""
+    return f"{operation}: {more}" if status == "0" else f"{operation}: {status}, {more}{hint}"
 
 
 def _named(given: Mapping[str, str]) -> dict[str, str]:

@@ -282,12 +282,12 @@ def _check_room(folder: Path, before: Manifest | None, table_bytes: int) -> None
     if free < wanted:
         raise BackupFailed(
             f"BACKUP_FOLDER: {folder} has {in_bytes(free)} free, and a backup needs about {in_bytes(wanted)}: make"
-            " room, or keep fewer (BACKUP_KEEP, then `prune`)"
+            " room, or remove older backups there"
         )
 
 
 def _full(folder: Path) -> str:
-    return f"BACKUP_FOLDER: {folder} is full: nothing was kept; make room, or keep fewer (BACKUP_KEEP, then `prune`)"
+    return f"BACKUP_FOLDER: {folder} is full: nothing was kept; make room, or remove older backups there"
 
 
 def _jobs(table_bytes: int) -> int:

@@ -238,10 +238,14 @@ class Checkout:
 
     def sql(self, query: str) -> Any:
         """Return the first value of `query`, sent to PostgreSQL's own socket."""
-        return asyncio.run(self._sql(query))
+        return self.sql_in(self.settings()["POSTGRES_DB"], query)
 
-    async def _sql(self, query: str) -> Any:
-        folder, database = make_layout(self.home).postgres_sockets, self.settings()["POSTGRES_DB"]
+    def sql_in(self, database: str, query: str) -> Any:
+        """Do the same in another database than the one that serves."""
+        return asyncio.run(self._sql(query, database))
+
+    async def _sql(self, query: str, database: str) -> Any:
+        folder = make_layout(self.home).postgres_sockets
         connection = await asyncpg.connect(host=str(folder), port=5432, user=SUPERUSER, database=database, timeout=10)
         try:
             return await connection.fetchval(query)

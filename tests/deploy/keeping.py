@@ -15,7 +15,7 @@ from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy, Outcome, newest
 from tests.notes import NOTES
 
-__all__ = ["DIGEST", "Write", "Writers", "begin", "data_records", "kept", "told"]
+__all__ = ["DIGEST", "Write", "Writers", "begin", "data_records", "kept", "make_table", "told"]
 
 # The number of notes, and a checksum of all that is in them, whatever their order on the disk.
 DIGEST = (
@@ -47,6 +47,13 @@ def kept(checkout: Checkout, **environ: str) -> dict[str, Any]:
 def data_records(checkout: Checkout) -> list[str | None]:
     """Return the verdict of each record, oldest first."""
     return [record.verdict for record in DataRecords(checkout.home / "data").all()]
+
+
+def make_table(checkout: Checkout, name: str, columns: str = "") -> None:
+    """Make a table as migrations would, and a backup can read it."""
+    owner = checkout.sql("SELECT tableowner FROM pg_tables WHERE tablename = 'alembic_version'")
+    checkout.sql(f"CREATE TABLE {name} ({columns})")
+    checkout.sql(f'ALTER TABLE {name} OWNER TO "{owner}"')
 
 
 @dataclass(frozen=True)

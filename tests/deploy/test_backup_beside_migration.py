@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.breaking import add_migration
 from tests.deploy.checkout import Checkout
-from tests.deploy.keeping import begin, data_records, told
+from tests.deploy.keeping import begin, data_records, make_table, told
 from tests.deploy.runs import Deploy
 
 pytestmark = pytest.mark.e2e
@@ -20,13 +20,6 @@ FILL = "INSERT INTO testing_big SELECT md5(random()::text) FROM generate_series(
 SLEEPS = "DO $$ BEGIN IF EXISTS (SELECT FROM testing_notes) THEN PERFORM pg_sleep(600); END IF; END $$"
 DUMPING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY public.testing_big%'"
 SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
-
-
-def make_table(checkout: Checkout, name: str, columns: str = "") -> None:
-    """Make a table as migrations would, and a backup can read it."""
-    owner = checkout.sql("SELECT tableowner FROM pg_tables WHERE tablename = 'alembic_version'")
-    checkout.sql(f"CREATE TABLE {name} ({columns})")
-    checkout.sql(f'ALTER TABLE {name} OWNER TO "{owner}"')
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from backend.backups.errors import BackupFailed
 from backend.backups.manifest import MANIFEST, Manifest
 from backend.backups.shelf import Shelf
 from tests.backend.backups import s3, sftp
+from tests.backend.backups.between import FULL, SLOW, STALLS, between
 from tests.backend.backups.conftest import Place
 
 pytestmark = pytest.mark.e2e
@@ -86,6 +89,17 @@ class TestS3:
         with pytest.raises(BackupFailed, match="no backup 20200101T000000Z-aaaaaa at s3://"):
             await _shelf(place, given).fetch("20200101T000000Z-aaaaaa")
 
+    async def test_is_not_fetched_where_there_is_no_room(
+        self, place: Place, bucket: s3.S3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing of it is brought here."""
+        manifest, _ = await _put(place, bucket.environ())
+        store.remove(place.folder / manifest.name)
+        monkeypatch.setattr("backend.backups.store.free_bytes", lambda _: 1000)
+        with pytest.raises(BackupFailed, match=rf"has 1\.0 kB free, and {manifest.name} has .*: make room"):
+            await _shelf(place, bucket.environ()).fetch(manifest.name)
+        assert [*place.folder.iterdir()] == []
+
     async def test_keeps_by_the_same_rule(self, place: Place, bucket: s3.S3) -> None:
         """The older one of the day leaves here and there, and another project's stays; so does what is not of ours."""
         given = bucket.environ()
@@ -132,8 +146,11 @@ class TestS3:
             given, said = {
                 "away": (bucket.environ(endpoint="http://127.0.0.1:1"), "connection refused"),
                 "hung": (bucket.environ(endpoint=f"http://127.0.0.1:{hung.getsockname()[1]}"), "s3://"),
-                "wrong key": (bucket.environ(secret="another-secret-of-tests"), "StatusCode: 403"),
-                "no bucket": (bucket.environ(bucket="nobody-made-it"), "StatusCode: 40"),
+                "wrong key": (
+                    bucket.environ(secret="another-secret-of-tests"),
+                    "403, Forbidden: Forbidden (look at BACKUP_ADDRESS_SECRET",
+                ),
+                "no bucket": (bucket.environ(bucket="nobody-made-it"), ": 40"),
             }[fault]
             began = time.monotonic()
             manifest, answer = await _put(place, given)
@@ -148,6 +165,36 @@ class TestS3:
         listed = await _shelf(place, given).everything()
         assert [one["here"] for one in listed["backups"]] == [True]
         assert ("problem" in listed) == (fault != "no bucket")
+
+    @pytest.mark.parametrize(("fault", "said"), [(STALLS, "timeout"), (FULL, "507, XMinioStorageFull")])
+    async def test_a_fault_in_the_middle_leaves_no_backup_there(
+        self, place: Place, bucket: s3.S3, fault: str, said: str
+    ) -> None:
+        """1, with one line; what came through is not listed, and once the fault is over the copy follows."""
+        async with between(bucket.endpoint, fault) as endpoint:
+            given = bucket.environ(endpoint=endpoint)
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "backend.backups", "backup", env={**os.environ, **place.environ, **given},
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            printed, _ = await program.communicate()
+        answer = json.loads(printed.splitlines()[-1])
+        assert program.returncode == 1
+        name, problem = answer["backup"]["name"], answer["problem"]
+        assert problem.startswith(f"{name} is whole, and here alone: BACKUP_ADDRESS: s3://")
+        assert said in problem
+        assert "\n" not in problem
+        assert _names(bucket) == ({name} if fault == STALLS else set())
+        assert await _shelf(place, bucket.environ()).away() == {}
+        await _put(place, bucket.environ())
+        assert len(await _shelf(place, bucket.environ()).away()) == 1
+
+    async def test_a_slow_one_is_no_fault(self, place: Place, bucket: s3.S3) -> None:
+        """20 kB a second: it takes its time, and is whole."""
+        async with between(bucket.endpoint, SLOW) as endpoint:
+            manifest, answer = await _put(place, bucket.environ(endpoint=endpoint))
+        assert "problem" not in answer
+        assert {*await _shelf(place, bucket.environ()).away()} == {manifest.name}
 
     async def test_what_was_changed_there_is_found(self, place: Place, bucket: s3.S3) -> None:
         """By the checksums of the manifest, once it is brought back."""

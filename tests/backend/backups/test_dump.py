@@ -137,7 +137,7 @@ class TestFailure:
             capture_output=True,
             text=True,
         )
-        said = f"BACKUP_FOLDER: {place.folder} is full: nothing was kept; make room, or keep fewer"
+        said = f"BACKUP_FOLDER: {place.folder} is full: nothing was kept; make room, or remove older backups there"
         assert done.stderr.splitlines()[-1].startswith(said), done.stderr
         assert (done.returncode, done.stdout) == (1, "[]\n")
 

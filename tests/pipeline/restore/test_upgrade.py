@@ -101,7 +101,7 @@ class TestAnUpgrade:
         """Reads that were refused while only writes had to be are said apart, and make its seconds no longer."""
 
         def ask(spec: RequestSpec) -> tuple[bool, str]:
-            del spec
+            assert spec.method == "GET"
             upgrade = upgrade_of(kept)
             return (True, "503") if not (upgrade.writable or upgrade.new_serves) else (False, "")
 
