@@ -8,9 +8,9 @@ from time import perf_counter
 
 __all__ = ["Tarpit"]
 
-# A client that waits for each answer sends at most four requests a second over a connection. Each waits for another
-# time, as two hundred that were refused in one moment would otherwise come back in one.
-SECONDS = (0.1, 0.4)
+# A client that waits for each answer sends some two requests a second over a connection. Each waits for another time,
+# as two hundred that were refused in one moment would otherwise come back in one.
+SECONDS = (0.2, 0.8)
 AT_ONCE = 500  # a held answer is a task and a connection; more are refused at once
 
 
