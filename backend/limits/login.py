@@ -39,7 +39,8 @@ class LoginLimit:
         address = self._clients.of_address(request.scope).key
         # Whatever somebody wrote into the field is not kept, and has one length.
         digest = hashlib.sha256(name.casefold().encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        await self._check((f"{address} {digest}", NAME_LIMIT), (address, ADDRESS_LIMIT))
+        # The address first: once it is refused, whatever names it tries are not even counted.
+        await self._check((address, ADDRESS_LIMIT), (f"{address} {digest}", NAME_LIMIT))
 
     async def check_refresh(self, request: Request) -> None:
         """Count a refresh. Raise `TooManyRequests` where an address sends too many."""

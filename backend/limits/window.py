@@ -151,10 +151,15 @@ class Window:
         """Count a request of several clients, each with its limit, as `hit` does, and hear at once what others know.
 
         Return what the one with least left has, or who waits longest. One round trip, which takes 200 ms at most; where
-        Redis fails, and for a second after that, this process's own count is the answer.
+        Redis fails, and for a second after that, this process's own count is the answer. Those after one that is
+        refused are not counted: else who is refused would fill the memory with names of clients.
         """
-        answers = [self.hit(key, limit) for key, limit in limits]
-        if min(answers)[0] >= 0 and monotonic() >= self._silent_until and await self._reconcile_in_time(redis):
+        answers: list[tuple[int, int]] = []
+        for key, limit in limits:
+            answers.append(self.hit(key, limit))
+            if answers[-1][0] < 0:
+                return answers[-1]
+        if monotonic() >= self._silent_until and await self._reconcile_in_time(redis):
             # Several may have asked at the same moment: the counts have all of them now.
             totals = [self._clients[key].total if key in self._clients else 0 for key, _ in limits]
             answers = [

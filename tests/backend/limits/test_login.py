@@ -79,6 +79,15 @@ async def test_one_address_may_not_try_any_number_of_names(
         await limit.check_refresh(of())
 
 
+async def test_names_that_a_refused_address_tries_are_not_kept(settings: Settings, redis: Redis) -> None:
+    """They would wait in memory until somebody is let in, and then go to Redis in one request."""
+    limit = limited(settings, Metrics("dev"), redis)
+    for number in range(ADDRESS_LIMIT + 500):
+        await refused(limit, f"name-{number}")
+    assert len({key for _, key in limit._window._unsent}) == 1
+    assert len(limit._window._clients) == ADDRESS_LIMIT + 1
+
+
 async def test_without_redis_each_process_limits_alone(settings: Settings, tmp_path: Path) -> None:
     """Nobody gets a 500, and nobody gets any number of attempts."""
     metrics = Metrics("dev")
