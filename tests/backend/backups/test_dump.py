@@ -154,7 +154,7 @@ class TestFailure:
     async def test_an_ended_session_ends_it(self, place: Place) -> None:
         """Without it nobody keeps migrations out: pg_dump ends, too."""
         async with _waiting_dump(place) as program:
-            others = RUNNING.replace("count(*)", "count(pg_terminate_backend(pid))")
+            others = running(place, "count(pg_terminate_backend(pid))")
             assert await place.ask(f"{others} AND wait_event_type IS DISTINCT FROM 'Lock'", "postgres") == 1
             assert await program.wait() == 1
             await _nobody_runs(place)
@@ -183,7 +183,11 @@ class TestFailure:
             await _nobody_runs(place)
 
 
-RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'keeper-backup'"
+def running(place: Place, what: str = "count(*)") -> str:
+    """Return the query of WHAT of the sessions of backups of the place's database; other workers have theirs."""
+    return (
+        f"SELECT {what} FROM pg_stat_activity WHERE application_name = 'keeper-backup' AND datname = '{place.database}'"
+    )
 
 
 class TestKilled:
@@ -266,7 +270,7 @@ async def _waiting_dump(place: Place) -> AsyncIterator[asyncio.subprocess.Proces
         await blocker.execute("LOCK TABLE ONLY parts IN ACCESS EXCLUSIVE MODE")
         program = await _program_of(place, "backup", **place.encrypted())
         async with asyncio.timeout(120):
-            while not await place.ask(f"{RUNNING} AND wait_event_type = 'Lock'", "postgres"):  # noqa: ASYNC110
+            while not await place.ask(f"{running(place)} AND wait_event_type = 'Lock'", "postgres"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         yield program
 
@@ -274,7 +278,7 @@ async def _waiting_dump(place: Place) -> AsyncIterator[asyncio.subprocess.Proces
 async def _nobody_runs(place: Place) -> None:
     """Wait until no session of a backup is left, while the table is still kept."""
     async with asyncio.timeout(30):
-        while await place.ask(RUNNING, "postgres"):  # noqa: ASYNC110 - another process changes it
+        while await place.ask(running(place), "postgres"):  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.05)
 
 
