@@ -22,7 +22,8 @@ from tests.services import Services, psql
 
 Answer = TypeVar("Answer")
 
-FILL = "INSERT INTO board SELECT n, repeat(md5(n::text), 100) FROM generate_series(1, 2000) n"  # more than a pipe holds
+# 48 MB: more than a pipe holds, and what Linux may give a connection at both ends, some 36 MB.
+FILL = "INSERT INTO board SELECT n, repeat(md5(n::text), 100) FROM generate_series(1, 15000) n"
 LOCKS = "SELECT count(*) FROM pg_locks WHERE relation = to_regclass('board') AND mode = 'AccessShareLock' AND granted"
 COLUMN = 'op.execute("ALTER TABLE board ADD COLUMN extra text")'
 INDEX = 'op.execute("CREATE INDEX CONCURRENTLY board_idx ON board (id)")'
