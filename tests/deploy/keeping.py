@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx2
 
@@ -14,20 +12,31 @@ from pipeline.data.records import DataRecords
 from pipeline.system.ports import dial
 from tests.deploy.checkout import Checkout
 from tests.deploy.runs import Deploy, Outcome, newest
+from tests.deploy.threads import Working
 from tests.notes import NOTES
 
-__all__ = ["DIGEST", "Write", "Writers", "begin", "data_records", "kept", "make_table", "told"]
+__all__ = ["DIGEST", "SUM", "TABLE", "Write", "Writers", "begin", "data_records", "kept", "make_table", "tell", "told"]
 
 # The number of notes, and a checksum of all that is in them, whatever their order on the disk.
 DIGEST = (
     "SELECT count(*) || ' ' || md5(coalesce(string_agg(testing_notes::text, ',' ORDER BY id), '')) FROM testing_notes"
 )
+TABLE = "testing_notes"
+# The same of those that no proof wrote.
+SUM = f"SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {TABLE} t WHERE NOT synthetic"
 PAUSE_SECONDS = 0.02
 
 
 def told(checkout: Checkout, verb: str, *arguments: str, **environ: str) -> Outcome:
     """Tell a story about the data of `checkout` to its end."""
     return checkout.run(verb, *arguments, "--json", **environ)
+
+
+def tell(checkout: Checkout, verb: str, *arguments: str, code: int = 0) -> Outcome:
+    """Tell a story that must end with `code`."""
+    outcome = told(checkout, verb, *arguments)
+    assert outcome.code == code, str(outcome)
+    return outcome
 
 
 def begin(checkout: Checkout, verb: str, *arguments: str) -> Deploy:
@@ -68,36 +77,21 @@ class Write:
     ident: str | None
 
 
-@dataclass
-class Writers:
+class Writers(Working):
     """Writers of notes, each one after the other until the block ends, over connections of their own."""
 
-    checkout: Checkout
-    count: int = 4
-    writes: list[Write] = field(default_factory=list)
+    def __init__(self, checkout: Checkout, count: int = 4) -> None:
+        super().__init__(*[self._write] * count)
+        self.checkout = checkout
+        self.writes: list[Write] = []
 
     def acknowledged(self, *, until: float = float("inf")) -> set[str]:
         """Return the ids of the notes whose answer had come `until` then."""
         return {one.ident for one in list(self.writes) if one.ident and one.ended < until}
 
-    def __enter__(self) -> Self:
-        self._over = threading.Event()
-        token = self.checkout.settings()["SERVICE_TOKEN"]
-        self._threads = [threading.Thread(target=self._write, args=(token,), daemon=True) for _ in range(self.count)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self, token: str) -> None:
+    def _write(self) -> None:
         url, headers = dial(f"{self.checkout.url}{NOTES}")
-        headers = {"Authorization": f"Bearer {token}", **headers}
+        headers = {"Authorization": f"Bearer {self.checkout.settings()['SERVICE_TOKEN']}", **headers}
         while not self._over.wait(PAUSE_SECONDS):
             at, status, later, ident = time.monotonic(), 0, None, None
             try:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 from typing import Any, Self
 
 import httpx2
 
 from pipeline.system.ports import dial
 from tests.deploy.machine import wait_until
+from tests.deploy.threads import Working
 
 __all__ = ["Callers", "Visit", "Visitors"]
 
@@ -37,14 +37,13 @@ class Visit:
         return json.loads(self.body)
 
 
-class Visitors:
+class Visitors(Working):
     """One visitor per path, who sends requests until the block ends, each over a new connection."""
 
     def __init__(self, base: str, *paths: str) -> None:
         self.visits: list[Visit] = []
+        super().__init__(*(partial(self._ask, path) for path in paths))
         self._base, self._headers = dial(base)
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(path,), daemon=True) for path in paths]
 
     def of(self, path: str, *, since: float = 0) -> list[Visit]:
         """Return the visits of `path` from monotonic second `since` on."""
@@ -62,17 +61,9 @@ class Visitors:
         return wait_until(found, f"{path} did not answer {status} {times} times in a row", seconds)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        wait_until(lambda: len(self.visits) >= len(self._threads) or None, "the first visits")
+        super().__enter__()
+        wait_until(lambda: len(self.visits) >= len(self._works) or None, "the first visits")
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
     def _ask(self, path: str) -> None:
         while not self._over.wait(PAUSE_SECONDS):
@@ -87,32 +78,20 @@ class Visitors:
                 self.visits.append(Visit(path, at, seconds, answer.status_code, kind, answer.content, release))
 
 
-class Callers:
+class Callers(Working):
     """So many callers, each of whom asks for `path` so many times a second over a connection that it keeps."""
 
     def __init__(self, base: str, path: str, *, rate: float, callers: int = 1) -> None:
         self.seconds: list[float] = []  # that each answer took
         self.failed: list[str] = []
+        super().__init__(*[self._call] * callers)
         self._base, self._headers = dial(base)
-        self._path, self._rate, self._over = path, rate, threading.Event()
-        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
+        self._path, self._rate = path, rate
 
     def percentile(self, share: float) -> float:
         """Return the milliseconds within which this `share` of the requests was answered."""
         times = sorted(self.seconds)
         return 1000 * times[min(len(times) - 1, int(share * len(times)))]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
     def _call(self) -> None:
         with httpx2.Client(headers=self._headers, timeout=20, verify=False, trust_env=False) as client:

@@ -41,20 +41,12 @@ class ComposeBackups(roles.Backups):
         told: Callable[[str], None],
         given: Mapping[str, Any] | None = None,
         seconds: float = roles.LONGEST,
-    ) -> dict[str, Any]:
-        """Run it in a container of its own, with the image, the volume and the networks of the scheduled backups."""
-        return self.ask(verb, *arguments, told=told, given=given, seconds=seconds)
-
-    def ask(
-        self,
-        verb: str,
-        *arguments: str,
-        told: Callable[[str], None],
-        given: Mapping[str, Any] | None = None,
-        seconds: float = roles.LONGEST,
         server: str | None = None,
     ) -> dict[str, Any]:
-        """Do the same on another `server`, whose superuser has the password of the one that serves."""
+        """Run it in a container of its own, with the image, the volume and the networks of the scheduled backups.
+
+        Another `server` than the one that serves has the superuser's password of that one.
+        """
         site = self.site
         if verb in CHANGING:
             self._end_left()

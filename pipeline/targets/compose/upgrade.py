@@ -142,7 +142,7 @@ class ComposeUpgrade(roles.Upgrade):
         database = self.site.variables.database
         quoted = database.replace('"', '""')
         self._psql(self._next, "postgres", f'DROP DATABASE IF EXISTS "{quoted}" WITH (FORCE);')
-        drilled: dict[str, Any] = self.backups.ask("drill", backup, told=told, server=self._next)["drilled"]
+        drilled: dict[str, Any] = self.backups.run("drill", backup, told=told, server=self._next)["drilled"]
         return drilled
 
     def trial(self, serving: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path) -> Smoked:

@@ -48,20 +48,12 @@ class KubernetesBackups(roles.Backups):
         told: Callable[[str], None],
         given: Mapping[str, Any] | None = None,
         seconds: float = roles.LONGEST,
-    ) -> dict[str, Any]:
-        """Run it as a Job, with the image, the claim and the network of the scheduled backup."""
-        return self.ask(verb, *arguments, told=told, given=given, seconds=seconds)
-
-    def ask(
-        self,
-        verb: str,
-        *arguments: str,
-        told: Callable[[str], None],
-        given: Mapping[str, Any] | None = None,
-        seconds: float = roles.LONGEST,
         server: str | None = None,
     ) -> dict[str, Any]:
-        """Do the same on another `server`, whose superuser has the password of the one that serves."""
+        """Run it as a Job, with the image, the claim and the network of the scheduled backup.
+
+        Another `server` than the one that serves has the superuser's password of that one.
+        """
         release = self.release()
         cron, name = self._cronjob(release, BACKUP), f"{BACKUP}-{verb}-{token_hex(3)}"
         needs = needs_of(verb)

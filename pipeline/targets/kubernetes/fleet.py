@@ -153,11 +153,12 @@ class KubernetesFleet(roles.Fleet):
     def prepare(self, new: Artifact) -> None:
         """Apply what the migrations need: Secret, settings, data stores. Leave what serves untouched."""
         site = self.site
-        release = site.fitting(site.kept.find(new.name))
+        kept = site.kept.find(new.name)
+        release = site.fitting(kept)
         serving = bool(site.live(release.objects(["Deployment"])))
         self._apply_stores(before_migrations(release, serving=serving), release, "migrate")
         site.prepared = True
-        see_to_roles(site, site.kept.find(new.name))
+        see_to_roles(site, kept)
         old = site.serving()
         # The image of what serves runs here already, and is known to start.
         beside = site.kept.find(old[0]).images.place("backend") if old else None

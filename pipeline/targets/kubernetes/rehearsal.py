@@ -16,6 +16,7 @@ from pipeline.engines.kubectl import Object, name_of
 from pipeline.targets.common.containers import ContainerStand
 from pipeline.targets.common.rights import Throwaway
 from pipeline.targets.kubernetes.release import KeptReleases
+from pipeline.targets.kubernetes.store import NAME as POSTGRES
 from pipeline.targets.kubernetes.store import find_store
 
 __all__ = ["store_image", "throwaway_stand"]
@@ -45,6 +46,6 @@ def throwaway_stand(
 
 def store_image(objects: Sequence[Object], store: str) -> str:
     """Return the image of a `store` of the overlay, or a usual one where that store is outside."""
-    sets = [one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", store)]
-    found = find_store(objects) if store == "postgres" else next(iter(sets), None)
+    others = (one for one in objects if (one["kind"], name_of(one)) == ("StatefulSet", store))
+    found = find_store(objects) if store == POSTGRES else next(others, None)
     return str(found["spec"]["template"]["spec"]["containers"][0]["image"]) if found else STORES[store]

@@ -192,7 +192,7 @@ class KubernetesUpgrade(roles.Upgrade):
         database = settings_of(self.backups.release().manifests).get("POSTGRES_DB", self.site.project.name)
         quoted = database.replace('"', '""')
         self._psql(f'DROP DATABASE IF EXISTS "{quoted}" WITH (FORCE);', new, host=self._host(new))
-        drilled: dict[str, Any] = self.backups.ask("drill", backup, told=told, server=self._host(new))["drilled"]
+        drilled: dict[str, Any] = self.backups.run("drill", backup, told=told, server=self._host(new))["drilled"]
         return drilled
 
     def trial(self, serving: Artifact, watch: Callable[[str], None], *, journal: Path, log: Path) -> Smoked:

@@ -19,9 +19,8 @@ from tests.backend.backups import s3
 from tests.containers import docker
 from tests.deploy.compose.stack import AS_SUPERUSER, ComposeCheckout
 from tests.deploy.conftest import AddRow
-from tests.deploy.keeping import Writers
+from tests.deploy.keeping import SUM, TABLE, Writers, tell
 from tests.deploy.machine import wait_until
-from tests.deploy.runs import Outcome
 from tests.deploy.visitors import Visitors
 from tests.tiers import in_gate
 
@@ -29,9 +28,6 @@ pytestmark = pytest.mark.e2e
 
 BACKUPS = "compose: backups"
 FAULTS = "compose: faults around a backup"
-TABLE = "testing_notes"
-# Rows and checksum of the table, whatever the order of its rows.
-SUM = f"SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {TABLE} t WHERE NOT synthetic"
 LONGEST_WINDOW = 5.0  # seconds of 503 in a swap
 NOISE_MB = 100
 
@@ -65,13 +61,6 @@ def with_backups(one: ComposeCheckout) -> ComposeCheckout:
 
 def forget_backups(one: ComposeCheckout) -> None:
     docker("volume", "rm", f"{one.project}-backups")
-
-
-def tell(one: ComposeCheckout, verb: str, *arguments: str, code: int = 0) -> Outcome:
-    """Run a verb about data, which must end with CODE."""
-    outcome = one.run(verb, *arguments, "--json")
-    assert outcome.code == code, str(outcome)
-    return outcome
 
 
 def listed(one: ComposeCheckout) -> list[dict[str, Any]]:

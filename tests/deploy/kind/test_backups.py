@@ -12,18 +12,15 @@ import pyrage
 import pytest
 
 from tests.deploy.conftest import AddRow
+from tests.deploy.keeping import SUM, TABLE, tell
 from tests.deploy.kind.stack import KindCheckout, kubectl
 from tests.deploy.machine import wait_until
-from tests.deploy.runs import Outcome
 from tests.deploy.visitors import Visitors
 from tests.project import NAME
 
 pytestmark = pytest.mark.e2e
 
 BACKUPS = "kind: backups"
-TABLE = "testing_notes"
-# Rows and checksum of the table, whatever the order of its rows.
-SUM = f"SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {TABLE} t WHERE NOT synthetic"
 LONGEST_WINDOW = 5.0  # seconds of 503 in a swap
 SECONDS = 300  # for a pod, on a machine that does much else
 
@@ -42,13 +39,6 @@ def kept(deployed: KindCheckout) -> Iterator[KindCheckout]:
     yield deployed
     del deployed.environ["BACKUP_IDENTITY"]
     deployed.restore()
-
-
-def tell(one: KindCheckout, verb: str, *arguments: str, code: int = 0) -> Outcome:
-    """Run a verb about data, which must end with CODE."""
-    outcome = one.run(verb, *arguments, "--json")
-    assert outcome.code == code, str(outcome)
-    return outcome
 
 
 def by_hand(cron: str, name: str) -> dict[str, Any]:

@@ -213,7 +213,7 @@ class Backups:
         kinds: Callable[[list[str]], list[Object]] = lambda names: [one for one in objects if one["kind"] in names]  # noqa: E731
         return SimpleNamespace(manifests=objects, objects=kinds)
 
-    def ask(self, verb: str, backup: str, *, told: Any, server: str) -> dict[str, Any]:
+    def run(self, verb: str, backup: str, *, told: Any, server: str) -> dict[str, Any]:
         self.cluster.done.append(f"{verb} {backup} at {server}")
         return {"drilled": {"rows": 3, "seconds": 1.0}}
 

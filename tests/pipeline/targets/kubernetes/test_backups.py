@@ -317,7 +317,7 @@ class TestKubernetesBackups:
                 return super().apply(objects)
 
         role = KubernetesBackups(cast("Any", Site(Noted(pod("Succeeded")), manifests())))
-        role.ask("drill", "newest", told=lambda _: None, seconds=100, server="10.0.0.9")
+        role.run("drill", "newest", told=lambda _: None, seconds=100, server="10.0.0.9")
         [job] = applied
         hosts = [one["value"] for one in pod_of(job)["containers"][0]["env"] if one["name"] == "POSTGRES_HOST"]
         assert (hosts, {OF_SUPERUSER, OF_IDENTITY} <= keys_of(job)) == (["10.0.0.9"], True)
